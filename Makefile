@@ -1,0 +1,61 @@
+# `make demo` shows it, `make test` checks everything; both set up what they need in .venv.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo run test lint types imports unit lock clean
+
+demo: .venv/runtime
+	@$(BIN)/python -m exporter demo
+
+# CARTESIA_API_KEY=sk_car_... make run ARGS='--config.file=config.yaml'
+run: .venv/runtime
+	@$(BIN)/python -m exporter $(ARGS)
+
+test: lint types imports unit
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/dev
+	$(BIN)/mypy
+
+imports: .venv/dev
+	$(BIN)/lint-imports --no-cache
+
+unit: .venv/dev
+	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal --cov
+
+# The locks hold no address of a package index: pip is told by its own configuration. With extras
+# kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.
+lock: .venv/dev
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+		--generate-hashes --no-strip-extras --no-header --quiet \
+		--output-file requirements.lock $(UPGRADE)
+	$(BIN)/uv pip compile pyproject.toml --group dev --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet \
+		--output-file requirements-dev.lock $(UPGRADE)
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed; make PYTHON=/path/to/python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo '$(PYTHON) is not a Python 3.11 or newer'; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo 'Python lacks the venv module; on Debian: apt-get install python3-venv'; exit 1; }
+
+.venv/runtime: requirements.lock | .venv/bin/python
+	@echo 'Setting up .venv, once ...'
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@touch $@
+
+.venv/dev: requirements-dev.lock pyproject.toml | .venv/runtime
+	@echo 'Setting up the tools of the tests, once ...'
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
