@@ -1,0 +1,91 @@
+"""What one more complete reading of an account leads to: new state, and events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from exporter.core.diff import Diff, baseline, diff, event
+from exporter.core.exposition import Labels, Tallies
+from exporter.core.message import baseline_facts
+from exporter.core.model import (
+    FAILED,
+    AccountKey,
+    Event,
+    Known,
+    Snapshot,
+    Transition,
+    stable_id,
+)
+
+FirstRun = Literal["summary", "silent", "alert"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """What is remembered of an account from poll to poll, and over restarts."""
+
+    known: Mapping[str, Known] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    tallies: Tallies = field(default_factory=Tallies)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides the consequences of a reading: whose it is, and how it is to be taken."""
+
+    store_id: str
+    key: AccountKey
+    first_run: FirstRun
+    max_models: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The consequences of one reading: the rows that changed, the events, the state after it."""
+
+    changed: Mapping[str, Known]
+    events: tuple[Event, ...]
+    state: AccountState
+
+
+def advance(state: AccountState | None, snapshot: Snapshot, rules: Rules) -> Step:
+    """Return what ``snapshot`` leads to; ``state`` is None before the account's baseline."""
+    if state is None:
+        return _step(AccountState(), snapshot, rules, baseline(snapshot), _first(snapshot, rules))
+    found = diff(state.known, snapshot)
+    events = tuple(
+        event(rules.store_id, rules.key, transition, snapshot.read_at)
+        for transition in found.transitions
+    )
+    return _step(state, snapshot, rules, found, events)
+
+
+def _step(
+    state: AccountState, snapshot: Snapshot, rules: Rules, found: Diff, events: tuple[Event, ...]
+) -> Step:
+    labels = state.labels.seeing(snapshot.fine_tunes.values(), rules.max_models)
+    after = AccountState(
+        {**state.known, **found.changed} if found.changed else state.known,
+        labels,
+        state.tallies.adding(found.transitions, labels),
+    )
+    return Step(found.changed, events, after)
+
+
+def _first(snapshot: Snapshot, rules: Rules) -> tuple[Event, ...]:
+    if rules.first_run == "silent":
+        return ()
+    if rules.first_run == "alert":
+        failed = (f for f in snapshot.fine_tunes.values() if f.status == FAILED)
+        found = (Transition(fine_tune, 1, previous_status=None) for fine_tune in failed)
+        return tuple(event(rules.store_id, rules.key, t, snapshot.read_at) for t in found)
+    identity = (rules.store_id, rules.key.name, rules.key.base_url)
+    return (
+        Event(
+            id=stable_id("evt", *identity, "baseline"),
+            type="agent.baseline",
+            account=rules.key.name,
+            observed_at=snapshot.read_at,
+            facts=baseline_facts(snapshot),
+        ),
+    )

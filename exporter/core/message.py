@@ -1,0 +1,241 @@
+"""Events to the neutral message that each receiver turns into its own bytes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+from urllib.parse import quote
+
+from exporter.core.model import (
+    FAILED,
+    STATUSES,
+    Event,
+    EventType,
+    FineTune,
+    Snapshot,
+    status_label,
+)
+from exporter.core.text import LONGEST, cut, one_line
+
+MessageType = EventType | Literal["fine_tune.digest"]
+
+_NAMED: Final = 20
+"""How many fine-tunes a summary names in full."""
+
+_MODELS: Final = 9
+"""How many models a digest counts by name; with the others they make ten facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Where a message can lead: the Playground (``{id}`` is replaced) and our own status page."""
+
+    playground: str
+    status_page: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A place to go to; ``name`` is its key in JSON, ``text`` what a person reads."""
+
+    name: str
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be told, most important first, before any receiver's format and limits.
+
+    ``facts`` are pairs of name and value, ``text`` may be long, ``lines`` name one thing each and
+    ``rest`` holds the ids of the fine-tunes that no line names; all of them are text to be shown,
+    clean of control characters. ``events`` are as they happened. ``pages`` are what ``links`` come
+    from, for a receiver that links each event by itself.
+    """
+
+    type: MessageType
+    title: str
+    events: tuple[Event, ...]
+    pages: Pages
+    facts: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+    lines: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """Where to go from here: to the fine-tune when the message is about a single one."""
+        return links(self.events[0] if len(self.events) == 1 else None, self.pages)
+
+
+def group(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Event, ...]]:
+    """Return which events go into which message now, out of all that one receiver is owed.
+
+    More than ``threshold`` become digests of at most ``most`` events each. Otherwise it is the
+    oldest alone: by its next turn more may be owed, and a digest be the better form.
+    """
+    if len(events) <= threshold:
+        return [(event,) for event in events[:1]]
+    return [tuple(events[i : i + most]) for i in range(0, len(events), most)]
+
+
+def message(events: Sequence[Event], pages: Pages) -> Message:
+    """Return the message of one event, or the digest of several."""
+    if len(events) > 1:
+        return _digest(tuple(events), pages)
+    event = events[0]
+    if event.fine_tune is not None:
+        return _of_fine_tune(event, event.fine_tune, pages)
+    return _of_agent(event, pages)
+
+
+_TITLES: Final[dict[EventType, str]] = {
+    "fine_tune.failed": "Fine-tune failed",
+    "fine_tune.completed": "Fine-tune completed",
+    "fine_tune.created": "Fine-tune created",
+    "fine_tune.removed": "Fine-tune removed",
+    "fine_tune.changed": "Fine-tune changed its status",
+    "agent.baseline": "Watching the fine-tunes of account {account}",
+    "agent.test": "Test message from cartesia-exporter, nothing failed",
+}
+
+
+def _of_fine_tune(event: Event, fine_tune: FineTune, pages: Pages) -> Message:
+    facts = (
+        ("Account", event.account),
+        ("Model", fine_tune.model_id),
+        ("Status", _status(event, fine_tune)),
+        ("Language", fine_tune.language),
+        ("Dataset", fine_tune.dataset),
+        ("Id", fine_tune.id),
+        ("Observed", timestamp(event.observed_at)),
+    )
+    return Message(
+        event.type,
+        f"{_TITLES[event.type]}: {one_line(fine_tune.name) or _id(fine_tune)}",
+        (event,),
+        pages,
+        facts=tuple((name, one_line(value)) for name, value in facts if value),
+        text=one_line(fine_tune.description),
+    )
+
+
+def _status(event: Event, fine_tune: FineTune) -> str:
+    # A fine-tune that was removed keeps the status that it had.
+    if event.previous_status in {None, fine_tune.status}:
+        return fine_tune.status
+    return f"{event.previous_status} → {fine_tune.status}"
+
+
+def _of_agent(event: Event, pages: Pages) -> Message:
+    facts = tuple(
+        (name.capitalize(), str(event.facts[name]))
+        for name in ("total", *STATUSES)
+        if name in event.facts
+    )
+    named = event.facts.get("failed_ones")
+    lines = tuple(one_line(str(line)) for line in named) if isinstance(named, list) else ()
+    unnamed = event.facts.get("failed_unnamed")
+    if unnamed:
+        lines += (f"and {unnamed} more",)
+    return Message(
+        event.type,
+        _TITLES[event.type].format(account=event.account),
+        (event,),
+        pages,
+        facts=(*facts, ("Observed", timestamp(event.observed_at))),
+        text=one_line(str(event.facts.get("text", ""))),
+        lines=(("Failed before the watch began:", *lines) if lines else ()),
+    )
+
+
+def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
+    """Return what the summary of a first complete reading says, in JSON's types."""
+    fine_tunes = snapshot.fine_tunes.values()
+    counts = Counter(status_label(fine_tune.status) for fine_tune in fine_tunes)
+    failed = [fine_tune for fine_tune in fine_tunes if fine_tune.status == FAILED]
+    return {
+        "total": len(fine_tunes),
+        **{status: counts[status] for status in STATUSES},
+        "failed_ones": [_line(fine_tune) for fine_tune in failed[:_NAMED]],
+        "failed_unnamed": max(len(failed) - _NAMED, 0),
+    }
+
+
+def _digest(events: tuple[Event, ...], pages: Pages) -> Message:
+    # Whatever a receiver has to leave out, it is not a failure while anything else is shown.
+    ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
+    types = Counter(event.type for event in ranked)
+    return Message(
+        "fine_tune.digest",
+        "; ".join(_counted(kind, number) for kind, number in types.items()),
+        events,
+        pages,
+        facts=_by_model(events),
+        lines=tuple(_event_line(event) for event in ranked[:_NAMED]),
+        rest=tuple(
+            _id(event.fine_tune) if event.fine_tune else _event_line(event)
+            for event in ranked[_NAMED:]
+        ),
+    )
+
+
+def _by_model(events: Sequence[Event]) -> tuple[tuple[str, str], ...]:
+    ranked = Counter(event.fine_tune.model_id for event in events if event.fine_tune).most_common()
+    others = sum(number for _, number in ranked[_MODELS:])
+    named = ((one_line(model), str(number)) for model, number in ranked[:_MODELS])
+    return (*named, *((("other models", str(others)),) if others else ()))
+
+
+_COUNTED: Final[dict[EventType, str]] = {
+    "fine_tune.failed": "{n} fine-tunes failed",
+    "fine_tune.completed": "{n} fine-tunes completed",
+    "fine_tune.created": "{n} fine-tunes created",
+    "fine_tune.removed": "{n} fine-tunes removed",
+    "fine_tune.changed": "{n} fine-tunes changed",
+    "agent.baseline": "{n} accounts newly watched",
+    "agent.test": "{n} test messages",
+}
+
+
+def _counted(kind: EventType, number: int) -> str:
+    text = _COUNTED[kind].format(n=number)
+    if number > 1:
+        return text
+    return text.replace("1 fine-tunes", "1 fine-tune").replace("1 accounts", "1 account")
+
+
+def _event_line(event: Event) -> str:
+    if event.type == "agent.baseline":
+        total, failed = event.facts.get("total"), event.facts.get("failed")
+        return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
+    if event.fine_tune is None:
+        return _TITLES[event.type].format(account=event.account)
+    kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
+    return f"{_line(event.fine_tune)}{kind}"
+
+
+def _line(fine_tune: FineTune) -> str:
+    name = one_line(fine_tune.name, 100) or "(no name)"
+    return f"{name} ({one_line(fine_tune.model_id, 60)}, {_id(fine_tune, 100)})"
+
+
+def _id(fine_tune: FineTune, most: int = LONGEST) -> str:
+    """Return the id as text to be shown, which is never empty."""
+    return one_line(fine_tune.id, most) or "(unprintable id)"
+
+
+def links(event: Event | None, pages: Pages) -> tuple[Link, ...]:
+    """Return where to go from an event, or from a message about several."""
+    fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
+    url = pages.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
+    playground = Link("playground", "Open the Playground", url)
+    if pages.status_page is None:
+        return (playground,)
+    return playground, Link("status_page", "Status page", pages.status_page)
+
+
+def timestamp(at: float) -> str:
+    """Return Unix seconds as RFC 3339 text in UTC, to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,184 @@
+"""Any sequence of polls against a model that looks back over what was read, and keeps no state."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.account import Step, advance
+from exporter.core.model import Event, status_label
+from tests.core.histories import Poll, rules, snapshot, steps
+
+STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "")
+
+histories = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=14
+)
+bounded = settings(max_examples=120, deadline=None)
+
+
+def readings(polls: list[Poll], fine_tune: str, upto: int) -> list[str | None]:
+    return [poll.get(fine_tune) for poll in polls[: upto + 1]]
+
+
+def confirmed(seen: list[str | None]) -> str | None:
+    """The status that counts after all these readings of one fine-tune; None if it never was."""
+    if not seen:
+        return None
+    before, now = confirmed(seen[:-1]), seen[-1]
+    if now is None:
+        return before
+    if before not in {"failed", "completed"} or now in {before, "failed"}:
+        return now
+    last = seen[-2]
+    return now if last is not None and last != before else before
+
+
+def expected_moves(polls: list[Poll], number: int) -> set[tuple[str, str | None, str]]:
+    """The fine-tunes whose status that counts is another one than after the poll before."""
+    moves = set()
+    for fine_tune in "abc":
+        seen = readings(polls, fine_tune, number)
+        before, after = confirmed(seen[:-1]), confirmed(seen)
+        if after is not None and before != after:
+            moves.add((fine_tune, before, after))
+    return moves
+
+
+def expected_removals(polls: list[Poll], number: int) -> set[str]:
+    """The fine-tunes that two polls in a row missed, and the one before these did not."""
+    return {
+        fine_tune
+        for fine_tune in "abc"
+        if number >= 2
+        and [reading is None for reading in readings(polls, fine_tune, number)[-3:]]
+        == [False, True, True]
+    }
+
+
+def moves_of(step: Step) -> list[tuple[str, str | None, str]]:
+    return [
+        (event.fine_tune.id, event.previous_status, event.fine_tune.status)
+        for event in step.events
+        if event.fine_tune is not None and event.type != "fine_tune.removed"
+    ]
+
+
+def of_type(step: Step, kind: str) -> list[str]:
+    return [event.fine_tune.id for event in step.events if event.fine_tune and event.type == kind]
+
+
+@bounded
+@given(histories)
+def test_every_entry_into_failed_alerts_exactly_once(polls):
+    for number, step in enumerate(steps(polls)[1:], 1):
+        entries = [move[0] for move in expected_moves(polls, number) if move[2] == "failed"]
+        assert sorted(of_type(step, "fine_tune.failed")) == sorted(entries)
+
+
+@bounded
+@given(histories)
+def test_every_confirmed_change_and_every_removal_is_an_event_exactly_once(polls):
+    for number, step in enumerate(steps(polls)[1:], 1):
+        assert Counter(moves_of(step)) == Counter(expected_moves(polls, number))
+        removed = Counter(of_type(step, "fine_tune.removed"))
+        assert removed == Counter(expected_removals(polls, number))
+
+
+@bounded
+@given(histories)
+def test_what_is_known_and_what_changed_make_what_was_read(polls):
+    known: dict[str, object] = {}
+    for number, step in enumerate(steps(polls)):
+        known |= step.changed
+        assert known == step.state.known
+        for fine_tune, read in snapshot(polls[number], number).fine_tunes.items():
+            kept = step.state.known[fine_tune]
+            status = confirmed(readings(polls, fine_tune, number))
+            assert (kept.fine_tune.name, kept.fine_tune.status) == (read.name, status)
+            assert kept.absences == 0
+
+
+@bounded
+@given(histories)
+def test_the_counters_are_the_sum_of_the_events(polls):
+    taken = steps(polls)
+    events: list[Event] = [event for step in taken[1:] for event in step.events]
+    moved: Counter[tuple[str, str, str]] = Counter()
+    removed: Counter[str] = Counter()
+    for event in events:
+        assert event.fine_tune is not None
+        status = status_label(event.fine_tune.status)
+        if event.type == "fine_tune.removed":
+            removed[status] += 1
+        else:
+            previous = event.previous_status
+            origin = "none" if previous is None else status_label(previous)
+            moved[event.fine_tune.model_id, origin, status] += 1
+    assert taken[-1].state.tallies.transitions == moved
+    assert taken[-1].state.tallies.removed == removed
+
+
+@bounded
+@given(histories)
+def test_no_two_events_have_the_same_id(polls):
+    ids = [event.id for step in steps(polls) for event in step.events]
+    assert len(set(ids)) == len(ids)
+
+
+@bounded
+@given(histories, st.integers(min_value=0))
+def test_a_step_computed_again_after_a_crash_has_the_same_events(polls, crash):
+    taken = steps(polls)
+    number = crash % len(polls)
+    before = taken[number - 1].state if number else None
+    later = advance(before, snapshot(polls[number], number + 1000), rules())
+    assert advance(before, snapshot(polls[number], number), rules()) == taken[number]
+    assert [event.id for event in later.events] == [event.id for event in taken[number].events]
+
+
+@bounded
+@given(histories)
+def test_the_same_list_again_tells_nothing_once_it_is_confirmed(polls):
+    state = steps(polls)[-1].state
+    last = snapshot(polls[-1], len(polls))
+    for _ in range(2):
+        state = advance(state, last, rules()).state
+    for _ in range(2):
+        again = advance(state, last, rules())
+        assert (again.changed, again.events, again.state) == ({}, (), state)
+
+
+@bounded
+@given(histories)
+def test_a_summary_is_all_that_a_baseline_tells(polls):
+    [event] = steps(polls)[0].events
+    assert event.type == "agent.baseline"
+    assert event.facts["total"] == len(polls[0])
+    assert event.facts["failed"] == list(polls[0].values()).count("failed")
+
+
+@bounded
+@given(histories)
+def test_a_silent_baseline_tells_nothing_and_what_follows_is_the_same(polls):
+    first, *rest = steps(polls, rules("silent"))
+    assert first.events == ()
+    assert rest == steps(polls)[1:]
+
+
+@bounded
+@given(histories)
+def test_an_alerting_baseline_tells_what_has_failed_and_counts_no_transition(polls):
+    first, *rest = steps(polls, rules("alert"))
+    failed = [key for key, status in polls[0].items() if status == "failed"]
+    assert of_type(first, "fine_tune.failed") == failed
+    assert all(event.previous_status is None for event in first.events)
+    assert first.state.tallies.transitions == {}
+    ids = [event.id for step in (first, *rest) for event in step.events]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_empty_account_has_a_baseline_and_its_first_failure_alerts():
+    first, second = steps([{}, {"a": "failed"}])
+    assert [event.type for event in first.events] == ["agent.baseline"]
+    assert [event.type for event in second.events] == ["fine_tune.failed"]

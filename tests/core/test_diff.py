@@ -1,0 +1,158 @@
+"""Which changes count, and when: a row is a truth, told by the history of one fine-tune."""
+
+import pytest
+
+from exporter.core.diff import diff, event, event_type
+from exporter.core.model import AccountKey, FineTune, Known, Snapshot, Transition
+from tests.core.histories import INTERVAL, KEY, START, of_one, snapshot, steps
+
+ROWS = [
+    # Invariant 4: the baseline, and what is first seen after it.
+    ("the baseline tells nothing of a fine-tune", "failed", ""),
+    ("what failed before the baseline does not fail by staying so", "failed failed", ""),
+    ("first seen as failed alerts", "- failed", "1 failed<None"),
+    ("first seen as completed is told as that", "- completed", "1 completed<None"),
+    ("first seen in another status is created", "- training", "1 created<None"),
+    # Invariant 5: absence is not a status.
+    ("one absence tells nothing", "training - training", ""),
+    ("two absences are a removal, nothing else", "failed - -", "2 removed<failed"),
+    ("a removal is told once", "training - - - -", "2 removed<training"),
+    ("absences that are not in a row are no removal", "training - training - training", ""),
+    ("failing in one's absence alerts at the return", "training - failed", "2 failed<training"),
+    ("a return after one absence is no second failure", "failed - failed", ""),
+    # Invariant 6: what counts at once, and what needs two polls.
+    ("entering failed counts at once", "training failed", "1 failed<training"),
+    ("a failure is told once", "training failed failed failed", "1 failed<training"),
+    ("completing counts at once", "training completed", "1 completed<training"),
+    ("moving on before the end counts at once", "created training", "1 changed<created"),
+    ("completed enters failed at once", "completed failed", "1 failed<completed"),
+    ("one poll out of failed is not believed", "failed training failed", ""),
+    ("one poll out of completed is not believed", "completed training completed", ""),
+    ("two polls out of failed are", "failed training training", "2 changed<failed"),
+    ("two polls out of completed are", "completed created created", "2 changed<completed"),
+    ("they need not agree on where it went", "failed created training", "2 changed<failed"),
+    ("leaving failed for completed waits too", "failed completed completed", "2 completed<failed"),
+    (
+        "on its way out of completed it may fail at once",
+        "completed training failed",
+        "2 failed<completed",
+    ),
+    ("polls that are not in a row do not confirm", "failed training failed training failed", ""),
+    ("an absence is no confirmation", "failed training - training", ""),
+    (
+        "after an absence the confirmation starts again",
+        "failed training - training training",
+        "4 changed<failed",
+    ),
+    ("leaving, then gone, is a removal out of failed", "failed training - -", "3 removed<failed"),
+    (
+        "failing again after a confirmed way out alerts again",
+        "failed training training failed",
+        "2 changed<failed, 3 failed<training",
+    ),
+    ("returned as it was stored, it is the same", "failed - - failed", "2 removed<failed"),
+    (
+        "returned as failed after being removed, it failed",
+        "training - - failed",
+        "2 removed<training, 3 failed<training",
+    ),
+    (
+        "returned from failed, one poll is not believed",
+        "failed - - training failed",
+        "2 removed<failed",
+    ),
+    ("removed again is told again", "failed - - failed - -", "2 removed<failed, 5 removed<failed"),
+    # Invariant 7: statuses that nobody knows.
+    ("an unknown status is no alert", "training paused", "1 changed<training"),
+    ("an unknown status first seen is created", "- paused", "1 created<None"),
+    (
+        "nothing is failed but failed",
+        "training FAILED failed_retrying",
+        "1 changed<training, 2 changed<FAILED",
+    ),
+    ("failing out of an unknown status alerts", "paused failed", "1 failed<paused"),
+    ("one unknown status does not re-arm an alert", "failed paused failed", ""),
+    ("an unknown status is left at once", "paused resumed", "1 changed<paused"),
+]
+
+
+@pytest.mark.parametrize(("history", "told"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
+def test_what_a_history_tells(history, told):
+    found = [
+        f"{number} {each.type.removeprefix('fine_tune.')}<{each.previous_status}"
+        for number, step in enumerate(steps(of_one(history)))
+        for each in step.events
+        if each.fine_tune is not None
+    ]
+    assert ", ".join(found) == told
+
+
+def test_a_fine_tune_is_remembered_as_read_under_its_confirmed_status():
+    last = steps(of_one("failed training"))[-1]
+    known = last.state.known["ft"]
+    assert known.fine_tune == FineTune("ft", "poll 1", model_id="model-ft", status="failed")
+    assert known.leaving
+
+
+def test_a_status_keeps_the_time_at_which_it_was_first_observed():
+    known = [step.state.known["ft"] for step in steps(of_one("created training training"))]
+    assert [each.since for each in known] == [START, START + INTERVAL, START + INTERVAL]
+    assert [each.since_seen for each in known] == [False, True, True]
+    assert [each.sequence for each in known] == [1, 2, 2]
+
+
+def test_the_return_of_a_removed_fine_tune_keeps_its_sequence_and_its_beginning():
+    known = steps(of_one("training - - training"))[-1].state.known["ft"]
+    assert (known.sequence, known.since, known.removed) == (1, START, False)
+
+
+def test_the_beginning_of_what_was_first_seen_after_the_baseline_was_seen():
+    assert steps(of_one("- training"))[-1].state.known["ft"].since_seen
+
+
+def test_removals_are_counted_over_a_change_of_status():
+    last = steps(of_one("training - - failed - -"))[-1]
+    assert last.state.known["ft"].removals == 2
+
+
+def test_only_the_rows_that_differ_are_to_be_stored():
+    first, second = snapshot({"a": "training", "b": "training"}), snapshot({"a": "training"})
+    known = {
+        key: Known(value, 1, START, since_seen=False) for key, value in first.fine_tunes.items()
+    }
+    assert diff(known, first).changed == {}
+    assert list(diff(known, second).changed) == ["b"]
+
+
+def test_another_description_is_stored_and_tells_nothing():
+    known = {"ft": Known(FineTune("ft", status="failed"), 1, START, since_seen=False)}
+    renamed = FineTune("ft", description="better", status="failed")
+    found = diff(known, Snapshot({"ft": renamed}, START))
+    assert found.changed["ft"].fine_tune == renamed
+    assert found.transitions == ()
+
+
+def test_the_id_of_an_event_is_known_only_to_its_transition():
+    """A status may be called anything, also what a removal might be called."""
+    strange = FineTune("ft", status="removed 1")
+    there, gone = Transition(strange, 1, None), Transition(strange, 1, "removed 1", removal=1)
+    ids = {event("store", KEY, each, now=START).id for each in (there, gone)}
+    assert len(ids) == 2
+
+
+def test_the_id_of_an_event_is_of_one_store_one_account_and_one_base_url():
+    failed = Transition(FineTune("ft", status="failed"), 2, "training")
+    elsewhere = AccountKey(KEY.name, "https://eu.example")
+    renamed = AccountKey("other", KEY.base_url)
+    where = [("store", KEY), ("restored", KEY), ("store", elsewhere), ("store", renamed)]
+    assert len({event(store, key, failed, START).id for store, key in where}) == len(where)
+
+
+def test_the_id_of_an_event_does_not_depend_on_when_it_was_detected():
+    failed = Transition(FineTune("ft", status="failed"), 2, "training")
+    assert event("store", KEY, failed, 1.0).id == event("store", KEY, failed, 2.0).id
+
+
+def test_a_removal_is_told_as_one_whatever_the_status():
+    gone = Transition(FineTune("ft", status="failed"), 1, "failed", removal=1)
+    assert event_type(gone) == "fine_tune.removed"

@@ -1,0 +1,228 @@
+"""What a message says, before any receiver puts it into its own format."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.account import advance
+from exporter.core.message import Link, Message, Pages, group, links, message, timestamp
+from exporter.core.model import Event, FineTune, stable_id
+from tests.core.histories import rules, snapshot
+
+AT = 1_795_460_580.9
+PAGES = Pages("https://play.example/tunes/{id}", "https://watch.example/")
+VOICE = FineTune("ft_1", "My voice", "For the\nhotline", "en", "sonic-2", "ds_1", "failed")
+
+
+def of(fine_tune: FineTune, kind: str = "failed", previous: str | None = "training") -> Event:
+    number = stable_id("evt", fine_tune.id, kind)
+    return Event(number, f"fine_tune.{kind}", "default", AT, fine_tune, previous)  # type: ignore[arg-type]
+
+
+def many(number: int, kind: str = "failed", model: str = "sonic-2") -> list[Event]:
+    return [
+        of(FineTune(f"{kind}_{n}", f"Voice {n}", model_id=model, status=kind), kind)
+        for n in range(number)
+    ]
+
+
+def baseline(*statuses: str) -> Event:
+    poll = {f"ft_{number}": status for number, status in enumerate(statuses)}
+    [event] = advance(None, snapshot(poll), rules()).events
+    return event
+
+
+def test_a_failure_says_what_failed_where_and_when():
+    assert message([of(VOICE)], PAGES) == Message(
+        "fine_tune.failed",
+        "Fine-tune failed: My voice",
+        (of(VOICE),),
+        PAGES,
+        facts=(
+            ("Account", "default"),
+            ("Model", "sonic-2"),
+            ("Status", "training → failed"),
+            ("Language", "en"),
+            ("Dataset", "ds_1"),
+            ("Id", "ft_1"),
+            ("Observed", "2026-11-23T19:03:00Z"),
+        ),
+        text="For the hotline",
+    )
+
+
+def test_what_is_empty_is_not_mentioned():
+    bare = message([of(FineTune("ft_1", status="failed"), previous=None)], PAGES)
+    assert bare.title == "Fine-tune failed: ft_1"
+    assert [name for name, _ in bare.facts] == ["Account", "Model", "Status", "Id", "Observed"]
+    assert (bare.text, bare.lines, bare.rest) == ("", (), ())
+
+
+def test_a_removal_names_the_last_status_once():
+    gone = message([of(VOICE, "removed", previous="failed")], PAGES)
+    assert ("Status", "failed") in gone.facts
+
+
+def test_a_name_that_only_hides_is_as_none():
+    hidden = message([of(FineTune("ft_1", "\u200b\u202e"))], PAGES)
+    assert hidden.title == "Fine-tune failed: ft_1"
+    nameless = message([of(FineTune("\x00", "\u200b"))], PAGES)
+    assert nameless.title == "Fine-tune failed: (unprintable id)"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 20), st.integers(1, 120))
+def test_nothing_that_is_owed_is_lost_or_told_twice(number, threshold, most):
+    owed = many(number)
+    told: list[Event] = []
+    while owed:
+        groups = group(owed, threshold, most)
+        assert groups
+        assert all(1 <= len(each) <= most for each in groups)
+        taken = [event for each in groups for event in each]
+        assert owed[: len(taken)] == taken
+        told, owed = told + taken, owed[len(taken) :]
+    assert told == many(number)
+
+
+def test_a_few_are_told_one_by_one_the_oldest_first():
+    assert group(many(5), 5, 100) == [(many(5)[0],)]
+
+
+def test_more_than_the_threshold_are_digests_that_each_hold_what_a_receiver_takes():
+    assert [len(each) for each in group(many(250), 5, 100)] == [100, 100, 50]
+    assert group(many(6), 5, 100) == [tuple(many(6))]
+
+
+def test_nothing_owed_is_no_message():
+    assert group([], 5, 100) == []
+
+
+def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
+    digest = message(many(23) + many(2, model="sonic-3"), PAGES)
+    assert digest.title == "25 fine-tunes failed"
+    assert digest.facts == (("sonic-2", "23"), ("sonic-3", "2"))
+    assert digest.lines[0] == "Voice 0 (sonic-2, failed_0)"
+    assert len(digest.lines) == 20
+    assert digest.rest == ("failed_20", "failed_21", "failed_22", "failed_0", "failed_1")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(0, 30), st.integers(0, 30))
+def test_a_digest_names_or_lists_every_event(failures, completions, agents):
+    accounts = [Event(str(n), "agent.baseline", f"account-{n}", AT) for n in range(agents)]
+    events = many(completions, "completed") + accounts + many(failures)
+    digest = message(events, PAGES)
+    assert digest.events == tuple(events)
+    assert len(digest.lines) + len(digest.rest) == len(events)
+    shown = " ".join((*digest.lines, *digest.rest)) + " "
+    for event in events:
+        assert (event.fine_tune.id if event.fine_tune else event.account) in shown
+
+
+def test_a_digest_tells_failures_first():
+    digest = message([*many(30, "completed"), *many(1)], PAGES)
+    assert digest.title == "1 fine-tune failed; 30 fine-tunes completed"
+    assert digest.lines[:2] == (
+        "Voice 0 (sonic-2, failed_0)",
+        "Voice 0 (sonic-2, completed_0) completed",
+    )
+
+
+def test_a_digest_of_more_models_than_it_has_room_for_still_counts_every_fine_tune():
+    events = [event for n in range(30) for event in many(1, model=f"model-{n:02}")]
+    facts = message(events, PAGES).facts
+    assert len(facts) == 10
+    assert facts[-1] == ("other models", "21")
+    assert sum(int(number) for _, number in facts) == 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "titles"),
+    [
+        ("failed", ["1 fine-tune failed", "2 fine-tunes failed"]),
+        ("removed", ["1 fine-tune removed", "2 fine-tunes removed"]),
+        ("created", ["1 fine-tune created", "2 fine-tunes created"]),
+    ],
+)
+def test_one_is_not_many(kind, titles):
+    other = Event("a", "agent.baseline", "one", AT)
+    found = [message([other, *many(n, kind)], PAGES).title.split("; ") for n in (1, 2)]
+    assert [next(part for part in title if kind in part) for title in found] == titles
+    assert "1 account newly watched" in found[0]
+
+
+def test_the_baseline_says_how_many_there_are_and_names_what_has_failed_before():
+    told = message([baseline("failed", "training", "completed", "paused", "failed")], PAGES)
+    assert told.title == "Watching the fine-tunes of account default"
+    assert told.facts == (
+        ("Total", "5"),
+        ("Created", "0"),
+        ("Training", "1"),
+        ("Completed", "1"),
+        ("Failed", "2"),
+        ("Unknown", "1"),
+        ("Observed", "1970-01-01T00:16:40Z"),
+    )
+    assert told.lines == (
+        "Failed before the watch began:",
+        "poll 0 (model-ft_0, ft_0)",
+        "poll 0 (model-ft_4, ft_4)",
+    )
+
+
+def test_the_baseline_names_twenty_and_counts_the_others():
+    lines = message([baseline(*["failed"] * 23)], PAGES).lines
+    assert len(lines) == 22
+    assert lines[-1] == "and 3 more"
+
+
+def test_the_baseline_of_an_account_without_failures_names_none():
+    assert message([baseline("training")], PAGES).lines == ()
+
+
+def test_a_fine_tune_is_linked_by_its_id_quoted():
+    odd = of(FineTune("a/b?c=<d>|é"))
+    assert message([odd], PAGES).links == (
+        Link(
+            "playground",
+            "Open the Playground",
+            "https://play.example/tunes/a%2Fb%3Fc%3D%3Cd%3E%7C%C3%A9",
+        ),
+        Link("status_page", "Status page", "https://watch.example/"),
+    )
+
+
+def test_a_digest_is_linked_to_no_single_fine_tune():
+    assert message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
+    assert links(None, Pages("https://play.example/")) == (
+        Link("playground", "Open the Playground", "https://play.example/"),
+    )
+
+
+hostile = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ["\x00", "\u202e", "a\nb", "x" * 5000, "{account}", "{id}", "%s"]
+)
+fine_tunes = st.builds(
+    FineTune, hostile.filter(bool), hostile, hostile, hostile, hostile, hostile, hostile
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(fine_tunes, min_size=1, max_size=25))
+def test_nothing_hidden_and_nothing_endless_is_in_any_message(found):
+    told = message([of(fine_tune) for fine_tune in found], PAGES)
+    shown = [told.title, told.text, *told.lines, *told.rest]
+    shown += [text for fact in told.facts for text in fact]
+    for text in shown:
+        assert len(text) <= 2100
+        assert {unicodedata.category(c) for c in text if c != "\u200d"}.isdisjoint({"Cc", "Cf"})
+    assert all((*told.lines, *told.rest, told.title))
+    assert all(link.url.isascii() for link in told.links)
+
+
+def test_time_is_told_in_utc_to_the_second():
+    assert timestamp(0) == "1970-01-01T00:00:00Z"
+    assert timestamp(AT) == "2026-11-23T19:03:00Z"

@@ -1,0 +1,46 @@
+"""Ids depend on what they are made of, and on nothing else."""
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from exporter.core.model import STATUSES, Known, stable_id, status_label
+from tests.core.histories import START, snapshot
+
+parts = st.lists(st.text("ab1:2", max_size=4), max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts, parts)
+@example(["ab", "c"], ["a", "bc"])
+@example(["a", "b"], ["a1:b"])
+@example([""], [])
+@example(["1:a"], ["", "a"])
+def test_ids_are_equal_only_for_equal_parts(one, other):
+    assert (stable_id("evt", *one) == stable_id("evt", *other)) == (one == other)
+
+
+@settings(max_examples=50, deadline=None)
+@given(parts)
+def test_an_id_can_stand_in_a_header_and_be_signed_with(some):
+    """Standard Webhooks allows no full stop in an id: it separates what is signed."""
+    assert re.fullmatch(r"msg_[0-9a-f]{32}", stable_id("msg", *some))
+
+
+def test_an_id_is_the_same_in_every_version():
+    """Another id would tell every failure again after an update."""
+    assert stable_id("evt", "store", 1, "failed") == "evt_1dcfd5b5308f3ff43c23f5f19ba6ae5c"
+
+
+def test_an_unknown_status_is_labelled_so_and_a_known_one_as_it_is():
+    assert {status: status_label(status) for status in STATUSES} == {s: s for s in STATUSES}
+    assert {status_label(s) for s in ("", "none", "FAILED", "paused", "other")} == {"unknown"}
+
+
+@pytest.mark.parametrize(("absences", "removed"), [(0, False), (1, False), (2, True)])
+def test_two_absences_are_a_removal(absences, removed):
+    fine_tune = snapshot({"a": "failed"}).fine_tunes["a"]
+    known = Known(fine_tune, 1, START, since_seen=True, absences=absences)
+    assert known.removed is removed

@@ -1,0 +1,69 @@
+"""What is shown of hostile text is one short line without anything that hides or moves."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.text import LONGEST, cut, one_line, scalar_text
+
+bounded = settings(max_examples=150, deadline=None)
+hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "L", "So"]))
+
+
+@pytest.mark.parametrize(
+    ("truth", "text", "shown"),
+    [
+        ("plain text stays", "My voice", "My voice"),
+        ("line breaks and tabs are spaces", "a\r\nb\tc\x0bd", "a b c d"),
+        ("Unicode's own line breaks are too", "a\u2028b\u2029c\x85d", "a b c d"),
+        ("nothing is left at the ends", "  a  ", "a"),
+        ("control characters go", "a\x00b\x1b[31mc\x7f", "ab[31mc"),
+        ("the reading order is not reversed", "invoice\u202egpj.exe", "invoicegpj.exe"),
+        ("nothing hides between letters", "a\u200bb\ufeffc\u00add", "abcd"),
+        ("no gap is left by what hid", "a \u200b b", "a b"),
+        ("what only hides is nothing", "\u200b \u202e\x00", ""),
+        ("letters that show nothing are nothing", "\u200d\u3164 \u200d", ""),
+        ("lone surrogates go", "a\ud800b", "ab"),
+        ("joined emoji stay together", "\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680"),
+        ("other scripts stay", "声 звук صوت", "声 звук صوت"),
+    ],
+)
+def test_one_line(truth, text, shown):
+    assert one_line(text) == shown, truth
+
+
+@bounded
+@given(hostile, st.integers(1, 40))
+def test_a_line_is_short_and_clean_whatever_was_written(text, most):
+    line = one_line(text, most)
+    assert len(line) <= most
+    assert line == " ".join(line.split())
+    assert {unicodedata.category(c) for c in line if c != "\u200d"} & {"Cc", "Cf", "Cs"} == set()
+    line.encode()
+
+
+def test_a_line_of_megabytes_is_cut_before_it_is_cleaned():
+    assert one_line("x" * 50_000_000) == "x" * (LONGEST - 1) + "…"
+
+
+@bounded
+@given(st.text(), st.integers(1, 20))
+def test_text_is_cut_only_when_too_long_and_then_says_so(text, most):
+    shown = cut(text, most)
+    assert len(shown) <= most
+    assert shown == text or (shown.endswith("…") and text.startswith(shown[:-1]))
+    assert (len(text) <= most) == (shown == text) or text == shown
+
+
+@bounded
+@given(st.text(st.characters()))
+def test_scalar_text_can_be_encoded_and_changes_nothing_else(text):
+    assert scalar_text(text).encode().decode() == scalar_text(text)
+    if not any("\ud800" <= c <= "\udfff" for c in text):
+        assert scalar_text(text) == text
+
+
+def test_a_lone_surrogate_is_spelled_out():
+    assert scalar_text("a\ud800") == "a\\ud800"
