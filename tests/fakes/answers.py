@@ -1,0 +1,102 @@
+"""Answers for the scripted server: right ones, and every way to break one off."""
+
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tests.fakes.server import Answer, Peer
+
+
+def head(status: int, **headers: str | int) -> bytes:
+    """A status line and headers; `content_length` is written Content-Length."""
+    lines = [f"HTTP/1.1 {status} Scripted"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def answer(status: int = 200, body: bytes = b"", **headers: str | int) -> Answer:
+    """A complete answer; the connection stays open."""
+    return sends(head(status, content_length=len(body), **headers) + body)
+
+
+def as_json(value: Any, status: int = 200, **headers: str | int) -> Answer:
+    return answer(status, json.dumps(value).encode(), content_type="application/json", **headers)
+
+
+def redirect(location: str, status: int = 307) -> Answer:
+    return answer(status, location=location)
+
+
+def sends(*pieces: bytes) -> Answer:
+    """These bytes, and the connection stays open."""
+
+    def script(peer: Peer) -> None:
+        for piece in pieces:
+            peer.send(piece)
+
+    return script
+
+
+def sends_then_hangs_up(*pieces: bytes) -> Answer:
+    def script(peer: Peer) -> None:
+        sends(*pieces)(peer)
+        peer.hang_up()
+
+    return script
+
+
+def sends_then_resets(*pieces: bytes) -> Answer:
+    def script(peer: Peer) -> None:
+        sends(*pieces)(peer)
+        peer.wait(0.05)  # a reset overtakes what the client has not read yet
+        peer.reset()
+
+    return script
+
+
+def drips(beginning: bytes, drop: bytes = b" ", every: float = 0.02) -> Answer:
+    """A beginning, and then a drop at a time for ever."""
+
+    def script(peer: Peer) -> None:
+        peer.send(beginning)
+        while True:
+            peer.wait(every)
+            peer.send(drop)
+
+    return script
+
+
+def silence(peer: Peer) -> None:
+    """No answer at all, while the connection stays open."""
+    peer.wait(600)
+
+
+def chunked(pieces: Iterable[bytes], *, complete: bool = True, **headers: str | int) -> Answer:
+    """A body in chunks; an incomplete one lacks the last chunk."""
+
+    def script(peer: Peer) -> None:
+        peer.send(head(200, transfer_encoding="chunked", **headers))
+        for piece in pieces:
+            peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if not complete:
+            peer.hang_up()
+        peer.send(b"0\r\n\r\n")
+
+    return script
+
+
+def gzipped(*members: bytes) -> bytes:
+    """Each text as a gzip member of its own, one behind the other."""
+    return b"".join(zlib.compress(member, wbits=31) for member in members)
+
+
+def zeros(megabytes: int) -> Iterator[bytes]:
+    return itertools.repeat(bytes(2**20), megabytes)
+
+
+def gzip_bomb(megabytes: int) -> bytes:
+    """So many megabytes of zeros in about a thousandth of that."""
+    deflater = zlib.compressobj(wbits=31)
+    return b"".join([*map(deflater.compress, zeros(megabytes)), deflater.flush()])

@@ -1,0 +1,46 @@
+"""One exchange in an event loop of its own."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter.core.secret import Secret
+from exporter.http import Bounds, Exchange, ExchangeError, Request, Response
+
+BOUNDS = Bounds(10, 1000)
+
+
+def send(
+    request: Request | str,
+    bounds: Bounds = BOUNDS,
+    *,
+    ca_file: Path | None = None,
+    proxy: Secret | None = None,
+) -> Response:
+    """Send a request, or GET a URL."""
+    asked = request if isinstance(request, Request) else get(request)
+
+    async def run() -> Response:
+        async with Exchange(ca_file=ca_file, proxy=proxy) as exchange:
+            return await exchange.send(asked, bounds)
+
+    return asyncio.run(run())
+
+
+def get(url: str, headers: Mapping[str, str] | None = None) -> Request:
+    return Request("GET", url, headers or {})
+
+
+def fails(
+    request: Request | str,
+    bounds: Bounds = BOUNDS,
+    *,
+    ca_file: Path | None = None,
+    proxy: Secret | None = None,
+) -> ExchangeError:
+    """Send a request, or GET a URL, in vain."""
+    with pytest.raises(ExchangeError) as caught:
+        send(request, bounds, ca_file=ca_file, proxy=proxy)
+    return caught.value

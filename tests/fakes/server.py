@@ -1,0 +1,173 @@
+"""A scripted server on a loopback socket: it answers in bytes, so it can answer wrongly.
+
+It runs in threads of its own and so serves sync tests, async tests and processes alike.
+"""
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+_AT_ONCE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it came; header names are in lower case. `connection` counts from 1."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: texts[-1] for name, texts in parse_qs(urlsplit(self.target).query).items()}
+
+
+class Peer:
+    """The server's end of one connection, with the request that is to be answered."""
+
+    def __init__(self, sock: socket.socket, server: "Server", number: int) -> None:
+        self.socket = sock
+        self._server = server
+        self._number = number
+        self._buffer = b""
+        self.request: Received
+
+    def receive(self) -> bool:
+        """Read the next request; False when the client has hung up."""
+        while b"\r\n\r\n" not in self._buffer:
+            if not self._more():
+                return False
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in pairs}
+        length = int(headers.get("content-length", "0"))
+        while len(self._buffer) < length and self._more():
+            pass
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        self.request = Received(method, target, headers, body, self._number)
+        return True
+
+    def _more(self) -> bool:
+        data = self.socket.recv(_AT_ONCE)
+        self._buffer += data
+        return bool(data)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; the server's count of what went out grows as the client takes them."""
+        for begin in range(0, len(data), _AT_ONCE):
+            piece = data[begin : begin + _AT_ONCE]
+            self.socket.sendall(piece)
+            self._server.bytes_sent += len(piece)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the server."""
+        if self._server.stopping.wait(seconds):
+            raise ConnectionAbortedError
+
+    def hang_up(self) -> None:
+        """Close the connection in good order: what was sent arrives."""
+        raise ConnectionAbortedError
+
+    def reset(self) -> None:
+        """Break the connection off: the client gets ECONNRESET."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ConnectionAbortedError
+
+
+Answer = Callable[[Peer], None]
+"""What is done about one request. The connection stays open for the next when it returns."""
+
+
+class Server:
+    """Answers each request with the next of the scripted answers, then with `otherwise`.
+
+    `greeting` is sent at once on each connection, as no HTTP server does.
+    """
+
+    def __init__(self, otherwise: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self.otherwise = otherwise
+        self.greeting = b""
+        self.script: list[Answer] = []
+        self.requests: list[Received] = []
+        self.bytes_sent = 0
+        self.connections = 0
+        self.stopping = threading.Event()
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def base_url(self) -> str:
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    def then(self, *answers: Answer) -> Self:
+        """Give the next requests these answers, one each."""
+        self.script += answers
+        return self
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+        self._threads[0].join()
+        self._listener.close()
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+
+    def _accept(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(sock)
+            thread = threading.Thread(target=self._serve, args=(sock, self.connections))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, raw: socket.socket, number: int) -> None:
+        sock = raw
+        try:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(raw, server_side=True)
+                self._open.add(sock)
+            sock.sendall(self.greeting)
+            peer = Peer(sock, self, number)
+            while not self.stopping.is_set() and peer.receive():
+                self.requests.append(peer.request)
+                answer = self.script.pop(0) if self.script else self.otherwise
+                answer(peer)
+        except OSError:
+            pass  # the client went away, or the script said so
+        finally:
+            self._open -= {raw, sock}
+            sock.close()
+            raw.close()

@@ -1,0 +1,150 @@
+"""No error, repr or log line of an exchange holds what was sent, or where."""
+
+import logging
+import socket
+import traceback
+
+import pytest
+
+from exporter.cartesia.errors import CartesiaError
+from exporter.http import Bounds, ExchangeError, Request
+from tests.cartesia.account import REAL_CLOCK, Account
+from tests.fakes.answers import (
+    answer,
+    as_json,
+    redirect,
+    sends,
+    sends_then_hangs_up,
+    sends_then_resets,
+    silence,
+)
+from tests.fakes.api import FakeApi, fine_tune, page
+from tests.fakes.asking import send
+from tests.fakes.certificates import authority, server_context
+from tests.fakes.secret import FakeSecret
+from tests.fakes.server import Server
+
+SECRET = "hunter2"
+PATH = f"/services/{SECRET}?token={SECRET}"
+HEADERS = {"Authorization": f"Bearer {SECRET}", "X-Key": SECRET}
+
+
+def shown(error):
+    """All that a traceback, a repr or a log line could show of an error."""
+    lines = "".join(traceback.format_exception(error))
+    return f"{lines}{error!s}{error!r}{error.args}{vars(error)}"
+
+
+def failed(url, headers=HEADERS, **options):
+    with pytest.raises(ExchangeError) as caught:
+        send(Request("POST", url, headers, SECRET.encode()), Bounds(0.3, 1000), **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(silence, id="a timeout"),
+        pytest.param(sends_then_hangs_up(), id="no answer"),
+        pytest.param(sends_then_resets(), id="a reset"),
+        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 hunter2\r\nX: hunter2"), id="cut"),
+        pytest.param(sends(b"hunter2 hunter2 hunter2\r\n\r\n"), id="not HTTP"),
+        pytest.param(answer(200, b"hunter2", content_encoding="gzip"), id="not gzip"),
+        pytest.param(answer(200, b"", content_encoding="hunter2"), id="an odd encoding"),
+        pytest.param(redirect("https://hunter2:x/"), id="a bad redirect"),
+    ],
+)
+def test_an_error_after_the_request_shows_nothing(sent):
+    with Server(sent) as server:
+        error = failed(server.base_url + PATH)
+        assert SECRET not in shown(error)
+        assert str(server.port) not in shown(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://127.0.0.1:1{PATH}",
+        f"http://user:{SECRET}@127.0.0.1:1/",
+        f"https://{SECRET}@[::1/",
+        f"http://{SECRET}:x/",
+        f"http://{SECRET}:99999/",
+        f"{SECRET}://127.0.0.1/",
+        f"https://{SECRET}\u2100/",
+        f"http://127.0.0.1/{SECRET}\ud800",
+        f"http://127.0.0.1/{SECRET}\x00",
+        SECRET,
+    ],
+)
+def test_an_error_before_the_request_shows_nothing(url):
+    assert SECRET not in shown(failed(url))
+
+
+@pytest.mark.parametrize("value", [f"{SECRET}\xe9", f"{SECRET}\n", f"{SECRET}\x00", f" {SECRET}\r"])
+def test_a_header_that_cannot_be_sent_is_not_shown(value):
+    with Server(answer()) as server:
+        assert SECRET not in shown(failed(server.base_url, {"Authorization": value}))
+
+
+def test_an_unknown_host_is_not_shown(monkeypatch):
+    def unknown(*_args, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert SECRET not in shown(failed(f"https://{SECRET}.test/"))
+
+
+def test_a_tls_failure_shows_nothing(tmp_path):
+    issuer, _ = authority(tmp_path)
+    with Server(answer(), server_context(issuer, "127.0.0.1")) as server:
+        error = failed(server.base_url + PATH)
+        assert error.reason == "tls"
+        assert SECRET not in shown(error)
+
+
+def test_a_proxys_url_is_not_shown():
+    with Server(answer(407)) as refusing:
+        for port in (1, refusing.port):
+            proxy = FakeSecret(f"http://user:{SECRET}@127.0.0.1:{port}")
+            error = failed("https://api.test/", proxy=proxy)
+            assert error.reason == "connect"
+            assert SECRET not in shown(error)
+
+
+def test_a_request_has_no_repr_of_its_own():
+    request = Request("POST", f"https://host{PATH}", HEADERS, SECRET.encode())
+    assert SECRET not in f"{request} {request!r}"
+
+
+def test_the_libraries_log_nothing_of_a_request(caplog):
+    caplog.set_level(logging.DEBUG)
+    with Server(answer(200, b"ok")) as server:
+        send(Request("POST", server.base_url + PATH, HEADERS))
+    assert SECRET not in caplog.text
+    assert not [record for record in caplog.records if record.name.startswith("http")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(silence, id="a timeout"),
+        pytest.param(sends_then_resets(), id="a reset"),
+        pytest.param(as_json({"title": "No", "message": "hunter2"}, 401), id="401"),
+        pytest.param(as_json({"message": "Bearer hunter2"}, 400), id="400"),
+        pytest.param(as_json({"request_id": "hunter2"}, 500), id="500"),
+        pytest.param(redirect("https://hunter2.test/hunter2"), id="a redirect"),
+        pytest.param(redirect("/hunter2"), id="a redirect loop"),
+        pytest.param(answer(200, b'{"data":"hunter2"}'), id="an odd page"),
+        pytest.param(answer(200, b"hunter2"), id="no JSON"),
+        pytest.param(as_json(page([fine_tune("hunter2")], has_more=True)), id="a loop"),
+    ],
+)
+def test_a_failed_poll_shows_neither_key_nor_url_nor_data(sent):
+    with FakeApi() as api:
+        api.otherwise = sent
+        account = Account(REAL_CLOCK, f"{api.base_url}/prefix")
+        account.key.value = SECRET
+        with pytest.raises(CartesiaError) as caught:
+            account.list(seconds=0.3)
+        assert SECRET not in shown(caught.value)
+        assert api.base_url not in shown(caught.value)
