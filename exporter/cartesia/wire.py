@@ -1,0 +1,141 @@
+"""The API's JSON, read tolerantly: what may be missing is filled in, what may not is refused.
+
+Source: the OpenAPI document of ``GET /fine-tunes/``, and the API conventions, which reserve the
+right to add response fields and enum values.
+"""
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from exporter.core.model import UNKNOWN, FineTune
+from exporter.core.text import one_line, scalar_text
+
+
+class PageError(ValueError):
+    """A page is not what the API promises; the text says what is odd about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the list, in the API's order."""
+
+    fine_tunes: list[FineTune]
+    has_more: bool
+
+
+class _Item(msgspec.Struct):
+    id: str
+    name: str | None = None
+    description: str | None = None
+    language: str | None = None
+    model_id: str | None = None
+    dataset: str | None = None
+    status: str | None = None
+
+
+class _Body(msgspec.Struct):
+    data: list[_Item]
+    has_more: bool
+
+
+_decoder: Final = msgspec.json.Decoder(_Body)
+
+
+def read_page(body: bytes) -> Page:
+    """Return the page in ``body``; raise PageError when it is not one.
+
+    ``data`` must be a list of objects with an ``id`` each, ``has_more`` a boolean. Null or missing
+    text is empty, a null, missing or empty status or model_id is ``unknown``.
+    """
+    try:
+        decoded = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Strict about lone surrogates, and about types that do not matter; json tells apart.
+        return _read_leniently(body)
+    return Page([_fine_tune(item, n) for n, item in enumerate(decoded.data)], decoded.has_more)
+
+
+def _fine_tune(item: _Item, position: int) -> FineTune:
+    if not item.id:
+        raise PageError(f"item {position} has no id")
+    return FineTune(
+        item.id,
+        item.name or "",
+        item.description or "",
+        sys.intern(item.language or ""),
+        sys.intern(item.model_id or UNKNOWN),
+        item.dataset or "",
+        sys.intern(item.status or UNKNOWN),
+    )
+
+
+def _read_leniently(body: bytes) -> Page:
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        raise PageError("the body is not JSON") from None
+    if not isinstance(raw, dict):
+        raise PageError("the body is not a JSON object")
+    data, has_more = raw.get("data"), raw.get("has_more")
+    if not isinstance(data, list):
+        raise PageError("`data` is not a list")
+    if not isinstance(has_more, bool):
+        raise PageError("`has_more` is missing or not a boolean")
+    items = (_lenient_item(item, position) for position, item in enumerate(data))
+    return Page([_fine_tune(item, n) for n, item in enumerate(items)], has_more)
+
+
+def _lenient_item(raw: Any, position: int) -> _Item:
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
+        raise PageError(f"item {position} has no id")
+    return _Item(**{name: _text(raw.get(name)) for name in _Item.__struct_fields__})
+
+
+def _text(value: Any) -> str:
+    """Return text as it is, null as empty, and anything else as the JSON it came in."""
+    if value is None:
+        return ""
+    try:
+        return scalar_text(value if isinstance(value, str) else json.dumps(value))
+    except RecursionError:
+        raise PageError("a text is nested too deeply") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The body of an error answer (API errors, from version 2026-03-01 on); empty where absent."""
+
+    title: str = ""
+    message: str = ""
+    request_id: str = ""
+
+
+_LONGEST: Final = 200
+_MASK: Final = "sk_car_…"
+_KEYS: Final = re.compile(r"sk_car_\S*")
+
+
+def read_problem(body: bytes, key: str) -> Problem:
+    """Return what an error answer says of itself, each text one line of at most 200 characters.
+
+    An API that quotes the ``key`` it refuses, or another one, must not put it into the log.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return Problem()
+    if not isinstance(raw, dict):
+        return Problem()
+    texts = {name: raw.get(name) for name in Problem.__slots__}
+    return Problem(**{n: _quotable(t, key) for n, t in texts.items() if isinstance(t, str)})
+
+
+def _quotable(text: str, key: str) -> str:
+    # Before it is cut, so that no part of the key stays; and after, when nothing hides in it.
+    shown = one_line(text.replace(key, _MASK), _LONGEST)
+    return _KEYS.sub(_MASK, shown.replace(key, _MASK))
