@@ -1,0 +1,1 @@
+"""What must survive a restart, as tables of one database; nothing here decides or sends."""

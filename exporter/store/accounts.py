@@ -1,0 +1,173 @@
+"""What is remembered of the accounts: their fine-tunes, labels and counters, and what they owe."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+from sqlalchemy.dialects.sqlite import insert
+
+from exporter.core.account import AccountState, Step
+from exporter.core.exposition import Labels, Tallies
+from exporter.core.model import AccountKey, Event, FineTune, Known
+from exporter.store import schema
+from exporter.store.database import Database
+from exporter.store.outbox import record_events
+
+_MODEL = "model_id"
+
+
+@dataclass(frozen=True, slots=True)
+class PollRecord:
+    """What one complete poll changes, and what it owes to whom: one transaction.
+
+    ``before`` is None at the baseline. ``owed`` pairs each event with the receivers to be told.
+    """
+
+    account: AccountKey
+    read_at: float
+    before: AccountState | None
+    step: Step
+    owed: Sequence[tuple[Event, Sequence[str]]]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.before is not None and not self.step.changed and self.step.state == self.before
+
+
+class Accounts:
+    """The accounts' part of the state."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, account: AccountKey) -> AccountState | None:
+        """Return what is remembered of an account; None before its baseline."""
+        return await self._database.run(self._load, account)
+
+    async def commit(self, record: PollRecord) -> None:
+        """Store what a poll changed and what is owed for it, all or nothing."""
+        await self._database.run(self._commit, record)
+
+    def _load(self, account: AccountKey) -> AccountState | None:
+        with self._database.read() as connection:
+            number = _number(connection, account)
+            if number is None:
+                return None
+            return AccountState(
+                {known.fine_tune.id: known for known in _known(connection, number)},
+                _labels(connection, number),
+                _tallies(connection, number),
+            )
+
+    def _commit(self, record: PollRecord) -> None:
+        with self._database.write() as connection:
+            number = _number(connection, record.account)
+            if number is None:
+                number = _add_account(connection, record)
+            before, after = record.before or AccountState(), record.step.state
+            changed = record.step.changed.values()
+            _upsert(connection, schema.fine_tunes, _known_rows(number, changed))
+            _upsert(connection, schema.label_values, _label_rows(number, before, after))
+            _upsert(connection, schema.transitions, _transition_rows(number, before, after))
+            _upsert(connection, schema.removals, _removal_rows(number, before, after))
+            record_events(connection, record.owed)
+
+
+def _number(connection: Connection, account: AccountKey) -> int | None:
+    table = schema.accounts
+    query = select(table.c.number).where(
+        table.c.name == account.name, table.c.base_url == account.base_url
+    )
+    return connection.execute(query).scalar()
+
+
+def _add_account(connection: Connection, record: PollRecord) -> int:
+    statement = (
+        insert(schema.accounts)
+        .values(
+            name=record.account.name,
+            base_url=record.account.base_url,
+            baseline_at=record.read_at,
+        )
+        .returning(schema.accounts.c.number)
+    )
+    number: int = connection.execute(statement).scalar_one()
+    return number
+
+
+def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    values = {c.name: c for c in statement.excluded if c.name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+
+
+def _known_rows(number: int, changed: Iterable[Known]) -> list[dict[str, Any]]:
+    return [
+        {
+            "account": number,
+            **{name: getattr(known.fine_tune, name) for name in FineTune.__slots__},
+            **{name: getattr(known, name) for name in Known.__slots__ if name != "fine_tune"},
+        }
+        for known in changed
+    ]
+
+
+def _known(connection: Connection, number: int) -> Iterable[Known]:
+    table = schema.fine_tunes
+    names = FineTune.__slots__
+    described = [table.c[name] for name in names]
+    others = [name for name in Known.__slots__ if name != "fine_tune"]
+    query = select(*described, *(table.c[name] for name in others)).where(table.c.account == number)
+    for row in connection.execute(query):
+        fine_tune = FineTune(*row[: len(names)])
+        yield Known(fine_tune, **dict(zip(others, row[len(names) :], strict=True)))
+
+
+def _label_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
+    return [
+        {"account": number, "label": _MODEL, "value": value, "position": position}
+        for position, value in enumerate(after.labels.models)
+        if position >= len(before.labels.models)
+    ]
+
+
+def _labels(connection: Connection, number: int) -> Labels:
+    table = schema.label_values
+    query = (
+        select(table.c.value)
+        .where(table.c.account == number, table.c.label == _MODEL)
+        .order_by(table.c.position)
+    )
+    return Labels(tuple(connection.execute(query).scalars()))
+
+
+def _transition_rows(
+    number: int, before: AccountState, after: AccountState
+) -> list[dict[str, Any]]:
+    changed = after.tallies.transitions.items() - before.tallies.transitions.items()
+    names = ("model_id", "from_status", "to_status")
+    return [
+        {"account": number, **dict(zip(names, key, strict=True)), "total": total}
+        for key, total in changed
+    ]
+
+
+def _removal_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
+    changed = after.tallies.removed.items() - before.tallies.removed.items()
+    return [{"account": number, "status": status, "total": total} for status, total in changed]
+
+
+def _tallies(connection: Connection, number: int) -> Tallies:
+    moved, removed = schema.transitions, schema.removals
+    transitions = select(moved.c.model_id, moved.c.from_status, moved.c.to_status, moved.c.total)
+    removals = select(removed.c.status, removed.c.total)
+    rows = connection.execute(transitions.where(moved.c.account == number))
+    left = connection.execute(removals.where(removed.c.account == number))
+    return Tallies(
+        {(row[0], row[1], row[2]): row[3] for row in rows}, {row[0]: row[1] for row in left}
+    )

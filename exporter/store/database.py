@@ -1,0 +1,163 @@
+"""The database behind the state: one file, one thread, transactions that say what they are for."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from exporter.core.text import one_line
+from exporter.store.errors import StoreError, StoreRefusedError
+from exporter.store.files import Lock, prepare, restrict
+from exporter.store.migrations import migrate, version_of
+from exporter.store.schema import meta
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_BUSY_MILLISECONDS = 5000
+_CLOSE_SECONDS = 2.0
+_LONGEST = 200
+
+
+class Database:
+    """The state of one agent.
+
+    Every call runs in one thread of its own, so that a slow disk never holds up the event loop and
+    transactions never meet. Raises StoreError, or StoreRefusedError when the file must not be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.store_id = ""
+        self.writable = True
+        self._lock = Lock(self.path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._engine = _engine(self.path)
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.run(self._open)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A disk that hangs must not hold up the end; what was committed is safe.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.run(self._close), _CLOSE_SECONDS)
+        self._thread.shutdown(wait=False)
+
+    async def run(
+        self,
+        work: Callable[_Parameters, _Result],
+        *arguments: _Parameters.args,
+        **named: _Parameters.kwargs,
+    ) -> _Result:
+        """Run ``work`` in the store's thread and return what it returns."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection within a transaction that only reads."""
+        with self._told(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection within a transaction that may write; it commits at the end.
+
+        The write lock is taken at once: a transaction that begins by reading and writes later fails
+        without waiting when another process wrote in between.
+        """
+        try:
+            with self._told(), self._writer.connect() as connection, connection.begin():
+                yield connection
+        except StoreError:
+            self.writable = False
+            raise
+        self.writable = True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise self._damaged(str(cause)) from error
+            raise StoreError(f"the state file {self.path}: {cause}") from error
+
+    def _damaged(self, how: str) -> StoreRefusedError:
+        return StoreRefusedError(
+            f"the state file {self.path} is damaged ({one_line(how, _LONGEST)}): restore a backup "
+            "of it, or move it away to begin with a new baseline; it was left as it is"
+        )
+
+    def _open(self) -> None:
+        prepare(self.path)
+        self._lock.acquire()
+        self._check()
+        restrict(self.path)
+        with self._told():
+            self._turn_on_wal()
+        with self.write() as connection:
+            migrate(connection, self.path)
+            query = select(meta.c.value).where(meta.c.name == "store_id")
+            self.store_id = connection.execute(query).scalar_one()
+
+    def _check(self) -> None:
+        """Look before the first write, so that a file we refuse is left as it is."""
+        with self.read() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            if found != "ok":
+                raise self._damaged(str(found))
+            version_of(connection, self.path)
+
+    def _turn_on_wal(self) -> None:
+        raw = self._engine.raw_connection()  # the mode cannot change within a transaction
+        try:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+        finally:
+            raw.close()
+
+    def _close(self) -> None:
+        self._engine.dispose()
+        self._lock.release()
+
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _engine(path: Path) -> Engine:
+    # hide_parameters: SQLAlchemy's errors would quote what people wrote into their fine-tunes.
+    url = URL.create("sqlite+pysqlite", database=str(path))
+    engine = create_engine(url, poolclass=StaticPool, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where begin() says, not by guess
+        for pragma in (
+            f"busy_timeout = {_BUSY_MILLISECONDS}",
+            "foreign_keys = ON",
+            # A commit that was reported survives a power cut; NORMAL may lose it.
+            "synchronous = FULL",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine

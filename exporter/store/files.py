@@ -1,0 +1,85 @@
+"""The state file's folder, permissions and lock."""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from exporter.store.errors import StoreError, StoreRefusedError
+
+
+def prepare(path: Path) -> None:
+    """Make the state file and its folder where they are missing, for their owner alone.
+
+    What exists is left as it is. Raises StoreError.
+    """
+    try:
+        _make_folder(path.parent)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"cannot open the state file {path}: {error.strerror}") from error
+
+
+def restrict(path: Path) -> None:
+    """Take the state file from everybody but its owner, and what SQLite keeps beside it.
+
+    Raises StoreError.
+    """
+    try:
+        for part in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
+            if part.exists():
+                part.chmod(0o600)
+    except OSError as error:
+        raise StoreError(f"cannot protect the state file {path}: {error.strerror}") from error
+
+
+_BESIDE: Final = ("-wal", "-shm")
+
+
+def _make_folder(folder: Path) -> None:
+    for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+class Lock:
+    """The right to run on a state file; held by one process, given back by its end however sudden.
+
+    It is a file of its own beside the state: locks on the database itself are SQLite's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._state = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; raise StoreRefusedError, naming the holder, when another has it.
+
+        Raises StoreError when there can be no lock at all.
+        """
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take(self._descriptor)
+        except OSError as error:
+            self.release()
+            raise StoreError(f"cannot take the lock {self._path}: {error.strerror}") from error
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            self.release()
+            raise StoreRefusedError(
+                f"the state file {self._state} is in use by {holder or 'another process'}: "
+                "stop that one, or give this one another storage.path"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def release(self) -> None:
+        """Give the lock back. The file stays: removing it would let two processes hold it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
