@@ -1,0 +1,67 @@
+"""What every receiver is, and the one bounded POST they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from exporter.core.message import Message
+from exporter.core.model import Delivery
+from exporter.core.retry import Attempt, Outcome, classify, retry_after
+from exporter.core.secret import Secret, SecretError
+from exporter.http import Bounds, Exchange, ExchangeError, Request, Response
+
+_ANSWER_BYTES = 64 * 1024
+
+
+class Receiver(Protocol):
+    """Who is told. It tries once and says whether trying again can help; it never retries."""
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration, the label ``receiver``."""
+        ...
+
+    @property
+    def spacing(self) -> float:
+        """The least time between two messages, in seconds."""
+        ...
+
+    @property
+    def most_events(self) -> int:
+        """How many events one digest may carry."""
+        ...
+
+    def render(self, message: Message, *, minimal: bool = False) -> bytes:
+        """Return the bytes of a message; ``minimal`` ones hold nothing that could be refused."""
+        ...
+
+    async def send(self, delivery: Delivery, now: float) -> Attempt:
+        """Send the bytes once, at ``now`` (Unix seconds), and say what came of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a receiver posts: the URL is a secret. ``seconds`` bounds one attempt as a whole."""
+
+    exchange: Exchange
+    url: Secret = field(repr=False)
+    seconds: float
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Response | Attempt:
+        """Post JSON; return the answer, whatever its status, or the attempt that got none."""
+        sent = {"Content-Type": "application/json", **headers}
+        try:
+            request = Request("POST", self.url(), sent, body)
+            return await self.exchange.send(request, Bounds(self.seconds, _ANSWER_BYTES))
+        except SecretError as error:
+            return Attempt(Outcome.ENDPOINT, str(error))
+        except ExchangeError as error:
+            refused = error.reason == "tls"
+            return Attempt(Outcome.ENDPOINT if refused else Outcome.TRANSIENT, str(error))
+
+
+def attempt(response: Response, now: float) -> Attempt:
+    """Return what an answer means by its status alone; its body may be hostile and is not told."""
+    outcome = classify(response.status)
+    return Attempt(outcome, f"answered {response.status}", retry_after(response.headers, now))

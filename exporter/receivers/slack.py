@@ -1,0 +1,197 @@
+"""A Slack incoming webhook, or anything that speaks its format.
+
+Limits and escaping: Slack's Block Kit reference and "Formatting text for app surfaces". All blocks
+of a message together hold about 13,200 characters (undocumented); we stay within 10,000.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
+
+from exporter.core.message import Link, Message
+from exporter.core.model import Delivery
+from exporter.core.retry import Attempt, Outcome
+from exporter.core.text import cut, one_line
+from exporter.http import Response
+from exporter.receivers.receiver import Endpoint, attempt
+
+_ALL: Final = 10_000
+_TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
+_HEADER: Final = 150
+_FIELD: Final = 300
+_FIELDS: Final = 10
+_LINK: Final = 1_400  # two of them are within a text
+
+_Block = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """A Slack channel; ``mention`` comes from the operator and is put in front as it stands."""
+
+    name: str
+    endpoint: Endpoint
+    mention: str = ""
+
+    spacing: ClassVar[float] = 1.2  # Slack takes one message a second per channel
+    most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
+
+    def render(self, message: Message, *, minimal: bool = False) -> bytes:
+        """Return the JSON body; the minimal one is one plain ASCII line without blocks."""
+        fallback = f"{self.mention} {_escaped(message.title, 1_000)}".strip()
+        body: dict[str, Any] = {"text": fallback}
+        if minimal:
+            body["text"] = f"{self.mention} {_ascii(message)}".strip()
+        else:
+            body["blocks"] = _blocks(message, self.mention, _ALL - len(fallback))
+        body |= {"unfurl_links": False, "unfurl_media": False}
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    async def send(self, delivery: Delivery, now: float) -> Attempt:
+        """Send the bytes once. Slack says ``ok`` when it took them; another body with 200 did not.
+
+        Slack has no field to tell a repeat by: a message whose answer was lost may come twice.
+        """
+        answer = await self.endpoint.post(delivery.body, {})
+        return answer if isinstance(answer, Attempt) else _judged(answer, now)
+
+
+def _judged(answer: Response, now: float) -> Attempt:
+    """Return what an answer means: the error that Slack names decides before the status does."""
+    result = attempt(answer, now)
+    said = answer.body.strip().decode("ascii", "replace")
+    if said in _REFUSALS and answer.status != _TOO_MANY:
+        return replace(result, outcome=_REFUSALS[said], reason=f"{result.reason} {said}")
+    if result.outcome is Outcome.DELIVERED and answer.host in _SLACK_HOSTS and said != "ok":
+        return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
+    return result
+
+
+_TOO_MANY: Final = 429
+_SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+
+# Only the names listed here are ever told: another body may be anything.
+_REFUSALS: Final = {
+    **dict.fromkeys(
+        (
+            "action_prohibited",
+            "channel_is_archived",
+            "channel_not_found",
+            "invalid_token",
+            "no_active_hooks",
+            "no_service",
+            "no_service_id",
+            "no_team",
+            "posting_to_general_channel_denied",
+            "team_disabled",
+        ),
+        Outcome.ENDPOINT,
+    ),
+    **dict.fromkeys(
+        (
+            "invalid_attachments",
+            "invalid_blocks",
+            "invalid_blocks_format",
+            "invalid_payload",
+            "missing_text_or_fallback_or_attachments",
+            "msg_blocks_too_long",
+            "no_text",
+            "too_many_attachments",
+            "user_not_found",
+        ),
+        Outcome.PAYLOAD,
+    ),
+}
+"""The errors of incoming webhooks; the same one has been seen with different statuses."""
+
+
+def _ascii(message: Message) -> str:
+    """Return one line that nothing can refuse: the kind of message, then ids while they fit."""
+    ids = (one_line(e.fine_tune.id) if e.fine_tune else e.account for e in message.events)
+    listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
+    return listed.replace("…", "...").encode("ascii", "replace").decode()
+
+
+def _blocks(message: Message, mention: str, budget: int) -> list[_Block]:
+    top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
+    if mention:
+        top.append(_section(mention))
+    if message.facts:
+        top.append(_fields(message.facts[:_FIELDS]))
+    if message.text:
+        top.append({"type": "section", "text": _plain(message.text, _TEXT)})
+    bottom: list[_Block] = []
+    if linked := _linked(message.links):
+        bottom.append({"type": "context", "elements": [_markdown(linked)]})
+    room = budget - _size([*top, *bottom]) - len(_more(0)) - 10  # ten digits
+    lines, named = _packed(message.lines, "\n", room)
+    ids, listed = _packed(message.rest, ", ", room - sum(map(len, lines)))
+    missing = len(message.lines) - named + len(message.rest) - listed
+    more = [_more(missing)] if missing else []
+    return [*top, *(_section(text) for text in (*lines, *ids, *more)), *bottom]
+
+
+def _more(number: int) -> str:
+    return f"and {number} more; `cartesia-exporter list` shows them all"
+
+
+def _packed(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:
+    """Return texts of at most _TEXT characters that list the items, and how many items fit."""
+    texts: list[str] = []
+    for number, item in enumerate(items):
+        added = _escaped(item, _TEXT)
+        joined = f"{texts[-1]}{separator}{added}" if texts else added
+        if sum(map(len, texts)) + len(separator) + len(added) > room:
+            return texts, number
+        if texts and len(joined) <= _TEXT:
+            texts[-1] = joined
+        else:
+            texts.append(added)
+    return texts, len(items)
+
+
+def _fields(facts: Sequence[tuple[str, str]]) -> _Block:
+    texts = (f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}" for name, value in facts)
+    return {"type": "section", "fields": [_markdown(text) for text in texts]}
+
+
+def _linked(links: Sequence[Link]) -> str:
+    encoded = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
+    linked = (f"<{link.url.translate(encoded)}|{link.text}>" for link in links)
+    return " · ".join(text for text in linked if len(text) <= _LINK)
+
+
+def _section(text: str) -> _Block:
+    return {"type": "section", "text": _markdown(text)}
+
+
+def _markdown(text: str) -> _Block:
+    # verbatim: Slack is not to make links or mentions out of what people wrote.
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def _plain(text: str, most: int) -> _Block:
+    return {"type": "plain_text", "text": cut(text, most), "emoji": False}
+
+
+_ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
+
+
+def _escaped(text: str, most: int) -> str:
+    """Return text in which nothing is a mention, a link or code, of at most ``most`` characters."""
+    escaped = text.translate(_ENTITIES)
+    if len(escaped) <= most:
+        return escaped
+    # No half an entity at the end.
+    return re.sub(r"&[a-z]*$", "", escaped[: most - 1]) + "…"
+
+
+def _size(blocks: Iterable[_Block]) -> int:
+    texts = (
+        text
+        for block in blocks
+        for text in (block.get("text"), *block.get("fields", ()), *block.get("elements", ()))
+    )
+    return sum(len(text["text"]) for text in texts if text)

@@ -1,0 +1,92 @@
+"""What people read in Slack, literally."""
+
+import json
+
+from exporter.core.message import message
+from exporter.http import Exchange
+from exporter.receivers.receiver import Endpoint
+from exporter.receivers.slack import Slack
+from tests.fakes.secret import FakeSecret
+from tests.receivers.told import FAILED, PAGES, TEST, failures
+
+SLACK = Slack("team", Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>")
+
+
+def mrkdwn(text):
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def plain(text):
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def test_a_single_failure():
+    assert json.loads(SLACK.render(message([FAILED], PAGES))) == {
+        "text": "<!here> Fine-tune failed: My voice",
+        "blocks": [
+            {"type": "header", "text": plain("Fine-tune failed: My voice")},
+            {"type": "section", "text": mrkdwn("<!here>")},
+            {
+                "type": "section",
+                "fields": [
+                    mrkdwn("*Account*\ndefault"),
+                    mrkdwn("*Model*\nsonic-2"),
+                    mrkdwn("*Status*\ntraining → failed"),
+                    mrkdwn("*Language*\nen"),
+                    mrkdwn("*Dataset*\nds_1"),
+                    mrkdwn("*Id*\nft_1"),
+                    mrkdwn("*Observed*\n2026-11-23T19:03:00Z"),
+                ],
+            },
+            {"type": "section", "text": plain("For the <hotline>")},
+            {
+                "type": "context",
+                "elements": [
+                    mrkdwn(
+                        "<https://play.example/tunes/ft_1|Open the Playground>"
+                        " · <https://watch.example/|Status page>"
+                    )
+                ],
+            },
+        ],
+        "unfurl_links": False,
+        "unfurl_media": False,
+    }
+
+
+def test_a_digest():
+    told = json.loads(SLACK.render(message(failures(22), PAGES)))
+    assert told["text"] == "<!here> 22 fine-tunes failed"
+    assert told["blocks"] == [
+        {"type": "header", "text": plain("22 fine-tunes failed")},
+        {"type": "section", "text": mrkdwn("<!here>")},
+        {"type": "section", "fields": [mrkdwn("*sonic-2*\n22")]},
+        {
+            "type": "section",
+            "text": mrkdwn("\n".join(f"Voice {n} (sonic-2, ft_{n})" for n in range(20))),
+        },
+        {"type": "section", "text": mrkdwn("ft_20, ft_21")},
+        {
+            "type": "context",
+            "elements": [
+                mrkdwn(
+                    "<https://play.example/tunes/|Open the Playground>"
+                    " · <https://watch.example/|Status page>"
+                )
+            ],
+        },
+    ]
+
+
+def test_a_test_message():
+    told = json.loads(SLACK.render(message([TEST], PAGES)))
+    assert told["text"] == "<!here> Test message from cartesia-exporter, nothing failed"
+    assert {"type": "section", "text": plain("If you can read this.")} in told["blocks"]
+
+
+def test_the_minimal_failure():
+    assert json.loads(SLACK.render(message([FAILED], PAGES), minimal=True)) == {
+        "text": "<!here> fine_tune.failed: ft_1",
+        "unfurl_links": False,
+        "unfurl_media": False,
+    }

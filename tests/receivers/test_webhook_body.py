@@ -1,0 +1,148 @@
+"""The body of the generic webhook, literally."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import Pages, group, message
+from exporter.core.model import Event, FineTune
+from exporter.http import Exchange
+from exporter.receivers.receiver import Endpoint
+from exporter.receivers.webhook import Webhook
+from tests.fakes.secret import FakeSecret
+from tests.receivers.told import AT, FAILED, PAGES, TEST, VOICE, baseline, events, failures
+
+WEBHOOK = Webhook("ops", Endpoint(Exchange(), FakeSecret("https://ops.example/"), 15))
+
+FAILURE = """{
+ "type": "fine_tune.failed",
+ "timestamp": "2026-11-23T19:03:00Z",
+ "data": {
+  "account": "default",
+  "previous_status": "training",
+  "observed_at": "2026-11-23T19:03:00Z",
+  "fine_tune": {
+   "id": "ft_1",
+   "name": "My voice",
+   "description": "For the <hotline>",
+   "language": "en",
+   "model_id": "sonic-2",
+   "dataset": "ds_1",
+   "status": "failed"
+  },
+  "links": {
+   "playground": "https://play.example/tunes/ft_1",
+   "status_page": "https://watch.example/"
+  }
+ }
+}"""
+
+
+def body(*told: Event, pages: Pages = PAGES, minimal: bool = False) -> str:
+    """The body as JSON with an indent of one, its keys in their order."""
+    rendered = WEBHOOK.render(message(told, pages), minimal=minimal)
+    return json.dumps(json.loads(rendered), indent=1)
+
+
+def test_a_failure():
+    assert body(FAILED) == FAILURE
+
+
+def test_a_fine_tune_first_seen_had_no_status_before():
+    first = Event("evt_1", "fine_tune.failed", "default", AT, VOICE)
+    assert body(first) == FAILURE.replace('"training"', "null", 1)
+
+
+def test_without_a_status_page_there_is_no_link_to_it():
+    alone = Pages("https://play.example/tunes/{id}")
+    assert body(FAILED, pages=alone) == FAILURE.replace('"https://watch.example/"', "null")
+
+
+def test_the_minimal_body_leaves_out_what_people_wrote():
+    written = '   "name": "My voice",\n   "description": "For the <hotline>",\n'
+    assert body(FAILED, minimal=True) == FAILURE.replace(written, "")
+
+
+def test_the_minimal_baseline_keeps_the_numbers_and_leaves_out_the_names():
+    told = baseline([VOICE])
+    facts = json.loads(body(told))["data"]
+    plain = json.loads(body(told, minimal=True))["data"]
+    assert facts["failed_ones"]
+    assert plain == {name: fact for name, fact in facts.items() if name != "failed_ones"}
+
+
+def test_a_digest_holds_each_event_as_it_would_stand_alone():
+    told = failures(3)
+    digest = json.loads(body(*told))
+    assert digest == {
+        "type": "fine_tune.digest",
+        "timestamp": "2026-11-23T19:03:02Z",
+        "data": {
+            "title": "3 fine-tunes failed",
+            "events": [json.loads(body(event)) for event in told],
+        },
+    }
+    playground = [event["data"]["links"]["playground"] for event in digest["data"]["events"]]
+    assert playground == [f"https://play.example/tunes/ft_{n}" for n in range(3)]
+
+
+def test_the_baseline():
+    paused = FineTune("ft_2", "Other", model_id="sonic-2", status="paused")
+    assert json.loads(body(baseline([VOICE, paused]))) == {
+        "type": "agent.baseline",
+        "timestamp": "2026-11-23T19:03:00Z",
+        "data": {
+            "account": "default",
+            "observed_at": "2026-11-23T19:03:00Z",
+            "total": 2,
+            "created": 0,
+            "training": 0,
+            "completed": 0,
+            "failed": 1,
+            "unknown": 1,
+            "failed_ones": ["My voice (sonic-2, ft_1)"],
+            "failed_unnamed": 0,
+            "links": {
+                "playground": "https://play.example/tunes/",
+                "status_page": "https://watch.example/",
+            },
+        },
+    }
+
+
+def test_a_test_message_says_what_it_is():
+    told = json.loads(body(TEST))
+    assert told["type"] == "agent.test"
+    assert told["data"]["text"] == "If you can read this."
+
+
+def test_a_request_carries_at_most_a_hundred_events_and_none_is_lost():
+    groups = group(failures(250), 5, WEBHOOK.most_events)
+    digests = [json.loads(body(*each))["data"]["events"] for each in groups]
+    assert [len(digest) for digest in digests] == [100, 100, 50]
+    ids = [event["data"]["fine_tune"]["id"] for digest in digests for event in digest]
+    assert ids == [f"ft_{n}" for n in range(250)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(events, min_size=1, max_size=10), st.booleans())
+def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters(told, minimal):
+    found = json.loads(body(*told, minimal=minimal))
+    bodies = found["data"]["events"] if len(told) > 1 else [found]
+    for event, rendered in zip(told, bodies, strict=True):
+        assert rendered["type"] == event.type
+        if event.fine_tune is None:
+            continue
+        assert rendered["data"]["previous_status"] == event.previous_status
+        for name, text in rendered["data"]["fine_tune"].items():
+            written = getattr(event.fine_tune, name)
+            assert len(text) <= 1000
+            assert text == written or text == f"{written[:999]}…"
+        assert ("name" in rendered["data"]["fine_tune"]) is not minimal
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(events, min_size=1, max_size=5))
+def test_rendering_again_gives_the_same_bytes(told):
+    assert WEBHOOK.render(message(told, PAGES)) == WEBHOOK.render(message(told, PAGES))

@@ -1,0 +1,82 @@
+"""Events to be told: one real failure, many of them, and any that hostile text can make."""
+
+from hypothesis import strategies as st
+
+from exporter.core.message import Pages, baseline_facts
+from exporter.core.model import Delivery, Event, EventType, FineTune, Snapshot
+
+AT = 1_795_460_580.25
+PAGES = Pages("https://play.example/tunes/{id}", "https://watch.example/")
+
+VOICE = FineTune("ft_1", "My voice", "For the <hotline>", "en", "sonic-2", "ds_1", "failed")
+FAILED = Event("evt_1", "fine_tune.failed", "default", AT, VOICE, "training")
+TEST = Event("evt_test", "agent.test", "default", AT, facts={"text": "If you can read this."})
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery("evt_1", "ops", body, events=1, created_at=AT)
+
+
+def failures(number: int) -> list[Event]:
+    return [
+        Event(
+            f"evt_{n}",
+            "fine_tune.failed",
+            "default",
+            AT + n,
+            FineTune(f"ft_{n}", f"Voice {n}", "", "en", "sonic-2", "ds_1", "failed"),
+            "training",
+        )
+        for n in range(number)
+    ]
+
+
+def baseline(found: list[FineTune]) -> Event:
+    facts = baseline_facts(Snapshot({str(n): each for n, each in enumerate(found)}, AT))
+    return Event("evt_baseline", "agent.baseline", "default", AT, facts=facts)
+
+
+_NASTY = (
+    "<!channel>",
+    "<!here|x>",
+    "<@U123>",
+    "<https://evil.example|good>",
+    "&amp;",
+    "&",
+    "`code` *bold* ```",
+    "\x00\x1b[2J\x7f",
+    "\u202egpj.exe",
+    "\u200b",
+    "a\nb\r\n",
+    "\U0001f469\u200d\U0001f680",
+    "{id}",
+    "|",
+    "&<>" * 2000,
+    "\U0001f600" * 3000,
+    "x" * 100_000,
+    "",
+)
+
+hostile = st.one_of(
+    st.sampled_from(_NASTY),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.lists(st.sampled_from(_NASTY), max_size=4).map("".join),
+)
+
+_kinds = st.sampled_from(
+    ["fine_tune.failed", "fine_tune.completed", "fine_tune.removed", "fine_tune.created"]
+)
+fine_tunes = st.builds(
+    FineTune, hostile.filter(bool), hostile, hostile, hostile, hostile, hostile, hostile
+)
+
+
+def _of_fine_tune(kind: EventType, fine_tune: FineTune, previous: str | None) -> Event:
+    return Event("evt", kind, "default", AT, fine_tune, previous)
+
+
+events = st.one_of(
+    st.builds(_of_fine_tune, _kinds, fine_tunes, st.none() | hostile),
+    st.builds(baseline, st.lists(fine_tunes, max_size=30)),
+    st.just(TEST),
+)
