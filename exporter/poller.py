@@ -1,0 +1,248 @@
+"""The straight line: read every page, work out what changed, store it with what is owed."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from exporter.cartesia.errors import REASONS, CartesiaError
+from exporter.cartesia.listing import Listing
+from exporter.core.account import AccountState, Rules, Step, advance
+from exporter.core.clock import Clock
+from exporter.core.exposition import AccountView, count, model_label
+from exporter.core.model import Event, Snapshot
+from exporter.core.text import one_line
+from exporter.store.accounts import Accounts, PollRecord
+from exporter.store.errors import StoreError
+
+_SLOWED: Final = 10
+"""An account whose key was refused is polled once in so many turns."""
+
+_MOST_LOGGED: Final = 100
+"""How many changes of one poll get a log line each; a baseline gone wrong must not fill a disk."""
+
+log = structlog.get_logger()
+
+
+class PollMetrics:
+    """Counts of the polls, for all accounts of a registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        label = ("account",)
+        self.polls = Counter(
+            "cartesia_exporter_polls_total", "Polls begun.", label, registry=registry
+        )
+        self.failures = Counter(
+            "cartesia_exporter_poll_failures_total",
+            "Polls that did not lead to a new snapshot, by reason.",
+            (*label, "reason"),
+            registry=registry,
+        )
+        self.skipped = Counter(
+            "cartesia_exporter_polls_skipped_total",
+            "Turns not taken: the API asked to wait, or refused the key.",
+            label,
+            registry=registry,
+        )
+        self.folded = Counter(
+            "cartesia_exporter_label_values_folded_total",
+            "Label values that were counted as other because max_models was reached.",
+            registry=registry,
+        )
+
+    def initialise(self, account: str) -> None:
+        """Show an account's counters at zero before anything happens."""
+        self.polls.labels(account)
+        for reason in (*REASONS, "storage"):
+            self.failures.labels(account, reason)
+        self.skipped.labels(account)
+
+
+class Source(Protocol):
+    """Where the fine-tunes of an account are read."""
+
+    async def list_fine_tunes(self, seconds: float) -> Listing:
+        """Return all of them, read within ``seconds``; raise CartesiaError."""
+        ...
+
+    def key_is_refused(self) -> bool:
+        """Return whether the key is still the one that the API refused last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlan:
+    """How an account is polled; times are in seconds, ``interval`` from start to start.
+
+    ``publish`` is given what the page shows, ``route`` names the receivers of an event, and
+    ``wake`` is called after a commit that owes them something.
+    """
+
+    interval: float
+    timeout: float
+    rules: Rules
+    publish: Callable[[AccountView], None]
+    route: Callable[[Event], Sequence[str]]
+    wake: Callable[[], None]
+
+
+class Poller:
+    """Polls one account; another account's trouble never delays it."""
+
+    def __init__(
+        self,
+        source: Source,
+        accounts: Accounts,
+        plan: PollPlan,
+        metrics: PollMetrics,
+        clock: Clock,
+    ) -> None:
+        self.account = plan.rules.key.name
+        self._source = source
+        self._accounts = accounts
+        self._plan = plan
+        self._metrics = metrics
+        self._clock = clock
+        self._state: AccountState | None = None
+        self._view = AccountView(self.account)
+        self._folded: frozenset[str] = frozenset()
+        self._resume_at = 0.0
+        self._slowed_turns = 0
+        self._log = log.bind(account=self.account)
+        metrics.initialise(self.account)
+
+    async def restore(self) -> None:
+        """Load what was remembered, and show its counters before the first poll.
+
+        Raises StoreError.
+        """
+        self._state = await self._accounts.load(self._plan.rules.key)
+        if self._state is not None:
+            self._view = replace(self._view, labels=self._state.labels, tallies=self._state.tallies)
+        self._plan.publish(self._view)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll, from start to start of the interval, until ``stop`` is set."""
+        turn = self._clock.monotonic()
+        while not stop.is_set():
+            if self._may_poll():
+                await self.poll()
+            else:
+                self._metrics.skipped.labels(self.account).inc()
+            turn = max(turn + self._plan.interval, self._clock.monotonic())
+            try:
+                async with asyncio.timeout(turn - self._clock.monotonic()):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+    def _may_poll(self) -> bool:
+        if self._clock.monotonic() < self._resume_at:
+            return False
+        if self._slowed_turns > 0 and self._source.key_is_refused():
+            self._slowed_turns -= 1
+            return False
+        return True
+
+    async def poll(self) -> None:
+        """Read, compare and commit once. A poll that fails changes nothing but what it says of it.
+
+        An error that is not the API's or the store's is a bug, and is raised.
+        """
+        started = self._clock.monotonic()
+        self._metrics.polls.labels(self.account).inc()
+        try:
+            listing = await self._source.list_fine_tunes(self._plan.timeout)
+            duration = self._clock.monotonic() - started
+            snapshot = Snapshot(listing.fine_tunes, self._clock.now(), duration, listing.pages)
+            await self._take(snapshot)
+        except CartesiaError as error:
+            self._wait_as_told(error)
+            self._fail(error.reason, str(error), self._clock.monotonic() - started)
+        except StoreError as error:
+            self._fail("storage", str(error), self._clock.monotonic() - started)
+
+    async def _take(self, snapshot: Snapshot) -> None:
+        """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
+        step = advance(self._state, snapshot, self._plan.rules)
+        owed = [(event, self._plan.route(event)) for event in step.events]
+        record = PollRecord(self._plan.rules.key, snapshot.read_at, self._state, step, owed)
+        if not record.is_empty:
+            await self._accounts.commit(record)
+        self._tell(step, snapshot)
+        self._state = step.state
+        self._fold(snapshot)
+        self._view = AccountView(
+            self.account,
+            up=True,
+            polled_at=snapshot.read_at,
+            succeeded_at=snapshot.read_at,
+            duration=snapshot.duration,
+            pages=snapshot.pages,
+            labels=step.state.labels,
+            counts=count(snapshot.fine_tunes.values(), step.state.labels),
+            tallies=step.state.tallies,
+        )
+        self._slowed_turns = 0
+        self._plan.publish(self._view)
+        if owed:
+            self._plan.wake()
+
+    def _fail(self, reason: str, detail: str, duration: float) -> None:
+        self._metrics.failures.labels(self.account, reason).inc()
+        self._view = replace(
+            self._view,
+            up=False,
+            polled_at=self._clock.now(),
+            duration=duration,
+            failure=reason,
+        )
+        self._plan.publish(self._view)
+        self._log.warning(
+            "poll failed, the last counts stay", reason=reason, error=one_line(detail)
+        )
+
+    def _wait_as_told(self, error: CartesiaError) -> None:
+        if error.retry_after is not None:
+            self._resume_at = self._clock.monotonic() + error.retry_after
+        # Also when it was something else this time: the key is still the refused one.
+        if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
+            self._slowed_turns = _SLOWED - 1
+
+    def _fold(self, snapshot: Snapshot) -> None:
+        assert self._state is not None
+        models = {model_label(fine_tune.model_id) for fine_tune in snapshot.fine_tunes.values()}
+        folded = frozenset(models.difference(self._state.labels.models))
+        self._metrics.folded.inc(len(folded - self._folded))
+        self._folded = folded
+
+    def _tell(self, step: Step, snapshot: Snapshot) -> None:
+        self._log.debug(
+            "polled",
+            fine_tunes=len(snapshot.fine_tunes),
+            pages=snapshot.pages,
+            seconds=round(snapshot.duration, 3),
+        )
+        if self._state is None:
+            self._log.info("baseline taken", fine_tunes=len(snapshot.fine_tunes))
+        if not self._view.up and self._view.polled_at:
+            self._log.info("poll recovered")
+        changes = [event for event in step.events if event.fine_tune is not None]
+        for event in changes[:_MOST_LOGGED]:
+            self._tell_change(event)
+        if len(changes) > _MOST_LOGGED:
+            self._log.info("more fine-tunes changed", number=len(changes) - _MOST_LOGGED)
+
+    def _tell_change(self, event: Event) -> None:
+        assert event.fine_tune is not None
+        self._log.info(
+            "fine-tune " + event.type.removeprefix("fine_tune."),
+            fine_tune=one_line(event.fine_tune.id),
+            name=one_line(event.fine_tune.name, 100),
+            model=one_line(event.fine_tune.model_id, 100),
+            previous=one_line(event.previous_status or "none", 100),
+            status=one_line(event.fine_tune.status, 100),
+        )

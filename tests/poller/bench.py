@@ -1,0 +1,124 @@
+"""One poller on a bench: a source that answers what the test says, a real store, a held clock."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from exporter.cartesia.errors import CartesiaError
+from exporter.cartesia.listing import Listing
+from exporter.core.account import Rules
+from exporter.core.clock import Clock
+from exporter.core.exposition import AccountView, families
+from exporter.core.model import Event, FineTune
+from exporter.poller import Poller, PollMetrics, PollPlan
+from exporter.store.accounts import Accounts
+from exporter.store.database import Database
+from exporter.store.outbox import Outbox
+from tests.fakes.clock import FakeClock
+from tests.store.examples import KEY, NOW
+
+FAILURES = "cartesia_exporter_poll_failures_total"
+SKIPPED = "cartesia_exporter_polls_skipped_total"
+POLLS = "cartesia_exporter_polls_total"
+
+
+def listing(*fine_tunes: FineTune, pages: int = 1) -> Listing:
+    return Listing({fine_tune.id: fine_tune for fine_tune in fine_tunes}, pages)
+
+
+Answer = Listing | CartesiaError | Callable[[], Coroutine[None, None, Listing]]
+
+
+@dataclass
+class FakeSource:
+    """Gives the answers in turn; the last one again and again."""
+
+    answers: deque[Answer]
+    refused: bool = False
+    asked: int = 0
+
+    async def list_fine_tunes(self, seconds: float) -> Listing:
+        self.asked += 1
+        answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, CartesiaError):
+            raise answer
+        return answer if isinstance(answer, Listing) else await answer()
+
+    def key_is_refused(self) -> bool:
+        return self.refused
+
+
+@dataclass
+class Bench:
+    database: Database
+    source: FakeSource
+    clock: FakeClock
+    registry: CollectorRegistry
+    poller: Poller
+    views: list[AccountView] = field(default_factory=list)
+    wakes: list[float] = field(default_factory=list)
+
+    @property
+    def view(self) -> AccountView:
+        return self.views[-1]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, {"account": KEY.name, **labels})
+
+    def page(self) -> dict[tuple[str, str], float]:
+        """What the page shows: name and last label's value to value."""
+        return {
+            (sample.name, list(sample.labels.values())[-1]): sample.value
+            for family in families([self.view])
+            for sample in family.samples
+        }
+
+    async def owed(self) -> list[Event]:
+        return [owed.event for owed in await Outbox(self.database, "slack").unsent()]
+
+    def then(self, *answers: Answer) -> None:
+        self.source.answers = deque(answers)
+
+
+@asynccontextmanager
+async def bench(
+    path: Path,
+    *answers: Answer,
+    interval: float = 60,
+    max_models: int = 50,
+    clock: Clock | None = None,
+) -> AsyncIterator[Bench]:
+    held, registry = FakeClock(NOW), CollectorRegistry()
+    async with Database(path) as database:
+        source = FakeSource(deque(answers))
+        views: list[AccountView] = []
+        wakes: list[float] = []
+        plan = PollPlan(
+            interval,
+            timeout=10,
+            rules=Rules(database.store_id, KEY, "silent", max_models),
+            publish=views.append,
+            route=lambda event: ["slack"] if event.type == "fine_tune.failed" else [],
+            wake=lambda: wakes.append(held.now),
+        )
+        accounts, metrics = Accounts(database), PollMetrics(registry)
+        poller = Poller(source, accounts, plan, metrics, clock or held.clock)
+        await poller.restore()
+        yield Bench(database, source, held, registry, poller, views, wakes)
+
+
+def on_bench(
+    path: Path, test: Callable[[Bench], Coroutine[None, None, None]], *answers: Answer
+) -> None:
+    """Run a test that needs one bench."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), bench(path, *answers) as made:
+            await test(made)
+
+    asyncio.run(run())
