@@ -1,0 +1,98 @@
+"""Serve an ASGI application inside a running event loop, on sockets that are open already."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_MAX_PORT: Final = 65535
+_BACKLOG: Final = 1024
+_SHUTDOWN_SECONDS: Final = 1
+
+
+async def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; an empty host is every address, port 0 a free one.
+
+    Raises OSError when the address can't be had.
+    """
+    # Some systems wrap a port that is too large, others raise OverflowError.
+    if not 0 <= port <= _MAX_PORT:
+        raise OSError(errno.EINVAL, f"port {port} is not between 0 and {_MAX_PORT}")
+    try:
+        listener = await _listen_at(host, port) if host else _listen_everywhere(port)
+    except OSError as error:
+        # Without its own text, which says the same of the address in Python's words.
+        is_dns = isinstance(error, socket.gaierror)
+        reason = error.strerror if is_dns else os.strerror(error.errno or errno.EINVAL)
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise OSError(error.errno, f"cannot listen on {where}: {reason}") from None
+    # Opened again by its number, the socket knows its protocol. asyncio switches Nagle's delay off
+    # only for a socket that does: without this each answer takes 40 ms longer.
+    return socket.socket(fileno=listener.detach())
+
+
+async def _listen_at(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # As Go's programs do: of a name's addresses one, and the IPv4 one rather than the other.
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return socket.create_server(address, family=family, backlog=_BACKLOG)
+
+
+def _listen_everywhere(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:  # as where IPv6 is switched off
+                raise
+    return socket.create_server(("", port), backlog=_BACKLOG)
+
+
+def base_url(listener: socket.socket) -> str:
+    """Return the URL of a listening socket; every address shows as localhost."""
+    host, port = listener.getsockname()[:2]
+    if host in {"::", "0.0.0.0"}:  # noqa: S104 - recognised, not bound
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
+    """Answer requests until ``stop`` is set; what is in flight then has a second to finish."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ws="none",
+    )
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=list(listeners)))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the program it is a part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield

@@ -1,0 +1,77 @@
+"""The front page: what this is, where to go on, and how the accounts are."""
+
+import html
+from collections.abc import Iterable
+from typing import Final
+
+from exporter import __version__
+from exporter.core.exposition import AccountView
+from exporter.core.message import timestamp
+from exporter.core.model import STATUSES
+
+HEADERS: Final = {
+    # No script can run on the page, whatever is written into it.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_STYLE: Final = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem;
+  margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { border-bottom: 1px solid #bbb; padding: .3rem .8rem;
+  text-align: left; white-space: nowrap }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+footer { color: #666 }
+"""
+
+
+def front_page(views: Iterable[AccountView], telemetry_path: str) -> str:
+    """Return the page as HTML; nothing of an account reaches it unescaped."""
+    rows = "\n".join(_row(view) for view in views)
+    statuses = "".join(f'<th class="number">{status.capitalize()}</th>' for status in STATUSES)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>cartesia-exporter</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>cartesia-exporter</h1>
+<p>Counts the fine-tunes of Cartesia accounts for Prometheus, and alerts when one fails.</p>
+<ul>
+<li><a href="{html.escape(telemetry_path)}">Metrics</a>: for Prometheus</li>
+<li><a href="/-/healthy">Healthy</a>: whether the agent itself works</li>
+<li><a href="/-/ready">Ready</a>: whether its data is fresh</li>
+</ul>
+<h2>Accounts</h2>
+<table>
+<thead><tr><th>Account</th><th>Last poll</th><th>Last complete poll</th>{statuses}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+<footer>Version {html.escape(__version__)}</footer>
+</body>
+</html>
+"""
+
+
+def _row(view: AccountView) -> str:
+    texts = (view.account, _state(view), timestamp(view.succeeded_at) if view.succeeded_at else "")
+    cells = "".join(f"<td>{html.escape(text) or '&ndash;'}</td>" for text in texts)
+    return f"<tr>{cells}{''.join(_number(view, status) for status in STATUSES)}</tr>"
+
+
+def _state(view: AccountView) -> str:
+    if view.up:
+        return "complete"
+    return f"failed: {view.failure.replace('_', ' ')}" if view.failure else "not yet"
+
+
+def _number(view: AccountView, status: str) -> str:
+    counts = view.counts
+    number = "&ndash;" if counts is None else sum(n for (_, s), n in counts.items() if s == status)
+    return f'<td class="number">{number}</td>'

@@ -1,0 +1,140 @@
+"""The pages, asked as scrapers, load balancers and people ask them."""
+
+import asyncio
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as text
+
+from exporter.core.exposition import AccountView, Labels, Tallies
+from exporter.core.readiness import Readiness
+from exporter.web.application import Shown, application
+from exporter.web.collector import Views
+
+HOSTILE = "<script>alert(1)</script>&\"'\\\n\u2028"
+
+PROMETHEUS_2_42 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
+
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def view(**fields) -> AccountView:
+    whole = {
+        "account": "main",
+        "up": True,
+        "polled_at": 1_800_000_000.0,
+        "succeeded_at": 1_800_000_000.0,
+        "labels": Labels(("sonic", HOSTILE)),
+        "counts": {("sonic", "failed"): 2, (HOSTILE, "failed"): 1, ("sonic", "completed"): 40},
+        "tallies": Tallies({(HOSTILE, "training", "failed"): 1}, {}),
+    }
+    return AccountView(**{**whole, **fields})
+
+
+def page(method: str, path: str, shown: Shown, *accept: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(application(shown))
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+            client.headers.pop("accept")
+            headers = [("Accept", value) for value in accept]
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+def shown(*views: AccountView, **fields) -> Shown:
+    registry, collector = CollectorRegistry(), Views()
+    for each in views or (view(),):
+        collector.publish(each)
+    registry.register(collector)
+    Gauge("hostile", HOSTILE, ("value",), registry=registry).labels(HOSTILE).set(1)
+    Counter("counted", "A counter.", registry=registry).inc(exemplar={"fine_tune_id": "x"})
+    ready = fields.pop("readiness", Readiness(1, 1, storing=True))
+    return Shown(registry, lambda: ready, views=collector.newest, **fields)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ((PROMETHEUS_2_42,), OPENMETRICS_TYPE),
+        ((PROMETHEUS_3,), OPENMETRICS_TYPE),
+        (tuple(PROMETHEUS_2_42.split(",")), OPENMETRICS_TYPE),
+        (("application/openmetrics-text",), OPENMETRICS_TYPE),
+        (('Application/OpenMetrics-Text; Version="1.0.0"',), OPENMETRICS_TYPE),
+        ((BROWSER,), TEXT_TYPE),
+        (("*/*",), TEXT_TYPE),
+        (("text/plain;version=0.0.4",), TEXT_TYPE),
+        (("",), TEXT_TYPE),
+        ((), TEXT_TYPE),
+        (("application/openmetrics-text;version=0.0.1",), TEXT_TYPE),
+        (("application/openmetrics-text;version=abc",), TEXT_TYPE),
+        (("application/openmetrics-text;version=99.0.0",), TEXT_TYPE),
+        (("text/plain;version=abc;;=;escaping",), TEXT_TYPE),
+        ((";,;=,~",), TEXT_TYPE),
+    ],
+)
+def test_the_metrics_are_what_their_content_type_says(accept, content_type):
+    answer = page("GET", "/metrics", shown(), *accept)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == content_type
+    parse = openmetrics if content_type == OPENMETRICS_TYPE else text
+    families = {family.name: family for family in parse(answer.content.decode())}
+    counts = {
+        (s.labels["account"], s.labels["model_id"], s.labels["status"]): s.value
+        for s in families["cartesia_fine_tunes"].samples
+    }
+    assert counts["main", HOSTILE, "failed"] == 1
+    assert families["hostile"].samples[0].labels == {"value": HOSTILE}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
+def test_head_is_answered_as_get_is(path):
+    same = shown()
+    head, get = page("HEAD", path, same), page("GET", path, same)
+    assert head.status_code == get.status_code == 200
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_nothing_can_be_posted():
+    for path in ("/", "/metrics", "/-/healthy", "/-/ready"):
+        assert page("POST", path, shown()).status_code == 405
+
+
+def test_healthy_says_that_the_process_answers_whatever_the_accounts_do():
+    answer = page("GET", "/-/healthy", shown(readiness=Readiness(0, 3, storing=False)))
+    assert (answer.status_code, answer.text) == (200, "cartesia-exporter is healthy.\n")
+
+
+@pytest.mark.parametrize(
+    ("readiness", "status", "said"),
+    [
+        (Readiness(1, 1, storing=True), 200, "is ready: 1 of 1 accounts have a fresh snapshot.\n"),
+        (Readiness(1, 3, storing=True), 200, "is ready: 1 of 3 accounts have a fresh snapshot.\n"),
+        (Readiness(0, 1, storing=True), 503, "not ready: 0 of 1 accounts have a fresh snapshot.\n"),
+        (Readiness(1, 1, storing=False), 503, "; the state cannot be stored.\n"),
+    ],
+)
+def test_ready_says_how_many_accounts_are_fresh(readiness, status, said):
+    answer = page("GET", "/-/ready", shown(readiness=readiness))
+    assert answer.status_code == status
+    assert answer.text.endswith(said)
+
+
+def test_the_metrics_are_where_the_flag_says():
+    moved = shown(telemetry_path="/probe/metrics")
+    assert page("GET", "/probe/metrics", moved).status_code == 200
+    assert page("GET", "/metrics", moved).status_code == 404
+    assert 'href="/probe/metrics"' in page("GET", "/", moved).text
