@@ -1,0 +1,56 @@
+"""The keys that are read and checked but that nothing in this version acts on."""
+
+from collections.abc import Iterator
+
+from exporter.config.section import Section, parts_of
+
+# A key in its three forms is listed once, as its first. `key=value` is one value of a key; when it
+# stands for the kind of a receiver, nothing else of that receiver is looked at.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "accounts.*.labels",
+        "alerts.events",
+        "alerts.poll_failing_after",
+        "alerts.stuck_after",
+        "heartbeat_url",
+        "metrics.labels",
+        "metrics.max_fine_tune_series",
+        "metrics.per_fine_tune",
+        "poll.concurrency",
+        "poll.requests_per_second",
+        "receivers.*.basic_auth",
+        "receivers.*.bearer_token",
+        "receivers.*.events",
+        "receivers.*.format",
+        "receivers.*.headers",
+        "receivers.*.match",
+        "receivers.*.template",
+        "receivers.*.text",
+        "receivers.*.type=alertmanager",
+        "receivers.*.type=apprise",
+        "storage.retention",
+    }
+)
+
+
+def without_effect(config: Section) -> list[str]:
+    """Return the paths of set keys that do nothing, except those set to their default."""
+    return list(_walk(config, "", ""))
+
+
+def _walk(section: Section, path: str, pattern: str) -> Iterator[str]:
+    kind = getattr(section, "type", None)
+    if f"{pattern}type={kind}" in _WITHOUT_EFFECT:
+        yield f"{path}type"
+        return
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if name not in section.model_fields_set or value == default:
+            continue
+        if pattern + name.removesuffix("_file").removesuffix("_env") in _WITHOUT_EFFECT:
+            yield path + name
+            continue
+        for key, part in parts_of(value):
+            if isinstance(part, Section):
+                yield from _walk(part, f"{path}{name}{key}.", f"{pattern}{name}{'.*' * bool(key)}.")

@@ -1,0 +1,215 @@
+"""The sections of the configuration file, their defaults and limits; receivers stand beside."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from exporter.config.effect import without_effect
+from exporter.config.problems import Problem
+from exporter.config.receivers import EventName, ProxyUrl, Receiver
+from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.sources import CaFile, StoragePath
+from exporter.config.values import (
+    Duration,
+    Name,
+    between,
+    check_api_key,
+    check_heartbeat_url,
+    check_url,
+    check_web_url,
+    check_without_query,
+    check_without_userinfo,
+    format_duration,
+    lasting,
+    matching,
+    not_empty,
+    without_repeats,
+)
+from exporter.core.secret import Secret
+
+DEFAULT_ACCOUNT = "default"
+
+_DEFAULT_INTERVAL = 60.0
+_LONGEST_DEFAULT_TIMEOUT = 300.0
+_SHORTEST_DEFAULT_STALE_AFTER = 300.0
+
+_OUR_LABELS = {
+    *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
+    *("fine_tune_id", "le", "reason", "receiver", "code", "job", "instance"),
+}
+
+
+def _label_name(name: str) -> str:
+    if name.startswith("__") or name in _OUR_LABELS:
+        raise ValueError("must not be a label that the agent or Prometheus sets itself")
+    return name
+
+
+LabelName = Annotated[
+    str,
+    matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be a valid name of a Prometheus label"),
+    AfterValidator(_label_name),
+]
+
+
+class Account(Section):
+    """An account of the Cartesia API."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("api_key", check_api_key),)
+
+    name: Name = DEFAULT_ACCOUNT
+    api_key: SecretStr | None = None
+    api_key_file: str | None = None
+    api_key_env: str | None = None
+    allow_http: bool = False
+    base_url: str = "https://api.cartesia.ai"
+    api_version: Annotated[
+        str, matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 'must be a date such as "2026-03-01"')
+    ] = "2026-03-01"
+    labels: dict[LabelName, str] = Field(default_factory=dict)
+    ca_file: CaFile | None = None
+    proxy_url: ProxyUrl | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, url: str, info: ValidationInfo) -> str:
+        check_without_userinfo(url)
+        check_without_query(url)
+        (check_web_url if info.data.get("allow_http") else check_url)(url)
+        return url.rstrip("/")
+
+    @property
+    def api_key_secret(self) -> Secret:
+        """The key of the API."""
+        return self._secrets["api_key"]
+
+
+def _default_timeout(data: Mapping[str, float]) -> float:
+    return min(data.get("interval", _DEFAULT_INTERVAL) * 5 / 6, _LONGEST_DEFAULT_TIMEOUT)
+
+
+def _default_stale_after(data: Mapping[str, float]) -> float:
+    return max(data.get("interval", _DEFAULT_INTERVAL) * 3, _SHORTEST_DEFAULT_STALE_AFTER)
+
+
+class Poll(Section):
+    """How the API is read; durations in seconds."""
+
+    interval: Annotated[Duration, lasting("1s", "1d")] = _DEFAULT_INTERVAL
+    timeout: Annotated[Duration, lasting("100ms", "1d")] = Field(default_factory=_default_timeout)
+    page_size: Annotated[int, between(1, 100)] = 100
+    concurrency: Annotated[int, between(1, 16)] = 8
+    requests_per_second: Annotated[float, between(0, 1000)] = 0.0
+    stale_after: Annotated[Duration, lasting("2s", "30d")] = Field(
+        default_factory=_default_stale_after
+    )
+
+    @field_validator("timeout")
+    @classmethod
+    def _check_timeout(cls, timeout: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and timeout >= interval:
+            raise ValueError(f"must be shorter than poll.interval, {format_duration(interval)}")
+        return timeout
+
+    @field_validator("stale_after")
+    @classmethod
+    def _check_stale_after(cls, stale_after: float, info: ValidationInfo) -> float:
+        least = 2 * info.data.get("interval", 0.0)
+        if stale_after < least:
+            raise ValueError(f"must be at least {format_duration(least)}, twice poll.interval")
+        return stale_after
+
+
+class Metrics(Section):
+    """Which series exist, and how many."""
+
+    labels: Annotated[
+        tuple[Literal["model_id", "language", "dataset"], ...],
+        Field(strict=False),
+        AfterValidator(without_repeats),
+    ] = ("model_id",)
+    max_models: Annotated[int, between(1, 100_000)] = 50
+    per_fine_tune: bool = False
+    max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
+
+
+class Alerts(Section):
+    """What receivers are told, and when; durations in seconds."""
+
+    events: Annotated[
+        tuple[EventName, ...], Field(strict=False), AfterValidator(without_repeats)
+    ] = ("failed",)
+    stuck_after: Annotated[Duration, lasting("1m", "1y")] = 6 * 3600.0
+    first_run: Literal["summary", "silent", "alert"] = "summary"
+    group_wait: Annotated[Duration, lasting("0s", "5m")] = 5.0
+    digest_threshold: Annotated[int, between(1, 1000)] = 5
+    playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
+    poll_failing_after: Annotated[Duration, lasting("0s", "1y")] = 600.0
+
+    @field_validator("playground_url")
+    @classmethod
+    def _check_playground_url(cls, url: str) -> str:
+        filled = url.replace("{id}", "id")
+        if "{" in filled or "}" in filled:
+            raise ValueError("must not contain braces other than {id}")
+        check_web_url(filled)
+        check_without_userinfo(filled)
+        return url
+
+
+class Storage(Section):
+    """Where the state is kept; retention in seconds."""
+
+    path: StoragePath = Path("data/state.db")
+    retention: Annotated[Duration, lasting("1h", "10y")] = 90 * 86400.0
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
+        secret_key("heartbeat_url", check_heartbeat_url, required=False),
+    )
+
+    accounts: Annotated[tuple[Account, ...], Field(strict=False), AfterValidator(not_empty)] = ()
+    poll: Poll = Field(default_factory=Poll)
+    metrics: Metrics = Field(default_factory=Metrics)
+    alerts: Alerts = Field(default_factory=Alerts)
+    receivers: Annotated[tuple[Receiver, ...], Field(strict=False)] = ()
+    heartbeat_url: SecretStr | None = None
+    heartbeat_url_file: str | None = None
+    heartbeat_url_env: str | None = None
+    storage: Storage = Field(default_factory=Storage)
+
+    @classmethod
+    def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
+        """Yield what is wrong across sections: no account at all, names used twice."""
+        yield from super().raw_problems(given)
+        if "accounts" not in given:
+            text = (
+                "missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
+            )
+            yield ("accounts",), text
+        yield from _repeated_names("accounts", given.get("accounts"), DEFAULT_ACCOUNT)
+        yield from _repeated_names("receivers", given.get("receivers"), None)
+
+    @property
+    def heartbeat_url_secret(self) -> Secret | None:
+        """The URL to be fetched after each good poll round."""
+        return self.get_secret("heartbeat_url")
+
+    def without_effect(self) -> list[str]:
+        """Return the paths of the keys that are set, accepted and do nothing in this version."""
+        return without_effect(self)
+
+
+def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        name = item.get("name") if isinstance(item, dict) else None
+        name = default if name is None and isinstance(item, dict) else name
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            yield (key, index, "name"), f"is also the name of {key}.{first[name]}; rename one"

@@ -1,0 +1,267 @@
+"""The keys of each kind of receiver, their defaults and limits."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.sources import CaFile
+from exporter.config.values import (
+    Duration,
+    Name,
+    check_apprise_url,
+    check_header_text,
+    check_printable,
+    check_proxy_url,
+    check_regex,
+    check_signing_secret,
+    check_token,
+    check_url,
+    check_web_url,
+    check_without_query,
+    lasting,
+    matching,
+    not_empty,
+    without_repeats,
+)
+from exporter.core.secret import Secret
+
+EventName = Literal["failed", "completed", "removed", "stuck", "created"]
+ReceiverEventName = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
+
+_RESERVED_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
+_AUTHORIZATION = ("bearer_token", "bearer_token_file", "bearer_token_env", "basic_auth")
+_URL_KEY = secret_key("url", check_url, check_http=check_web_url)
+
+
+def _proxy_url(url: SecretStr) -> SecretStr:
+    check_proxy_url(url.get_secret_value())
+    return url
+
+
+def _alertmanager_url(url: SecretStr) -> SecretStr:
+    check_web_url(url.get_secret_value())
+    check_without_query(url.get_secret_value())
+    return url
+
+
+def _header_name(name: str) -> str:
+    lower = name.lower()
+    if lower in _RESERVED_HEADERS or lower.startswith("webhook-"):
+        raise ValueError("must not be a header that the agent sets itself")
+    return name
+
+
+def _header_value(value: object) -> object:
+    if isinstance(value, str):
+        return {"text": value}
+    if not isinstance(value, dict):
+        raise ValueError("must be text, {file: PATH} or {env: NAME}")  # noqa: TRY004  # for pydantic
+    return value
+
+
+Regex = Annotated[str, AfterValidator(check_regex)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
+HeaderName = Annotated[
+    str,
+    matching(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
+    AfterValidator(_header_name),
+]
+
+
+class HeaderValue(Section):
+    """The value of a header: text, {file: PATH} or {env: NAME}; treated as a secret."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
+        SecretKey("text", "file", "env", check_header_text),
+    )
+
+    text: SecretStr | None = None
+    file: str | None = None
+    env: str | None = None
+
+    @property
+    def value_secret(self) -> Secret:
+        """The value to be sent."""
+        return self._secrets["text"]
+
+
+class BasicAuth(Section):
+    """A user name and a password for HTTP basic authentication."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("password", check_printable),)
+
+    username: Annotated[
+        str, matching(r"[^:\x00-\x1f\x7f]+", 'must be text without ":" and control characters')
+    ]
+    password: SecretStr | None = None
+    password_file: str | None = None
+    password_env: str | None = None
+
+    @property
+    def password_secret(self) -> Secret:
+        """The password."""
+        return self._secrets["password"]
+
+
+class Match(Section):
+    """Regular expressions of which all given ones must match the whole value."""
+
+    account: Regex | None = None
+    model_id: Regex | None = None
+    language: Regex | None = None
+    name: Regex | None = None
+
+
+class CommonReceiver(Section):
+    """The keys that every kind of receiver takes; durations in seconds."""
+
+    name: Name
+    allow_http: bool = False
+    events: (
+        Annotated[
+            tuple[ReceiverEventName, ...], Field(strict=False), AfterValidator(without_repeats)
+        ]
+        | None
+    ) = None
+    match: Match = Field(default_factory=Match)
+    timeout: Annotated[Duration, lasting("100ms", "5m")] = 15.0
+    max_age: Annotated[Duration, lasting("1m", "1y")] = 72 * 3600.0
+    ca_file: CaFile | None = None
+    proxy_url: ProxyUrl | None = None
+
+
+class _UrlReceiver(CommonReceiver):
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (_URL_KEY,)
+
+    url: SecretStr | None = None
+    url_file: str | None = None
+    url_env: str | None = None
+
+    @property
+    def url_secret(self) -> Secret:
+        """The URL that messages are sent to; it is a secret as a whole."""
+        return self._secrets["url"]
+
+
+class SlackReceiver(_UrlReceiver):
+    """An incoming webhook of Slack, or of anything that speaks its format."""
+
+    type: Literal["slack"]
+    mention: (
+        Annotated[
+            str,
+            matching(r"[^\x00-\x1f\x7f]{1,500}", "must be one line of at most 500 characters"),
+        ]
+        | None
+    ) = None
+    text: str | None = None
+
+
+class WebhookReceiver(_UrlReceiver):
+    """A JSON webhook, signed when it has a secret."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
+        _URL_KEY,
+        secret_key("secret", check_signing_secret, required=False),
+        secret_key("bearer_token", check_token, required=False),
+    )
+
+    type: Literal["webhook"]
+    format: Literal["standard", "alertmanager", "template"] = "standard"
+    template: dict[str, Any] | None = Field(default=None, validate_default=True)
+    secret: SecretStr | None = None
+    secret_file: str | None = None
+    secret_env: str | None = None
+    bearer_token: SecretStr | None = None
+    bearer_token_file: str | None = None
+    bearer_token_env: str | None = None
+    basic_auth: BasicAuth | None = None
+    headers: dict[HeaderName, Annotated[HeaderValue, BeforeValidator(_header_value)]] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(
+        cls, template: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        wanted = info.data.get("format", "standard") == "template"
+        if wanted and not template:
+            raise ValueError("missing; format: template needs a map")
+        if template is not None and not wanted and "format" in info.data:
+            raise ValueError("must be left out, or format must be template")
+        return template
+
+    @field_validator("basic_auth")
+    @classmethod
+    def _check_one_login(cls, basic_auth: BasicAuth | None, info: ValidationInfo) -> Any:
+        if basic_auth is not None and _logins(info.data):
+            raise ValueError("is given together with bearer_token; keep one of them")
+        return basic_auth
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(
+        cls, headers: dict[str, HeaderValue], info: ValidationInfo
+    ) -> dict[str, HeaderValue]:
+        names = [name.lower() for name in headers]
+        if len(set(names)) != len(names):
+            raise ValueError("must not name a header twice")
+        if "authorization" in names and _logins(info.data):
+            raise ValueError("must not set Authorization beside bearer_token or basic_auth")
+        return headers
+
+    @property
+    def signing_secret(self) -> Secret | None:
+        """The secret that messages are signed with: one line, or two during a rotation."""
+        return self.get_secret("secret")
+
+    @property
+    def bearer_token_secret(self) -> Secret | None:
+        """The token of the Authorization header."""
+        return self.get_secret("bearer_token")
+
+    @property
+    def header_secrets(self) -> dict[str, Secret]:
+        """The values of the additional headers by name."""
+        return {name: value.value_secret for name, value in self.headers.items()}
+
+
+class AlertmanagerReceiver(CommonReceiver):
+    """The members of an Alertmanager; hold is in seconds."""
+
+    type: Literal["alertmanager"]
+    urls: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(_alertmanager_url)], ...],
+        Field(strict=False),
+        AfterValidator(not_empty),
+        AfterValidator(without_repeats),
+    ]
+    hold: Annotated[Duration, lasting("1m", "30d")] = 3600.0
+
+
+class AppriseReceiver(_UrlReceiver):
+    """Any service that the Apprise library knows."""
+
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("url", check_apprise_url),)
+
+    type: Literal["apprise"]
+
+
+Receiver = Annotated[
+    SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver,
+    Field(discriminator="type"),
+]
+
+
+def _logins(data: Mapping[str, Any]) -> list[str]:
+    return [key for key in _AUTHORIZATION if data.get(key) is not None]

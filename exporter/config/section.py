@@ -1,0 +1,153 @@
+"""A section of the configuration: finds all of its mistakes in one go and resolves its secrets."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from exporter.config.problems import Problem, problems_of, suggest, validation_error
+from exporter.config.sources import (
+    EnvironmentSecret,
+    FileSecret,
+    Origin,
+    TextSecret,
+    check_path,
+    check_variable,
+    origin_of,
+)
+from exporter.config.values import Check
+from exporter.core.secret import Secret, SecretError
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """A secret of a section: the names of its three forms and which values are acceptable.
+
+    Attributes:
+        inline: the key whose value is the secret; it also names the secret.
+        file: the key whose value is a path.
+        env: the key whose value is the name of a variable.
+        check: refuses a value by raising ValueError.
+        check_http: takes the place of check in a section with allow_http: true.
+        required: exactly one form must be given, otherwise at most one.
+    """
+
+    inline: str
+    file: str
+    env: str
+    check: Check
+    check_http: Check | None = None
+    required: bool = True
+
+    def build(self, form: str, value: str, given: Mapping[str, Any], origin: Origin) -> Secret:
+        """Return the secret of one form; ValueError if no secret can come of this value."""
+        relaxed = self.check_http if given.get("allow_http") is True else None
+        check = relaxed or self.check
+        if form == self.inline:
+            return TextSecret(value, form, check)
+        if form == self.file:
+            check_path(value)
+            return FileSecret(origin.folder / value, check)
+        check_variable(value)
+        return EnvironmentSecret(value, origin.environ, check)
+
+
+def secret_key(name: str, check: Check, **rules: Any) -> SecretKey:
+    """Return the SecretKey with the forms NAME, NAME_file and NAME_env."""
+    return SecretKey(name, f"{name}_file", f"{name}_env", check, **rules)
+
+
+class Section(BaseModel):
+    """A mapping in the file. A key with a null value counts as absent."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        hide_input_in_errors=True,
+    )
+    SECRETS: ClassVar[tuple[SecretKey, ...]] = ()
+    _secrets: dict[str, Secret] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        fields = cls.model_fields
+        given = {
+            key: value for key, value in data.items() if value is not None or key not in fields
+        }
+        secrets: dict[str, Secret] = {}
+        problems = [*cls.raw_problems(given), *cls._resolve(given, origin_of(info), secrets)]
+        try:
+            section = handler({key: value for key, value in given.items() if key in fields})
+        except ValidationError as error:
+            problems += problems_of(error)
+        if problems:
+            raise validation_error(cls.__name__, problems)
+        section._secrets.update(secrets)  # noqa: SLF001  # its own, made a line ago
+        return section
+
+    @classmethod
+    def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
+        """Yield what is wrong with the mapping before any of its values is looked at."""
+        known = list(cls.model_fields)
+        for key in given:
+            if key not in known:
+                hint = suggest(key, known) or f"; the keys here are {', '.join(known)}"
+                yield (str(key),), f"unknown key{hint}"
+
+    @classmethod
+    def _resolve(
+        cls, given: Mapping[str, Any], origin: Origin, secrets: dict[str, Secret]
+    ) -> Iterator[Problem]:
+        for key in cls.SECRETS:
+            names = (key.inline, key.file, key.env)
+            forms = [name for name in names if name in given]
+            if len(forms) > 1:
+                yield (forms[1],), f"is given together with {forms[0]}; keep one of them"
+            elif forms and isinstance(given[forms[0]], str):
+                try:
+                    secret = key.build(forms[0], given[forms[0]], given, origin)
+                    secret()
+                    secrets[key.inline] = secret
+                except (SecretError, ValueError) as error:
+                    yield (forms[0],), str(error).removeprefix(f"{forms[0]} ")
+            elif not forms and key.required:
+                yield (key.inline,), f"missing; give one of {', '.join(names)}"
+
+    def get_secret(self, name: str) -> Secret | None:
+        """Return the secret called name (without _file or _env), or None when none is given."""
+        return self._secrets.get(name)
+
+    def place(self, path: str) -> None:
+        """Tell the secrets of this section, and of those in it, where they stand in the file."""
+        for name, secret in self._secrets.items():
+            if isinstance(secret, TextSecret):
+                self._secrets[name] = replace(secret, source=f"{path}{name}")
+        for name in type(self).model_fields:
+            for key, part in parts_of(getattr(self, name)):
+                if isinstance(part, Section):
+                    part.place(f"{path}{name}{key}.")
+
+
+def parts_of(value: object) -> Iterator[tuple[str, object]]:
+    """Yield a list's or a mapping's values, each with `.INDEX` or `.KEY`; another value with ``."""
+    if isinstance(value, tuple):
+        yield from ((f".{index}", part) for index, part in enumerate(value))
+    elif isinstance(value, dict):
+        yield from ((f".{key}", part) for key, part in value.items())
+    else:
+        yield "", value

@@ -1,0 +1,337 @@
+import re
+from pathlib import Path
+
+import certifi
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.config import ConfigError, SlackReceiver, WebhookReceiver, load
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent.parent / "config.example.yaml"
+KEY = {"CARTESIA_API_KEY": "sk_car_hunter2.hunter2"}
+NO_ACCOUNTS = (
+    "accounts: missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
+)
+ADMIN_KEY = (
+    "is an admin key (sk_car_admin_…), which works only on admin routes;"
+    " use a standard sk_car_… key"
+)
+NO_HTTPS = "must use https; http is only for loopback addresses, or with allow_http: true"
+BAD = sorted((HERE / "bad").glob("*.yaml"))
+GOOD = sorted((HERE / "good").glob("*.yaml"))
+
+
+def problems(path: Path | None, environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    found = problems(Path(path.name), {**KEY, "BAD_URL": "hunter2"})
+    assert found == path.with_suffix(".txt").read_text().splitlines()
+    assert not [text for text in found if "hunter2" in text]
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+def test_a_good_file_is_read_and_shows_no_secret(path):
+    config = load(path, KEY)
+    shown = repr(config) + str(config) + config.model_dump_json() + str(config.model_dump())
+    assert "hunter2" not in shown
+
+
+def test_an_error_holds_no_secret_in_its_causes(tmp_path):
+    """A traceback shows causes and contexts as well."""
+    path = written(tmp_path, "accounts: [{api_key: sk_car_admin_hunter2, x: hunter2}]")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_the_environment_alone_is_enough():
+    config = load(None, {**KEY, "CARTESIA_BASE_URL": "", "CARTESIA_VERSION": ""})
+    (account,) = config.accounts
+    assert (account.name, account.base_url) == ("default", "https://api.cartesia.ai")
+    assert account.api_version == "2026-03-01"
+    assert account.api_key_secret() == "sk_car_hunter2.hunter2"
+    assert account.api_key_secret.source == "$CARTESIA_API_KEY"
+    assert config.receivers == ()
+    assert config.without_effect() == []
+
+
+def test_every_variable(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text("sk_car_hunter2\n")
+    environ = {
+        "CARTESIA_API_KEY": "",
+        "CARTESIA_API_KEY_FILE": "key",
+        "CARTESIA_BASE_URL": "http://localhost:8080",
+        "CARTESIA_VERSION": "2027-01-01",
+        "CARTESIA_EXPORTER_SLACK_URL": "https://hooks.slack.com/hunter2",
+        "CARTESIA_EXPORTER_WEBHOOK_URL": "http://127.0.0.1/hunter2",
+        "CARTESIA_EXPORTER_STORAGE_PATH": "/var/lib/state.db",
+    }
+    config = load(None, environ)
+    (account,), (slack, webhook) = config.accounts, config.receivers
+    assert isinstance(slack, SlackReceiver)
+    assert isinstance(webhook, WebhookReceiver)
+    assert account.api_key_secret.source == str(tmp_path / "key")
+    assert (account.base_url, account.api_version) == ("http://localhost:8080", "2027-01-01")
+    assert (slack.name, slack.url_secret()) == ("slack", "https://hooks.slack.com/hunter2")
+    assert (webhook.name, webhook.url_secret()) == ("webhook", "http://127.0.0.1/hunter2")
+    assert webhook.url_secret.source == "$CARTESIA_EXPORTER_WEBHOOK_URL"
+    assert config.storage.path == Path("/var/lib/state.db")
+    assert config.without_effect() == []
+    assert "hunter2" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"CARTESIA_API_KEY": ""},
+            [
+                NO_ACCOUNTS,
+            ],
+        ),
+        (
+            {**KEY, "CARTESIA_API_KEY_FILE": "/nonexistent"},
+            ["$CARTESIA_API_KEY_FILE: is set together with $CARTESIA_API_KEY; unset one of them"],
+        ),
+        ({"CARTESIA_API_KEY": " "}, ["$CARTESIA_API_KEY: is empty"]),
+        (
+            {"CARTESIA_API_KEY_FILE": "/nonexistent/key"},
+            ["$CARTESIA_API_KEY_FILE: cannot read /nonexistent/key: no such file"],
+        ),
+        (
+            {"CARTESIA_API_KEY_FILE": "sk_car_hunter2"},
+            ["$CARTESIA_API_KEY_FILE: must be the path of a file, not a key or a URL"],
+        ),
+        (
+            {
+                "CARTESIA_API_KEY": "sk_car_admin_hunter2",
+                "CARTESIA_BASE_URL": "https://user:hunter2@api.example",
+                "CARTESIA_VERSION": "latest",
+                "CARTESIA_EXPORTER_SLACK_URL": "http://hunter2.example",
+                "CARTESIA_EXPORTER_WEBHOOK_URL": "hunter2",
+                "CARTESIA_EXPORTER_STORAGE_PATH": "postgresql://hunter2",
+            },
+            [
+                f"$CARTESIA_API_KEY: {ADMIN_KEY}",
+                '$CARTESIA_VERSION: must be a date such as "2026-03-01"',
+                "$CARTESIA_BASE_URL: must not contain a user name or a password",
+                f"$CARTESIA_EXPORTER_SLACK_URL: {NO_HTTPS}",
+                "$CARTESIA_EXPORTER_WEBHOOK_URL: must be an absolute URL such as https://host/path",
+                "$CARTESIA_EXPORTER_STORAGE_PATH: must be the path of a file, not a key or a URL",
+            ],
+        ),
+    ],
+)
+def test_a_bad_environment_is_refused_by_variable(environ, expected):
+    assert problems(None, environ) == expected
+
+
+def test_problems_of_the_file_and_of_the_environment_come_together(tmp_path):
+    path = written(tmp_path, "poll: {page_size: 0}")
+    assert problems(path, {}) == [
+        NO_ACCOUNTS,
+        "poll.page_size: must be between 1 and 100",
+    ]
+
+
+def test_what_the_file_says_comes_before_the_environment(tmp_path):
+    text = "accounts: [{api_key: a}]\nreceivers: []\nstorage: {path: here.db}"
+    environ = {
+        **KEY,
+        "CARTESIA_API_KEY_FILE": "/nonexistent",
+        "CARTESIA_BASE_URL": "nonsense",
+        "CARTESIA_EXPORTER_SLACK_URL": "https://hooks.slack.com/hunter2",
+        "CARTESIA_EXPORTER_STORAGE_PATH": "there.db",
+    }
+    config = load(written(tmp_path, text), environ)
+    assert config.accounts[0].api_key_secret() == "a"
+    assert config.accounts[0].api_key_secret.source == "accounts.0.api_key"
+    assert config.receivers == ()
+    assert config.storage.path == Path("here.db")
+
+
+def test_the_environment_fills_what_the_file_leaves_out(tmp_path):
+    environ = {**KEY, "CARTESIA_EXPORTER_STORAGE_PATH": "there.db"}
+    config = load(written(tmp_path, "storage: {retention: 30d}\npoll:\n"), environ)
+    assert config.storage.path == Path("there.db")
+    assert config.storage.retention == 30 * 86400
+    assert config.accounts[0].name == "default"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "\ufeff"])
+def test_an_empty_file_means_defaults(tmp_path, text):
+    assert load(written(tmp_path, text), KEY) == load(None, KEY)
+
+
+def test_files_are_found_beside_the_configuration(tmp_path, monkeypatch):
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "key").write_text("sk_car_hunter2")
+    (folder / "ca.pem").write_text(Path(certifi.where()).read_text())
+    text = "accounts: [{api_key_file: key, ca_file: ca.pem}]\nstorage: {path: state.db}"
+    written(folder, text)
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("etc/config.yaml"), {})
+    assert config.accounts[0].api_key_secret.source == str(folder / "key")
+    assert config.accounts[0].ca_file == folder / "ca.pem"
+    assert config.storage.path == Path("state.db")
+
+
+def test_a_ca_file_without_certificates_is_refused(tmp_path):
+    (tmp_path / "ca.pem").write_text("hunter2")
+    path = written(tmp_path, "accounts: [{api_key: a, ca_file: ca.pem}]")
+    pem = tmp_path / "ca.pem"
+    assert problems(path, {}) == [f"accounts.0.ca_file: must hold PEM certificates; {pem} does not"]
+
+
+def test_a_date_without_quotes_is_text(tmp_path):
+    path = written(tmp_path, "accounts: [{api_key: a, api_version: 2026-03-01}]")
+    assert load(path, {}).accounts[0].api_version == "2026-03-01"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "cannot be read: no such file"),
+        (lambda path: path.mkdir(), "cannot be read: not a regular file"),
+        (lambda path: path.write_text("#" * (1024 * 1024 + 1)), "cannot be read: larger than"),
+        (lambda path: path.write_text("[" * 100_000), "is nested too deeply"),
+        (lambda path: path.write_text("a: 1\n---\nb: 2"), "line 2, column 1: but found another"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, make, reason):
+    path = tmp_path / "config.yaml"
+    make(path)
+    (text,) = problems(path, KEY)
+    assert text.startswith(f"{path}: {reason}")
+
+
+@pytest.mark.parametrize(
+    "text", ["accounts: &a [*a]", "accounts: &a [{api_key: *a}]", "poll: &p {x: *p}"]
+)
+def test_a_file_that_contains_itself_is_refused(tmp_path, text):
+    problems(written(tmp_path, text), KEY)
+
+
+def test_merged_keys_may_be_given_again_deep_in_the_file(tmp_path):
+    text = """
+accounts:
+  - &one {name: one, api_key: a}
+  - &two {<<: *one, name: two}
+receivers:
+  - {name: w, type: webhook, url: https://x.example, format: template, template: {a: {b: *two}}}
+poll: {<<: {page_size: 5}, page_size: 7}
+"""
+    config = load(written(tmp_path, text), {})
+    assert [account.name for account in config.accounts] == ["one", "two"]
+    assert config.poll.page_size == 7
+
+
+SECTIONS = ["accounts", "poll", "metrics", "alerts", "receivers", "storage"]
+YAML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["accounts", "name", "type", "url", "headers", "match", "api_key", "basic_auth"]
+            )
+            | st.text()
+            | st.integers(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    key=st.sampled_from(SECTIONS),
+    value=YAML | st.dictionaries(st.sampled_from(["type", "name", "path"]), YAML),
+)
+def test_whatever_stands_in_the_file_is_accepted_or_refused(tmp_path, key, value):
+    import yaml
+
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({key: value}), encoding="utf-8", errors="replace")
+    try:
+        load(path, KEY)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017  # either outcome is fine
+
+
+def test_keys_without_effect_are_told():
+    config = load(HERE / "good" / "everything.yaml", KEY)
+    assert config.without_effect() == [
+        "accounts.0.labels",
+        "poll.concurrency",
+        "poll.requests_per_second",
+        "metrics.labels",
+        "metrics.per_fine_tune",
+        "metrics.max_fine_tune_series",
+        "alerts.events",
+        "alerts.stuck_after",
+        "alerts.poll_failing_after",
+        "receivers.0.events",
+        "receivers.0.match",
+        "receivers.0.text",
+        "receivers.1.format",
+        "receivers.1.template",
+        "receivers.1.bearer_token",
+        "receivers.1.headers",
+        "receivers.2.format",
+        "receivers.2.basic_auth",
+        "receivers.3.type",
+        "receivers.4.type",
+        "heartbeat_url",
+        "storage.retention",
+    ]
+
+
+def test_a_default_that_is_spelled_out_is_not_told():
+    assert load(HERE / "good" / "spelled_out_defaults.yaml", KEY).without_effect() == []
+
+
+def uncommented(text: str) -> str:
+    """Return the example as its head says: `#` removed where a key follows, not `# a sentence`."""
+    return re.sub(r"^( *)#(?! \S|$)", r"\1", text, flags=re.MULTILINE)
+
+
+def test_the_example_works_as_it_stands_and_shows_the_defaults():
+    config = load(EXAMPLE, KEY)
+    assert config.without_effect() == []
+    assert config == load(None, KEY)
+
+
+def test_the_example_works_with_every_key(tmp_path):
+    for name, content in {
+        "cartesia-api-key": "sk_car_hunter2",
+        "slack-url": "https://hooks.slack.com/services/hunter2",
+        "webhook-signing-secret": "whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
+        "ca.pem": Path(certifi.where()).read_text(),
+    }.items():
+        (tmp_path / name).write_text(content)
+    text = uncommented(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
+    config = load(written(tmp_path, text), KEY)
+    assert config.without_effect() == []
+    assert [account.name for account in config.accounts] == ["default", "research"]
+    assert [receiver.name for receiver in config.receivers] == ["team-slack", "ops"]

@@ -1,0 +1,236 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from exporter.config import (
+    Account,
+    AlertmanagerReceiver,
+    AppriseReceiver,
+    Config,
+    SlackReceiver,
+    WebhookReceiver,
+)
+from exporter.config.effect import _WITHOUT_EFFECT
+from exporter.config.models import Poll
+from exporter.config.sources import Origin
+
+ACCOUNT = {"api_key": "sk_car_hunter2"}
+SLACK = {"name": "s", "type": "slack", "url": "https://hunter2.example"}
+WEBHOOK = {"name": "w", "type": "webhook", "url": "https://hunter2.example"}
+
+
+def config(**keys: Any) -> Config:
+    return Config.model_validate({"accounts": [ACCOUNT], **keys})
+
+
+def test_every_default():
+    found = config(receivers=[SLACK, WEBHOOK]).model_dump()
+    assert found["accounts"][0] | {"api_key": None} == {
+        "name": "default",
+        "api_key": None,
+        "api_key_file": None,
+        "api_key_env": None,
+        "allow_http": False,
+        "base_url": "https://api.cartesia.ai",
+        "api_version": "2026-03-01",
+        "labels": {},
+        "ca_file": None,
+        "proxy_url": None,
+    }
+    assert found["poll"] == {
+        "interval": 60,
+        "timeout": 50,
+        "page_size": 100,
+        "concurrency": 8,
+        "requests_per_second": 0,
+        "stale_after": 300,
+    }
+    assert found["metrics"] == {
+        "labels": ("model_id",),
+        "max_models": 50,
+        "per_fine_tune": False,
+        "max_fine_tune_series": 1000,
+    }
+    assert found["alerts"] == {
+        "events": ("failed",),
+        "stuck_after": 6 * 3600,
+        "first_run": "summary",
+        "group_wait": 5,
+        "digest_threshold": 5,
+        "playground_url": "https://play.cartesia.ai/pro-voice-cloning",
+        "poll_failing_after": 600,
+    }
+    assert found["storage"] == {"path": Path("data/state.db"), "retention": 90 * 86400}
+    assert found["heartbeat_url"] is None
+
+
+def test_every_default_of_a_receiver():
+    slack, webhook = config(receivers=[SLACK, WEBHOOK]).receivers
+    assert isinstance(slack, SlackReceiver)
+    assert isinstance(webhook, WebhookReceiver)
+    for receiver in (slack, webhook):
+        assert (receiver.timeout, receiver.max_age, receiver.events) == (15, 72 * 3600, None)
+        assert (receiver.ca_file, receiver.proxy_url) == (None, None)
+        assert not receiver.allow_http
+        assert set(receiver.match.model_dump().values()) == {None}
+    assert (slack.mention, slack.text) == (None, None)
+    assert (webhook.format, webhook.template, webhook.basic_auth) == ("standard", None, None)
+    assert (webhook.signing_secret, webhook.bearer_token_secret) == (None, None)
+    assert webhook.header_secrets == {}
+    keys = {"name": "a", "type": "alertmanager", "urls": ["http://alertmanager:9093"]}
+    (alertmanager,) = config(receivers=[keys]).receivers
+    assert isinstance(alertmanager, AlertmanagerReceiver)
+    assert alertmanager.hold == 3600
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "stale_after"),
+    [
+        ("1s", 5 / 6, 300),
+        ("1m", 50, 300),
+        ("2m", 100, 360),
+        ("6m", 300, 1080),
+        ("1d", 300, 3 * 86400),
+    ],
+)
+def test_the_timeout_and_staleness_follow_the_interval(interval, timeout, stale_after):
+    poll = Poll.model_validate({"interval": interval})
+    assert (poll.timeout, poll.stale_after) == (timeout, stale_after)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "good", "bad"),
+    [
+        ("poll", "interval", ["1s", "1d"], ["999ms", "1d1s"]),
+        ("poll", "timeout", ["100ms", "59s999ms"], ["99ms", "60s"]),
+        ("poll", "page_size", [1, 100], [0, 101, "5", 5.5]),
+        ("poll", "concurrency", [1, 16], [0, 17]),
+        ("poll", "requests_per_second", [0, 0.5, 1000], [-1, 1001, float("nan"), "5", True]),
+        ("poll", "stale_after", ["2m", "30d"], ["119s", "31d"]),
+        ("metrics", "max_models", [1, 100_000], [0, 100_001, True]),
+        ("metrics", "max_fine_tune_series", [1, 100_000], [0, 100_001]),
+        ("metrics", "labels", [[], ["model_id", "language", "dataset"]], [["name"], "model_id"]),
+        ("alerts", "group_wait", [0, "0s", "5m"], ["301s", 0.0, False]),
+        ("alerts", "digest_threshold", [1, 1000], [0, 1001]),
+        ("alerts", "first_run", ["summary", "silent", "alert"], ["Summary", 1]),
+        ("alerts", "poll_failing_after", [0, "10m"], ["2y"]),
+        (
+            "alerts",
+            "playground_url",
+            ["http://play.example/{id}", "https://play.example/?id={id}"],
+            ["https://play.example/{}", "https://play.example/{id", "https://u:p@play.example", ""],
+        ),
+        ("storage", "retention", ["1h", "10y"], ["59m", "11y"]),
+    ],
+)
+def test_every_limit(section, key, good, bad):
+    for value in good:
+        config(**{section: {key: value}})
+    for value in bad:
+        with pytest.raises(ValidationError):
+            config(**{section: {key: value}})
+
+
+@pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64])
+def test_names_of_accounts_and_receivers(name):
+    config(accounts=[{**ACCOUNT, "name": name}], receivers=[{**SLACK, "name": name}])
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "a\n", 5])
+def test_other_names_are_refused(name):
+    for keys in (
+        {"accounts": [{**ACCOUNT, "name": name}]},
+        {"receivers": [{**SLACK, "name": name}]},
+    ):
+        with pytest.raises(ValidationError):
+            config(**keys)
+
+
+def test_a_trailing_slash_does_not_make_another_base_url():
+    account = Account.model_validate({**ACCOUNT, "base_url": "https://gateway.example/cartesia/"})
+    assert account.base_url == "https://gateway.example/cartesia"
+
+
+def test_http_is_for_loopback_or_when_allowed():
+    Account.model_validate({**ACCOUNT, "base_url": "http://localhost:8080"})
+    Account.model_validate({**ACCOUNT, "base_url": "http://api.example", "allow_http": True})
+    config(receivers=[{**WEBHOOK, "url": "http://hunter2.example", "allow_http": True}])
+    with pytest.raises(ValidationError, match="must use https"):
+        config(receivers=[{**WEBHOOK, "url": "http://hunter2.example"}])
+
+
+def test_secrets_are_functions_that_know_their_source(tmp_path):
+    (tmp_path / "key").write_text("sk_car_hunter2\n")
+    origin = Origin(tmp_path, {"URL": "https://hunter2.example"})
+    keys = {
+        "accounts": [{"api_key_file": "key"}],
+        "receivers": [{"name": "s", "type": "slack", "url_env": "URL"}],
+        "heartbeat_url": "https://hunter3.example",
+    }
+    found = Config.model_validate(keys, context=origin)
+    slack = found.receivers[0]
+    assert isinstance(slack, SlackReceiver)
+    assert found.heartbeat_url_secret is not None
+    assert found.accounts[0].api_key_secret() == "sk_car_hunter2"
+    assert found.accounts[0].api_key_secret.source == str(tmp_path / "key")
+    assert (slack.url_secret(), slack.url_secret.source) == ("https://hunter2.example", "$URL")
+    assert found.heartbeat_url_secret() == "https://hunter3.example"
+
+
+def test_an_inline_secret_is_named_by_its_place_in_the_file():
+    header = {"headers": {"X-Key": "hunter2"}, "basic_auth": {"username": "a", "password": "b"}}
+    found = config(receivers=[SLACK, {**WEBHOOK, **header}])
+    found.place("")
+    webhook = found.receivers[1]
+    assert isinstance(webhook, WebhookReceiver)
+    assert webhook.basic_auth is not None
+    assert found.accounts[0].api_key_secret.source == "accounts.0.api_key"
+    assert webhook.url_secret.source == "receivers.1.url"
+    assert webhook.basic_auth.password_secret.source == "receivers.1.basic_auth.password"
+    assert webhook.header_secrets["X-Key"]() == "hunter2"
+
+
+def test_accounts_and_receivers_are_equal_when_their_keys_are():
+    """A reload touches only what changed, also when its place in the file did."""
+    one, other = config(receivers=[SLACK, WEBHOOK]), config(receivers=[WEBHOOK, SLACK])
+    one.place("")
+    other.place("")
+    assert one.accounts == other.accounts
+    assert one.receivers[0] == other.receivers[1]
+    changed = config(receivers=[{**SLACK, "url": "https://hunter3.example"}])
+    assert one.receivers[0] != changed.receivers[0]
+
+
+def test_the_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        config().poll.interval = 5
+
+
+def test_apprise_takes_any_scheme():
+    keys = {"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"}
+    (receiver,) = config(receivers=[keys]).receivers
+    assert isinstance(receiver, AppriseReceiver)
+    assert receiver.url_secret() == "mailto://user:hunter2@example.com"
+
+
+def test_keys_without_effect_exist():
+    """A key that was renamed would leave a line in the table that never applies."""
+    known = ["accounts.*", "poll", "metrics", "alerts", "receivers.*", "storage"]
+    for key in _WITHOUT_EFFECT:
+        section, _, name = key.rpartition(".")
+        assert section in {*known, ""}
+        assert re.fullmatch(r"\w+(=\w+)?", name)
+    models: list[type[BaseModel]] = [
+        Account,
+        SlackReceiver,
+        WebhookReceiver,
+        AlertmanagerReceiver,
+        Config,
+    ]
+    fields = {name for model in models for name in model.model_fields}
+    for section in ("poll", "metrics", "alerts", "storage"):
+        fields |= set(type(getattr(config(), section)).model_fields)
+    assert {key.rpartition(".")[2].partition("=")[0] for key in _WITHOUT_EFFECT} <= fields
