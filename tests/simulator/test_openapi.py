@@ -1,0 +1,50 @@
+"""The simulated API keeps to the OpenAPI document of the list, whatever it is asked."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from exporter.simulator.api import Simulation, create_app
+from exporter.simulator.world import Population, World
+from tests.simulator.live import KEY, served
+
+DOCUMENT = Path(__file__).parent / "fine-tunes.openapi.yaml"
+AUTH = {"Authorization": f"Bearer {KEY}"}
+
+# The document names no errors and no limits, so what is refused is not checked further.
+CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance]
+
+
+def answers(base_url: str, mode: GenerationMode) -> Counter[int]:
+    """Send generated requests, check each answer, and count the answers' statuses."""
+    schema = schemathesis.openapi.from_path(DOCUMENT)
+    schema.config.update(base_url=base_url)
+    requests = schema["/fine-tunes/"]["GET"].as_strategy(generation_mode=mode)
+    seen: Counter[int] = Counter()
+
+    @seed(1)
+    @settings(max_examples=50, deadline=None, database=None)
+    @given(requests)
+    def run(case):
+        response = case.call_and_validate(headers=AUTH, checks=CHECKS, timeout=10)
+        seen[response.status_code] += 1
+
+    run()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(GenerationMode.POSITIVE, 200), (GenerationMode.NEGATIVE, 400)],
+)
+def test_it_answers_generated_requests_as_documented(mode, expected):
+    app = create_app(Simulation(World(Population(fine_tunes=250))))
+    with served(app) as base_url:
+        seen = answers(base_url, mode)
+    assert seen[expected] >= 5, seen
