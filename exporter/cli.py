@@ -1,0 +1,300 @@
+"""The commands, their flags, and what they end with: 0 ok, 1 runtime, 2 usage or configuration."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from exporter import __version__
+from exporter.flags import Address, Commands, Duration
+
+# The rest is imported by the commands that need it: --help has to answer at once.
+if TYPE_CHECKING:
+    from exporter.app import Surface
+    from exporter.config import Config
+    from exporter.parts import BuiltReceiver
+
+_RUNTIME: Final = 1
+_CONFIGURATION: Final = 2
+
+_TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
+_config_file = click.option(
+    "--config.file",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The configuration; without it CARTESIA_API_KEY is enough.",
+)
+
+
+def _number(
+    flag: str, kind: Any, default: object, text: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(flag, type=kind, default=default, show_default=True, help=text)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cartesia-exporter")
+def main() -> None:
+    """Count the fine-tunes of Cartesia accounts for Prometheus, and alert when one fails.
+
+    Without a command, `run` is meant: see `cartesia-exporter run --help` for its flags.
+    """
+
+
+@main.command()
+@_config_file
+@click.option(
+    "--web.listen-address",
+    "addresses",
+    type=Address(),
+    multiple=True,
+    default=(":10060",),
+    show_default=True,
+    help="Where to listen; repeatable.",
+)
+@click.option(
+    "--web.telemetry-path",
+    "telemetry_path",
+    default="/metrics",
+    show_default=True,
+    metavar="PATH",
+    help="Where the metrics are.",
+)
+@click.option(
+    "--web.external-url",
+    "external_url",
+    metavar="URL",
+    help="Where people reach this agent; messages link to it.",
+)
+@click.option(
+    "--log.level",
+    "level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least level that is logged.",
+)
+@click.option(
+    "--log.format",
+    "style",
+    type=click.Choice(["logfmt", "json"]),
+    default="logfmt",
+    show_default=True,
+    help="The form of the log, on standard error.",
+)
+@click.option("--config.check", "check", is_flag=True, help="Check the configuration and exit.")
+@click.version_option(__version__, prog_name="cartesia-exporter")
+def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web: Any) -> None:
+    """Poll the accounts, serve the metrics, send the alerts, until SIGTERM or SIGINT."""
+    from exporter import logs, process
+
+    process.end_at_once_on_signal()
+    surface, config = _surface(**web), _load(config_file)
+    if check:
+        _report_check(config)
+        return
+    logs.set_up(level, style)
+    process.run_until_signal(partial(_run, config_file, config, surface))
+
+
+def _surface(
+    addresses: tuple[tuple[str, int], ...], telemetry_path: str, external_url: str | None
+) -> "Surface":
+    from exporter.app import Surface
+    from exporter.config.values import check_web_url, check_without_userinfo
+
+    if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:
+        raise click.UsageError(
+            "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/"
+        )
+    try:
+        if external_url is not None:
+            check_web_url(external_url)
+            check_without_userinfo(external_url)
+    except ValueError as error:
+        raise click.UsageError(f"--web.external-url {error}") from None
+    return Surface(addresses, telemetry_path, external_url)
+
+
+async def _run(path: Path | None, config: "Config", surface: "Surface", stop: asyncio.Event) -> int:
+    import structlog
+
+    from exporter import app
+    from exporter.store.errors import StoreError, StoreRefusedError
+
+    log = structlog.get_logger()
+    log.info(
+        "starting",
+        version=__version__,
+        config="environment" if path is None else str(path),
+        accounts=" ".join(account.name for account in config.accounts),
+        receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
+        state=str(config.storage.path),
+    )
+    try:
+        await app.run(config, surface, stop)
+    except (StoreError, OSError) as error:
+        log.error("cannot start", error=_reason(error))  # noqa: TRY400 - no bug, no traceback
+        return _CONFIGURATION if isinstance(error, StoreRefusedError) else _RUNTIME
+    return 0
+
+
+@main.command("check-config")
+@_config_file
+def check_config(config_file: Path | None) -> None:
+    """Check the configuration, name every mistake, and exit."""
+    _report_check(_load(config_file))
+
+
+@main.command("list")
+@_config_file
+@click.option(
+    "--output",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON or CSV for programs.",
+)
+def list_command(config_file: Path | None, output: Any) -> None:
+    """Read every page of every account and print the fine-tunes."""
+    config = _load(config_file)
+    from exporter.commands import listing
+
+    try:
+        rows = asyncio.run(listing.read_all(config))
+    except (listing.ListingError, OSError) as error:
+        _fail(_RUNTIME, f"cannot list the fine-tunes: {_reason(error)}")
+    listing.write(rows, output, sys.stdout)
+
+
+@main.command("send-test")
+@_config_file
+@click.argument("receiver")
+@click.option("--dry-run", is_flag=True, help="Print the body, send nothing.")
+def send_test(config_file: Path | None, receiver: str, *, dry_run: bool) -> None:
+    """Send RECEIVER one test message, once, and say what came of it."""
+    config = _load(config_file)
+    section = _built_receiver(config, receiver)
+    from exporter.commands.send_test import send_test as send
+
+    try:
+        sent = asyncio.run(send(config, section, dry_run=dry_run))
+    except OSError as error:
+        _fail(_RUNTIME, f"cannot send: {_reason(error)}")
+    if sent.attempt is None:
+        click.echo(sent.body.decode())
+        return
+    click.echo(f"{receiver}: {sent.attempt.outcome}: {sent.attempt.reason} ({sent.seconds:.2f} s)")
+    if sent.attempt.outcome != "delivered":
+        sys.exit(_RUNTIME)
+
+
+def _built_receiver(config: "Config", name: str) -> "BuiltReceiver":
+    from exporter.parts import BuiltReceiver
+
+    built = {s.name: s for s in config.receivers if isinstance(s, BuiltReceiver)}
+    if name not in built:
+        names = ", ".join(built) or "none is configured"
+        _fail(_CONFIGURATION, f"there is no receiver {name} to send to; the receivers: {names}")
+    return built[name]
+
+
+@main.command()
+@click.option(
+    "--listen",
+    "address",
+    type=Address(),
+    default="127.0.0.1:10061",
+    show_default=True,
+    help="Where the simulated API listens.",
+)
+@_number("--fine-tunes", click.IntRange(0), 25, "How many there are, exactly.")
+@_number("--tick", Duration(), "2s", "From one change of the world to the next; 0s stops it.")
+@_number("--fail-rate", click.FloatRange(0, 1), 0.1, "The share of fine-tunes that fails.")
+@_number("--churn", click.FloatRange(0), 0.0, "New, and deleted, fine-tunes a tick.")
+@_number("--seed", int, 0, "The same seed, the same world.")
+@_number("--latency", Duration(), "0s", "The time before each answer.")
+@_number("--error-rate", click.FloatRange(0, 1), 0.0, "The share of requests answered 5xx.")
+@_number("--rate-limit", click.FloatRange(0), 0.0, "Requests a second before 429; 0 is none.")
+def simulate(address: tuple[str, int], **options: Any) -> None:
+    """Serve a simulated Cartesia API, for any key that begins with sk_car_."""
+    from exporter import logs, process
+
+    logs.set_up("warning", "logfmt")
+    process.run_until_signal(partial(_simulate, address, options))
+
+
+async def _simulate(address: tuple[str, int], options: dict[str, Any], stop: asyncio.Event) -> int:
+    from exporter.simulator.api import Faults
+    from exporter.simulator.serve import SimulateOptions
+    from exporter.simulator.serve import simulate as serve
+    from exporter.simulator.world import Population
+
+    names = ("fine_tunes", "fail_rate", "churn", "seed")
+    population = Population(**{name: options[name] for name in names})
+    faults = Faults(options["latency"], options["error_rate"], options["rate_limit"])
+    given = SimulateOptions(*address, options["tick"], population, faults)
+    try:
+        await serve(given, stop, lambda url: click.echo(f"Simulated Cartesia API: {url}"))
+    except OSError as error:
+        click.echo(f"cartesia-exporter: {_reason(error)}", err=True)
+        return _RUNTIME
+    return 0
+
+
+@main.command()
+def demo() -> None:
+    """Run simulator, agent and a receiver in one process; no key, no server needed."""
+    from exporter import logs, process
+
+    logs.set_up("warning", "logfmt")
+    process.run_until_signal(_demo)
+
+
+async def _demo(stop: asyncio.Event) -> int:
+    from exporter.demo import demo as show
+
+    status = 0
+    try:
+        await show(stop, click.echo)
+    except* OSError as errors:
+        click.echo(f"cartesia-exporter: no demo: {_reason(errors.exceptions[0])}", err=True)
+        status = _RUNTIME
+    return status
+
+
+def _load(path: Path | None) -> "Config":
+    from exporter.config import ConfigError, load
+
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        where = path or "the environment"
+        problems = "".join(f"\n  {problem}" for problem in error.problems)
+        _fail(_CONFIGURATION, f"the configuration in {where} cannot be used:{problems}")
+
+
+def _report_check(config: "Config") -> None:
+    for key in config.without_effect():
+        click.echo(f"warning: {key} has no effect in this version", err=True)
+    counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
+    click.echo(f"The configuration is valid: {counts}.")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; the number of a system's error says nothing to people."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def _fail(status: int, text: str) -> NoReturn:
+    click.echo(f"cartesia-exporter: {text}", err=True)
+    sys.exit(status)

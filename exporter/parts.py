@@ -1,0 +1,62 @@
+"""Sections of the configuration made into the parts that talk to others."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from exporter.cartesia.client import Api
+from exporter.config import Account, SlackReceiver, WebhookReceiver
+from exporter.config.sources import TextSecret
+from exporter.config.values import check_proxy_url
+from exporter.core.clock import Clock
+from exporter.core.secret import Secret
+from exporter.http import Exchange
+from exporter.receivers.receiver import Endpoint, Receiver
+from exporter.receivers.slack import Slack
+from exporter.receivers.webhook import Webhook
+
+SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
+
+BuiltReceiver = SlackReceiver | WebhookReceiver
+"""The kinds of receiver that this version sends to."""
+
+_CLOSE_SECONDS: Final = 0.5
+
+
+@asynccontextmanager
+async def exchange_of(section: Account | BuiltReceiver) -> AsyncIterator[Exchange]:
+    """Yield the connections of an account or a receiver; they are closed at the end.
+
+    Raises OSError when its ca_file can't be used.
+    """
+    exchange = Exchange(ca_file=section.ca_file, proxy=_proxy(section))
+    try:
+        yield exchange
+    finally:
+        # A peer that does not let go must not hold up the end of the process.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await exchange.aclose()
+
+
+def _proxy(section: Account | BuiltReceiver) -> Secret | None:
+    url = section.proxy_url
+    return None if url is None else TextSecret(url.get_secret_value(), "proxy_url", check_proxy_url)
+
+
+def api_of(account: Account, page_size: int) -> Api:
+    """Return which API an account asks, and as whom."""
+    return Api(
+        account.name, account.base_url, account.api_version, account.api_key_secret, page_size
+    )
+
+
+def receiver_of(section: BuiltReceiver, exchange: Exchange) -> Receiver:
+    """Return the receiver of a section."""
+    endpoint = Endpoint(exchange, section.url_secret, section.timeout)
+    if isinstance(section, SlackReceiver):
+        return Slack(section.name, endpoint, section.mention or "")
+    return Webhook(section.name, endpoint, section.signing_secret)

@@ -1,0 +1,68 @@
+"""How the process ends: by a signal, by its work, or by a bug."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, NoReturn
+
+import structlog
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+_LAST_SECONDS: Final = 9.5
+"""After a signal nothing may go on for longer; what must be kept is committed."""
+
+_KILLED: Final = 128
+"""What a shell adds to the number of the signal that ended a process."""
+
+log = structlog.get_logger()
+
+
+def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int]]) -> NoReturn:
+    """Run ``work`` in an event loop and end the process with the status it returns.
+
+    SIGTERM and SIGINT set the event that it is given; a second one ends the process at once. An
+    exception that leaves ``work`` is a bug: it is logged with its traceback, the status is 1.
+    """
+    with asyncio.Runner() as runner:
+        try:
+            status = runner.run(_signalled(work))
+        except BaseException:  # the last stop before the end of the process
+            log.critical("a bug ends the process, please report it", exc_info=True)
+            status = 1
+        # Here, not behind the runner: it would wait for threads that cannot be cancelled, and a
+        # name resolution may hang for minutes. What must be kept is committed.
+        _end(status)
+
+
+def end_at_once_on_signal() -> None:
+    """Have a signal end the process with 0 from now on: nothing has begun that it could cut off."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def _end(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        # None when the descriptor was closed before the start, broken when its reader is gone.
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.flush()
+    os._exit(status)
+
+
+async def _signalled(work: Callable[[asyncio.Event], Awaitable[int]]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(_KILLED + number)
+        stop.set()
+        loop.call_later(_LAST_SECONDS, _end, 0)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    return await work(stop)
