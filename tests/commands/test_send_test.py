@@ -1,0 +1,67 @@
+"""`send-test`: one message, once, and what came of it."""
+
+import json
+
+import pytest
+from starlette.responses import PlainTextResponse
+
+from tests.process.agent import Agent, run
+from tests.process.cloud import cloud, watching, webhook
+
+
+@pytest.fixture(scope="module")
+def receivers(tmp_path_factory):
+    with cloud() as (api, inbox):
+        inbox.answer = lambda got: PlainTextResponse(
+            "no such hook", 404 if got.path == "/gone" else 200
+        )
+        nobody = {"name": "nobody", "type": "webhook", "url": "http://127.0.0.1:1/s3cret"}
+        chat = {"name": "chat", "type": "slack", "url": f"{inbox.url}/chat"}
+        sections = [webhook(inbox), webhook(inbox, "gone"), nobody, chat]
+        folder = tmp_path_factory.mktemp("send")
+        yield Agent(folder, **watching(api, *sections)), inbox
+
+
+def send(receivers, name: str, *more: str):
+    agent, inbox = receivers
+    before = len(inbox.arrived)
+    done = run(agent.folder, "send-test", f"--config.file={agent.file}", name, *more)
+    assert "Traceback" not in done.stderr
+    return done, inbox.arrived[before:]
+
+
+@pytest.mark.parametrize("name", ["ops", "chat"])
+def test_a_message_that_was_taken_is_said_to_be_delivered(receivers, name):
+    done, arrived = send(receivers, name)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{name}: delivered: answered 200 (")
+    assert len(arrived) == 1
+    assert b"est" in arrived[0].body
+
+
+def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receivers):
+    done, arrived = send(receivers, "gone")
+    assert done.returncode == 1
+    assert done.stdout.startswith("gone: endpoint: answered 404 (")
+    assert done.stdout.endswith(" s)\n")
+    assert len(arrived) == 1
+
+
+def test_a_receiver_that_is_not_there_is_said_not_to_be_there_without_its_url(receivers):
+    done, _ = send(receivers, "nobody")
+    assert done.returncode == 1
+    assert done.stdout.startswith("nobody: transient: no connection")
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
+    done, arrived = send(receivers, "ops", "--dry-run")
+    assert (done.returncode, arrived) == (0, [])
+    assert json.loads(done.stdout)["type"] == "agent.test"
+
+
+def test_an_unknown_receiver_is_told_the_known_ones(receivers):
+    done, _ = send(receivers, "opps")
+    assert done.returncode == 2
+    assert "no receiver opps" in done.stderr
+    assert "ops, gone, nobody, chat" in done.stderr

@@ -1,0 +1,159 @@
+"""What an agent refuses to start with says so; what is only the API's trouble lets it run."""
+
+import asyncio
+import re
+import socket
+import sqlite3
+import time
+
+import pytest
+
+from exporter.store.database import Database
+from tests.process.agent import KEY, Agent, get, run, started, until, url_of
+from tests.process.cloud import cloud, watching, webhook
+
+
+def test_a_second_agent_on_the_same_state_is_told_who_has_it_and_the_first_runs_on(tmp_path):
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api))
+        with agent.process() as first:
+            url = url_of(first)
+            with agent.process() as second:
+                assert second.end(20) == 2
+                said = second.line("level=error", seconds=0).string
+            assert f"process {first.pid} on {socket.gethostname()}" in said
+            assert str(agent.state) in said
+            asked = api.asked
+            until(lambda: api.asked > asked)
+            assert get(f"{url}/-/ready").status_code == 200
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    with cloud() as (api, _), socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        agent = Agent(tmp_path, **watching(api))
+        with started(
+            tmp_path, f"--config.file={agent.file}", f"--web.listen-address={address}"
+        ) as process:
+            assert process.end(20) == 1
+            process.line(f"cannot start.*cannot listen on {address}: Address already in use")
+            assert "Traceback" not in process.text
+
+
+def newer_schema(agent: Agent) -> None:
+    async def create() -> None:
+        async with Database(agent.state):
+            pass
+
+    asyncio.run(create())
+    with sqlite3.connect(agent.state) as connection:
+        connection.execute("UPDATE meta SET value = '999' WHERE name = 'schema_version'")
+    connection.close()
+
+
+def corrupt(agent: Agent) -> None:
+    agent.state.write_bytes(b"SQLite format 3\0" + b"not a database at all " * 500)
+
+
+def of_another_program(agent: Agent) -> None:
+    with sqlite3.connect(agent.state) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (corrupt, "is damaged"),
+        (newer_schema, "schema version 999"),
+        (of_another_program, "not one of cartesia-exporter"),
+    ],
+)
+def test_a_state_that_it_must_not_use_is_refused_and_left_as_it_is(tmp_path, make, words):
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api))
+        make(agent)
+        before = agent.state.read_bytes()
+        with agent.process() as process:
+            assert process.end(20) == 2
+            assert words in process.line("level=error", seconds=0).string
+            assert "Traceback" not in process.text
+        assert agent.state.read_bytes() == before
+        assert api.asked == 0
+
+
+def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
+    key_file = tmp_path / "key"
+    key_file.write_text("no_such_key\n", encoding="utf-8")
+    with cloud() as (api, _):
+        config = watching(api)
+        config["accounts"] = [
+            {"name": "variable", "api_key_env": "WRONG_KEY", "base_url": api.url},
+            {"name": "file", "api_key_file": str(key_file), "base_url": api.url},
+        ]
+        agent = Agent(tmp_path, **config)
+        with agent.process(WRONG_KEY="another_wrong_one") as process:
+            url = url_of(process)
+            process.line(r"poll failed.*account=variable.*\$WRONG_KEY")
+            process.line(f"poll failed.*account=file.*{key_file}")
+            page = get(f"{url}/metrics").text
+            assert 'cartesia_up{account="file"} 0.0' in page
+            assert not re.search(r"^cartesia_fine_tunes\{", page, re.MULTILINE)
+            assert get(f"{url}/-/healthy").status_code == 200
+            not_ready = get(f"{url}/-/ready")
+            assert not_ready.status_code == 503
+            assert "0 of 2 accounts" in not_ready.text
+            assert "unauthorized" in get(url).text
+            # The rotated key is taken up by itself.
+            key_file.write_text(KEY, encoding="utf-8")
+            until(lambda: get(f"{url}/-/ready").status_code == 200)
+            assert process.runs
+
+
+def test_without_a_file_the_environment_is_enough(tmp_path):
+    with cloud() as (api, inbox):
+        api.world.add(status="completed")
+        environment = {
+            "CARTESIA_BASE_URL": api.url,
+            "CARTESIA_EXPORTER_WEBHOOK_URL": f"{inbox.url}/hook",
+            "CARTESIA_EXPORTER_STORAGE_PATH": str(tmp_path / "here" / "state.db"),
+        }
+        with started(tmp_path, "--web.listen-address=127.0.0.1:0", **environment) as process:
+            page = f"{url_of(process)}/metrics"
+            until(lambda: 'status="completed"} 1.0' in get(page).text)
+            assert "agent.baseline" in inbox.got(1)[0].body.decode()
+            assert process.stop() == 0
+        assert (tmp_path / "here" / "state.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tmp_path):
+    """Without a network it runs, and counts that it cannot reach the API."""
+    with started(
+        tmp_path,
+        "run",
+        "--web.listen-address=127.0.0.1:0",
+        HTTPS_PROXY="http://127.0.0.1:1",
+        CARTESIA_API_KEY=KEY,
+    ) as process:
+        page = f"{url_of(process)}/metrics"
+        refused = 'request_failures_total{account="default",reason="connect"}'
+        until(lambda: f"{refused} 0.0" not in get(page).text)
+        assert (tmp_path / "data" / "state.db").exists()
+        process.kill()
+
+
+def test_without_anything_all_that_is_missing_is_said(tmp_path):
+    ended = run(tmp_path, CARTESIA_API_KEY="")
+    assert ended.returncode == 2
+    assert "set CARTESIA_API_KEY" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_it_stops_while_it_starts(tmp_path):
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api, webhook(_)))
+        with agent.process() as process:
+            process.line("msg=starting")
+            began = time.monotonic()
+            assert process.stop() == 0
+            assert time.monotonic() - began < 5

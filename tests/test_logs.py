@@ -1,0 +1,159 @@
+"""The log: one line an event whatever is in it, no secret, libraries go the same way."""
+
+import json
+import logging
+import re
+import warnings
+
+import pytest
+import structlog
+
+from exporter import logs
+from tests.process.agent import run
+
+HOSTILE = (
+    "a\nlevel=error msg=forged",
+    "a\r\x1b[2J\x07\x00\u2028\u2029\x85b",
+    '" msg="forged',
+    "\\",
+    "\u202eesrever",
+    "\udc80",
+    "a=b c",
+    "",
+    "\t",
+)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was():
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def lines(capsys):
+    return capsys.readouterr().err.removesuffix("\n").split("\n")
+
+
+@pytest.mark.parametrize("style", ["logfmt", "json"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_an_event_is_one_line_without_control_characters(capsys, style, text):
+    logs.set_up("info", style)
+    structlog.get_logger().info("read", name=text, error=ValueError(text))
+    logging.getLogger("library").warning("about %s", text)
+    shown = lines(capsys)
+    assert len(shown) == 2
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]", "".join(shown))
+
+
+def test_json_can_be_read_by_a_program(capsys):
+    logs.set_up("info", "json")
+    structlog.get_logger().warning("poll failed", reason="connect", seconds=1.5, up=False)
+    [event] = map(json.loads, lines(capsys))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event.pop("time"))
+    assert event == {
+        "level": "warning",
+        "msg": "poll failed",
+        "reason": "connect",
+        "seconds": 1.5,
+        "up": False,
+    }
+
+
+def test_logfmt_begins_with_time_level_and_message(capsys):
+    logs.set_up("info", "logfmt")
+    structlog.get_logger().info("poll failed", reason="a b", up=True, none=None)
+    [line] = lines(capsys)
+    assert re.fullmatch(r'time=\S+Z level=info msg="poll failed" reason="a b" up=true none=', line)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk_car_abc.DEF-123_x",
+        "whsec_aGVsbG8+/w==",
+        "https://hooks.slack.com/services/T0/B0/xyz",
+        "https://hooks.slack-gov.com/services/T0/B0/xyz",
+        "Bearer abc.def",
+    ],
+)
+@pytest.mark.parametrize("style", ["logfmt", "json"])
+def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(capsys, style, secret):
+    logs.set_up("debug", style)
+    structlog.get_logger().info(f"said {secret}", value=secret, error=ValueError(secret))
+    logging.getLogger("library").error("about %s", secret)
+    try:
+        fail(secret)
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    text = capsys.readouterr().err
+    assert secret.removeprefix("https://").removeprefix("Bearer ") not in text
+    assert text.count("<secret>") == 5
+
+
+def test_the_level_is_the_least_that_is_shown(capsys):
+    logs.set_up("warning", "logfmt")
+    for level in ("debug", "info", "warning", "error"):
+        getattr(structlog.get_logger(), level)("said")
+        getattr(logging.getLogger("library"), level)("said")
+    assert [line.split()[1] for line in lines(capsys)] == [
+        *("level=warning", "level=warning", "level=error", "level=error")
+    ]
+
+
+def test_libraries_do_not_chatter_at_debug(capsys):
+    logs.set_up("debug", "logfmt")
+    for library in ("uvicorn.error", "asyncio", "sqlalchemy.engine"):
+        logging.getLogger(library).info("chatter")
+    assert lines(capsys) == [""]
+
+
+def test_libraries_and_warnings_go_the_same_way(capsys):
+    logs.set_up("info", "json")
+    logging.getLogger("uvicorn.error").error("refused %s", "x")
+    logging.getLogger("asyncio").error("never retrieved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        logging.captureWarnings(capture=False)
+    assert [json.loads(line)["level"] for line in lines(capsys)] == ["error", "error", "warning"]
+
+
+def test_a_traceback_is_readable_and_none_of_its_lines_can_be_taken_for_an_event(capsys):
+    logs.set_up("info", "logfmt")
+    try:
+        fail("a\ntime=0 level=info msg=forged")
+    except ValueError:
+        structlog.get_logger().exception("broken")
+        logging.getLogger("asyncio").exception("broken too")
+    shown = lines(capsys)
+    events = [line for line in shown if not line.startswith("    ")]
+    assert [line.rsplit("msg=", 1)[1] for line in events] == ["broken", '"broken too"']
+    assert "    Traceback (most recent call last):" in shown
+
+
+def test_a_traceback_in_json_is_a_value_of_its_event(capsys):
+    logs.set_up("info", "json")
+    try:
+        fail("a\nb")
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    [event] = map(json.loads, lines(capsys))
+    assert "Traceback (most recent call last):\n" in event["exception"]
+
+
+def test_the_flags_reach_the_log(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("accounts: [{api_key: x}]\nstorage: {path: /dev/null/state.db}\n", "utf-8")
+    done = run(tmp_path, f"--config.file={config}", "--log.format=json", "--log.level=error")
+    [event] = map(json.loads, done.stderr.splitlines())
+    assert (done.returncode, event["level"], event["msg"]) == (1, "error", "cannot start")
