@@ -24,6 +24,7 @@ _REDIRECTS: Final = 3
 _RETRY_AFTER_MOST: Final = 300.0
 _RETRIED: Final = frozenset({408, 409, 425, 429})
 _FOLLOWED: Final = frozenset({301, 302, 303, 307, 308})
+_OVER: Final = "the time for the whole poll is over (poll.timeout)"
 
 
 class ClientMetrics:
@@ -121,6 +122,7 @@ class Client:
     async def _page(self, cursor: str | None, deadline: float) -> bytes:
         """Return the page behind ``cursor``, tried again while it may help and time is left."""
         attempt = 1
+        last: CartesiaError | None = None
         while True:
             try:
                 return await self._attempt(self._url(cursor), deadline)
@@ -130,8 +132,12 @@ class Client:
                 delay = REQUESTS.delay(attempt, self._clock.chance())
                 wait = max(error.retry_after or 0.0, delay)
                 late = self._clock.monotonic() + wait >= deadline
+                if late and last is not None and error.reason == "timeout":
+                    # A repeat that the poll's end cut short hides what is wrong with the API.
+                    raise last from None
                 if not error.retryable or attempt == _ATTEMPTS or late:
                     raise
+                last = error
             await asyncio.sleep(wait)
             attempt += 1
             self._metrics.retries.labels(self._api.account).inc()
@@ -167,13 +173,14 @@ class Client:
         started = self._clock.monotonic()
         seconds = min(_REQUEST_SECONDS, deadline - started)
         if seconds <= 0:
-            raise CartesiaError("timeout", "the time for the whole poll is over (poll.timeout)")
+            raise CartesiaError("timeout", _OVER)
         try:
             bounds = Bounds(seconds, _PAGE_BYTES)
             response = await self._exchange.send(Request("GET", url, headers), bounds)
         except ExchangeError as error:
-            retryable = error.reason != "tls"
-            raise CartesiaError(error.reason, str(error), retryable=retryable) from None
+            over = error.reason == "timeout" and self._clock.monotonic() >= deadline
+            detail, retryable = _OVER if over else str(error), error.reason != "tls"
+            raise CartesiaError(error.reason, detail, retryable=retryable) from None
         except SecretError as error:
             raise CartesiaError("connect", f"there is no proxy: {error}") from None
         finally:

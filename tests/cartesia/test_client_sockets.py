@@ -159,7 +159,16 @@ def test_a_slow_server_is_cut_off_at_the_polls_deadline(fake, slow):
     error = account.fails(seconds=0.3)
     assert 0.3 <= time.monotonic() - started < 5
     assert error.reason == "timeout"
+    assert "poll.timeout" in str(error)
     assert len(fake.requests) == 1
+
+
+def test_a_repeat_that_the_deadline_cuts_short_does_not_hide_what_is_wrong(fake):
+    """With a moment left after a 503, the next attempt's time-out was the reason that was told."""
+    fake.then(answer(503), silence)
+    account = Account(REAL_CLOCK, fake.base_url)
+    assert account.fails(seconds=0.3).reason == "server_error"
+    assert account.failures == {"server_error": 1, "timeout": 1}
 
 
 def test_one_hung_request_leaves_time_for_another(fake, monkeypatch):
