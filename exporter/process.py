@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -14,6 +15,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _LAST_SECONDS: Final = 9.5
 """After a signal nothing may go on for longer; what must be kept is committed."""
+
+_LOOKUPS: Final = 256
+"""Names looked up at once. A lookup that hangs keeps its thread for minutes, and with asyncio's own
+six on a small machine a few dead receivers would keep the API and the others waiting."""
 
 _KILLED: Final = 128
 """What a shell adds to the number of the signal that ended a process."""
@@ -56,6 +61,7 @@ def _end(status: int) -> NoReturn:
 async def _signalled(work: Callable[[asyncio.Event], Awaitable[int]]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
 
     def on_signal(number: int) -> None:
         if stop.is_set():

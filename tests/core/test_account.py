@@ -1,13 +1,14 @@
 """Any sequence of polls against a model that looks back over what was read, and keeps no state."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.core.account import Step, advance
-from exporter.core.model import Event, status_label
-from tests.core.histories import Poll, rules, snapshot, steps
+from exporter.core.model import AccountKey, Event, status_label
+from tests.core.histories import KEY, Poll, rules, snapshot, steps
 
 STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "")
 
@@ -182,3 +183,14 @@ def test_an_empty_account_has_a_baseline_and_its_first_failure_alerts():
     first, second = steps([{}, {"a": "failed"}])
     assert [event.type for event in first.events] == ["agent.baseline"]
     assert [event.type for event in second.events] == ["fine_tune.failed"]
+
+
+def test_each_account_and_each_base_url_has_a_summary_of_its_own():
+    """The store takes an id once: under another's id a new baseline would never be told."""
+    keys = [
+        KEY,
+        AccountKey(KEY.name, "https://eu.example"),
+        AccountKey("second", KEY.base_url),
+    ]
+    told = [advance(None, snapshot({}), replace(rules(), key=key)).events for key in keys]
+    assert len({event.id for events in told for event in events}) == 3

@@ -81,6 +81,20 @@ def test_what_hangs_is_cut_off_and_told_after_the_restart_with_the_same_id_and_b
         assert (again.id, again.body) == (first.id, first.body)
 
 
+def test_names_that_hang_do_not_keep_the_names_of_others_waiting(tmp_path):
+    """Twelve dead names: more lookups than asyncio's own threads take on a small machine."""
+    (tmp_path / "sitecustomize.py").write_text(HANGING_RESOLVER, encoding="utf-8")
+    with cloud() as (api, inbox):
+        hanging = {"url": "http://hangs.example/x", "allow_http": True}
+        dead = [webhook(inbox, f"dead{number}", **hanging) for number in range(12)]
+        named = webhook(inbox, "named", url=inbox.url.replace("127.0.0.1", "localhost"))
+        agent = Agent(tmp_path, **watching(api, *dead, named))
+        with agent.process(PYTHONPATH=str(tmp_path)) as process:
+            process.line("baseline taken")
+            api.world.add(status="failed")
+            inbox.got(1, seconds=10)
+
+
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     with cloud() as (api, inbox):
         agent = Agent(tmp_path, **watching(api, webhook(inbox)))
