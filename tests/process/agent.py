@@ -21,7 +21,11 @@ INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """What a test's process sees of the world: nothing of the machine that it runs on."""
+    """What a test's process sees of the world: nothing of the machine that it runs on.
+
+    Except for what coverage tells the processes that it measures.
+    """
+    measured = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -29,6 +33,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONWARNINGS": "error",
         "CARTESIA_API_KEY": KEY,
+        **measured,
         **more,
     }
 
