@@ -1,4 +1,4 @@
-"""Listening: on what was asked for, or an error that says on what it could not."""
+"""Listening on what was asked for, or an error that says why not; serving until it is to stop."""
 
 import asyncio
 import errno
@@ -78,3 +78,23 @@ def test_a_host_that_does_not_resolve_is_named(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(OSError, match="cannot listen on nowhere:80: Name or service not known"):
         listen("nowhere", 80)
+
+
+def test_an_answer_that_never_ends_does_not_hold_up_the_end():
+    async def run() -> None:
+        asked, stop = asyncio.Event(), asyncio.Event()
+
+        async def never(_scope, _receive, _send):
+            asked.set()
+            await asyncio.Event().wait()
+
+        with await asgi.listen("127.0.0.1", 0) as listener:
+            serving = asyncio.create_task(asgi.serve(never, [listener], stop))
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.wait_for(asked.wait(), 10)
+            stop.set()
+            await asyncio.wait_for(serving, 5)
+            writer.close()
+
+    asyncio.run(run())

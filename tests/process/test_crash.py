@@ -104,3 +104,18 @@ def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, module, function
             process.line(r"level=critical .*bug", seconds=0)
             for said in ("Traceback", "the injected bug", f"This ended the part: {part}"):
                 process.line(said, seconds=0)
+
+
+def test_a_part_that_ends_by_itself_is_a_bug_too(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import exporter.asgi as broken\n"
+        "async def injected(*_):\n"
+        "    return\n"
+        "broken.serve = injected\n",
+        encoding="utf-8",
+    )
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api))
+        with agent.process(PYTHONPATH=str(tmp_path)) as process:
+            assert process.end(20) == 1
+            process.line("This part ended by itself: web", seconds=0)

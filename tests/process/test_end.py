@@ -75,6 +75,7 @@ def test_what_hangs_is_cut_off_and_told_after_the_restart_with_the_same_id_and_b
             assert time.monotonic() - began > 7, "what is in flight is given its time"
             for part in ("poll slow", "deliver ops", "deliver lost"):
                 process.line(f'cut off.*part="{part}"', seconds=0)
+            process.line("msg=stopped", seconds=0)
         inbox.gate.open()
         with agent.process():
             first, again = inbox.got(2)[:2]
