@@ -6,46 +6,30 @@ error. httpx's own time-outs are per read: a server that drips a byte a second n
 
 import asyncio
 import logging
-import os
-import socket
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import anyio
 import httpx
 
 from exporter import __version__
 from exporter.core.secret import Secret
+from exporter.http_errors import CONNECT_SECONDS, ExchangeError, explained
 
 USER_AGENT: Final = f"cartesia-exporter/{__version__}"
-_CONNECT_TIMEOUT = 10.0
+_CLOSE_SECONDS: Final = 0.5
 
 # httpx writes every URL at level info, and a receiver's URL is its secret.
 for _library in ("httpx", "httpcore"):
     logging.getLogger(_library).setLevel(logging.WARNING)
-
-_Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
-
-FailureReason = Literal["connect", "dns", "tls", "timeout", "protocol"]
-
-
-class ExchangeError(Exception):
-    """No complete answer came back; ``reason`` is its class and ``sent`` whether it may have acted.
-
-    Raised without a cause: the library's exceptions hold the request, and with it the secrets.
-    """
-
-    def __init__(self, reason: FailureReason, detail: str, *, sent: bool = False) -> None:
-        super().__init__(detail)
-        self.reason: FailureReason = reason
-        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,13 +44,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back from ``host``; ``body`` is decoded, and incomplete when ``cut`` is set."""
+    """What came back from ``host``; ``body`` is decoded.
+
+    It is incomplete when ``cut`` is set, since it was longer than asked for, and empty when it did
+    not come whole or does not decode: ``broken`` says why. The status stands in any case.
+    """
 
     host: str
     status: int
     headers: httpx.Headers
-    body: bytes
-    cut: bool
+    body: bytes = b""
+    cut: bool = False
+    broken: ExchangeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,48 +90,50 @@ class Exchange:
         """Close the connections."""
         clients, self._clients = self._clients, {}
         for client in clients.values():
-            await client.aclose()
+            # It is over in any case, and a peer that does not let go must not hold us up.
+            with suppress(*_FAILURES):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await client.aclose()
 
     async def send(self, request: Request, bounds: Bounds) -> Response:
         """Send one request and return its answer, whatever its status.
 
-        Raises ExchangeError when no complete answer comes within ``bounds.seconds``, SecretError
-        when the proxy's URL can't be read. A body longer than ``bounds.body`` bytes is cut there,
-        and the rest is never read or inflated.
+        Raises ExchangeError when no answer begins within ``bounds.seconds``, SecretError when the
+        proxy's URL can't be read. A body longer than ``bounds.body`` bytes is cut there, and the
+        rest is never read or inflated.
         """
-        # Told by the transport, not guessed from the exception: see ExchangeError.sent.
-        sent = False
-
-        async def trace(name: str, info: dict[str, Any]) -> None:
-            nonlocal sent
-            if name.endswith("send_request_headers.started"):
-                sent = sent or info["request"].method != b"CONNECT"  # that one asks the proxy
-
+        progress = _Progress()
         try:
             async with asyncio.timeout(bounds.seconds):
-                return await self._exchange(request, bounds.body, trace)
+                return await self._exchange(request, bounds.body, progress)
         except TimeoutError:
             detail = f"no complete answer within {bounds.seconds:.3g} s"
-            raise ExchangeError("timeout", detail, sent=sent) from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            reason, detail = _explain(error)
-            raise ExchangeError(reason, detail, sent=sent) from None
-        except (zlib.error, _EncodingError) as error:
-            raise ExchangeError(
-                "protocol", f"the body does not decode: {error}", sent=True
-            ) from None
+            error = ExchangeError("timeout", detail, sent=progress.sent)
+        except (zlib.error, _EncodingError) as failure:
+            detail = f"the body does not decode: {failure}"
+            error = ExchangeError("protocol", detail, sent=True)
+        except _SurplusError:
+            detail = "the connection held an answer that nobody had asked for"
+            error = ExchangeError("protocol", detail, sent=True)
+        except _FAILURES as failure:
+            error = explained(failure, sent=progress.sent)
+        if progress.head is None:
+            raise error
+        return replace(progress.head, broken=error)
 
-    async def _exchange(self, request: Request, most: int, trace: _Trace) -> Response:
+    async def _exchange(self, request: Request, most: int, progress: "_Progress") -> Response:
         try:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
         except ValueError:
             raise ExchangeError("protocol", _UNSENDABLE) from None
         client = self._client(proxy)
-        prepared = _prepared(client, request, trace)
+        prepared = _prepared(client, request, progress)
         async with aclosing(await client.send(prepared, stream=True)) as response:
             client.cookies.clear()  # nobody asked for a session that lasts for months
+            head = Response(response.url.host, response.status_code, response.headers)
+            progress.head = head
             body, cut = await _read(response, most)
-            return Response(response.url.host, response.status_code, response.headers, body, cut)
+            return replace(head, body=body, cut=cut)
 
     def _client(self, proxy: str | None) -> httpx.AsyncClient:
         if proxy not in self._clients:
@@ -155,7 +146,7 @@ class Exchange:
             return httpx.AsyncClient(
                 verify=self._tls,
                 proxy=proxy,
-                timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT),
+                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
                 follow_redirects=False,
                 # HTTP_PROXY would be shown a key that is meant for a loopback address.
                 trust_env=False,
@@ -166,10 +157,20 @@ class Exchange:
             raise ExchangeError("connect", detail) from None
 
 
+# Not only httpx's: what TLS says once a connection stands passes through it as it is.
+_FAILURES: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    OSError,
+)
+
 _UNSENDABLE = "the URL or a header is not one that can be sent"
 
 
-def _prepared(client: httpx.AsyncClient, request: Request, trace: _Trace) -> httpx.Request:
+def _prepared(client: httpx.AsyncClient, request: Request, progress: "_Progress") -> httpx.Request:
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **request.headers}
     try:
         _ = urlsplit(request.url).port  # refuses what no socket takes; httpx does not
@@ -178,10 +179,38 @@ def _prepared(client: httpx.AsyncClient, request: Request, trace: _Trace) -> htt
             request.url,
             headers=headers,
             content=request.body,
-            extensions={"trace": trace},
+            extensions={"trace": progress.trace},
         )
     except (ValueError, httpx.InvalidURL):
         raise ExchangeError("protocol", _UNSENDABLE) from None
+
+
+class _Progress:
+    """How far an exchange has come, told by the transport and not guessed from an exception."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.head: Response | None = None
+        self._waited = False
+
+    async def trace(self, name: str, info: dict[str, Any]) -> None:
+        """Take note of a step; raise _SurplusError for an answer that was there before it."""
+        if name.endswith("send_request_headers.started"):
+            self.sent = self.sent or info["request"].method != b"CONNECT"  # that asks the proxy
+        elif name.endswith("receive_response_headers.started"):
+            self._waited = False
+            asyncio.get_running_loop().call_soon(self._wait)
+        elif name.endswith("receive_response_headers.complete") and not self._waited:
+            # No turn of the loop has passed: it came behind an earlier answer. Taken for this
+            # request's, it would be a page of another place, or a delivery that was not.
+            raise _SurplusError
+
+    def _wait(self) -> None:
+        self._waited = True
+
+
+class _SurplusError(Exception):
+    """The connection held more than the answers that were asked for."""
 
 
 class _EncodingError(Exception):
@@ -226,58 +255,6 @@ async def _gunzip(pieces: AsyncIterator[bytes], most: int) -> AsyncGenerator[byt
             data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
     if begun and not inflater.eof:
         raise _EncodingError("it ends in the middle")
-
-
-def _explain(error: Exception) -> tuple[FailureReason, str]:
-    """Return the reason and a text of our own; the library's text may quote the URL."""
-    for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):
-            return "dns", f"the host name cannot be resolved: {cause.strerror or 'no address'}"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return "tls", f"the server's certificate is refused: {_refusal(cause)}"
-        if isinstance(cause, ssl.SSLError):
-            return "tls", f"TLS failed: {cause.reason or 'handshake error'}"
-    for kind, reason, detail in _KINDS:
-        if isinstance(error, kind):
-            return reason, detail + _system_detail(error)
-    return "protocol", f"the exchange failed ({type(error).__name__})"
-
-
-_KINDS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
-    (httpx.TimeoutException, "timeout", f"no connection within {_CONNECT_TIMEOUT:.0f} s"),
-    (httpx.ConnectError, "connect", "no connection"),
-    (httpx.NetworkError, "connect", "the connection broke"),
-    (httpx.ProxyError, "connect", "the proxy refused the connection"),
-    (httpx.RemoteProtocolError, "protocol", "the server broke off or did not speak HTTP"),
-)
-
-
-def _refusal(error: ssl.SSLCertVerificationError) -> str:
-    # OpenSSL's own text of these names the host, which may be a receiver's secret.
-    return "it is another host's" if error.verify_code in _OTHER_HOST else error.verify_message
-
-
-_OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
-
-
-def _system_detail(error: Exception) -> str:
-    # By number: the texts of asyncio's own errors name the address.
-    numbers = [c.errno for c in _causes(error) if isinstance(c, OSError) and c.errno]
-    return f": {os.strerror(numbers[-1])}" if numbers else ""
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        cause = waiting.pop()
-        if cause is None or cause in found:
-            continue
-        found.append(cause)
-        waiting += [cause.__cause__, cause.__context__]
-        if isinstance(cause, BaseExceptionGroup):
-            waiting += cause.exceptions
-    return found
 
 
 @cache

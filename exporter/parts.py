@@ -1,10 +1,9 @@
 """Sections of the configuration made into the parts that talk to others."""
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from exporter.cartesia.client import Api
@@ -23,8 +22,6 @@ SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 BuiltReceiver = SlackReceiver | WebhookReceiver
 """The kinds of receiver that this version sends to."""
 
-_CLOSE_SECONDS: Final = 0.5
-
 
 @asynccontextmanager
 async def exchange_of(section: Account | BuiltReceiver) -> AsyncIterator[Exchange]:
@@ -32,14 +29,8 @@ async def exchange_of(section: Account | BuiltReceiver) -> AsyncIterator[Exchang
 
     Raises OSError when its ca_file can't be used.
     """
-    exchange = Exchange(ca_file=section.ca_file, proxy=_proxy(section))
-    try:
+    async with Exchange(ca_file=section.ca_file, proxy=_proxy(section)) as exchange:
         yield exchange
-    finally:
-        # A peer that does not let go must not hold up the end of the process.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await exchange.aclose()
 
 
 def _proxy(section: Account | BuiltReceiver) -> Secret | None:

@@ -8,7 +8,8 @@ import pytest
 
 from exporter import http
 from exporter.core.secret import SecretError
-from exporter.http import Bounds, Exchange, ExchangeError, Request
+from exporter.http import Bounds, Exchange, Request
+from exporter.http_errors import ExchangeError
 from tests.fakes.answers import (
     answer,
     chunked,
@@ -22,6 +23,7 @@ from tests.fakes.answers import (
     silence,
 )
 from tests.fakes.asking import BOUNDS, fails, get, send
+from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 
@@ -139,6 +141,26 @@ def test_an_incomplete_answer_is_an_error_that_may_have_acted(server, sent, reas
     assert error.sent
 
 
+@pytest.mark.parametrize("status", [200, 401, 429, 503])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"content_encoding": "gzip"},
+        {"content_encoding": "br"},
+        {"content_length": 9},
+    ],
+    ids=["no gzip", "not asked for", "cut short"],
+)
+def test_a_status_stands_when_its_body_does_not(server, status, broken):
+    headers = {"content_length": 5, "retry_after": 7, **broken}
+    server.otherwise = sends_then_hangs_up(head(status, **headers) + b"hello")
+    response = send(server.base_url)
+    assert (response.status, response.headers["retry-after"]) == (status, "7")
+    assert (response.body, response.cut) == (b"", False)
+    assert response.broken is not None
+    assert response.broken.reason == "protocol"
+
+
 @pytest.mark.parametrize(
     "slow",
     [
@@ -168,6 +190,31 @@ def test_an_exchange_works_again_after_a_timeout(server):
             return await exchange.send(request, BOUNDS)
 
     assert asyncio.run(run()).body == b"hello"
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("status", [200, 307, 503])
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(tmp_path, tls, status):
+    issuer, ca_file = authority(tmp_path)
+    context = server_context(issuer, "127.0.0.1") if tls else None
+    surplus = head(200, content_length=7) + b"surplus"
+
+    def twice(peer):
+        peer.send(head(status, content_length=5) + b"hello" + surplus)
+
+    async def run(request):
+        async with Exchange(ca_file=ca_file) as exchange:
+            first = await exchange.send(request, BOUNDS)
+            with pytest.raises(ExchangeError) as caught:
+                await exchange.send(request, BOUNDS)
+            return first, caught.value, await exchange.send(request, BOUNDS)
+
+    with Server(answer(200, b"right"), context).then(twice) as server:
+        first, error, third = asyncio.run(run(get(server.base_url)))
+    assert (first.status, first.body, third.body) == (status, b"hello", b"right")
+    assert (error.reason, error.sent, error.lasting) == ("protocol", True, False)
+    assert "nobody had asked for" in str(error)
+    assert server.connections == 2
 
 
 def test_an_exchange_that_is_cancelled_is_no_error_of_its_own(server):
@@ -210,7 +257,7 @@ def test_a_name_that_is_unknown_is_a_dns_error(monkeypatch):
 
 
 def test_a_connection_that_takes_too_long_was_not_sent(monkeypatch):
-    monkeypatch.setattr(http, "_CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
         with socket.create_connection(address):  # takes the one place there is

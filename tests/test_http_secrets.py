@@ -7,7 +7,7 @@ import traceback
 import pytest
 
 from exporter.cartesia.errors import CartesiaError
-from exporter.http import Bounds, ExchangeError, Request
+from exporter.http import Bounds, Request
 from tests.cartesia.account import REAL_CLOCK, Account
 from tests.fakes.answers import (
     answer,
@@ -19,7 +19,7 @@ from tests.fakes.answers import (
     silence,
 )
 from tests.fakes.api import FakeApi, fine_tune, page
-from tests.fakes.asking import send
+from tests.fakes.asking import fails, send
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
@@ -36,9 +36,7 @@ def shown(error):
 
 
 def failed(url, headers=HEADERS, **options):
-    with pytest.raises(ExchangeError) as caught:
-        send(Request("POST", url, headers, SECRET.encode()), Bounds(0.3, 1000), **options)
-    return caught.value
+    return fails(Request("POST", url, headers, SECRET.encode()), Bounds(0.3, 1000), **options)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from exporter.core.message import Message
 from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome, classify, retry_after
 from exporter.core.secret import Secret, SecretError
-from exporter.http import Bounds, Exchange, ExchangeError, Request, Response
+from exporter.http import Bounds, Exchange, Request, Response
+from exporter.http_errors import ExchangeError
 
 _ANSWER_BYTES = 64 * 1024
 
@@ -49,7 +50,11 @@ class Endpoint:
     seconds: float
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Response | Attempt:
-        """Post JSON; return the answer, whatever its status, or the attempt that got none."""
+        """Post JSON; return the answer, whatever its status, or the attempt that got none.
+
+        The connection is not kept: a byte too many behind an answer would make the next message
+        fail once it was sent, and so arrive twice.
+        """
         sent = {"Content-Type": "application/json", **headers}
         try:
             request = Request("POST", self.url(), sent, body)
@@ -57,8 +62,14 @@ class Endpoint:
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         except ExchangeError as error:
-            refused = error.reason == "tls"
-            return Attempt(Outcome.ENDPOINT if refused else Outcome.TRANSIENT, str(error))
+            return unanswered(error)
+        finally:
+            await self.exchange.aclose()
+
+
+def unanswered(error: ExchangeError) -> Attempt:
+    """Return what an exchange without a complete answer means."""
+    return Attempt(Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT, str(error))
 
 
 def attempt(response: Response, now: float) -> Attempt:

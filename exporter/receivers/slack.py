@@ -15,7 +15,7 @@ from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import cut, one_line
 from exporter.http import Response
-from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.receiver import Endpoint, attempt, unanswered
 
 _ALL: Final = 10_000
 _TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
@@ -61,10 +61,13 @@ class Slack:
 def _judged(answer: Response, now: float) -> Attempt:
     """Return what an answer means: the error that Slack names decides before the status does."""
     result = attempt(answer, now)
+    by_slack = answer.host in _SLACK_HOSTS
+    if answer.broken is not None and by_slack and result.outcome is Outcome.DELIVERED:
+        return unanswered(answer.broken)
     said = answer.body.strip().decode("ascii", "replace")
     if said in _REFUSALS and answer.status != _TOO_MANY:
         return replace(result, outcome=_REFUSALS[said], reason=f"{result.reason} {said}")
-    if result.outcome is Outcome.DELIVERED and answer.host in _SLACK_HOSTS and said != "ok":
+    if result.outcome is Outcome.DELIVERED and by_slack and said != "ok":
         return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
     return result
 

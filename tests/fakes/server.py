@@ -89,6 +89,17 @@ class Peer:
         raise ConnectionAbortedError
 
 
+def _shake_hands(sock: ssl.SSLSocket) -> None:
+    try:
+        sock.do_handshake()
+    except ssl.SSLError:
+        # To hang up on what was not read is a reset, and that would overtake the alert.
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        while socket.socket.recv(sock, _AT_ONCE):
+            pass
+        raise
+
+
 Answer = Callable[[Peer], None]
 """What is done about one request. The connection stays open for the next when it returns."""
 
@@ -96,12 +107,14 @@ Answer = Callable[[Peer], None]
 class Server:
     """Answers each request with the next of the scripted answers, then with `otherwise`.
 
-    `greeting` is sent at once on each connection, as no HTTP server does.
+    `greeting` is sent at once on each connection, as no HTTP server does, and `on_connection` is
+    called with it.
     """
 
     def __init__(self, otherwise: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.otherwise = otherwise
         self.greeting = b""
+        self.on_connection: Answer = lambda _: None
         self.script: list[Answer] = []
         self.requests: list[Received] = []
         self.bytes_sent = 0
@@ -157,10 +170,12 @@ class Server:
         sock = raw
         try:
             if self._tls is not None:
-                sock = self._tls.wrap_socket(raw, server_side=True)
+                sock = self._tls.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
                 self._open.add(sock)
+                _shake_hands(sock)
             sock.sendall(self.greeting)
             peer = Peer(sock, self, number)
+            self.on_connection(peer)
             while not self.stopping.is_set() and peer.receive():
                 self.requests.append(peer.request)
                 answer = self.script.pop(0) if self.script else self.otherwise

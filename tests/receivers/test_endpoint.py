@@ -10,10 +10,19 @@ import trustme
 
 from exporter.core.retry import Attempt, Outcome
 from exporter.http import Exchange, Response
-from exporter.receivers.receiver import Endpoint
+from exporter.receivers.receiver import Endpoint, attempt
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
-from tests.fakes.answers import chunked, drips, head, sends_then_resets, silence, zeros
+from tests.fakes.answers import (
+    answer,
+    chunked,
+    drips,
+    head,
+    sends,
+    sends_then_resets,
+    silence,
+    zeros,
+)
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Server
 from tests.receivers.told import AT, delivery
@@ -43,8 +52,8 @@ def to_server(otherwise: Answer, seconds: float = 10) -> tuple[Response | Attemp
 
 @pytest.mark.parametrize(
     "otherwise",
-    [silence, drips(head(200, content_length=10**6)), drips(b"HTTP/1.1 200 OK\r\nx: ", b"y")],
-    ids=["silent", "dripping its body", "dripping its headers"],
+    [silence, drips(b"HTTP/1.1 200 OK\r\nx: ", b"y")],
+    ids=["silent", "dripping its headers"],
 )
 def test_a_slow_server_is_left_by_the_clock_on_the_wall(otherwise):
     started = time.monotonic()
@@ -61,9 +70,41 @@ def test_no_more_than_64_kib_of_an_answer_are_read():
 
 
 def test_an_answer_that_breaks_off_is_worth_another_try():
-    found, _ = to_server(sends_then_resets(head(200, content_length=5)))
+    found, _ = to_server(sends_then_resets(b"HTTP/1.1 200 "))
     assert isinstance(found, Attempt)
     assert found.outcome is Outcome.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        sends_then_resets(head(200, content_length=5)),
+        drips(head(200, content_length=10**6)),
+        answer(200, b"no gzip", content_encoding="gzip"),
+    ],
+    ids=["reset", "dripping", "undecodable"],
+)
+def test_a_body_that_does_not_come_takes_nothing_back_of_the_status(otherwise):
+    """The message was taken: to repeat it every few minutes for days would be a storm."""
+    found, _ = to_server(otherwise, seconds=0.4)
+    assert isinstance(found, Response)
+    assert attempt(found, AT).outcome is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("surplus", [b"\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+def test_what_comes_behind_an_answer_does_not_touch_the_next_message(surplus):
+    """Noticed when the next message had been sent, it made that one arrive twice."""
+    with Server(answer(500)) as server:
+        server.then(sends(head(200, content_length=2) + b"ok" + surplus))
+
+        async def run() -> list[Response | Attempt]:
+            async with Exchange() as exchange:
+                endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+                return [await endpoint.post(b"{}", {}) for _ in range(2)]
+
+        statuses = [each.status for each in asyncio.run(run()) if isinstance(each, Response)]
+    assert statuses == [200, 500]
+    assert len(server.requests) == 2
 
 
 def test_nobody_listening_is_worth_another_try():

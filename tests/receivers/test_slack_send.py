@@ -8,6 +8,7 @@ import pytest
 
 from exporter.core.retry import Attempt, Outcome
 from exporter.http import Bounds, Exchange, Request, Response
+from exporter.http_errors import ExchangeError
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from tests.fakes.answers import answer
@@ -21,9 +22,9 @@ BODY = b'{"text":"Fine-tune failed"}'
 class Answering(Exchange):
     """In place of Slack itself: gives one answer in its name."""
 
-    def __init__(self, host: str, status: int, body: bytes) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__()
-        self.response = Response(host, status, httpx.Headers(), body, cut=False)
+        self.response = response
 
     async def send(self, request: Request, bounds: Bounds) -> Response:
         return self.response
@@ -41,8 +42,11 @@ def told(*script: Answer) -> tuple[Attempt, Server]:
         return asyncio.run(run()), server
 
 
-def judged(host: str, status: int, body: bytes) -> Attempt:
-    endpoint = Endpoint(Answering(host, status, body), FakeSecret(f"https://{host}/x"), 15)
+def judged(
+    host: str, status: int, body: bytes = b"", broken: ExchangeError | None = None
+) -> Attempt:
+    answer = Response(host, status, httpx.Headers(), body, broken=broken)
+    endpoint = Endpoint(Answering(answer), FakeSecret(f"https://{host}/x"), 15)
     return asyncio.run(Slack("team", endpoint).send(delivery(BODY), AT))
 
 
@@ -67,6 +71,14 @@ def test_slack_takes_a_message_only_with_ok(host):
     for body in (b"", b"OK!", b"<html>log in</html>", b"\xff\x00"):
         refused = Attempt(Outcome.PAYLOAD, "answered 200, but not ok")
         assert judged(host, 200, body) == refused
+
+
+def test_an_ok_that_was_lost_is_worth_another_try_and_a_refusal_is_one_without_its_body():
+    lost = ExchangeError("connect", "the connection broke", sent=True)
+    again = Attempt(Outcome.TRANSIENT, "the connection broke")
+    assert judged("hooks.slack.com", 200, broken=lost) == again
+    assert judged("hooks.slack.com", 404, broken=lost).outcome is Outcome.ENDPOINT
+    assert judged("chat.example", 200, broken=lost).outcome is Outcome.DELIVERED
 
 
 @pytest.mark.parametrize(
