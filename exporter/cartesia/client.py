@@ -10,20 +10,21 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from exporter.cartesia.errors import REASONS, CartesiaError, Reason
 from exporter.cartesia.listing import Listing, OnPage, list_all
-from exporter.cartesia.wire import read_problem
+from exporter.cartesia.wire import Page, read_page, read_problem
 from exporter.core.clock import Clock
 from exporter.core.retry import REQUESTS, retry_after
 from exporter.core.secret import Secret, SecretError
-from exporter.http import Bounds, Exchange, ExchangeError, Request, Response
+from exporter.http import Bounds, Exchange, Request, Response
+from exporter.http_errors import ExchangeError
 
 _PAGE_BYTES: Final = 8 * 1024 * 1024
-_LISTING_BYTES: Final = 512 * 1024 * 1024  # more than a million fine-tunes as they usually are
 _REQUEST_SECONDS: Final = 30.0  # so that one hung connection leaves time for another try
 _ATTEMPTS: Final = 5
 _REDIRECTS: Final = 3
 _RETRY_AFTER_MOST: Final = 300.0
 _RETRIED: Final = frozenset({408, 409, 425, 429})
 _FOLLOWED: Final = frozenset({301, 302, 303, 307, 308})
+_LIST: Final = 200  # the only status with a list
 _OVER: Final = "the time for the whole poll is over (poll.timeout)"
 
 
@@ -79,7 +80,11 @@ class Api:
 
 
 class Client:
-    """Reads the fine-tunes of one account."""
+    """Reads the fine-tunes of one account.
+
+    After a listing, an error and a redirect it goes on with a new connection: what may be left over
+    on the old one, an answer too many, would pass for the answer to the next request.
+    """
 
     def __init__(self, exchange: Exchange, api: Api, metrics: ClientMetrics, clock: Clock) -> None:
         self._exchange = exchange
@@ -95,21 +100,9 @@ class Client:
         Raises CartesiaError when any page is missing, late or odd, or when there is no end of them.
         """
         deadline = self._clock.monotonic() + seconds
-        read = 0
-
-        async def fetch(cursor: str | None) -> bytes:
-            nonlocal read
-            page = await self._page(cursor, deadline)
-            read += len(page)
-            if read > _LISTING_BYTES:
-                raise CartesiaError("too_large", f"the list is larger than {_LISTING_BYTES} bytes")
-            return page
-
         try:
-            return await list_all(fetch, on_page)
+            return await list_all(lambda cursor: self._page(cursor, deadline), on_page)
         finally:
-            # The next listing begins on a connection of its own: an answer too many, left over on
-            # this one, would pass for the answer to its first request.
             await self._exchange.aclose()
 
     def key_is_refused(self) -> bool:
@@ -119,7 +112,7 @@ class Client:
         except SecretError:
             return False
 
-    async def _page(self, cursor: str | None, deadline: float) -> bytes:
+    async def _page(self, cursor: str | None, deadline: float) -> Page:
         """Return the page behind ``cursor``, tried again while it may help and time is left."""
         attempt = 1
         last: CartesiaError | None = None
@@ -138,6 +131,7 @@ class Client:
                 if not error.retryable or attempt == _ATTEMPTS or late:
                     raise
                 last = error
+            await self._exchange.aclose()
             await asyncio.sleep(wait)
             attempt += 1
             self._metrics.retries.labels(self._api.account).inc()
@@ -148,14 +142,15 @@ class Client:
             query["starting_after"] = cursor
         return f"{self._api.base_url.rstrip('/')}/fine-tunes/?{urlencode(query)}"
 
-    async def _attempt(self, url: str, deadline: float) -> bytes:
+    async def _attempt(self, url: str, deadline: float) -> Page:
         """Ask once, following redirects within the origin: elsewhere the key must not go."""
         key = self._key()
         for _ in range(_REDIRECTS + 1):
             response = await self._send(url, key, deadline)
             if response.status not in _FOLLOWED:
-                return self._body(response, key)
+                return self._read(response, key)
             url = _redirected(url, response.headers.get("location", ""))
+            await self._exchange.aclose()
         raise CartesiaError("redirect", f"the API redirected more than {_REDIRECTS} times")
 
     def _key(self) -> str:
@@ -178,23 +173,28 @@ class Client:
             bounds = Bounds(seconds, _PAGE_BYTES)
             response = await self._exchange.send(Request("GET", url, headers), bounds)
         except ExchangeError as error:
-            over = error.reason == "timeout" and self._clock.monotonic() >= deadline
-            detail, retryable = _OVER if over else str(error), error.reason != "tls"
-            raise CartesiaError(error.reason, detail, retryable=retryable) from None
+            raise self._unread(error, deadline) from None
         except SecretError as error:
             raise CartesiaError("connect", f"there is no proxy: {error}") from None
         finally:
             elapsed = self._clock.monotonic() - started
             self._metrics.duration.labels(self._api.account).observe(elapsed)
         self._metrics.requests.labels(self._api.account, str(response.status)).inc()
+        if response.status == _LIST and response.broken is not None:
+            raise self._unread(response.broken, deadline)
         return response
 
-    def _body(self, response: Response, key: str) -> bytes:
-        if response.status == 200:  # noqa: PLR2004 - the only status with a list
+    def _unread(self, error: ExchangeError, deadline: float) -> CartesiaError:
+        over = error.reason == "timeout" and self._clock.monotonic() >= deadline
+        detail = _OVER if over else str(error)
+        return CartesiaError(error.reason, detail, retryable=not error.lasting)
+
+    def _read(self, response: Response, key: str) -> Page:
+        if response.status == _LIST:
             if response.cut:
                 raise CartesiaError("too_large", f"a page is larger than {_PAGE_BYTES} bytes")
             self._refused = None
-            return response.body
+            return read_page(response.body)
         if response.status in {401, 403}:
             self._refused = _fingerprint(key)
         raise self._refusal(response, key)
@@ -233,9 +233,11 @@ def _reason(status: int) -> Reason:
 
 
 def _redirected(url: str, location: str) -> str:
+    if not location:
+        raise CartesiaError("redirect", "the API redirects without saying where to")
     try:
         target = urljoin(url, location)
-        stays = bool(location) and _origin(target) == _origin(url)
+        stays = _origin(target) == _origin(url)
     except ValueError:
         stays = False
     if not stays:

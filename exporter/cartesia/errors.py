@@ -42,3 +42,13 @@ class CartesiaError(Exception):
         self.status = status
         self.retryable = retryable
         self.retry_after = retry_after
+
+    def on_page(self, number: int) -> "CartesiaError":
+        """Return the same error, saying on which page of the list it came."""
+        return CartesiaError(
+            self.reason,
+            f"page {number}: {self}",
+            status=self.status,
+            retryable=self.retryable,
+            retry_after=self.retry_after,
+        )

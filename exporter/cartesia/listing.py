@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter.cartesia.errors import CartesiaError
-from exporter.cartesia.wire import Page, PageError, read_page
+from exporter.cartesia.wire import Page
 from exporter.core.model import FineTune
 
-Fetch = Callable[[str | None], Awaitable[bytes]]
-"""Given the cursor (None at the head of the list), return the body of the page behind it."""
+Fetch = Callable[[str | None], Awaitable[Page]]
+"""Given the cursor (None at the head of the list), return the page behind it."""
 
 OnPage = Callable[[int, int], None]
 """Told after each page how many pages and how many fine-tunes have been read."""
 
 _CURSOR_GONE: Final = frozenset({400, 404})
+_MOST_FINE_TUNES: Final = 1_000_000
+_MOST_BYTES: Final = 512 * 1024 * 1024
+_TOO_LARGE: Final = (
+    f"the list is larger than {_MOST_FINE_TUNES:,} fine-tunes or {_MOST_BYTES // 2**20} MiB"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,14 @@ async def _walk(fetch: Fetch, on_page: OnPage | None) -> Listing:
     found: dict[str, FineTune] = {}
     used: set[str] = set()
     cursor: str | None = None
-    pages = 0
+    pages = size = 0
     while True:
-        page = await _fetch_page(fetch, cursor, pages + 1)
         pages += 1
+        page = await _fetch_page(fetch, cursor, pages)
         found.update((fine_tune.id, fine_tune) for fine_tune in page.fine_tunes)
+        size += page.size
+        if len(found) > _MOST_FINE_TUNES or size > _MOST_BYTES:
+            raise CartesiaError("too_large", _TOO_LARGE)
         if on_page is not None:
             on_page(pages, len(found))
         if not page.has_more:
@@ -67,13 +75,13 @@ async def _walk(fetch: Fetch, on_page: OnPage | None) -> Listing:
 
 async def _fetch_page(fetch: Fetch, cursor: str | None, number: int) -> Page:
     try:
-        return read_page(await fetch(cursor))
-    except PageError as error:
-        raise CartesiaError("protocol", f"page {number} is odd: {error}") from None
+        return await fetch(cursor)
     except CartesiaError as error:
-        if cursor is not None and error.status in _CURSOR_GONE:
-            raise _CursorGoneError(error) from None
-        raise
+        if cursor is None:
+            raise
+        if error.status in _CURSOR_GONE:
+            raise _CursorGoneError(error.on_page(number)) from None
+        raise error.on_page(number) from None
 
 
 def _next_cursor(page: Page, used: set[str], number: int) -> str:

@@ -7,25 +7,31 @@ right to add response fields and enum values.
 import json
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from exporter.cartesia.errors import CartesiaError
 from exporter.core.model import UNKNOWN, FineTune
 from exporter.core.text import one_line, scalar_text
 
 
-class PageError(ValueError):
+class PageError(CartesiaError):
     """A page is not what the API promises; the text says what is odd about it."""
+
+    def __init__(self, oddity: str) -> None:
+        super().__init__("protocol", f"an odd page: {oddity}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of the list, in the API's order."""
+    """One page of the list, in the API's order; ``size`` is that of its JSON, in bytes."""
 
     fine_tunes: list[FineTune]
     has_more: bool
+    size: int = field(default=0, compare=False)
 
 
 class _Item(msgspec.Struct):
@@ -53,11 +59,17 @@ def read_page(body: bytes) -> Page:
     text is empty, a null, missing or empty status or model_id is ``unknown``.
     """
     try:
+        body.decode()  # msgspec takes any bytes for the name of a field that it does not know
         decoded = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Strict about lone surrogates, and about types that do not matter; json tells apart.
         return _read_leniently(body)
-    return Page([_fine_tune(item, n) for n, item in enumerate(decoded.data)], decoded.has_more)
+    return _page(decoded.data, body, has_more=decoded.has_more)
+
+
+def _page(items: Iterable[_Item], body: bytes, *, has_more: bool) -> Page:
+    fine_tunes = [_fine_tune(item, position) for position, item in enumerate(items)]
+    return Page(fine_tunes, has_more, len(body))
 
 
 def _fine_tune(item: _Item, position: int) -> FineTune:
@@ -87,12 +99,14 @@ def _read_leniently(body: bytes) -> Page:
     if not isinstance(has_more, bool):
         raise PageError("`has_more` is missing or not a boolean")
     items = (_lenient_item(item, position) for position, item in enumerate(data))
-    return Page([_fine_tune(item, n) for n, item in enumerate(items)], has_more)
+    return _page(items, body, has_more=has_more)
 
 
 def _lenient_item(raw: Any, position: int) -> _Item:
-    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
+    if not isinstance(raw, dict) or raw.get("id") is None:
         raise PageError(f"item {position} has no id")
+    if not isinstance(raw["id"], str):
+        raise PageError(f"item {position} has an id that is not a text")
     return _Item(**{name: _text(raw.get(name)) for name in _Item.__struct_fields__})
 
 

@@ -102,7 +102,7 @@ def test_a_good_page_is_counted_by_its_status_alone(api, clock):
 def test_an_odd_page_is_a_protocol_error(api, clock):
     api.get(LIST_URL).respond(text="<html>")
     error = Account(clock).fails()
-    assert (error.reason, str(error)) == ("protocol", "page 1 is odd: the body is not JSON")
+    assert (error.reason, str(error)) == ("protocol", "an odd page: the body is not JSON")
 
 
 def test_the_text_repeats_what_the_api_says(api, clock):

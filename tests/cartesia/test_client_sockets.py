@@ -113,12 +113,31 @@ def test_an_answer_too_many_is_not_taken_for_the_next_list(fake, clock):
     assert asyncio.run(two_polls()) == [["a", "b"], ["a", "b"]]
 
 
+SURPLUS = b'{"data":[],"has_more":false}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        pytest.param(200, b'{"data":[{"id":"a"}],"has_more":true}', {}, id="behind a page"),
+        pytest.param(503, b"", {}, id="behind an error"),
+        pytest.param(307, b"", {"location": "/fine-tunes/?limit=100"}, id="behind a redirect"),
+    ],
+)
+def test_an_answer_too_many_does_not_pass_for_the_next_page(fake, clock, status, body, headers):
+    """An empty last page that nobody asked for would be the removal of all that follows."""
+    asked_for = head(status, content_length=len(body), **headers) + body
+    fake.fine_tunes = [fine_tune("a"), fine_tune("b")]
+    fake.then(sends(asked_for + head(200, content_length=len(SURPLUS)) + SURPLUS))
+    assert list(Account(clock, fake.base_url).list().fine_tunes) == ["a", "b"]
+
+
 def test_a_list_without_an_end_is_not_read_for_ever(fake, clock, monkeypatch):
-    monkeypatch.setattr("exporter.cartesia.client._LISTING_BYTES", 20_000)
+    monkeypatch.setattr("exporter.cartesia.listing._MOST_BYTES", 20_000)
     for number in range(1000):
         fake.then(as_json(page([fine_tune(f"endless{number}")], has_more=True)))
     error = Account(clock, fake.base_url).fails()
-    assert (error.reason, str(error)) == ("too_large", "the list is larger than 20000 bytes")
+    assert error.reason == "too_large"
     assert len(fake.requests) < 1000
 
 

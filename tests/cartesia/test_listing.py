@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import list_all
+from exporter.cartesia.wire import read_page
 
 
 class Api:
@@ -26,7 +27,7 @@ class Api:
         fault = self.faults.get(len(self.cursors))
         if isinstance(fault, Exception):
             raise fault
-        return self.page(cursor) if fault is None else fault
+        return read_page(self.page(cursor) if fault is None else fault)
 
     def page(self, cursor):
         begin = 0 if cursor is None else self.ids.index(cursor) + 1
@@ -96,9 +97,11 @@ def test_the_later_of_two_items_with_one_id_counts_at_the_place_of_the_first():
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("status", [None, 401, 429, 500])
 def test_an_error_on_any_page_is_the_listings_error(number, status):
-    error = CartesiaError("server_error", "boom", status=status)
+    error = CartesiaError("server_error", "boom", status=status, retryable=True, retry_after=7)
     api = Api("abcdef", faults={number: error})
-    assert refused(api, "server_error") is error
+    told = refused(api, "server_error")
+    assert str(told) == ("boom" if number == 1 else f"page {number}: boom")
+    assert (told.status, told.retryable, told.retry_after) == (status, True, 7)
     assert len(api.cursors) == number
 
 
@@ -136,9 +139,8 @@ def test_what_was_read_before_the_new_beginning_is_forgotten():
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_a_second_cursor_that_is_gone_fails_the_listing(status):
-    again = gone(status)
-    api = Api("abcde", faults={2: gone(), 4: again})
-    assert refused(api, "client_error") is again
+    api = Api("abcde", faults={2: gone(), 4: gone(status)})
+    assert str(refused(api, "client_error")) == "page 2: no such cursor"
     assert api.cursors == [None, "b", None, "b"]
 
 
@@ -168,9 +170,16 @@ def test_progress_is_told_after_each_page_and_starts_over_with_the_listing():
     assert told == [(1, 2), (2, 4), (1, 2), (2, 4), (3, 5)]
 
 
+def test_a_list_of_a_million_fine_tunes_and_no_end_is_given_up(monkeypatch):
+    """A page is bounded in bytes, but a fine-tune may be as short as its id."""
+    monkeypatch.setattr("exporter.cartesia.listing._MOST_FINE_TUNES", 4)
+    assert len(listed(Api("abcd")).fine_tunes) == 4
+    assert "larger than 1,000,000 fine-tunes" in str(refused(Api("abcdefgh"), "too_large"))
+
+
 def test_an_odd_page_is_named_by_its_number_and_nothing_of_it_is_quoted():
     error = refused(Api("abc", faults={2: b'{"data":[{"name":"x-secret"}],"has_more":false}'}))
-    assert str(error) == "page 2 is odd: item 0 has no id"
+    assert str(error) == "page 2: an odd page: item 0 has no id"
 
 
 lists_of_ids = st.lists(st.text(min_size=1, max_size=3).filter(str.isascii), unique=True)

@@ -46,7 +46,6 @@ def test_a_redirect_within_the_origin_is_followed_with_the_key(api, clock, statu
         pytest.param("https://api.cartesia.test./fine-tunes/", id="a dot behind the host"),
         pytest.param("ftp://api.cartesia.test/fine-tunes/", id="another scheme"),
         pytest.param("file:///etc/passwd", id="a file"),
-        pytest.param("", id="nowhere"),
     ],
 )
 def test_a_redirect_off_the_origin_is_refused_and_nothing_is_sent_there(api, clock, location):
@@ -56,6 +55,13 @@ def test_a_redirect_off_the_origin_is_refused_and_nothing_is_sent_there(api, clo
     assert (error.reason, str(error)) == ("redirect", AWAY)
     assert api.calls.call_count == 1
     assert account.failures == {"redirect": 1}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Location": ""}])
+def test_a_redirect_to_nowhere_says_so(api, clock, headers):
+    api.get(LIST_URL).respond(307, headers=headers)
+    error = Account(clock).fails()
+    assert (error.reason, str(error)) == ("redirect", "the API redirects without saying where to")
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,6 @@ def test_a_body_that_is_no_page_is_refused(body, reason):
         pytest.param('{"name":"b"}', id="a name but no id"),
         pytest.param('{"id":null}', id="id null"),
         pytest.param('{"id":""}', id="id empty"),
-        pytest.param('{"id":7}', id="id a number"),
-        pytest.param('{"id":["b"]}', id="id a list"),
         pytest.param('{"id":"","name":7}', id="id empty beside an odd name"),
         pytest.param("null", id="null"),
         pytest.param('"b"', id="a text"),
@@ -159,6 +157,26 @@ def test_a_body_that_is_no_page_is_refused(body, reason):
 def test_one_item_without_an_id_spoils_the_page(item):
     with pytest.raises(PageError, match="item 1 has no id"):
         read_page(f'{{"data":[{{"id":"a"}},{item},{{"id":"c"}}],"has_more":false}}'.encode())
+
+
+@pytest.mark.parametrize("odd", ["7", '["b"]', "false", "{}"])
+def test_an_id_that_is_not_a_text_spoils_the_page(odd):
+    with pytest.raises(PageError, match="item 1 has an id that is not a text"):
+        read_page(f'{{"data":[{{"id":"a"}},{{"id":{odd}}}],"has_more":false}}'.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"data":[{"id":"a","stat\xffus":"failed"}],"has_more":false}', id="a name"),
+        pytest.param(b'{"data":[{"id":"a","x":"\xfe"}],"has_more":false}', id="an unread text"),
+        pytest.param(b'{"data":[],"has_more":false,"\xc3\x28":1}', id="beside the data"),
+    ],
+)
+def test_bytes_that_are_no_text_spoil_the_page(body):
+    """One flipped bit would make a field a missing one, and its fine-tune change its status."""
+    with pytest.raises(PageError, match="not JSON"):
+        read_page(body)
 
 
 @pytest.mark.parametrize(
