@@ -10,19 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select
+import msgspec
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from exporter.core.text import one_line
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.files import Lock, prepare, restrict
-from exporter.store.migrations import migrate, version_of
-from exporter.store.schema import meta
+from exporter.store.migrations import SCHEMA_VERSION, migrate, version_of
+from exporter.store.schema import meta, metadata
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
+_STORE_ID = select(meta.c.value).where(meta.c.name == "store_id")
 _BUSY_MILLISECONDS = 5000
 _CLOSE_SECONDS = 2.0
 _LONGEST = 200
@@ -93,10 +95,10 @@ class Database:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except (SQLAlchemyError, sqlite3.Error, msgspec.MsgspecError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                raise self._damaged(str(cause)) from error
+            if (damage := _damage(cause)) is not None:
+                raise self._damaged(damage) from error
             raise StoreError(f"the state file {self.path}: {cause}") from error
 
     def _damaged(self, how: str) -> StoreRefusedError:
@@ -114,8 +116,7 @@ class Database:
             self._turn_on_wal()
         with self.write() as connection:
             migrate(connection, self.path)
-            query = select(meta.c.value).where(meta.c.name == "store_id")
-            self.store_id = connection.execute(query).scalar_one()
+            self.store_id = connection.execute(_STORE_ID).scalar_one()
 
     def _check(self) -> None:
         """Look before the first write, so that a file we refuse is left as it is."""
@@ -123,7 +124,15 @@ class Database:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if found != "ok":
                 raise self._damaged(str(found))
-            version_of(connection, self.path)
+            if version_of(connection, self.path) == SCHEMA_VERSION:
+                self._check_contents(connection)
+
+    def _check_contents(self, connection: Connection) -> None:
+        missing = sorted({*metadata.tables} - {*inspect(connection).get_table_names()})
+        if missing:
+            raise self._damaged(f"without {', '.join(missing)}")
+        if connection.execute(_STORE_ID).scalar() is None:
+            raise self._damaged("without store_id")
 
     def _turn_on_wal(self) -> None:
         raw = self._engine.raw_connection()  # the mode cannot change within a transaction
@@ -138,6 +147,16 @@ class Database:
 
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _damage(error: BaseException | None) -> str | None:
+    """Return what an error says of damage to the file, None when it is another trouble."""
+    if isinstance(error, msgspec.MsgspecError):
+        return "an event is not what was written"
+    if str(error).startswith("Could not decode to UTF-8"):
+        return "a text is not what was written"  # not in SQLite's words, which quote it
+    known = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return str(error) if known or str(error) == "unsupported file format" else None
 
 
 def _engine(path: Path) -> Engine:

@@ -34,7 +34,7 @@ def restrict(path: Path) -> None:
         raise StoreError(f"cannot protect the state file {path}: {error.strerror}") from error
 
 
-_BESIDE: Final = ("-wal", "-shm")
+_BESIDE: Final = ("-wal", "-shm", ".lock")
 
 
 def _make_folder(folder: Path) -> None:

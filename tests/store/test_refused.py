@@ -9,7 +9,8 @@ import pytest
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError, StoreRefusedError
-from tests.store.examples import KEY, NOW, committed, fine_tune, reading
+from exporter.store.outbox import Outbox
+from tests.store.examples import KEY, NOW, committed, fine_tune, owe_failures, reading
 
 DAMAGED = "is damaged .*: restore a backup of it, or move it away"
 FOREIGN = "not one of cartesia-exporter: give another storage.path"
@@ -68,6 +69,59 @@ def test_a_corrupted_page_in_the_middle_is_refused(tmp_path):
     for page in range(1, len(whole) // PAGE, 7):
         at = page * PAGE
         refused(tmp_path / "state.db", whole[:at] + b"\xff" * 512 + whole[at + 512 :], DAMAGED)
+
+
+def test_a_file_of_a_format_that_is_none_is_refused(tmp_path):
+    whole = ours(tmp_path / "state.db")
+    refused(tmp_path / "state.db", whole[:47] + b"\xff" + whole[48:], DAMAGED)
+
+
+@pytest.mark.parametrize(
+    ("statement", "how"),
+    [
+        ("DROP TABLE deliveries", "without deliveries"),
+        ("DELETE FROM meta WHERE name = 'store_id'", "without store_id"),
+    ],
+)
+def test_a_file_that_lacks_a_part_is_refused(tmp_path, statement, how):
+    path = tmp_path / "state.db"
+    ours(path)
+    refused(path, foreign(path, "PRAGMA journal_mode = DELETE", statement), how)
+
+
+@pytest.mark.parametrize(
+    ("damage", "how"),
+    [
+        ("UPDATE fine_tunes SET name = CAST(x'fffe' AS TEXT)", "a text is not"),
+        ("UPDATE events SET content = '{\"xfine_tune\": 1}'", "an event is not"),
+        ("UPDATE events SET content = 'torn'", "an event is not"),
+    ],
+)
+def test_what_is_not_as_it_was_written_is_damage_and_is_not_quoted(tmp_path, damage, how):
+    """Such a row was taken for a bug and ended the process, at each start again."""
+    path = tmp_path / "state.db"
+
+    async def run(statement: str) -> None:
+        async with Database(path) as database:
+            if not statement:
+                await owe_failures(database, 1)
+                return
+            await database.run(alter, database, statement)
+            with pytest.raises(StoreRefusedError, match=DAMAGED) as told:
+                await read_all(database)
+        assert how in str(told.value)
+        assert "torn" not in str(told.value)
+
+    async def read_all(database: Database) -> None:
+        await Accounts(database).load(KEY)
+        await Outbox(database, "slack").unsent()
+
+    def alter(database: Database, statement: str) -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql(statement)
+
+    asyncio.run(run(""))
+    asyncio.run(run(damage))
 
 
 @pytest.mark.parametrize(
