@@ -121,8 +121,14 @@ async def _run_together(
 
 
 async def _watched(part: str, work: Coroutine[None, None, None], stop: asyncio.Event) -> None:
+    task = asyncio.current_task()
     try:
         await work
+    except asyncio.CancelledError as error:
+        # A task group takes a cancellation that nobody asked for as a quiet end of the part.
+        if task is not None and not task.cancelling():
+            raise RuntimeError(f"This part was cancelled by a bug: {part}") from error
+        raise
     except Exception as error:
         error.add_note(f"This ended the part: {part}")
         raise

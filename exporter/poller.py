@@ -201,9 +201,18 @@ class Poller:
             failure=reason,
         )
         self._plan.publish(self._view)
+        counts = "there are no counts yet" if self._view.counts is None else "the last counts stay"
         self._log.warning(
-            "poll failed, the last counts stay", reason=reason, error=one_line(detail)
+            f"poll failed, {counts}",
+            reason=reason,
+            error=one_line(detail),
+            next_poll=f"in {self._until_next(duration):.0f}s",
         )
+
+    def _until_next(self, duration: float) -> float:
+        """Return the seconds until the next poll, behind one that took ``duration`` seconds."""
+        turn = self._plan.interval * (1 + self._slowed_turns) - duration
+        return max(turn, self._resume_at - self._clock.monotonic(), 0.0)
 
     def _wait_as_told(self, error: CartesiaError) -> None:
         if error.retry_after is not None:

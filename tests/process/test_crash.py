@@ -82,19 +82,25 @@ def test_killed_in_the_middle_of_a_send_it_repeats_the_same_bytes_under_the_same
         assert len(inbox.arrived) == 2, "an answer that came back is never asked for again"
 
 
+BUG = "raise KeyError('the injected bug')"
+CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')"
+
+
 @pytest.mark.parametrize(
-    ("module", "function", "kind", "part"),
+    ("function", "kind", "bug", "said"),
     [
-        ("exporter.poller", "advance", "def", "poll main"),
-        ("exporter.asgi", "serve", "async def", "web"),
+        ("poller.advance", "def", BUG, "This ended the part: poll main"),
+        ("poller.advance", "def", CANCELLATION, "This part was cancelled by a bug: poll main"),
+        ("asgi.serve", "async def", BUG, "This ended the part: web"),
     ],
 )
-def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, module, function, kind, part):
+def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, function, kind, bug, said):
+    module, name = function.split(".")
     (tmp_path / "sitecustomize.py").write_text(
-        f"import {module} as broken\n"
+        f"import exporter.{module} as broken\n"
         f"{kind} injected(*_):\n"
-        "    raise KeyError('the injected bug')\n"
-        f"broken.{function} = injected\n",
+        f"    {bug}\n"
+        f"broken.{name} = injected\n",
         encoding="utf-8",
     )
     with cloud() as (api, _):
@@ -102,8 +108,8 @@ def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, module, function
         with agent.process(PYTHONPATH=str(tmp_path)) as process:
             assert process.end(20) == 1
             process.line(r"level=critical .*bug", seconds=0)
-            for said in ("Traceback", "the injected bug", f"This ended the part: {part}"):
-                process.line(said, seconds=0)
+            for text in ("Traceback", "the injected bug", said):
+                process.line(text, seconds=0)
 
 
 def test_a_part_that_ends_by_itself_is_a_bug_too(tmp_path):
