@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,16 @@ async def serve(app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.
         stopping.cancel()
         server.should_exit = True
         await serving
+
+
+class _CutOff(logging.Filter):
+    """Leaves out the tracebacks of requests that the server's end cut off: they are no bugs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+logging.getLogger("uvicorn.error").addFilter(_CutOff())
 
 
 class _Server(uvicorn.Server):

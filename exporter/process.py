@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _LAST_SECONDS: Final = 9.5
 """After a signal nothing may go on for longer; what must be kept is committed."""
@@ -19,6 +19,10 @@ _LAST_SECONDS: Final = 9.5
 _LOOKUPS: Final = 256
 """Names looked up at once. A lookup that hangs keeps its thread for minutes, and with asyncio's own
 six on a small machine a few dead receivers would keep the API and the others waiting."""
+
+_ONE_SIGNAL_SECONDS: Final = 0.5
+"""Two signals within this time are one: `timeout` and others send theirs to a process and again to
+its group."""
 
 _KILLED: Final = 128
 """What a shell adds to the number of the signal that ended a process."""
@@ -29,8 +33,9 @@ log = structlog.get_logger()
 def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int]]) -> NoReturn:
     """Run ``work`` in an event loop and end the process with the status it returns.
 
-    SIGTERM and SIGINT set the event that it is given; a second one ends the process at once. An
-    exception that leaves ``work`` is a bug: it is logged with its traceback, the status is 1.
+    SIGTERM, SIGINT and SIGHUP set the event that it is given; another one, later, ends the process
+    at once. An exception that leaves ``work`` is a bug: it is logged with its traceback, the status
+    is 1.
     """
     with asyncio.Runner() as runner:
         try:
@@ -45,8 +50,13 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int]]) -> NoRetur
 
 def end_at_once_on_signal() -> None:
     """Have a signal end the process with 0 from now on: nothing has begun that it could cut off."""
-    for number in _SIGNALS:
+    for number in _heeded():
         signal.signal(number, lambda *_: os._exit(0))
+
+
+def _heeded() -> list[signal.Signals]:
+    """Return the signals that the process was not started to ignore, as `nohup` has it do."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _end(status: int) -> NoReturn:
@@ -63,12 +73,17 @@ async def _signalled(work: Callable[[asyncio.Event], Awaitable[int]]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
 
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(_KILLED + number)
-        stop.set()
-        loop.call_later(_LAST_SECONDS, _end, 0)
+    first: float | None = None
 
-    for number in _SIGNALS:
+    def on_signal(number: int) -> None:
+        nonlocal first
+        if first is None:
+            first = loop.time()
+            stop.set()
+            loop.call_later(_LAST_SECONDS, _end, 0)
+        elif loop.time() - first > _ONE_SIGNAL_SECONDS:
+            os._exit(_KILLED + number)
+
+    for number in _heeded():
         loop.add_signal_handler(number, on_signal, number)
     return await work(stop)

@@ -80,7 +80,7 @@ def test_a_host_that_does_not_resolve_is_named(monkeypatch):
         listen("nowhere", 80)
 
 
-def test_an_answer_that_never_ends_does_not_hold_up_the_end():
+def test_an_answer_that_never_ends_does_not_hold_up_the_end_and_is_no_bug(caplog):
     async def run() -> None:
         asked, stop = asyncio.Event(), asyncio.Event()
 
@@ -98,3 +98,24 @@ def test_an_answer_that_never_ends_does_not_hold_up_the_end():
             writer.close()
 
     asyncio.run(run())
+    assert "Traceback" not in caplog.text
+
+
+def test_a_bug_in_an_answer_is_told(caplog):
+    async def run() -> None:
+        stop = asyncio.Event()
+
+        async def broken(_scope, _receive, _send):
+            raise KeyError("the bug")
+
+        with await asgi.listen("127.0.0.1", 0) as listener:
+            serving = asyncio.create_task(asgi.serve(broken, [listener], stop))
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 500 ")
+            writer.close()
+            stop.set()
+            await asyncio.wait_for(serving, 5)
+
+    asyncio.run(run())
+    assert "KeyError: 'the bug'" in caplog.text

@@ -4,10 +4,16 @@ import asyncio
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from exporter import asgi, demo
-from tests.process.agent import get, started
+from tests.process.agent import MODULE, environment, get, started
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_demo_shows_an_alert_and_leaves_nothing_behind(tmp_path):
@@ -54,3 +60,43 @@ def test_the_demo_takes_the_usual_port_when_it_can(monkeypatch):
     monkeypatch.setattr(asgi, "listen", listen)
     assert asyncio.run(demo._free_port()) == 10060
     assert asked == [("127.0.0.1", 10060)]
+
+
+def test_a_reader_that_has_enough_is_a_quiet_end(tmp_path):
+    command = ["sh", "-c", '"$@" | head -2', "sh", *MODULE, "demo"]
+    ended = subprocess.run(
+        command,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.count("\n") == 2
+    assert ended.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/runtime").exists(), reason="make has not set up .venv here")
+def test_ctrl_c_ends_make_demo_well(tmp_path):
+    """On a terminal, where Ctrl-C goes to make as well as to the demo."""
+    terminal = "import pty, os, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    make = subprocess.Popen(
+        [sys.executable, "-c", terminal, "make", "-C", str(ROOT), "demo"],
+        env={**environment(tmp_path), "TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert make.stdin is not None
+        assert make.stdout is not None
+        assert any(line.startswith(b"Metrics") for line in make.stdout)
+        make.stdin.write(b"\x03")
+        make.stdin.flush()
+        rest, _ = make.communicate(timeout=20)
+    finally:
+        make.kill()
+    assert make.returncode == 0, rest
+    assert b"Ended; nothing was left behind." in rest
+    assert list(tmp_path.iterdir()) == []
