@@ -26,6 +26,11 @@ Row = tuple[str, FineTune]
 """An account's name and one of its fine-tunes."""
 
 _COLUMNS: Final = ("account", "id", "status", "model_id", "language", "dataset", "name")
+_WHOLE: Final = frozenset({"id", "status", "model_id"})
+_HEADER: Final = {name: name for name in _COLUMNS}
+_LONGEST_CELL: Final = 80
+_SHORTEST_CELL: Final = 4
+_GAP: Final = 2
 _STYLES: Final = {"failed": "red", "completed": "green", "training": "cyan"}
 _NOT_A_TERMINAL: Final = 1000  # a line for each, so that grep finds all of it
 
@@ -111,15 +116,24 @@ def _record(account: str, fine_tune: FineTune) -> dict[str, str]:
 
 
 def _write_table(rows: Iterable[Row], stream: TextIO) -> None:
-    table = Table(*_COLUMNS)
-    number = 0
-    for account, fine_tune in rows:
-        record = _record(account, fine_tune)
-        # As Text: what people wrote is neither markup nor control characters for the terminal.
-        cells = (Text(one_line(record[name], 80)) for name in _COLUMNS)
-        table.add_row(*cells, style=_STYLES.get(fine_tune.status))
-        number += 1
-    width = None if stream.isatty() else _NOT_A_TERMINAL
-    console = Console(file=stream, width=width, highlight=False)
+    records = [_shown(_record(*row)) for row in rows]
+    longest = {name: max(len(text[name]) for text in (*records, _HEADER)) for name in _COLUMNS}
+    # An id that is cut short is of no use; a name still is, where the terminal is narrow.
+    least = {name: longest[name] if name in _WHOLE else _SHORTEST_CELL for name in _COLUMNS}
+    table = Table(box=None, pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, no_wrap=name in _WHOLE, min_width=least[name])
+    for record in records:
+        # As Text: what people wrote is no markup.
+        cells = (Text(record[name], no_wrap=True, overflow="ellipsis") for name in _COLUMNS)
+        table.add_row(*cells, style=_STYLES.get(record["status"]))
+    console = Console(file=stream, highlight=False)
+    wide = console.width if stream.isatty() else _NOT_A_TERMINAL
+    console.width = max(wide, sum(least.values()) + _GAP * len(_COLUMNS))
     console.print(table)
-    console.print(f"{number} fine-tunes")
+    console.print(f"{len(records)} fine-tunes")
+
+
+def _shown(record: dict[str, str]) -> dict[str, str]:
+    """Return texts without control characters, for people and their terminals."""
+    return {name: one_line(text, _LONGEST_CELL) for name, text in record.items()}

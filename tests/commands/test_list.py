@@ -86,10 +86,10 @@ def test_a_locale_without_unicode_ends_nothing(two_accounts, tmp_path):
         assert done.stdout.isascii()
 
 
-def in_terminal(two_accounts, tmp_path, *arguments: str) -> str:
+def in_terminal(two_accounts, tmp_path, *arguments: str, columns: int = 200) -> str:
     """Run `list` on a terminal of its own, and return all that the terminal was sent."""
     master, slave = pty.openpty()
-    env = environment(tmp_path, TERM="xterm-256color", COLUMNS="200")
+    env = environment(tmp_path, TERM="xterm-256color", COLUMNS=str(columns))
     command = [*MODULE, "list", f"--config.file={two_accounts[0]}", *arguments]
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env) as process:
         os.close(slave)
@@ -133,13 +133,10 @@ def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accou
     assert KEY not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("output", "reader"),
-    [("table", "head -1"), ("json", "head -1"), ("csv", "head -1"), ("csv", "true")],
-)
-def test_a_reader_that_has_enough_is_a_quiet_end(two_accounts, tmp_path, output, reader):
-    command = f'"$@" --output={output} | {reader}'
-    done = subprocess.run(
+def piped(two_accounts, tmp_path, output: str, behind: str) -> subprocess.CompletedProcess[str]:
+    """Run `list` in a shell, with something behind it."""
+    command = f'"$@" --output={output} {behind}'
+    return subprocess.run(
         ["sh", "-c", command, "sh", *MODULE, "list", f"--config.file={two_accounts[0]}"],
         env=environment(tmp_path),
         capture_output=True,
@@ -147,5 +144,36 @@ def test_a_reader_that_has_enough_is_a_quiet_end(two_accounts, tmp_path, output,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reader"),
+    [("table", "head -1"), ("json", "head -1"), ("csv", "head -1"), ("csv", "true")],
+)
+def test_a_reader_that_has_enough_is_a_quiet_end(two_accounts, tmp_path, output, reader):
+    done = piped(two_accounts, tmp_path, output, f"| {reader}")
     assert done.stderr == ""
     assert done.stdout.count("\n") == (reader != "true")
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (">/dev/full", "Error: cannot write the output: No space left on device\n"),
+        (">&-", "cartesia-exporter: cannot list the fine-tunes: standard output is closed\n"),
+    ],
+    ids=["full", "closed"],
+)
+def test_output_that_goes_nowhere_is_an_error_of_one_line(
+    two_accounts, tmp_path, output, target, said
+):
+    done = piped(two_accounts, tmp_path, output, target)
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_narrow_terminal_shows_each_id_whole(two_accounts, tmp_path):
+    shown = in_terminal(two_accounts, tmp_path, columns=80)
+    for fine_tune in two_accounts[1]:
+        assert fine_tune.id in shown
+        assert fine_tune.model_id in shown
