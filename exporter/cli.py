@@ -7,21 +7,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from exporter import __version__
-from exporter.flags import Address, Commands, Duration
+from exporter.exits import CONFIGURATION, RUNTIME, fail, reason
+from exporter.flags import Address, Commands, Duration, Number
 
 # The rest is imported by the commands that need it: --help has to answer at once.
 if TYPE_CHECKING:
     from exporter.app import Surface
     from exporter.config import Config
     from exporter.parts import BuiltReceiver
-
-_RUNTIME: Final = 1
-_CONFIGURATION: Final = 2
 
 _TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
 _config_file = click.option(
@@ -141,8 +139,8 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
     try:
         await app.run(config, surface, stop)
     except (StoreError, OSError) as error:
-        log.error("cannot start", error=_reason(error))  # noqa: TRY400 - no bug, no traceback
-        return _CONFIGURATION if isinstance(error, StoreRefusedError) else _RUNTIME
+        log.error("cannot start", error=reason(error))  # noqa: TRY400 - no bug, no traceback
+        return CONFIGURATION if isinstance(error, StoreRefusedError) else RUNTIME
     return 0
 
 
@@ -165,12 +163,14 @@ def check_config(config_file: Path | None) -> None:
 def list_command(config_file: Path | None, output: Any) -> None:
     """Read every page of every account and print the fine-tunes."""
     config = _load(config_file)
+    if sys.stdout is None:
+        fail(RUNTIME, "cannot list the fine-tunes: standard output is closed")
     from exporter.commands import listing
 
     try:
         rows = asyncio.run(listing.read_all(config))
     except (listing.ListingError, OSError) as error:
-        _fail(_RUNTIME, f"cannot list the fine-tunes: {_reason(error)}")
+        fail(RUNTIME, f"cannot list the fine-tunes: {reason(error)}")
     listing.write(rows, output, sys.stdout)
 
 
@@ -187,13 +187,13 @@ def send_test(config_file: Path | None, receiver: str, *, dry_run: bool) -> None
     try:
         sent = asyncio.run(send(config, section, dry_run=dry_run))
     except OSError as error:
-        _fail(_RUNTIME, f"cannot send: {_reason(error)}")
+        fail(RUNTIME, f"cannot send: {reason(error)}")
     if sent.attempt is None:
         click.echo(sent.body.decode())
         return
     click.echo(f"{receiver}: {sent.attempt.outcome}: {sent.attempt.reason} ({sent.seconds:.2f} s)")
     if sent.attempt.outcome != "delivered":
-        sys.exit(_RUNTIME)
+        sys.exit(RUNTIME)
 
 
 def _built_receiver(config: "Config", name: str) -> "BuiltReceiver":
@@ -202,7 +202,7 @@ def _built_receiver(config: "Config", name: str) -> "BuiltReceiver":
     built = {s.name: s for s in config.receivers if isinstance(s, BuiltReceiver)}
     if name not in built:
         names = ", ".join(built) or "none is configured"
-        _fail(_CONFIGURATION, f"there is no receiver {name} to send to; the receivers: {names}")
+        fail(CONFIGURATION, f"there is no receiver {name} to send to; the receivers: {names}")
     return built[name]
 
 
@@ -217,16 +217,17 @@ def _built_receiver(config: "Config", name: str) -> "BuiltReceiver":
 )
 @_number("--fine-tunes", click.IntRange(0), 25, "How many there are, exactly.")
 @_number("--tick", Duration(), "2s", "From one change of the world to the next; 0s stops it.")
-@_number("--fail-rate", click.FloatRange(0, 1), 0.1, "The share of fine-tunes that fails.")
-@_number("--churn", click.FloatRange(0), 0.0, "New, and deleted, fine-tunes a tick.")
+@_number("--fail-rate", Number(0, 1), 0.1, "The share of fine-tunes that fails.")
+@_number("--churn", Number(0), 0.0, "New, and deleted, fine-tunes a tick.")
 @_number("--seed", int, 0, "The same seed, the same world.")
 @_number("--latency", Duration(), "0s", "The time before each answer.")
-@_number("--error-rate", click.FloatRange(0, 1), 0.0, "The share of requests answered 5xx.")
-@_number("--rate-limit", click.FloatRange(0), 0.0, "Requests a second before 429; 0 is none.")
+@_number("--error-rate", Number(0, 1), 0.0, "The share of requests answered 5xx.")
+@_number("--rate-limit", Number(0), 0.0, "Requests a second before 429; 0 is none.")
 def simulate(address: tuple[str, int], **options: Any) -> None:
     """Serve a simulated Cartesia API, for any key that begins with sk_car_."""
     from exporter import logs, process
 
+    process.end_at_once_on_signal()
     logs.set_up("warning", "logfmt")
     process.run_until_signal(partial(_simulate, address, options))
 
@@ -244,8 +245,8 @@ async def _simulate(address: tuple[str, int], options: dict[str, Any], stop: asy
     try:
         await serve(given, stop, lambda url: click.echo(f"Simulated Cartesia API: {url}"))
     except OSError as error:
-        click.echo(f"cartesia-exporter: {_reason(error)}", err=True)
-        return _RUNTIME
+        click.echo(f"cartesia-exporter: {reason(error)}", err=True)
+        return RUNTIME
     return 0
 
 
@@ -254,6 +255,7 @@ def demo() -> None:
     """Run simulator, agent and a receiver in one process; no key, no server needed."""
     from exporter import logs, process
 
+    process.end_at_once_on_signal()
     logs.set_up("warning", "logfmt")
     process.run_until_signal(_demo)
 
@@ -264,9 +266,11 @@ async def _demo(stop: asyncio.Event) -> int:
     status = 0
     try:
         await show(stop, click.echo)
+    except* BrokenPipeError:
+        status = RUNTIME  # as click does it: whoever closed the pipe knows
     except* OSError as errors:
-        click.echo(f"cartesia-exporter: no demo: {_reason(errors.exceptions[0])}", err=True)
-        status = _RUNTIME
+        click.echo(f"cartesia-exporter: no demo: {reason(errors)}", err=True)
+        status = RUNTIME
     return status
 
 
@@ -278,7 +282,7 @@ def _load(path: Path | None) -> "Config":
     except ConfigError as error:
         where = path or "the environment"
         problems = "".join(f"\n  {problem}" for problem in error.problems)
-        _fail(_CONFIGURATION, f"the configuration in {where} cannot be used:{problems}")
+        fail(CONFIGURATION, f"the configuration in {where} cannot be used:{problems}")
 
 
 def _report_check(config: "Config") -> None:
@@ -286,15 +290,3 @@ def _report_check(config: "Config") -> None:
         click.echo(f"warning: {key} has no effect in this version", err=True)
     counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
     click.echo(f"The configuration is valid: {counts}.")
-
-
-def _reason(error: Exception) -> str:
-    """Return what an error says; the number of a system's error says nothing to people."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-
-
-def _fail(status: int, text: str) -> NoReturn:
-    click.echo(f"cartesia-exporter: {text}", err=True)
-    sys.exit(status)

@@ -1,5 +1,7 @@
 """The types of flags, and the command that is meant when none is named."""
 
+import errno
+import math
 from typing import Any, Final
 
 import click
@@ -16,6 +18,29 @@ class Commands(click.Group):
         if not args or (args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; output that cannot be written is an error of one line.
+
+        A pipe that nobody reads any more is left to click, which ends quietly.
+        """
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(f"cannot write the output: {error.strerror}") from None
+
+
+class Number(click.FloatRange):
+    """A number within bounds; `nan` and `inf` are none."""
+
+    def convert(self, value: Any, *context: Any) -> float:
+        """Return the number."""
+        number: float = super().convert(value, *context)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number")
+        return number
 
 
 class Address(click.ParamType[tuple[str, int]]):

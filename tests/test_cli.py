@@ -95,6 +95,9 @@ def test_the_version_is_that_of_the_distribution(tmp_path):
         (["send-test"], "Missing argument 'RECEIVER'"),
         (["simulate", "--latency=50"], "must be a duration"),
         (["simulate", "--fail-rate=2"], "not in the range"),
+        (["simulate", "--fail-rate=nan"], "'nan' is not a number"),
+        (["simulate", "--churn=inf"], "'inf' is not a number"),
+        (["simulate", "--rate-limit=1e999"], "'1e999' is not a number"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(arguments, words):

@@ -1,0 +1,30 @@
+"""What a command ends with when it fails: a status, and one line that says why."""
+
+import sys
+from typing import Final, NoReturn
+
+import click
+
+RUNTIME: Final = 1
+"""Something failed that may pass."""
+
+CONFIGURATION: Final = 2
+"""Usage, configuration or state have to be mended first; click ends with it too."""
+
+
+def fail(status: int, text: str) -> NoReturn:
+    """End the process with ``status`` and a line on standard error."""
+    click.echo(f"cartesia-exporter: {text}", err=True)
+    sys.exit(status)
+
+
+def reason(error: Exception) -> str:
+    """Return what an error, or the first of a group, says.
+
+    The number of a system's error is left out: it says nothing to people.
+    """
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
