@@ -184,8 +184,8 @@ class World:
 
     def _churn(self) -> None:
         whole, fraction = divmod(self.population.churn, 1)
-        count = int(whole) + (self._random.random() < fraction)
-        for _ in range(min(count, len(self))):
+        count = min(int(whole) + (self._random.random() < fraction), len(self))
+        for _ in range(count):
             self.delete(self._random.choice(self._order)[1])
         for _ in range(count):
             self.add()

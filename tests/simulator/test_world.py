@@ -85,8 +85,16 @@ def test_a_page_is_the_slice_beside_its_cursor_and_says_whether_more_follow(coun
 def test_churn_changes_who_is_there_but_not_how_many(population, ticks):
     world = World(population)
     for _ in range(ticks):
-        assert len(world) == population.fine_tunes or population.fine_tunes < population.churn
         world.tick()
+        assert len(world) == population.fine_tunes
+
+
+def test_churn_beyond_the_population_replaces_all_of_it():
+    world = World(Population(fine_tunes=3, churn=1000))
+    before = set(ids(world))
+    world.tick()
+    assert len(world) == 3
+    assert before.isdisjoint(ids(world))
 
 
 def test_churn_is_the_average_of_new_ones_per_tick():
