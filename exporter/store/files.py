@@ -1,5 +1,6 @@
 """The state file's folder, permissions and lock."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -12,13 +13,19 @@ from exporter.store.errors import StoreError, StoreRefusedError
 def prepare(path: Path) -> None:
     """Make the state file and its folder where they are missing, for their owner alone.
 
-    What exists is left as it is. Raises StoreError.
+    What exists is left as it is. Raises StoreError, StoreRefusedError where the path is wrong.
     """
     try:
         _make_folder(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StoreError(f"cannot open the state file {path}: {error.strerror}") from error
+        kind = StoreError if error.errno in _MAY_PASS else StoreRefusedError
+        raise kind(f"cannot open the state file {path}: {error.strerror}") from error
+
+
+_MAY_PASS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
 
 
 def restrict(path: Path) -> None:

@@ -128,8 +128,18 @@ def test_a_path_that_cannot_be_a_file_is_named(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(StoreError, match=f"cannot open the state file .*{name}"):
+    with pytest.raises(StoreRefusedError, match=f"cannot open the state file .*{name}"):
         asyncio.run(use(tmp_path / name))
+
+
+def test_a_disk_that_is_full_at_the_start_may_have_room_later(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("exporter.store.files.os.open", full)
+    with pytest.raises(StoreError, match=r"cannot open the state file .*No space left") as told:
+        asyncio.run(use(tmp_path / "state.db"))
+    assert not isinstance(told.value, StoreRefusedError)
 
 
 def test_a_lock_that_cannot_be_had_is_not_called_another_process(tmp_path, monkeypatch):
