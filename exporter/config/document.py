@@ -13,6 +13,7 @@ from exporter.config.sources import os_reason, read_bounded
 
 MAX_FILE_BYTES = 1024 * 1024
 _QUOTED = re.compile(r""" ('[^<'][^']+'|"[^<"][^"]+")""")
+_TAB = repr("\t")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
@@ -77,6 +78,8 @@ def _parse(path: Path, text: str) -> Any:
 def _without_quotes(problem: str | None) -> str:
     # A password that starts with * or ! and is not in quotes is an alias or a tag to YAML.
     text = problem or "is not YAML"
+    if _TAB in text:
+        return "a tab begins this line; indent with spaces"
     if _QUOTED.search(text) is None:
         return text
     return f"{_QUOTED.sub('', text)}; put a text that starts with * or ! in quotes"

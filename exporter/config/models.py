@@ -16,6 +16,7 @@ from exporter.config.values import (
     Name,
     between,
     check_api_key,
+    check_date,
     check_heartbeat_url,
     check_url,
     check_web_url,
@@ -65,9 +66,7 @@ class Account(Section):
     api_key_env: str | None = None
     allow_http: bool = False
     base_url: str = "https://api.cartesia.ai"
-    api_version: Annotated[
-        str, matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 'must be a date such as "2026-03-01"')
-    ] = "2026-03-01"
+    api_version: Annotated[str, AfterValidator(check_date)] = "2026-03-01"
     labels: dict[LabelName, str] = Field(default_factory=dict)
     ca_file: CaFile | None = None
     proxy_url: ProxyUrl | None = None

@@ -9,6 +9,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -129,6 +130,17 @@ def without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError("must not list anything twice")
     return values
+
+
+def check_date(text: str) -> str:
+    """Return the text if it is a date as the API's versions are written."""
+    try:
+        valid = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError('must be a date such as "2026-03-01"')
+    return text
 
 
 def check_regex(text: str) -> str:

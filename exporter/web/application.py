@@ -1,5 +1,6 @@
 """The pages: metrics, health, and a plain front page that says what this is."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -69,6 +70,7 @@ def application(shown: Shown) -> Starlette:
 
 _MEDIA_TYPE: Final = "application/openmetrics-text"
 _VERSIONS: Final = ("", "1.0.0")
+_REFUSED: Final = re.compile(r"0(\.0*)?")  # RFC 9110, 12.4.2: "not acceptable"
 
 
 def _wants_openmetrics(accept: str) -> bool:
@@ -80,6 +82,8 @@ def _wants_openmetrics(accept: str) -> bool:
     for offer in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in offer.split(";"))
         values = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
-        if media_type == _MEDIA_TYPE and values.get("version", "").strip('"') in _VERSIONS:
+        if media_type != _MEDIA_TYPE or _REFUSED.fullmatch(values.get("q", "")):
+            continue
+        if values.get("version", "").strip('"') in _VERSIONS:
             return True
     return False

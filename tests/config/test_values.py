@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from exporter.config.sources import EnvironmentSecret, FileSecret, TextSecret, check_path
 from exporter.config.values import (
     check_api_key,
+    check_date,
     check_header_text,
     check_proxy_url,
     check_signing_secret,
@@ -160,6 +161,12 @@ def test_a_garbled_key_is_refused_without_the_key(key):
     with pytest.raises(ValueError, match="must be printable ASCII without spaces") as caught:
         check_api_key(key)
     assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "2026-02-30", "20260301", "2026-3-1", "", "next"])
+def test_what_is_no_date_is_no_version(text):
+    with pytest.raises(ValueError, match="must be a date"):
+        check_date(text)
 
 
 @pytest.mark.parametrize("key", ["sk_car_abc.def-ghi_jkl", "a-key-of-a-proxy"])
