@@ -156,4 +156,4 @@ def test_the_flags_reach_the_log(tmp_path):
     config.write_text("accounts: [{api_key: x}]\nstorage: {path: /dev/null/state.db}\n", "utf-8")
     done = run(tmp_path, f"--config.file={config}", "--log.format=json", "--log.level=error")
     [event] = map(json.loads, done.stderr.splitlines())
-    assert (done.returncode, event["level"], event["msg"]) == (1, "error", "cannot start")
+    assert (done.returncode, event["level"], event["msg"]) == (2, "error", "cannot start")
