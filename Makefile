@@ -7,15 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo run test lint types imports unit lock clean
 
-# With job control, where there is a terminal, Ctrl-C is the command's own: make would end by it.
-OWN_GROUP := set -m 2>/dev/null;
-
 demo: .venv/runtime
-	@$(OWN_GROUP) $(BIN)/python -m exporter demo
+	@$(BIN)/python -m exporter demo
 
 # CARTESIA_API_KEY=sk_car_... make run ARGS='--config.file=config.yaml'
 run: .venv/runtime
-	@$(OWN_GROUP) $(BIN)/python -m exporter $(ARGS)
+	@$(BIN)/python -m exporter $(ARGS)
 
 test: lint types imports unit
 

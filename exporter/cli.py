@@ -262,10 +262,12 @@ def demo() -> None:
 
 async def _demo(stop: asyncio.Event) -> int:
     from exporter.demo import demo as show
+    from exporter.terminal import kept_from_make
 
     status = 0
     try:
-        await show(stop, click.echo)
+        with kept_from_make(os.environ):
+            await show(stop, click.echo)
     except* BrokenPipeError:
         status = RUNTIME  # as click does it: whoever closed the pipe knows
     except* OSError as errors:
