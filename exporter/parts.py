@@ -2,8 +2,6 @@
 
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from exporter.cartesia.client import Api
@@ -23,14 +21,12 @@ BuiltReceiver = SlackReceiver | WebhookReceiver
 """The kinds of receiver that this version sends to."""
 
 
-@asynccontextmanager
-async def exchange_of(section: Account | BuiltReceiver) -> AsyncIterator[Exchange]:
-    """Yield the connections of an account or a receiver; they are closed at the end.
+def exchange_of(section: Account | BuiltReceiver) -> Exchange:
+    """Return the connections of an account or a receiver, to be closed at the end.
 
     Raises OSError when its ca_file can't be used.
     """
-    async with Exchange(ca_file=section.ca_file, proxy=_proxy(section)) as exchange:
-        yield exchange
+    return Exchange(ca_file=section.ca_file, proxy=_proxy(section))
 
 
 def _proxy(section: Account | BuiltReceiver) -> Secret | None:

@@ -82,8 +82,8 @@ class Api:
 class Client:
     """Reads the fine-tunes of one account.
 
-    After a listing, an error and a redirect it goes on with a new connection: what may be left over
-    on the old one, an answer too many, would pass for the answer to the next request.
+    After a listing, and after any answer but a page, it goes on with a new connection: what may be
+    left over on the old one, an answer too many, would pass for the answer to the next request.
     """
 
     def __init__(self, exchange: Exchange, api: Api, metrics: ClientMetrics, clock: Clock) -> None:
@@ -131,7 +131,6 @@ class Client:
                 if not error.retryable or attempt == _ATTEMPTS or late:
                     raise
                 last = error
-            await self._exchange.aclose()
             await asyncio.sleep(wait)
             attempt += 1
             self._metrics.retries.labels(self._api.account).inc()
@@ -150,7 +149,6 @@ class Client:
             if response.status not in _FOLLOWED:
                 return self._read(response, key)
             url = _redirected(url, response.headers.get("location", ""))
-            await self._exchange.aclose()
         raise CartesiaError("redirect", f"the API redirected more than {_REDIRECTS} times")
 
     def _key(self) -> str:
@@ -180,7 +178,9 @@ class Client:
             elapsed = self._clock.monotonic() - started
             self._metrics.duration.labels(self._api.account).observe(elapsed)
         self._metrics.requests.labels(self._api.account, str(response.status)).inc()
-        if response.status == _LIST and response.broken is not None:
+        if response.status != _LIST:
+            await self._exchange.aclose()
+        elif response.broken is not None:
             raise self._unread(response.broken, deadline)
         return response
 

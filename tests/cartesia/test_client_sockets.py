@@ -132,6 +132,16 @@ def test_an_answer_too_many_does_not_pass_for_the_next_page(fake, clock, status,
     assert list(Account(clock, fake.base_url).list().fine_tunes) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "other", [answer(503), redirect("/fine-tunes/?limit=100")], ids=["an error", "a redirect"]
+)
+def test_after_any_answer_but_a_page_the_connection_is_a_new_one(fake, clock, other):
+    """An answer too many that comes a moment later could not be told from the right one."""
+    fake.then(other)
+    assert list(Account(clock, fake.base_url).list().fine_tunes) == ["a"]
+    assert [request.connection for request in fake.requests] == [1, 2]
+
+
 def test_a_list_without_an_end_is_not_read_for_ever(fake, clock, monkeypatch):
     monkeypatch.setattr("exporter.cartesia.listing._MOST_BYTES", 20_000)
     for number in range(1000):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
@@ -28,6 +29,30 @@ def test_at_info_there_is_a_line_for_each_change_and_none_for_a_poll(tmp_path):
     on_bench(
         tmp_path / "state.db", test, BEFORE, BEFORE, AFTER, CartesiaError("timeout", "late"), AFTER
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "refused", "next_poll"),
+    [
+        pytest.param(CartesiaError("timeout", "late"), False, "in 60s", id="the next turn"),
+        pytest.param(
+            CartesiaError("rate_limited", "slow down", retry_after=300), False, "in 300s", id="told"
+        ),
+        pytest.param(CartesiaError("unauthorized", "no"), True, "in 600s", id="slowed down"),
+    ],
+)
+def test_a_poll_that_failed_says_when_the_next_one_is(tmp_path, error, refused, next_poll):
+    """Without it the log falls silent for ten minutes, and nobody knows whether it has given up."""
+
+    async def test(b: Bench) -> None:
+        b.source.refused = refused
+        with capture_logs() as logs:
+            await b.poller.poll()
+        [line] = [line for line in logs if line["log_level"] == "warning"]
+        assert line["event"] == "poll failed, there are no counts yet"
+        assert line["next_poll"] == next_poll
+
+    on_bench(tmp_path / "state.db", test, error)
 
 
 def test_log_lines_hold_no_control_characters_and_have_an_end(tmp_path):
