@@ -1,5 +1,6 @@
 """Events to the neutral message that each receiver turns into its own bytes."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,8 +96,13 @@ _TITLES: Final[dict[EventType, str]] = {
     "fine_tune.completed": "Fine-tune completed",
     "fine_tune.created": "Fine-tune created",
     "fine_tune.removed": "Fine-tune removed",
+    "fine_tune.stuck": "Fine-tune stuck",
     "fine_tune.changed": "Fine-tune changed its status",
     "agent.baseline": "Watching the fine-tunes of account {account}",
+    "agent.poll_failing": "The fine-tunes of account {account} cannot be read",
+    "agent.poll_recovered": "The fine-tunes of account {account} can be read again",
+    "agent.receiver_unhealthy": "Receiver {subject} cannot be told anything",
+    "agent.receiver_recovered": "Receiver {subject} can be told again",
     "agent.test": "Test message from cartesia-exporter, nothing failed",
 }
 
@@ -106,6 +112,7 @@ def _of_fine_tune(event: Event, fine_tune: FineTune, pages: Pages) -> Message:
         ("Account", event.account),
         ("Model", fine_tune.model_id),
         ("Status", _status(event, fine_tune)),
+        ("Since", str(event.facts.get("since", ""))),
         ("Language", fine_tune.language),
         ("Dataset", fine_tune.dataset),
         ("Id", fine_tune.id),
@@ -130,8 +137,8 @@ def _status(event: Event, fine_tune: FineTune) -> str:
 
 def _of_agent(event: Event, pages: Pages) -> Message:
     facts = tuple(
-        (name.capitalize(), str(event.facts[name]))
-        for name in ("total", *STATUSES)
+        (name.capitalize(), one_line(str(event.facts[name])))
+        for name in ("total", *STATUSES, "reason", "since")
         if name in event.facts
     )
     named = event.facts.get("failed_ones")
@@ -141,13 +148,17 @@ def _of_agent(event: Event, pages: Pages) -> Message:
         lines += (f"and {unnamed} more",)
     return Message(
         event.type,
-        _TITLES[event.type].format(account=event.account),
+        _agent_title(event),
         (event,),
         pages,
         facts=(*facts, ("Observed", timestamp(event.observed_at))),
         text=one_line(str(event.facts.get("text", ""))),
         lines=(("Failed before the watch began:", *lines) if lines else ()),
     )
+
+
+def _agent_title(event: Event) -> str:
+    return _TITLES[event.type].format(account=event.account, subject=event.subject)
 
 
 def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
@@ -193,8 +204,13 @@ _COUNTED: Final[dict[EventType, str]] = {
     "fine_tune.completed": "{n} fine-tunes completed",
     "fine_tune.created": "{n} fine-tunes created",
     "fine_tune.removed": "{n} fine-tunes removed",
+    "fine_tune.stuck": "{n} fine-tunes stuck",
     "fine_tune.changed": "{n} fine-tunes changed",
     "agent.baseline": "{n} accounts newly watched",
+    "agent.poll_failing": "{n} accounts cannot be read",
+    "agent.poll_recovered": "{n} accounts can be read again",
+    "agent.receiver_unhealthy": "{n} receivers cannot be told anything",
+    "agent.receiver_recovered": "{n} receivers can be told again",
     "agent.test": "{n} test messages",
 }
 
@@ -203,7 +219,7 @@ def _counted(kind: EventType, number: int) -> str:
     text = _COUNTED[kind].format(n=number)
     if number > 1:
         return text
-    return text.replace("1 fine-tunes", "1 fine-tune").replace("1 accounts", "1 account")
+    return re.sub(r"^1 (fine-tune|account|receiver|test message)s", r"1 \1", text)
 
 
 def _event_line(event: Event) -> str:
@@ -211,7 +227,7 @@ def _event_line(event: Event) -> str:
         total, failed = event.facts.get("total"), event.facts.get("failed")
         return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
     if event.fine_tune is None:
-        return _TITLES[event.type].format(account=event.account)
+        return _agent_title(event)
     kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
     return f"{_line(event.fine_tune)}{kind}"
 

@@ -108,8 +108,13 @@ EventType = Literal[
     "fine_tune.completed",
     "fine_tune.created",
     "fine_tune.removed",
+    "fine_tune.stuck",
     "fine_tune.changed",
     "agent.baseline",
+    "agent.poll_failing",
+    "agent.poll_recovered",
+    "agent.receiver_unhealthy",
+    "agent.receiver_recovered",
     "agent.test",
 ]
 
@@ -118,9 +123,9 @@ EventType = Literal[
 class Event:
     """Something that happened once and may be told: a transition, or a word of the agent's own.
 
-    ``id`` is the same whenever the same thing is detected again. ``observed_at`` is Unix time in
-    seconds, when the agent saw it: the API has no timestamps. ``facts`` are an agent event's own
-    values, in JSON's types.
+    ``id`` is the same whenever the same thing is detected again. ``account`` is empty when it is
+    about the agent as a whole. ``observed_at`` is Unix time in seconds, when the agent saw it: the
+    API has no timestamps. ``facts`` are an agent event's own values, in JSON's types.
     """
 
     id: str
@@ -131,12 +136,20 @@ class Event:
     previous_status: str | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def subject(self) -> str:
+        """The id of the fine-tune, or the name of the receiver, that it is about; else empty."""
+        if self.fine_tune is not None:
+            return self.fine_tune.id
+        return str(self.facts.get("receiver", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One request owed to one receiver: its events and bytes, frozen before the first attempt.
 
-    ``id`` is what a receiver can tell a repeat by. ``attempts`` counts the ones before this.
+    ``id`` is what a receiver can tell a repeat by. ``attempts`` counts the ones before this, and
+    ``repeat`` says that one of them may have arrived: its answer was lost.
     """
 
     id: str
@@ -146,6 +159,7 @@ class Delivery:
     created_at: float
     attempts: int = 0
     minimal: bool = False
+    repeat: bool = False
 
 
 def stable_id(prefix: str, *parts: object) -> str:

@@ -21,11 +21,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The outcome of one attempt, the reason in words, and the wait asked for, in seconds."""
+    """The outcome of one attempt, the reason in words, and the wait asked for, in seconds.
+
+    ``ambiguous`` says that the message may have arrived all the same: its answer was lost.
+    """
 
     outcome: Outcome
     reason: str
     retry_after: float | None = None
+    ambiguous: bool = False
 
 
 _ENDPOINT_STATUSES: Final = frozenset({401, 403, 404, 405, 410})

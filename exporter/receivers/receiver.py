@@ -36,6 +36,13 @@ class Receiver(Protocol):
         """Return the bytes of a message; ``minimal`` ones hold nothing that could be refused."""
         ...
 
+    def repeated(self, body: bytes) -> bytes:
+        """Return what is sent where ``body`` may have arrived already.
+
+        People are told with one more line; a program tells a repeat by its id.
+        """
+        ...
+
     async def send(self, delivery: Delivery, now: float) -> Attempt:
         """Send the bytes once, at ``now`` (Unix seconds), and say what came of it."""
         ...
@@ -69,7 +76,8 @@ class Endpoint:
 
 def unanswered(error: ExchangeError) -> Attempt:
     """Return what an exchange without a complete answer means."""
-    return Attempt(Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT, str(error))
+    outcome = Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT
+    return Attempt(outcome, str(error), ambiguous=error.sent)
 
 
 def attempt(response: Response, now: float) -> Attempt:

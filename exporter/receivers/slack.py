@@ -23,6 +23,7 @@ _HEADER: Final = 150
 _FIELD: Final = 300
 _FIELDS: Final = 10
 _LINK: Final = 1_400  # two of them are within a text
+_REPEAT: Final = "possible repeat: the answer to this message was lost"
 
 _Block = dict[str, Any]
 
@@ -45,17 +46,27 @@ class Slack:
         if minimal:
             body["text"] = f"{self.mention} {_ascii(message)}".strip()
         else:
-            body["blocks"] = _blocks(message, self.mention, _ALL - len(fallback))
+            room = _ALL - len(fallback) - 2 * len(_REPEAT) - 1
+            body["blocks"] = _blocks(message, self.mention, room)
         body |= {"unfurl_links": False, "unfurl_media": False}
-        return json.dumps(body, separators=(",", ":")).encode()
+        return _encoded(body)
+
+    def repeated(self, body: bytes) -> bytes:
+        """Return the body with one more line: Slack has no field to tell a repeat by."""
+        message = json.loads(body)
+        message["text"] += f"\n{_REPEAT}"
+        if "blocks" in message:
+            message["blocks"].append({"type": "context", "elements": [_plain(_REPEAT, _TEXT)]})
+        return _encoded(message)
 
     async def send(self, delivery: Delivery, now: float) -> Attempt:
-        """Send the bytes once. Slack says ``ok`` when it took them; another body with 200 did not.
-
-        Slack has no field to tell a repeat by: a message whose answer was lost may come twice.
-        """
+        """Send the bytes once; Slack took them when it says ``ok``, not with another body."""
         answer = await self.endpoint.post(delivery.body, {})
         return answer if isinstance(answer, Attempt) else _judged(answer, now)
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def _judged(answer: Response, now: float) -> Attempt:

@@ -41,6 +41,10 @@ class Webhook:
             [body] = bodies
         return json.dumps(body, separators=(",", ":")).encode()
 
+    def repeated(self, body: bytes) -> bytes:
+        """Return the bytes as they are: ``webhook-id`` tells a repeat."""
+        return body
+
     async def send(self, delivery: Delivery, now: float) -> Attempt:
         """Send the bytes once; the signature is of this attempt's time (Unix seconds)."""
         headers = {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}

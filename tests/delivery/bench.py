@@ -40,6 +40,9 @@ class FakeReceiver:
         ids = " ".join(event.fine_tune.id for event in message.events if event.fine_tune)
         return f"{'minimal' if minimal else 'full'} {ids}".encode()
 
+    def repeated(self, body: bytes) -> bytes:
+        return body + b" again"
+
     async def send(self, delivery: Delivery, now: float) -> Attempt:
         self.sent.append(delivery)
         answer = self.answers.popleft() if self.answers else TAKEN

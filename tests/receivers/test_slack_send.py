@@ -75,7 +75,7 @@ def test_slack_takes_a_message_only_with_ok(host):
 
 def test_an_ok_that_was_lost_is_worth_another_try_and_a_refusal_is_one_without_its_body():
     lost = ExchangeError("connect", "the connection broke", sent=True)
-    again = Attempt(Outcome.TRANSIENT, "the connection broke")
+    again = Attempt(Outcome.TRANSIENT, "the connection broke", ambiguous=True)
     assert judged("hooks.slack.com", 200, broken=lost) == again
     assert judged("hooks.slack.com", 404, broken=lost).outcome is Outcome.ENDPOINT
     assert judged("chat.example", 200, broken=lost).outcome is Outcome.DELIVERED
