@@ -71,7 +71,8 @@ class Known:
     seconds), and ``since_seen`` says whether that beginning was seen or was there at the baseline.
     ``leaving`` says that the last poll saw it out of a terminal status, unconfirmed. ``absences``
     counts the polls in a row that missed it, up to 2, which means removed. ``removals`` counts how
-    often it was removed, so that a second removal is an event of its own.
+    often it was removed, so that a second removal is an event of its own. ``stuck`` says that it
+    was told to be in its status for too long; it is told once per stay.
     """
 
     fine_tune: FineTune
@@ -81,6 +82,7 @@ class Known:
     leaving: bool = False
     absences: int = 0
     removals: int = 0
+    stuck: bool = False
 
     @property
     def removed(self) -> bool:

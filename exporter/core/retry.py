@@ -79,35 +79,6 @@ DELIVERIES: Final = BackOff(first=2.0, longest=300.0)
 DELIVERIES_LATER: Final = BackOff(first=2.0, longest=900.0)
 """Between the attempts of a receiver that has been in trouble for more than an hour."""
 
-_THROTTLED_DEFAULT = 60.0
-_RETRY_AFTER_LEAST = 1.0
-_RETRY_AFTER_MOST = 3600.0
-_HOUR = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A receiver's failures in a row: how many, and for how long (seconds)."""
-
-    failures: int
-    lasting: float
-
-
-def receiver_pause(attempt: Attempt, trouble: Trouble, chance: float) -> float:
-    """Return how long a receiver rests after an attempt that says something about it, in seconds.
-
-    A 429 waits as long as it asks for, between 1 s and 1 h, or a minute when it does not say.
-    Otherwise the back-off applies, but no less than a wait that was asked for.
-    """
-    asked = 0.0
-    if attempt.retry_after is not None:
-        asked = min(max(attempt.retry_after, _RETRY_AFTER_LEAST), _RETRY_AFTER_MOST)
-    if attempt.outcome is Outcome.THROTTLED:
-        return asked or _THROTTLED_DEFAULT
-    back_off = DELIVERIES if trouble.lasting < _HOUR else DELIVERIES_LATER
-    # A broken server that asks for a second each time must not be asked each second for days.
-    return max(asked, back_off.delay(trouble.failures, chance))
-
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return how many seconds a ``Retry-After`` header asks to wait at ``now`` (Unix seconds).

@@ -12,7 +12,7 @@ from exporter.core.exposition import Labels, Tallies
 from exporter.core.model import AccountKey, Event, FineTune, Known
 from exporter.store import schema
 from exporter.store.database import Database
-from exporter.store.outbox import record_events
+from exporter.store.events import record_events
 
 _MODEL = "model_id"
 

@@ -105,15 +105,100 @@ CREATE TABLE messages (
 CREATE INDEX messages_due ON messages (receiver, last_attempt_at) WHERE state = 'pending';
 """
 
+_CIRCUITS: Final = """
+ALTER TABLE fine_tunes ADD COLUMN stuck BOOLEAN NOT NULL DEFAULT 0;
+
+CREATE TABLE poll_outages (
+    name TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    since FLOAT NOT NULL,
+    PRIMARY KEY (name, base_url)
+);
+
+ALTER TABLE events ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+
+UPDATE events SET subject = coalesce(json_extract(content, '$.fine_tune.id'), '');
+
+CREATE INDEX events_of_subject ON events (account, subject, number);
+
+CREATE TABLE receivers (
+    name TEXT NOT NULL PRIMARY KEY,
+    failures INTEGER NOT NULL,
+    since FLOAT NOT NULL,
+    open BOOLEAN NOT NULL,
+    reason TEXT NOT NULL,
+    resume_at FLOAT NOT NULL,
+    nudges INTEGER NOT NULL
+);
+
+CREATE TABLE new_deliveries (
+    event INTEGER NOT NULL REFERENCES events (number),
+    receiver TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
+    owed_since FLOAT NOT NULL,
+    message TEXT,
+    settled_at FLOAT,
+    PRIMARY KEY (event, receiver)
+);
+
+INSERT INTO new_deliveries
+    SELECT event, receiver, state, observed_at, message, settled_at
+    FROM deliveries JOIN events ON events.number = deliveries.event;
+
+DROP TABLE deliveries;
+
+ALTER TABLE new_deliveries RENAME TO deliveries;
+
+CREATE INDEX deliveries_of_message ON deliveries (receiver, message);
+
+CREATE INDEX deliveries_of_state ON deliveries (receiver, state);
+
+CREATE TABLE new_messages (
+    receiver TEXT NOT NULL,
+    id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
+    body BLOB NOT NULL,
+    events INTEGER NOT NULL,
+    minimal BOOLEAN NOT NULL,
+    created_at FLOAT NOT NULL,
+    attempts INTEGER NOT NULL,
+    turn INTEGER NOT NULL,
+    in_flight BOOLEAN NOT NULL,
+    unanswered BOOLEAN NOT NULL,
+    last_attempt_at FLOAT,
+    last_result TEXT NOT NULL,
+    PRIMARY KEY (receiver, id)
+);
+
+INSERT INTO new_messages
+    SELECT receiver, id, state, body, events, minimal, created_at, attempts, attempts, 0, 1,
+        last_attempt_at, last_result
+    FROM messages;
+
+DROP TABLE messages;
+
+ALTER TABLE new_messages RENAME TO messages;
+
+CREATE INDEX messages_of_state ON messages (receiver, state);
+"""
+
 
 def _create(connection: Connection) -> None:
-    for statement in _FIRST.split(";"):
-        if statement.strip():
-            connection.exec_driver_sql(statement)
+    _run(connection, _FIRST)
     _set_meta(connection, "store_id", secrets.token_hex(16))
 
 
-_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create,)
+def _add_circuits(connection: Connection) -> None:
+    _run(connection, _CIRCUITS)
+
+
+def _run(connection: Connection, script: str) -> None:
+    for statement in script.split(";"):
+        if statement.strip():
+            connection.exec_driver_sql(statement)
+
+
+_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_circuits)
 
 SCHEMA_VERSION: Final = len(_STEPS)
 

@@ -1,36 +1,47 @@
 """The deliveries not yet taken, and the messages that carry them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from exporter.core.model import Delivery, Event, FineTune
+from exporter.core.circuit import WELL, Health
+from exporter.core.model import Delivery, Event
 from exporter.store.database import Database
+from exporter.store.events import (
+    DEAD,
+    DELIVERED,
+    DISCARDED,
+    PENDING,
+    Told,
+    event_of,
+    record_events,
+)
+from exporter.store.receivers import store_health
 from exporter.store.schema import deliveries, events, messages
-
-PENDING: Final = "pending"
-DELIVERED: Final = "delivered"
-DEAD: Final = "dead"
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What one receiver has not taken, in events: still owed, and given up."""
+    """What one receiver has not taken, in events: still owed, and given up.
 
-    pending: int
-    dead: int
+    ``oldest`` is since when the oldest one is owed, in Unix seconds; None when none is.
+    """
+
+    pending: int = 0
+    dead: int = 0
+    oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An event owed to a receiver that no message carries yet."""
+    """An event that no message carries yet, owed to a receiver ``since`` (Unix seconds)."""
 
     number: int
     event: Event
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,19 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an attempt led to: the state after it, when (Unix seconds), and why, in words."""
+    """What an attempt led to: the state of the message, when (Unix seconds), why, in words.
+
+    ``health`` is the receiver's after it, ``resume_at`` when that is to be tried again, and
+    ``told`` are the events that follow, with the receivers to be told.
+    """
 
     state: str
     at: float
     reason: str
+    ambiguous: bool = False
+    health: Health = WELL
+    resume_at: float = 0.0
+    told: Told = ()
 
 
 class Outbox:
@@ -62,25 +81,37 @@ class Outbox:
         """Return the events that no message carries yet, oldest first."""
         return await self._database.run(self._unsent)
 
+    async def frozen(self) -> int:
+        """Return how many messages are still to be taken."""
+        return await self._database.run(self._frozen)
+
     async def freeze(self, new: Sequence[NewMessage], now: float) -> None:
         """Fix the membership and the bytes of messages before their first attempt."""
         await self._database.run(self._freeze, new, now)
 
-    async def next(self) -> Delivery | None:
+    async def next(self, *, skipping: Collection[str] = ()) -> Delivery | None:
         """Return the message tried least recently, one never tried first; None if none is owed."""
-        return await self._database.run(self._next)
+        return await self._database.run(self._next, skipping)
 
-    async def record(self, delivery: Delivery, result: Result) -> None:
-        """Store what an attempt of ``delivery`` led to."""
-        await self._database.run(self._record, delivery, result)
+    async def claim(self, delivery: Delivery) -> None:
+        """Note that an attempt begins: what a crash leaves like this may have arrived."""
+        await self._database.run(self._claim, delivery)
 
-    async def replace_body(self, delivery: Delivery, body: bytes) -> None:
-        """Store the minimal rendering of a message that was refused as it was."""
-        await self._database.run(self._replace_body, delivery, body)
+    async def record(self, delivery: Delivery, result: Result) -> list[float]:
+        """Store what an attempt led to; return when what was delivered by it had been observed."""
+        return await self._database.run(self._record, delivery, result)
+
+    async def replace_body(self, delivery: Delivery, body: bytes, *, minimal: bool) -> None:
+        """Store another rendering of a message: it was refused, or there was none."""
+        await self._database.run(self._replace_body, delivery, body, minimal=minimal)
 
     async def events_of(self, delivery: Delivery) -> list[Event]:
         """Return the events that a message carries, oldest first."""
         return await self._database.run(self._events_of, delivery)
+
+    async def expire(self, before: float, now: float) -> int:
+        """Give up what is owed since before ``before``; return how many events that were."""
+        return await self._database.run(self._expire, before, now)
 
     async def backlog(self) -> Backlog:
         """Return how many events the receiver has not taken."""
@@ -88,21 +119,25 @@ class Outbox:
 
     def _unsent(self) -> list[Owed]:
         query = (
-            select(events)
+            select(events, deliveries.c.owed_since)
             .join(deliveries, deliveries.c.event == events.c.number)
-            .where(
-                deliveries.c.receiver == self._receiver,
-                deliveries.c.state == PENDING,
-                deliveries.c.message.is_(None),
-            )
+            .where(self._mine(PENDING), deliveries.c.message.is_(None))
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
-            return [Owed(row.number, _event(row)) for row in connection.execute(query)]
+            return [
+                Owed(row.number, event_of(row), row.owed_since) for row in connection.execute(query)
+            ]
+
+    def _frozen(self) -> int:
+        query = select(func.count()).where(self._messages(), messages.c.state == PENDING)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one()
 
     def _freeze(self, new: Sequence[NewMessage], now: float) -> None:
         with self._database.write() as connection:
-            for message in new:
+            turn = connection.execute(self._next_turn()).scalar_one()
+            for number, message in enumerate(new):
                 connection.execute(
                     insert(messages).values(
                         receiver=self._receiver,
@@ -113,6 +148,9 @@ class Outbox:
                         minimal=False,
                         created_at=now,
                         attempts=0,
+                        turn=turn + number,
+                        in_flight=False,
+                        unanswered=False,
                         last_result="",
                     )
                 )
@@ -127,11 +165,15 @@ class Outbox:
                     [{"number": number} for number in message.events],
                 )
 
-    def _next(self) -> Delivery | None:
+    def _next_turn(self) -> Any:
+        # Turns, not times: a clock that is set back must not hold up what was tried before.
+        return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
+
+    def _next(self, skipping: Collection[str]) -> Delivery | None:
         query = (
             select(messages)
-            .where(messages.c.receiver == self._receiver, messages.c.state == PENDING)
-            .order_by(messages.c.last_attempt_at.nulls_first(), messages.c.created_at)
+            .where(self._messages(), messages.c.state == PENDING, messages.c.id.not_in(skipping))
+            .order_by(messages.c.attempts > 0, messages.c.turn)
             .limit(1)
         )
         with self._database.read() as connection:
@@ -139,36 +181,57 @@ class Outbox:
         if row is None:
             return None
         return Delivery(
-            row.id, row.receiver, row.body, row.events, row.created_at, row.attempts, row.minimal
+            row.id,
+            row.receiver,
+            row.body,
+            row.events,
+            row.created_at,
+            row.attempts,
+            row.minimal,
+            repeat=row.unanswered or row.in_flight,
         )
 
-    def _record(self, delivery: Delivery, result: Result) -> None:
-        settled = result.state != PENDING
+    def _claim(self, delivery: Delivery) -> None:
         with self._database.write() as connection:
+            connection.execute(update(messages).where(self._is(delivery)).values(in_flight=True))
+
+    def _record(self, delivery: Delivery, result: Result) -> list[float]:
+        with self._database.write() as connection:
+            store_health(connection, self._receiver, result.health, result.resume_at)
+            record_events(connection, result.told)
             connection.execute(
                 update(messages)
                 .where(self._is(delivery))
                 .values(
-                    state=result.state,
+                    state=_unless_discarded(messages.c.state, result.state),
                     attempts=messages.c.attempts + 1,
+                    turn=self._next_turn().scalar_subquery(),
+                    in_flight=False,
+                    unanswered=delivery.repeat or result.ambiguous,
                     last_attempt_at=result.at,
                     last_result=result.reason,
                 )
             )
-            if settled:
-                connection.execute(
-                    update(deliveries)
-                    .where(
-                        deliveries.c.receiver == self._receiver,
-                        deliveries.c.message == delivery.id,
-                    )
-                    .values(state=result.state, settled_at=result.at)
-                )
+            return [] if result.state == PENDING else self._settle(connection, delivery, result)
 
-    def _replace_body(self, delivery: Delivery, body: bytes) -> None:
+    def _settle(self, connection: Connection, delivery: Delivery, result: Result) -> list[float]:
+        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
+        connection.execute(
+            update(deliveries)
+            .where(carried)
+            .values(state=_unless_discarded(deliveries.c.state, result.state), settled_at=result.at)
+        )
+        observed = (
+            select(events.c.observed_at)
+            .join(deliveries, deliveries.c.event == events.c.number)
+            .where(carried, deliveries.c.state == DELIVERED)
+        )
+        return list(connection.execute(observed).scalars())
+
+    def _replace_body(self, delivery: Delivery, body: bytes, *, minimal: bool) -> None:
         with self._database.write() as connection:
             connection.execute(
-                update(messages).where(self._is(delivery)).values(body=body, minimal=True)
+                update(messages).where(self._is(delivery)).values(body=body, minimal=minimal)
             )
 
     def _events_of(self, delivery: Delivery) -> list[Event]:
@@ -179,70 +242,53 @@ class Outbox:
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
-            return [_event(row) for row in connection.execute(query)]
+            return [event_of(row) for row in connection.execute(query)]
+
+    def _expire(self, before: float, now: float) -> int:
+        old = and_(self._mine(PENDING), deliveries.c.owed_since < before)
+        with self._database.read() as connection:
+            if not connection.execute(select(func.count()).where(old)).scalar_one():
+                return 0
+        carried = and_(deliveries.c.message == messages.c.id, self._mine(PENDING))
+        with self._database.write() as connection:
+            given_up = connection.execute(
+                update(deliveries).where(old).values(state=DEAD, settled_at=now)
+            )
+            connection.execute(
+                update(messages)
+                .where(
+                    self._messages(),
+                    messages.c.state == PENDING,
+                    ~select(deliveries.c.event).where(carried).exists(),
+                )
+                .values(state=DEAD, last_result="expired: " + messages.c.last_result)
+            )
+            return given_up.rowcount
 
     def _backlog(self) -> Backlog:
         query = (
-            select(deliveries.c.state, func.count())
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.state != DELIVERED)
+            select(deliveries.c.state, func.count(), func.min(deliveries.c.owed_since))
+            .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
             .group_by(deliveries.c.state)
         )
         with self._database.read() as connection:
-            counts = {row[0]: row[1] for row in connection.execute(query)}
-        return Backlog(counts.get(PENDING, 0), counts.get(DEAD, 0))
+            found = {row[0]: row for row in connection.execute(query)}
+        _, pending, oldest = found.get(PENDING, (PENDING, 0, None))
+        _, dead, _ = found.get(DEAD, (DEAD, 0, None))
+        return Backlog(pending, dead, oldest)
 
-    def _is(self, delivery: Delivery) -> Any:
-        return and_(messages.c.receiver == self._receiver, messages.c.id == delivery.id)
+    def _mine(self, state: str) -> ColumnElement[bool]:
+        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
 
+    def _messages(self) -> ColumnElement[bool]:
+        return messages.c.receiver == self._receiver
 
-class _Content(msgspec.Struct):
-    fine_tune: FineTune | None
-    previous_status: str | None
-    facts: dict[str, Any]
-
-
-def record_events(connection: Connection, owed: Sequence[tuple[Event, Sequence[str]]]) -> None:
-    """Store events and which receivers are owed them, within the caller's transaction.
-
-    An event that is there already is left as it is: the same transition, detected again after a
-    commit whose success was not seen, owes nothing new.
-    """
-    if not owed:
-        return
-    last = connection.execute(select(func.coalesce(func.max(events.c.number), 0))).scalar_one()
-    unless_there = insert(events).on_conflict_do_nothing(index_elements=["id"])
-    connection.execute(unless_there, [_row(event) for event, _ in owed])
-    new = select(events.c.id, events.c.number).where(events.c.number > last)
-    numbers = {row.id: row.number for row in connection.execute(new)}
-    rows = [
-        {"event": numbers[event.id], "receiver": name, "state": PENDING}
-        for event, receivers in owed
-        if event.id in numbers
-        for name in receivers
-    ]
-    if rows:
-        connection.execute(insert(deliveries), rows)
+    def _is(self, delivery: Delivery) -> ColumnElement[bool]:
+        return and_(self._messages(), messages.c.id == delivery.id)
 
 
-def _row(event: Event) -> dict[str, Any]:
-    content = _Content(event.fine_tune, event.previous_status, dict(event.facts))
-    return {
-        "id": event.id,
-        "type": event.type,
-        "account": event.account,
-        "observed_at": event.observed_at,
-        "content": msgspec.json.encode(content).decode(),
-    }
-
-
-def _event(row: Row[Any]) -> Event:
-    content = msgspec.json.decode(row.content, type=_Content)
-    return Event(
-        row.id,
-        row.type,
-        row.account,
-        row.observed_at,
-        content.fine_tune,
-        content.previous_status,
-        content.facts,
-    )
+def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
+    """Return the state to set: what was discarded during an attempt stays so, unless it arrived."""
+    if state == DELIVERED:
+        return state
+    return case((column == DISCARDED, DISCARDED), else_=state)

@@ -52,6 +52,15 @@ fine_tunes = Table(
     Column("leaving", Boolean, nullable=False),
     Column("absences", Integer, nullable=False),
     Column("removals", Integer, nullable=False),
+    Column("stuck", Boolean, nullable=False),
+)
+
+poll_outages = Table(
+    "poll_outages",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("base_url", Text, primary_key=True),
+    Column("since", Float, nullable=False),
 )
 
 label_values = Table(
@@ -90,6 +99,7 @@ events = Table(
     Column("account", Text, nullable=False),
     Column("observed_at", Float, nullable=False),
     Column("content", Text, nullable=False),
+    Column("subject", Text, nullable=False),
 )
 
 deliveries = Table(
@@ -98,6 +108,7 @@ deliveries = Table(
     Column("event", Integer, ForeignKey("events.number"), primary_key=True),
     Column("receiver", Text, primary_key=True),
     Column("state", Text, nullable=False),
+    Column("owed_since", Float, nullable=False),
     Column("message", Text),
     Column("settled_at", Float),
 )
@@ -113,6 +124,21 @@ messages = Table(
     Column("minimal", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("in_flight", Boolean, nullable=False),
+    Column("unanswered", Boolean, nullable=False),
     Column("last_attempt_at", Float),
     Column("last_result", Text, nullable=False),
+)
+
+receivers = Table(
+    "receivers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("resume_at", Float, nullable=False),
+    Column("nudges", Integer, nullable=False),
 )
