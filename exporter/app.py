@@ -21,10 +21,20 @@ from exporter.config import Account, Config
 from exporter.core.account import Rules
 from exporter.core.exposition import AccountView
 from exporter.core.message import Pages
-from exporter.core.model import AccountKey
+from exporter.core.model import AccountKey, Event
 from exporter.core.readiness import Readiness, readiness
-from exporter.delivery import Deliverer, DeliveryMetrics, DeliveryPlan
-from exporter.parts import SYSTEM_CLOCK, BuiltReceiver, api_of, exchange_of, receiver_of
+from exporter.core.routing import receivers_of
+from exporter.delivery.deliverer import Deliverer
+from exporter.delivery.metrics import DeliveryMetrics
+from exporter.delivery.plan import DeliveryPlan
+from exporter.parts import (
+    SYSTEM_CLOCK,
+    BuiltReceiver,
+    api_of,
+    exchange_of,
+    interest_of,
+    receiver_of,
+)
 from exporter.poller import Poller, PollMetrics, PollPlan
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
@@ -34,9 +44,6 @@ from exporter.web.collector import Views
 
 _GRACE_SECONDS: Final = 8.0
 """How long what is in flight may go on after the signal to stop."""
-
-_TOLD: Final = frozenset({"fine_tune.failed", "agent.baseline"})
-"""The events that every receiver is told."""
 
 log = structlog.get_logger()
 
@@ -149,36 +156,37 @@ class _Builder:
         self._registry = _registry()
         self._views = Views()
         self._registry.register(self._views)
+        self._agent = _Agent([], [], self._page())
+        self._sections = [s for s in config.receivers if isinstance(s, BuiltReceiver)]
+        self._interests = [interest_of(section, config.alerts) for section in self._sections]
 
     async def build(self) -> _Agent:
-        metrics = DeliveryMetrics(self._registry)
-        deliverers = [
-            await self._deliverer(section, metrics)
-            for section in self._config.receivers
-            if isinstance(section, BuiltReceiver)
-        ]
-        agent = _Agent([], deliverers, self._page())
+        told = DeliveryMetrics(self._registry)
+        for section in self._sections:
+            self._agent.deliverers.append(await self._deliverer(section, told))
         counts = PollMetrics(self._registry), ClientMetrics(self._registry)
         for account in self._config.accounts:
-            agent.pollers.append(await self._poller(account, agent, *counts))
-        return agent
+            self._agent.pollers.append(await self._poller(account, *counts))
+        return self._agent
 
     async def _deliverer(self, section: BuiltReceiver, metrics: DeliveryMetrics) -> Deliverer:
         alerts = self._config.alerts
         plan = DeliveryPlan(
+            self._database.store_id,
             alerts.group_wait,
             alerts.digest_threshold,
             section.max_age,
             Pages(alerts.playground_url, self._surface.external_url),
+            self._route,
+            self._agent.wake,
         )
         exchange = await self._resources.enter_async_context(exchange_of(section))
         outbox = Outbox(self._database, section.name)
         return Deliverer(receiver_of(section, exchange), outbox, plan, metrics, SYSTEM_CLOCK)
 
     async def _poller(
-        self, account: Account, agent: _Agent, polls: PollMetrics, requests: ClientMetrics
+        self, account: Account, polls: PollMetrics, requests: ClientMetrics
     ) -> Poller:
-        names = [deliverer.name for deliverer in agent.deliverers]
         plan = PollPlan(
             interval=self._config.poll.interval,
             timeout=self._config.poll.timeout,
@@ -189,13 +197,16 @@ class _Builder:
                 self._config.metrics.max_models,
             ),
             publish=self._publish,
-            route=lambda event: names if event.type in _TOLD else [],
-            wake=agent.wake,
+            route=self._route,
+            wake=self._agent.wake,
         )
         exchange = await self._resources.enter_async_context(exchange_of(account))
         api = api_of(account, self._config.poll.page_size)
         client = Client(exchange, api, requests, SYSTEM_CLOCK)
         return Poller(client, Accounts(self._database), plan, polls, SYSTEM_CLOCK)
+
+    def _route(self, event: Event) -> list[str]:
+        return receivers_of(event, self._interests)
 
     def _publish(self, view: AccountView) -> None:
         self._views.publish(view)

@@ -1,14 +1,17 @@
 """Sections of the configuration made into the parts that talk to others."""
 
 import random
+import re
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from exporter.cartesia.client import Api
-from exporter.config import Account, SlackReceiver, WebhookReceiver
+from exporter.config import Account, Alerts, SlackReceiver, WebhookReceiver
 from exporter.config.sources import TextSecret
 from exporter.config.values import check_proxy_url
 from exporter.core.clock import Clock
+from exporter.core.routing import TYPES, EventName, Interest
 from exporter.core.secret import Secret
 from exporter.http import Exchange
 from exporter.receivers.receiver import Endpoint, Receiver
@@ -39,6 +42,16 @@ def api_of(account: Account, page_size: int) -> Api:
     return Api(
         account.name, account.base_url, account.api_version, account.api_key_secret, page_size
     )
+
+
+def interest_of(section: BuiltReceiver, alerts: Alerts) -> Interest:
+    """Return what a receiver is told: its own ``events``, else ``alerts.events`` and agent."""
+    own = section.events
+    names: Sequence[EventName] = (*alerts.events, "agent") if own is None else own
+    given = section.match.model_dump(exclude_none=True)
+    # DOTALL: a pattern such as `.*` must match a name of two lines too, or its failure is not told.
+    match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
+    return Interest(section.name, frozenset().union(*(TYPES[name] for name in names)), match)
 
 
 def receiver_of(section: BuiltReceiver, exchange: Exchange) -> Receiver:

@@ -9,9 +9,11 @@ from prometheus_client import CollectorRegistry
 from exporter.app import _registry
 from exporter.cartesia.client import ClientMetrics
 from exporter.cli import main
+from exporter.core.circuit import WELL
 from exporter.core.exposition import AccountView, Labels
-from exporter.delivery import DeliveryMetrics
+from exporter.delivery.metrics import DeliveryMetrics
 from exporter.poller import PollMetrics
+from exporter.store.records import Backlog
 from exporter.web.collector import Views
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +26,9 @@ def served():
     registry: CollectorRegistry = _registry()
     for metrics in (ClientMetrics(registry), PollMetrics(registry)):
         metrics.initialise("default")
-    DeliveryMetrics(registry).initialise("slack")
+    told = DeliveryMetrics(registry)
+    told.initialise("slack")
+    told.show("slack", Backlog(1, 0, 0.0), WELL)
     views = Views()
     views.publish(AccountView("default", labels=Labels(("m",)), counts={("m", "failed"): 1}))
     registry.register(views)

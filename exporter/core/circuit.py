@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from exporter.core.message import timestamp
+from exporter.core.model import Event, stable_id
 from exporter.core.retry import DELIVERIES, DELIVERIES_LATER, Attempt, Outcome
 
 PROBES: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -66,3 +68,26 @@ class Health:
 
 
 WELL: Final = Health()
+
+
+def change(store_id: str, receiver: str, before: Health, after: Health, now: float) -> Event | None:
+    """Return the event of a circuit that opened or closed at ``now`` (Unix seconds), if it did."""
+    if before.open == after.open:
+        return None
+    identity = (store_id, "receiver", receiver, after.open)
+    if after.open:
+        facts: dict[str, object] = {
+            "receiver": receiver,
+            "reason": after.reason,
+            "text": "What it is owed waits and is not lost; it is tried again after 1, 2, 5, 10, "
+            "30 and then every 60 minutes. Check its URL and whether it lets us in.",
+        }
+        event_id = stable_id("evt", *identity, after.since)
+        return Event(event_id, "agent.receiver_unhealthy", "", now, facts=facts)
+    facts = {
+        "receiver": receiver,
+        "since": timestamp(before.since),
+        "text": "What it was owed meanwhile is sent now.",
+    }
+    event_id = stable_id("evt", *identity, before.since)
+    return Event(event_id, "agent.receiver_recovered", "", now, facts=facts)

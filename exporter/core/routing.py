@@ -47,11 +47,7 @@ class Interest:
         Of an event that is about no fine-tune only the account is compared, and of one that is
         about no account either, nothing.
         """
-        if (
-            event.type not in self.types
-            or event.subject == self.receiver
-            and _is_of_receiver(event)
-        ):
+        if event.type not in self.types or self._is_about_itself(event):
             return False
         compared = {"account": event.account} if event.account else {}
         if event.fine_tune is not None:
@@ -64,10 +60,9 @@ class Interest:
             if key in compared
         )
 
-
-def _is_of_receiver(event: Event) -> bool:
-    """Tell whether this is about a receiver: it is not told of itself, it could not hear it."""
-    return event.fine_tune is None and event.type.startswith("agent.receiver_")
+    def _is_about_itself(self, event: Event) -> bool:
+        # It could not hear it, and a fine-tune may be called as it is.
+        return event.fine_tune is None and event.subject == self.receiver
 
 
 def receivers_of(event: Event, interests: Iterable[Interest]) -> list[str]:

@@ -1,13 +1,11 @@
 """The deliveries not yet taken, and the messages that carry them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from exporter.core.circuit import WELL, Health
 from exporter.core.model import Delivery, Event
 from exporter.store.database import Database
 from exporter.store.events import (
@@ -15,59 +13,12 @@ from exporter.store.events import (
     DELIVERED,
     DISCARDED,
     PENDING,
-    Told,
     event_of,
     record_events,
 )
-from exporter.store.receivers import store_health
+from exporter.store.receivers import Standing, load_standing, store_health
+from exporter.store.records import Backlog, NewMessage, Owed, Result
 from exporter.store.schema import deliveries, events, messages
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What one receiver has not taken, in events: still owed, and given up.
-
-    ``oldest`` is since when the oldest one is owed, in Unix seconds; None when none is.
-    """
-
-    pending: int = 0
-    dead: int = 0
-    oldest: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """An event that no message carries yet, owed to a receiver ``since`` (Unix seconds)."""
-
-    number: int
-    event: Event
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message about to be tried for the first time: its bytes and which events it carries."""
-
-    id: str
-    body: bytes
-    events: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What an attempt led to: the state of the message, when (Unix seconds), why, in words.
-
-    ``health`` is the receiver's after it, ``resume_at`` when that is to be tried again, and
-    ``told`` are the events that follow, with the receivers to be told.
-    """
-
-    state: str
-    at: float
-    reason: str
-    ambiguous: bool = False
-    health: Health = WELL
-    resume_at: float = 0.0
-    told: Told = ()
 
 
 class Outbox:
@@ -76,6 +27,10 @@ class Outbox:
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
         self._receiver = receiver
+
+    async def standing(self) -> Standing:
+        """Return what is stored of the receiver; that of a well one when nothing is."""
+        return await self._database.run(load_standing, self._database, self._receiver)
 
     async def unsent(self) -> list[Owed]:
         """Return the events that no message carries yet, oldest first."""
@@ -101,9 +56,9 @@ class Outbox:
         """Store what an attempt led to; return when what was delivered by it had been observed."""
         return await self._database.run(self._record, delivery, result)
 
-    async def replace_body(self, delivery: Delivery, body: bytes, *, minimal: bool) -> None:
-        """Store another rendering of a message: it was refused, or there was none."""
-        await self._database.run(self._replace_body, delivery, body, minimal=minimal)
+    async def replace_body(self, delivery: Delivery, body: bytes) -> None:
+        """Store the minimal rendering of a message that was refused as it was."""
+        await self._database.run(self._replace_body, delivery, body)
 
     async def events_of(self, delivery: Delivery) -> list[Event]:
         """Return the events that a message carries, oldest first."""
@@ -228,10 +183,10 @@ class Outbox:
         )
         return list(connection.execute(observed).scalars())
 
-    def _replace_body(self, delivery: Delivery, body: bytes, *, minimal: bool) -> None:
+    def _replace_body(self, delivery: Delivery, body: bytes) -> None:
         with self._database.write() as connection:
             connection.execute(
-                update(messages).where(self._is(delivery)).values(body=body, minimal=minimal)
+                update(messages).where(self._is(delivery)).values(body=body, minimal=True)
             )
 
     def _events_of(self, delivery: Delivery) -> list[Event]:

@@ -22,12 +22,8 @@ class Standing:
     nudges: int = 0
 
 
-async def standing(database: Database, receiver: str) -> Standing:
+def load_standing(database: Database, receiver: str) -> Standing:
     """Return what was stored of a receiver; that of a well one when nothing was."""
-    return await database.run(_load, database, receiver)
-
-
-def _load(database: Database, receiver: str) -> Standing:
     table = receivers.c
     query = select(
         table.failures, table.since, table.open, table.reason, table.resume_at, table.nudges

@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from exporter.core.message import Message, Pages
 from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery import Deliverer, DeliveryMetrics, DeliveryPlan
+from exporter.delivery.deliverer import Deliverer
+from exporter.delivery.metrics import DeliveryMetrics
+from exporter.delivery.plan import DeliveryPlan
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
@@ -101,8 +104,19 @@ async def fail(database: Database, ids: tuple[str, ...], now: float, *receivers:
     await committed(database, before, reading(*known, *failed, at=now), receivers)
 
 
-def plan_of(group_wait: float = 0.0, digest_threshold: int = 5) -> DeliveryPlan:
-    return DeliveryPlan(group_wait, digest_threshold, 72 * 3600.0, Pages("https://play.example"))
+def plan_of(group_wait: float = 0.0, digest_threshold: int = 5, **more: Any) -> DeliveryPlan:
+    return DeliveryPlan(
+        **{
+            "store_id": "store",
+            "group_wait": group_wait,
+            "digest_threshold": digest_threshold,
+            "max_age": 72 * 3600.0,
+            "pages": Pages("https://play.example"),
+            "route": lambda event: ["other"] if event.fine_tune is None else [],
+            "wake": lambda: None,
+            **more,
+        }
+    )
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog
+from exporter.store.records import Backlog
 from tests.delivery.bench import TAKEN, Bench, FakeReceiver, bench, plan_of
 from tests.fakes.clock import FakeClock
 from tests.store.examples import NOW

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog
+from exporter.store.records import Backlog
 from tests.delivery.bench import BUSY, REFUSED, TAKEN, Bench, FakeReceiver, on_bench, plan_of
 from tests.store.examples import NOW
 
@@ -122,9 +122,11 @@ def test_a_delivery_too_old_is_given_up_at_its_next_failure(tmp_path):
         b.clock.now += 1000
         with capture_logs() as after:
             await b.deliverer.deliver_due()
-        [line] = after
-        assert line["log_level"] == "error"
-        assert line["reason"] == "expired: answered 503"
+        assert [line["log_level"] for line in after] == ["warning", "error"]
+        assert (after[1]["event"], after[1]["events"]) == (
+            "deliveries given up, they are too old",
+            1,
+        )
         assert await b.outbox.backlog() == Backlog(0, 1)
         assert b.failed("expired") == 1
         assert b.failed("transient") == 3

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.message import Message
-from exporter.store.outbox import Backlog
+from exporter.store.records import Backlog
 from tests.delivery.bench import BUSY, Bench, FakeReceiver, on_bench
 
 

@@ -10,7 +10,8 @@ from exporter.cartesia.listing import Listing
 from exporter.core.model import Event
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from exporter.store.outbox import Outbox, Owed
+from exporter.store.outbox import Outbox
+from exporter.store.records import Owed
 from tests.poller.bench import FAILURES, POLLS, Bench, bench, listing, on_bench
 from tests.store.examples import KEY, NOW, fine_tune
 

@@ -9,7 +9,9 @@ from exporter.core.model import Delivery
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from exporter.store.outbox import DEAD, DELIVERED, PENDING, Backlog, NewMessage, Outbox, Result
+from exporter.store.events import DEAD, DELIVERED, PENDING
+from exporter.store.outbox import Outbox
+from exporter.store.records import Backlog, NewMessage, Result
 from tests.store.examples import KEY, NOW, committed, fine_tune, owe_failures, reading
 
 
@@ -95,14 +97,19 @@ def test_the_minimal_body_takes_the_others_place_under_the_same_id(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "left"), [(DELIVERED, Backlog(2, 0)), (DEAD, Backlog(2, 1)), (PENDING, Backlog(3, 0))]
+    ("state", "left"),
+    [
+        (DELIVERED, Backlog(2, 0, NOW)),
+        (DEAD, Backlog(2, 1, NOW)),
+        (PENDING, Backlog(3, 0, NOW)),
+    ],
 )
 def test_the_backlog_counts_events_not_messages(tmp_path, state, left):
     async def run() -> Backlog:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
             await owe_failures(database, 3)
-            assert await outbox.backlog() == Backlog(3, 0)
+            assert await outbox.backlog() == Backlog(3, 0, NOW)
             await freeze_each(outbox)
             delivery = await outbox.next()
             assert delivery is not None
@@ -128,7 +135,7 @@ def test_receivers_do_not_see_each_others_deliveries(tmp_path):
             await slack.record(delivery, Result(DELIVERED, NOW, ""))
             await slack.replace_body(delivery, b"other")
             assert await slack.backlog() == Backlog(0, 0)
-            assert await webhook.backlog() == Backlog(1, 0)
+            assert await webhook.backlog() == Backlog(1, 0, NOW)
             left = await webhook.next()
             assert left is not None
             assert left.body == delivery.body

@@ -11,7 +11,8 @@ from exporter.store import migrations, schema
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreRefusedError
-from exporter.store.outbox import Outbox, Owed
+from exporter.store.outbox import Outbox
+from exporter.store.records import Owed
 from tests.store.examples import KEY, committed, fine_tune, owe_failures, reading
 
 
@@ -117,7 +118,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
         release(newer, _add_a_column)
         asyncio.run(make(path))
     before = path.read_bytes()
-    refusal = r"schema version 2, this program knows up to 1: start the newer program"
+    refusal = r"schema version 3, this program knows up to 2: start the newer program"
     with pytest.raises(StoreRefusedError, match=refusal):
         asyncio.run(use(path))
     assert path.read_bytes() == before

@@ -1,0 +1,61 @@
+"""The loop around a receiver's turns, and what it says of a store that cannot be used."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from exporter.store.errors import StoreError
+
+LOOK_SECONDS: Final = 5.0
+"""How often the outbox is looked at when nobody says that it changed."""
+
+log = structlog.get_logger()
+
+
+class Loop:
+    """Takes a receiver's turns: when the outbox changed, when its time has come, at least each 5 s.
+
+    It tells once of a trouble of the store, and once of its end.
+    """
+
+    def __init__(self, receiver: str) -> None:
+        self._changed = asyncio.Event()
+        self._trouble = ""
+        self._log = log.bind(receiver=receiver)
+
+    def wake(self) -> None:
+        """Say that the outbox changed, or that it is time to stop."""
+        self._changed.set()
+
+    async def run(self, turn: Callable[[], Awaitable[float]], stop: asyncio.Event) -> None:
+        """Take turns until ``stop`` is set; each says in how many seconds the next one is due."""
+        while not stop.is_set():
+            self._changed.clear()
+            try:
+                wait = await turn()
+            except StoreError as error:
+                self.tell_trouble(error)
+                wait = LOOK_SECONDS
+            if wait > 0 and not stop.is_set():
+                await self._rest(wait)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(min(seconds, LOOK_SECONDS)):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def tell_trouble(self, error: StoreError) -> None:
+        """Say that the store cannot be used; the same words are said once."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self._log.error("outbox unavailable, nothing is lost", error=self._trouble)
+
+    def tell_end_of_trouble(self) -> None:
+        """Say that it can be used again, if it could not."""
+        if self._trouble:
+            self._log.info("outbox available again")
+            self._trouble = ""
