@@ -27,6 +27,7 @@ from exporter.core.routing import receivers_of
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.plan import DeliveryPlan
+from exporter.housekeeping import Housekeeper, HousekeepingPlan
 from exporter.parts import (
     SYSTEM_CLOCK,
     BuiltReceiver,
@@ -38,6 +39,7 @@ from exporter.parts import (
 from exporter.poller import Poller, PollMetrics, PollPlan
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.web.application import Shown, application
 from exporter.web.collector import Views
@@ -68,6 +70,7 @@ class _Agent:
 
     pollers: list[Poller]
     deliverers: list[Deliverer]
+    housekeeper: Housekeeper
     page: ASGIApp
 
     def wake(self) -> None:
@@ -114,6 +117,7 @@ async def _run_together(
             "web": asgi.serve(agent.page, listeners, stop),
             **{f"poll {poller.account}": poller.run(stop) for poller in agent.pollers},
             **{f"deliver {each.name}": each.run(stop) for each in agent.deliverers},
+            "housekeeping": agent.housekeeper.run(stop),
         }
         tasks = [
             group.create_task(_watched(part, work, stop), name=part) for part, work in parts.items()
@@ -156,7 +160,8 @@ class _Builder:
         self._registry = _registry()
         self._views = Views()
         self._registry.register(self._views)
-        self._agent = _Agent([], [], self._page())
+        self._registry.register(StoreMetrics(database))
+        self._agent = _Agent([], [], self._housekeeper(), self._page())
         self._sections = [s for s in config.receivers if isinstance(s, BuiltReceiver)]
         self._interests = [interest_of(section, config.alerts) for section in self._sections]
 
@@ -213,11 +218,16 @@ class _Builder:
         if self._surface.on_view is not None:
             self._surface.on_view(view)
 
+    def _housekeeper(self) -> Housekeeper:
+        names = [receiver.name for receiver in self._config.receivers]
+        plan = HousekeepingPlan(names, self._config.storage.retention)
+        return Housekeeper(self._database, plan, self._registry, SYSTEM_CLOCK)
+
     def _page(self) -> ASGIApp:
         def ready() -> Readiness:
             stale_after = self._config.poll.stale_after
-            now, storing = SYSTEM_CLOCK.now(), self._database.writable
-            return readiness(self._views.newest(), now, stale_after, storing=storing)
+            now, trouble = SYSTEM_CLOCK.now(), self._database.trouble
+            return readiness(self._views.newest(), now, stale_after, trouble=trouble)
 
         return application(
             Shown(self._registry, ready, self._surface.telemetry_path, self._views.newest)

@@ -8,6 +8,7 @@ from typing import Final
 
 from exporter.cartesia.client import Api
 from exporter.config import Account, Alerts, SlackReceiver, WebhookReceiver
+from exporter.config.receivers import CommonReceiver
 from exporter.config.sources import TextSecret
 from exporter.config.values import check_proxy_url
 from exporter.core.clock import Clock
@@ -44,7 +45,7 @@ def api_of(account: Account, page_size: int) -> Api:
     )
 
 
-def interest_of(section: BuiltReceiver, alerts: Alerts) -> Interest:
+def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:
     """Return what a receiver is told: its own ``events``, else ``alerts.events`` and agent."""
     own = section.events
     names: Sequence[EventName] = (*alerts.events, "agent") if own is None else own

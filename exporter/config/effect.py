@@ -9,7 +9,6 @@ from exporter.config.section import Section, parts_of
 _WITHOUT_EFFECT = frozenset(
     {
         "accounts.*.labels",
-        "alerts.events",
         "alerts.poll_failing_after",
         "alerts.stuck_after",
         "heartbeat_url",
@@ -20,15 +19,12 @@ _WITHOUT_EFFECT = frozenset(
         "poll.requests_per_second",
         "receivers.*.basic_auth",
         "receivers.*.bearer_token",
-        "receivers.*.events",
         "receivers.*.format",
         "receivers.*.headers",
-        "receivers.*.match",
         "receivers.*.template",
         "receivers.*.text",
         "receivers.*.type=alertmanager",
         "receivers.*.type=apprise",
-        "storage.retention",
     }
 )
 

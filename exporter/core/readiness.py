@@ -8,27 +8,30 @@ from exporter.core.exposition import AccountView
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How many accounts have a fresh snapshot, of how many, and whether the state can be stored."""
+    """How many accounts have a fresh snapshot, of how many, and why the state can't be stored.
+
+    ``trouble`` is empty when it can.
+    """
 
     fresh: int
     accounts: int
-    storing: bool
+    trouble: str = ""
 
     @property
     def ready(self) -> bool:
         """Whether some account is fresh and what happens to it can be stored."""
-        return self.fresh > 0 and self.storing
+        return self.fresh > 0 and not self.trouble
 
 
 def readiness(
-    views: Iterable[AccountView], now: float, stale_after: float, *, storing: bool
+    views: Iterable[AccountView], now: float, stale_after: float, *, trouble: str
 ) -> Readiness:
     """Return the readiness at ``now`` (Unix seconds); older than ``stale_after`` s is not fresh.
 
-    ``storing`` says whether the state could be written when it was tried last.
+    ``trouble`` says why the state could not be written when it was tried last, if so.
     """
     views = list(views)
     fresh = [
         view for view in views if view.counts is not None and now - view.succeeded_at <= stale_after
     ]
-    return Readiness(len(fresh), len(views), storing)
+    return Readiness(len(fresh), len(views), trouble)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -33,6 +33,9 @@ _LONGEST = 200
 class Database:
     """The state of one agent.
 
+    ``errors`` counts the reads and writes that failed; ``trouble`` says why the last write did,
+    and is empty when it did not.
+
     Every call runs in one thread of its own, so that a slow disk never holds up the event loop and
     transactions never meet. Raises StoreError, or StoreRefusedError when the file must not be used.
     """
@@ -40,7 +43,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.realpath(path))
         self.store_id = ""
-        self.writable = True
+        self.errors = 0
+        self.trouble = ""
         self._lock = Lock(self.path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._engine = _engine(self.path)
@@ -86,16 +90,30 @@ class Database:
         try:
             with self._told(), self._writer.connect() as connection, connection.begin():
                 yield connection
-        except StoreError:
-            self.writable = False
+        except StoreError as error:
+            self.trouble = str(error)
             raise
-        self.writable = True
+        self.trouble = ""
+
+    async def try_to_write(self) -> None:
+        """Find out whether the state can be written; nothing changes. Raises StoreError."""
+        await self.run(self._try_to_write)
+
+    def _try_to_write(self) -> None:
+        with self.write() as connection:
+            connection.execute(update(meta).values(value=meta.c.value))
+
+    def size(self) -> int:
+        """Return how many bytes the state takes on disk. Raises OSError."""
+        log = self.path.with_name(self.path.name + "-wal")
+        return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, msgspec.MsgspecError) as error:
+            self.errors += 1
             cause = error.orig if isinstance(error, DBAPIError) else error
             if (damage := _damage(cause)) is not None:
                 raise self._damaged(damage) from error

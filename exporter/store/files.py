@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -82,8 +83,10 @@ class Lock:
                 f"the state file {self._state} is in use by {holder or 'another process'}: "
                 "stop that one, or give this one another storage.path"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        # On a full disk it has no name; to refuse the start would lose what can still be sent.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
         """Give the lock back. The file stays: removing it would let two processes hold it."""

@@ -51,7 +51,7 @@ def application(shown: Shown) -> Starlette:
         counts = f"{now.fresh} of {now.accounts} accounts have a fresh snapshot"
         if now.ready:
             return PlainTextResponse(f"cartesia-exporter is ready: {counts}.\n")
-        stored = "" if now.storing else "; the state cannot be stored"
+        stored = f"; the state cannot be stored: {now.trouble}" if now.trouble else ""
         text = f"cartesia-exporter is not ready: {counts}{stored}.\n"
         return PlainTextResponse(text, status_code=503)
 

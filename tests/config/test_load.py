@@ -288,11 +288,8 @@ def test_keys_without_effect_are_told():
         "metrics.labels",
         "metrics.per_fine_tune",
         "metrics.max_fine_tune_series",
-        "alerts.events",
         "alerts.stuck_after",
         "alerts.poll_failing_after",
-        "receivers.0.events",
-        "receivers.0.match",
         "receivers.0.text",
         "receivers.1.format",
         "receivers.1.template",
@@ -303,7 +300,6 @@ def test_keys_without_effect_are_told():
         "receivers.3.type",
         "receivers.4.type",
         "heartbeat_url",
-        "storage.retention",
     ]
 
 

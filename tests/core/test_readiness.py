@@ -15,14 +15,14 @@ FAILING = AccountView("f", succeeded_at=1000, counts={}, failure="timeout")
 @pytest.mark.parametrize(
     ("truth", "views", "found", "ready"),
     [
-        ("one fresh account is enough", [FRESH, OLD, NEW], Readiness(1, 3, storing=True), True),
-        ("no fresh account is not", [OLD, NEW], Readiness(0, 2, storing=True), False),
-        ("no account at all is not", [], Readiness(0, 0, storing=True), False),
-        ("a reading of the last process is not", [RESTORED], Readiness(0, 1, storing=True), False),
-        ("what cannot be stored is not", [FRESH], Readiness(1, 1, storing=False), False),
-        ("a failed poll does not age the last", [FAILING], Readiness(1, 1, storing=True), True),
+        ("one fresh account is enough", [FRESH, OLD, NEW], Readiness(1, 3), True),
+        ("no fresh account is not", [OLD, NEW], Readiness(0, 2), False),
+        ("no account at all is not", [], Readiness(0, 0), False),
+        ("a reading of the last process is not", [RESTORED], Readiness(0, 1), False),
+        ("what cannot be stored is not", [FRESH], Readiness(1, 1, "no room"), False),
+        ("a failed poll does not age the last", [FAILING], Readiness(1, 1), True),
     ],
 )
 def test_readiness(truth, views, found, ready):
-    now = readiness(iter(views), now=1300, stale_after=300, storing=found.storing)
+    now = readiness(iter(views), now=1300, stale_after=300, trouble=found.trouble)
     assert (now, now.ready) == (found, ready), truth

@@ -1,6 +1,7 @@
 """The tables are what schema.py says, however old the file they are in; a newer file is refused."""
 
 import asyncio
+import json
 import sqlite3
 
 import pytest
@@ -123,3 +124,59 @@ def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
         asyncio.run(use(path))
     assert path.read_bytes() == before
     assert {each.name for each in tmp_path.iterdir()} == {"state.db", "state.db.lock"}
+
+
+def test_a_file_of_the_first_version_keeps_what_it_owes_and_who_was_told(tmp_path, monkeypatch):
+    """Written by hand, as the first version did: events one to three, of which one was told."""
+    path = tmp_path / "state.db"
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "_STEPS", migrations._STEPS[:1])
+        older.setattr(migrations, "SCHEMA_VERSION", 1)
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            migrations.migrate(connection, path)
+            for statement in OF_THE_FIRST_VERSION:
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+
+    async def owed() -> tuple[list[Owed], list[str], bool]:
+        async with Database(path) as database:
+            outbox = Outbox(database, "slack")
+            delivery = await outbox.next()
+            assert delivery is not None
+            carried = [event.id for event in await outbox.events_of(delivery)]
+            return await outbox.unsent(), carried, delivery.repeat
+
+    [unsent], carried, repeat = asyncio.run(owed())
+    assert (unsent.event.id, unsent.since, unsent.event.subject) == ("e3", 30.0, "f3")
+    assert carried == ["e2"]
+    assert repeat, "nobody noted whether it had been sent"
+    upgraded = sqlite3.connect(path)
+    assert upgraded.execute("SELECT number, subject FROM events").fetchall() == [
+        (1, "f1"),
+        (2, "f2"),
+        (3, "f3"),
+    ]
+    rows = upgraded.execute("SELECT event, state, owed_since, settled_at FROM deliveries")
+    assert rows.fetchall() == [
+        (1, "delivered", 10.0, 11.0),
+        (2, "pending", 20.0, None),
+        (3, "pending", 30.0, None),
+    ]
+    upgraded.close()
+
+
+_CONTENT = json.dumps({"fine_tune": {"id": "%s"}, "previous_status": None, "facts": {}})
+
+OF_THE_FIRST_VERSION = (
+    *(
+        f"INSERT INTO events VALUES ({n}, 'e{n}', 'fine_tune.failed', 'default', {n}0.0,"
+        f" '{_CONTENT % f'f{n}'}')"
+        for n in (1, 2, 3)
+    ),
+    "INSERT INTO deliveries VALUES (1, 'slack', 'delivered', 'm1', 11.0)",
+    "INSERT INTO deliveries VALUES (2, 'slack', 'pending', 'm2', NULL)",
+    "INSERT INTO deliveries VALUES (3, 'slack', 'pending', NULL, NULL)",
+    "INSERT INTO messages VALUES ('slack', 'm1', 'delivered', x'00', 1, 0, 10.5, 1, 11.0, '200')",
+    "INSERT INTO messages VALUES ('slack', 'm2', 'pending', x'00', 1, 0, 20.5, 0, NULL, '')",
+)

@@ -61,7 +61,7 @@ def shown(*views: AccountView, **fields) -> Shown:
     registry.register(collector)
     Gauge("hostile", HOSTILE, ("value",), registry=registry).labels(HOSTILE).set(1)
     Counter("counted", "A counter.", registry=registry).inc(exemplar={"fine_tune_id": "x"})
-    ready = fields.pop("readiness", Readiness(1, 1, storing=True))
+    ready = fields.pop("readiness", Readiness(1, 1))
     return Shown(registry, lambda: ready, views=collector.newest, **fields)
 
 
@@ -117,17 +117,17 @@ def test_nothing_can_be_posted():
 
 
 def test_healthy_says_that_the_process_answers_whatever_the_accounts_do():
-    answer = page("GET", "/-/healthy", shown(readiness=Readiness(0, 3, storing=False)))
+    answer = page("GET", "/-/healthy", shown(readiness=Readiness(0, 3, "no room")))
     assert (answer.status_code, answer.text) == (200, "cartesia-exporter is healthy.\n")
 
 
 @pytest.mark.parametrize(
     ("readiness", "status", "said"),
     [
-        (Readiness(1, 1, storing=True), 200, "is ready: 1 of 1 accounts have a fresh snapshot.\n"),
-        (Readiness(1, 3, storing=True), 200, "is ready: 1 of 3 accounts have a fresh snapshot.\n"),
-        (Readiness(0, 1, storing=True), 503, "not ready: 0 of 1 accounts have a fresh snapshot.\n"),
-        (Readiness(1, 1, storing=False), 503, "; the state cannot be stored.\n"),
+        (Readiness(1, 1), 200, "is ready: 1 of 1 accounts have a fresh snapshot.\n"),
+        (Readiness(1, 3), 200, "is ready: 1 of 3 accounts have a fresh snapshot.\n"),
+        (Readiness(0, 1), 503, "not ready: 0 of 1 accounts have a fresh snapshot.\n"),
+        (Readiness(1, 1, "no room"), 503, "; the state cannot be stored: no room.\n"),
     ],
 )
 def test_ready_says_how_many_accounts_are_fresh(readiness, status, said):

@@ -1,0 +1,31 @@
+"""What is shown of the store itself."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from exporter.store.database import Database
+
+
+class StoreMetrics(Collector):
+    """The size of the state file, and how often it could not be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families of the store."""
+        size = GaugeMetricFamily(
+            "cartesia_exporter_store_size_bytes",
+            "Size of the state file and of the log that SQLite keeps beside it.",
+        )
+        with suppress(OSError):
+            size.add_metric((), self._database.size())
+        yield size
+        yield CounterMetricFamily(
+            "cartesia_exporter_store_errors",
+            "Reads and writes of the state file that failed.",
+            value=self._database.errors,
+        )
