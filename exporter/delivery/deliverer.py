@@ -1,6 +1,7 @@
 """Send what one receiver is owed, until it has taken it."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -235,7 +236,9 @@ class Deliverer:
                 pause=f"{self._pace.wait():.1f}s",
             )
         for event, receivers in result.told:
-            self._log.warning(
+            level = logging.INFO if event.type.endswith("recovered") else logging.WARNING
+            self._log.log(
+                level,
                 event.type.removeprefix("agent.").replace("_", " "),
                 reason=result.reason,
                 told=" ".join(receivers) or "nobody",

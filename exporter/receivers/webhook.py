@@ -71,7 +71,7 @@ def signature(secrets: Sequence[str], delivery: Delivery, now: float) -> str:
 
 
 def _body(event: Event, pages: Pages, *, minimal: bool) -> dict[str, Any]:
-    data: dict[str, Any] = {"account": event.account}
+    data: dict[str, Any] = {"account": event.account or None}
     if event.fine_tune is not None:
         data["previous_status"] = event.previous_status
         data["observed_at"] = timestamp(event.observed_at)
