@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from exporter.cartesia.client import Api
-from exporter.config import Account, Alerts, SlackReceiver, WebhookReceiver
+from exporter.config import Account, Alerts, AppriseReceiver, SlackReceiver, WebhookReceiver
 from exporter.config.receivers import CommonReceiver
 from exporter.config.sources import TextSecret
 from exporter.config.values import check_proxy_url
@@ -15,13 +15,14 @@ from exporter.core.clock import Clock
 from exporter.core.routing import TYPES, EventName, Interest
 from exporter.core.secret import Secret
 from exporter.http import Exchange
+from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
-BuiltReceiver = SlackReceiver | WebhookReceiver
+BuiltReceiver = SlackReceiver | WebhookReceiver | AppriseReceiver
 """The kinds of receiver that this version sends to."""
 
 
@@ -57,6 +58,8 @@ def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:
 
 def receiver_of(section: BuiltReceiver, exchange: Exchange) -> Receiver:
     """Return the receiver of a section."""
+    if isinstance(section, AppriseReceiver):
+        return Apprise(section.name, section.url_secret, section.timeout, section.ca_file)
     endpoint = Endpoint(exchange, section.url_secret, section.timeout)
     if isinstance(section, SlackReceiver):
         return Slack(section.name, endpoint, section.mention or "")

@@ -24,7 +24,6 @@ _WITHOUT_EFFECT = frozenset(
         "receivers.*.template",
         "receivers.*.text",
         "receivers.*.type=alertmanager",
-        "receivers.*.type=apprise",
     }
 )
 

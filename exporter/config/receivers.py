@@ -1,7 +1,8 @@
 """The keys of each kind of receiver, their defaults and limits."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from importlib.util import find_spec
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 from pydantic import (
     AfterValidator,
@@ -255,6 +256,19 @@ class AppriseReceiver(_UrlReceiver):
     SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("url", check_apprise_url),)
 
     type: Literal["apprise"]
+
+    @field_validator("type")
+    @classmethod
+    def _check_extra(cls, kind: str) -> str:
+        # Looked for, not imported: that takes as long as all the rest of a start.
+        if find_spec("apprise") is None:
+            raise ValueError("needs the extra: pip install 'cartesia-exporter[apprise]'")
+        return kind
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _check_no_proxy(cls, _: SecretStr | None) -> NoReturn:
+        raise ValueError("must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 
 
 Receiver = Annotated[

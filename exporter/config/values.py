@@ -270,7 +270,10 @@ def check_proxy_url(url: str) -> None:
 
 
 def check_apprise_url(url: str) -> None:
-    """Refuse what is not a URL with any scheme."""
+    """Refuse what is not one URL with any scheme."""
     check_printable(url)
+    # Apprise splits a text of several; here each has its own queue, so that none repeats another.
+    if re.search(r"[\s,][a-zA-Z][a-zA-Z0-9+.-]*://", url) is not None:
+        raise ValueError("must be one URL; give each service a receiver of its own")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) is None:
         raise ValueError("must be an Apprise URL such as mailto://user:password@host")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from exporter.core.message import Message
 from exporter.core.model import Delivery
@@ -10,6 +10,9 @@ from exporter.core.retry import Attempt, Outcome, classify, retry_after
 from exporter.core.secret import Secret, SecretError
 from exporter.http import Bounds, Exchange, Request, Response
 from exporter.http_errors import ExchangeError
+
+REPEAT: Final = "possible repeat: the answer to this message was lost"
+"""What people are told of a message that may have arrived already."""
 
 _ANSWER_BYTES = 64 * 1024
 

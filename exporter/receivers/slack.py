@@ -15,7 +15,7 @@ from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import cut, one_line
 from exporter.http import Response
-from exporter.receivers.receiver import Endpoint, attempt, unanswered
+from exporter.receivers.receiver import REPEAT, Endpoint, attempt, unanswered
 
 _ALL: Final = 10_000
 _TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
@@ -23,7 +23,6 @@ _HEADER: Final = 150
 _FIELD: Final = 300
 _FIELDS: Final = 10
 _LINK: Final = 1_400  # two of them are within a text
-_REPEAT: Final = "possible repeat: the answer to this message was lost"
 
 _Block = dict[str, Any]
 
@@ -46,7 +45,7 @@ class Slack:
         if minimal:
             body["text"] = f"{self.mention} {_ascii(message)}".strip()
         else:
-            room = _ALL - len(fallback) - 2 * len(_REPEAT) - 1
+            room = _ALL - len(fallback) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, self.mention, room)
         body |= {"unfurl_links": False, "unfurl_media": False}
         return _encoded(body)
@@ -54,9 +53,9 @@ class Slack:
     def repeated(self, body: bytes) -> bytes:
         """Return the body with one more line: Slack has no field to tell a repeat by."""
         message = json.loads(body)
-        message["text"] += f"\n{_REPEAT}"
+        message["text"] += f"\n{REPEAT}"
         if "blocks" in message:
-            message["blocks"].append({"type": "context", "elements": [_plain(_REPEAT, _TEXT)]})
+            message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
         return _encoded(message)
 
     async def send(self, delivery: Delivery, now: float) -> Attempt:

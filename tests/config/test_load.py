@@ -298,7 +298,6 @@ def test_keys_without_effect_are_told():
         "receivers.2.format",
         "receivers.2.basic_auth",
         "receivers.3.type",
-        "receivers.4.type",
         "heartbeat_url",
     ]
 
@@ -322,6 +321,7 @@ def test_the_example_works_with_every_key(tmp_path):
     for name, content in {
         "cartesia-api-key": "sk_car_hunter2",
         "slack-url": "https://hooks.slack.com/services/hunter2",
+        "apprise-url": "mailto://user:hunter2@example.com",
         "webhook-signing-secret": "whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
@@ -330,4 +330,4 @@ def test_the_example_works_with_every_key(tmp_path):
     config = load(written(tmp_path, text), KEY)
     assert config.without_effect() == []
     assert [account.name for account in config.accounts] == ["default", "research"]
-    assert [receiver.name for receiver in config.receivers] == ["team-slack", "ops"]
+    assert [receiver.name for receiver in config.receivers] == ["team-slack", "ops", "mail"]

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,51 @@ def test_apprise_takes_any_scheme():
     (receiver,) = config(receivers=[keys]).receivers
     assert isinstance(receiver, AppriseReceiver)
     assert receiver.url_secret() == "mailto://user:hunter2@example.com"
+
+
+def refused(section) -> str:
+    with pytest.raises(ValidationError) as caught:
+        config(receivers=[section])
+    return str(caught.value)
+
+
+def test_an_apprise_receiver_needs_the_extra(monkeypatch):
+    monkeypatch.setattr("exporter.config.receivers.find_spec", {}.get)
+    text = refused({"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"})
+    assert "needs the extra: pip install 'cartesia-exporter[apprise]'" in text
+    assert "hunter2" not in text
+
+
+def test_nothing_of_apprise_is_imported_to_check_its_section():
+    code = (
+        "import sys; from exporter.parts import receiver_of, exchange_of;"
+        "from exporter.config import AppriseReceiver as R;"
+        "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
+        "r = receiver_of(s, exchange_of(s));"
+        "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (
+            {"proxy_url": "http://user:hunter2@proxy.example:3128"},
+            "must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+        ),
+        (
+            {"url": "json://hunter2.example mailto://hunter2@example.com"},
+            "must be one URL; give each service a receiver of its own",
+        ),
+        ({"url": "json://hunter2.example/,jsons://hunter2.example"}, "must be one URL"),
+        ({"url": "json://hunter2.example\njson://hunter2.example"}, "line breaks"),
+    ],
+)
+def test_what_an_apprise_receiver_cannot_do_is_refused(keys, text):
+    found = refused({"name": "mail", "type": "apprise", "url": "mailto://example.com", **keys})
+    assert text in found
+    assert "hunter2" not in found
 
 
 def test_keys_without_effect_exist():

@@ -1,0 +1,138 @@
+"""A message as plain text for whatever service Apprise sends it to."""
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import message
+from exporter.core.model import Event, FineTune
+from exporter.receivers.apprise import Apprise
+from exporter.receivers.receiver import REPEAT
+from tests.fakes.secret import FakeSecret
+from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+
+MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
+
+bounded = settings(max_examples=120, deadline=None)
+some_events = st.lists(events, min_size=1, max_size=30)
+
+
+def rendered(told: list[Event], *, minimal: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(MAIL.render(message(told, PAGES), minimal=minimal))
+    return body
+
+
+@bounded
+@given(some_events)
+def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
+    first = MAIL.render(message(told, PAGES))
+    for found in (json.loads(first), json.loads(MAIL.repeated(first))):
+        assert set(found) == {"title", "body", "type"}
+        assert 1 <= len(found["title"]) <= 250
+        assert 1 <= len(found["body"]) <= 10_000
+
+
+@bounded
+@given(some_events)
+def test_nothing_from_the_api_hides_or_calls_anybody(told):
+    found = rendered(told)
+    for text in (found["title"], found["body"]):
+        hidden = {c for c in text if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
+        assert hidden <= {"\n", "\u200d"}
+        assert not {"@", "<", ">"} & {*text}
+    assert "\n" not in found["title"]
+
+
+@bounded
+@given(some_events, st.booleans())
+def test_rendering_again_gives_the_same_bytes(told, minimal):
+    what = message(told, PAGES)
+    assert MAIL.render(what, minimal=minimal) == MAIL.render(what, minimal=minimal)
+
+
+@bounded
+@given(some_events)
+def test_the_minimal_message_is_one_ascii_line_that_fits_an_sms(told):
+    found = rendered(told, minimal=True)
+    assert found["title"] == ""
+    assert found["body"].isascii()
+    assert found["body"].isprintable()
+    assert 1 <= len(found["body"]) <= 140
+
+
+def test_the_minimal_message_names_what_it_is_about():
+    assert rendered([FAILED], minimal=True)["body"] == "fine_tune.failed: ft_1"
+    assert rendered([TEST], minimal=True)["body"] == "agent.test: default"
+
+
+def test_a_failure_is_told_with_all_that_is_known_and_where_to_go():
+    assert rendered([FAILED]) == {
+        "title": "Fine-tune failed: My voice",
+        "body": "Account: default\n"
+        "Model: sonic-2\n"
+        "Status: training → failed\n"
+        "Language: en\n"
+        "Dataset: ds_1\n"
+        "Id: ft_1\n"
+        "Observed: 2026-11-23T19:03:00Z\n"
+        "\n"
+        "For the \u2039hotline\u203a\n"
+        "\n"
+        "Open the Playground: https://play.example/tunes/ft_1\n"
+        "Status page: https://watch.example/",
+        "type": "failure",
+    }
+
+
+def test_a_repeat_says_so_in_its_first_line():
+    first = MAIL.render(message([FAILED], PAGES))
+    again = json.loads(MAIL.repeated(first))
+    assert again == {**json.loads(first), "body": f"{REPEAT}\n{json.loads(first)['body']}"}
+
+
+def test_thousands_of_failures_are_one_message_that_says_how_many_it_does_not_name():
+    found = rendered(failures(5000))
+    assert found["title"] == "5000 fine-tunes failed"
+    assert "and 4980 more; `cartesia-exporter events list` shows them all" in found["body"]
+    listed = re.findall(r"ft_\d+", found["body"])
+    assert listed == [f"ft_{n}" for n in range(len(listed))]
+    assert len(listed) > 500
+    assert 9_900 < len(found["body"]) < 10_000
+
+
+def test_a_digest_that_fits_names_all():
+    found = rendered(failures(300))["body"]
+    assert [*re.findall(r"ft_\d+", found)] == [f"ft_{n}" for n in range(300)]
+    assert "more" not in rendered(failures(20))["body"]
+
+
+def test_a_link_that_is_too_long_is_left_out():
+    odd = Event("evt", "fine_tune.failed", "a", AT, FineTune("é" * 900), None)
+    assert "Open the Playground" not in rendered([odd])["body"]
+    assert "Status page: https://watch.example/" in rendered([odd])["body"]
+
+
+def agent(kind) -> Event:
+    return Event("evt", kind, "default", AT)
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ([FAILED], "failure"),
+        ([TEST], "info"),
+        ([agent("agent.poll_recovered")], "success"),
+        ([agent("agent.receiver_unhealthy")], "warning"),
+        ([agent("agent.poll_recovered"), TEST], "info"),
+        ([TEST, agent("agent.poll_recovered"), FAILED], "failure"),
+    ],
+)
+def test_the_kind_is_that_of_the_gravest_event(told, kind):
+    """PagerDuty and others make a severity of it."""
+    assert rendered(told)["type"] == kind
+    assert rendered(told, minimal=True)["type"] == kind
