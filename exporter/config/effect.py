@@ -11,7 +11,6 @@ _WITHOUT_EFFECT = frozenset(
         "accounts.*.labels",
         "alerts.poll_failing_after",
         "alerts.stuck_after",
-        "heartbeat_url",
         "metrics.labels",
         "metrics.max_fine_tune_series",
         "metrics.per_fine_tune",

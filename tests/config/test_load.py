@@ -298,7 +298,6 @@ def test_keys_without_effect_are_told():
         "receivers.2.format",
         "receivers.2.basic_auth",
         "receivers.3.type",
-        "heartbeat_url",
     ]
 
 
@@ -322,6 +321,7 @@ def test_the_example_works_with_every_key(tmp_path):
         "cartesia-api-key": "sk_car_hunter2",
         "slack-url": "https://hooks.slack.com/services/hunter2",
         "apprise-url": "mailto://user:hunter2@example.com",
+        "heartbeat-url": "https://hc.example/hunter2",
         "webhook-signing-secret": "whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
