@@ -17,7 +17,7 @@ from exporter.flags import Address, Commands, Duration, Number
 
 # The rest is imported by the commands that need it: --help has to answer at once.
 if TYPE_CHECKING:
-    from exporter.app import Surface
+    from exporter.agent import Surface
     from exporter.config import Config
     from exporter.parts import BuiltReceiver
 
@@ -105,7 +105,7 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
 def _surface(
     addresses: tuple[tuple[str, int], ...], telemetry_path: str, external_url: str | None
 ) -> "Surface":
-    from exporter.app import Surface
+    from exporter.agent import Surface
     from exporter.config.values import check_web_url, check_without_userinfo
 
     if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:

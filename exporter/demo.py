@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter import app, asgi
+from exporter.agent import Surface
 from exporter.config import load
 from exporter.core.exposition import AccountView
 from exporter.core.model import STATUSES
@@ -57,7 +58,7 @@ async def demo(stop: asyncio.Event, say: Say) -> None:
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=receiver, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
-        surface = app.Surface(
+        surface = Surface(
             addresses=(("127.0.0.1", await _free_port()),),
             on_listening=lambda urls: _announce(urls, say),
             on_view=_Counts(say).show,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.app import _registry
+from exporter.agent import new_registry
 from exporter.cartesia.client import ClientMetrics
 from exporter.cli import main
 from exporter.core.circuit import WELL
@@ -27,7 +27,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 def served(tmp_path):
     """Every metric family of ours that a running agent serves: name, type, labels."""
-    registry: CollectorRegistry = _registry()
+    registry: CollectorRegistry = new_registry()
     for metrics in (ClientMetrics(registry), PollMetrics(registry)):
         metrics.initialise("default")
     told = DeliveryMetrics(registry)

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from exporter import app
+from exporter.agent import Surface
 from exporter.config import load
 from exporter.core.exposition import AccountView
 from exporter.simulator.api import Faults, Simulation, create_app
@@ -79,7 +80,7 @@ class Place:
     async def agent(self) -> AsyncIterator[Agent]:
         agent, stop = Agent(), asyncio.Event()
         urls: list[str] = []
-        surface = app.Surface(
+        surface = Surface(
             addresses=(("127.0.0.1", 0),),
             on_listening=urls.extend,
             on_view=agent.views.append,
