@@ -3,43 +3,41 @@
 import base64
 import hashlib
 import hmac
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from exporter.core.message import Message, Pages, links, timestamp
-from exporter.core.model import Delivery, Event, FineTune
+from exporter.core.message import Message
+from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
-from exporter.core.text import cut
 from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.standard import MOST_EVENTS, Body, standard_body
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A generic webhook; with ``secret`` each attempt carries a signature per line of it."""
+    """A generic webhook; with ``secret`` each attempt carries a signature per line of it.
+
+    ``headers`` are sent beside the signature's: functions that return a value, read again at each
+    attempt, or raise SecretError.
+    """
 
     name: str
     endpoint: Endpoint
     secret: Secret | None = field(default=None, repr=False)
+    body: Body = standard_body
+    headers: Mapping[str, Callable[[], str]] = field(default_factory=dict, repr=False)
 
     spacing: ClassVar[float] = 0.0
-    most_events: ClassVar[int] = 100
+    most_events: ClassVar[int] = MOST_EVENTS
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one leaves out what people wrote."""
-        bodies = [_body(event, message.pages, minimal=minimal) for event in message.events]
-        if message.type == "fine_tune.digest":
-            at = max(event.observed_at for event in message.events)
-            body = {
-                "type": message.type,
-                "timestamp": timestamp(at),
-                "data": {"title": message.title, "events": bodies},
-            }
-        else:
-            [body] = bodies
-        return json.dumps(body, separators=(",", ":")).encode()
+        """Return the JSON body; the minimal one leaves out what people wrote.
+
+        Raises TemplateError when the body is a template that cannot be rendered.
+        """
+        return self.body(message, minimal=minimal)
 
     def repeated(self, body: bytes) -> bytes:
         """Return the bytes as they are: ``webhook-id`` tells a repeat."""
@@ -47,15 +45,43 @@ class Webhook:
 
     async def send(self, delivery: Delivery, now: float) -> Attempt:
         """Send the bytes once; the signature is of this attempt's time (Unix seconds)."""
-        headers = {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
         try:
-            secrets = [] if self.secret is None else self.secret().split()
+            headers = self._headers(delivery, now)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
-        if secrets:
-            headers["webhook-signature"] = signature(secrets, delivery, now)
         answer = await self.endpoint.post(delivery.body, headers)
         return answer if isinstance(answer, Attempt) else attempt(answer, now)
+
+    def _headers(self, delivery: Delivery, now: float) -> dict[str, str]:
+        headers = {name: value() for name, value in self.headers.items()}
+        headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
+        if self.secret is not None:
+            headers["webhook-signature"] = signature(self.secret().split(), delivery, now)
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """The Authorization header with a token (RFC 6750)."""
+
+    token: Secret = field(repr=False)
+
+    def __call__(self) -> str:
+        """Return the header's value; raise SecretError when the token can't be read."""
+        return f"Bearer {self.token()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Basic:
+    """The Authorization header with a user and a password (RFC 7617, in UTF-8)."""
+
+    username: str
+    password: Secret = field(repr=False)
+
+    def __call__(self) -> str:
+        """Return the header's value; raise SecretError when the password can't be read."""
+        pair = f"{self.username}:{self.password()}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def signature(secrets: Sequence[str], delivery: Delivery, now: float) -> str:
@@ -68,24 +94,3 @@ def signature(secrets: Sequence[str], delivery: Delivery, now: float) -> str:
     keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)
     digests = (hmac.new(key, signed, hashlib.sha256).digest() for key in keys)
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
-
-
-def _body(event: Event, pages: Pages, *, minimal: bool) -> dict[str, Any]:
-    data: dict[str, Any] = {"account": event.account or None}
-    if event.fine_tune is not None:
-        data["previous_status"] = event.previous_status
-        data["observed_at"] = timestamp(event.observed_at)
-        data["fine_tune"] = _fine_tune(event.fine_tune, minimal=minimal)
-    else:
-        facts = event.facts.items()
-        plain = {name: value for name, value in facts if not (minimal and isinstance(value, list))}
-        data |= {"observed_at": timestamp(event.observed_at), **plain}
-    found = {link.name: link.url for link in links(event, pages)}
-    data["links"] = {"playground": None, "status_page": None} | found
-    return {"type": event.type, "timestamp": timestamp(event.observed_at), "data": data}
-
-
-def _fine_tune(fine_tune: FineTune, *, minimal: bool) -> dict[str, str]:
-    written = () if minimal else ("name", "description")
-    names = ("id", *written, "language", "model_id", "dataset", "status")
-    return {name: cut(getattr(fine_tune, name)) for name in names}

@@ -7,11 +7,24 @@ from hypothesis import strategies as st
 
 from exporter.core.message import Pages, group, message
 from exporter.core.model import Event, FineTune
+from exporter.core.text import cut
 from exporter.http import Exchange
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.webhook import Webhook
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import AT, FAILED, PAGES, TEST, VOICE, baseline, events, failures
+from tests.receivers.told import (
+    AT,
+    FAILED,
+    PAGES,
+    SINCE,
+    TEST,
+    VOICE,
+    baseline,
+    events,
+    failures,
+    stuck,
+    trouble,
+)
 
 WEBHOOK = Webhook("ops", Endpoint(Exchange(), FakeSecret("https://ops.example/"), 15))
 
@@ -111,6 +124,16 @@ def test_the_baseline():
     }
 
 
+def test_what_is_stuck_says_since_when():
+    assert json.loads(body(stuck(VOICE)))["data"]["since"] == SINCE
+
+
+def test_trouble_of_the_agents_own_says_why_and_since_when():
+    told = json.loads(body(trouble("agent.receiver_unhealthy")))["data"]
+    assert (told["receiver"], told["reason"]) == ("chat", "the API answered 401")
+    assert told["since"] == SINCE
+
+
 def test_a_test_message_says_what_it_is():
     told = json.loads(body(TEST))
     assert told["type"] == "agent.test"
@@ -134,7 +157,8 @@ def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters
         assert rendered["type"] == event.type
         if event.fine_tune is None:
             continue
-        assert rendered["data"]["previous_status"] == event.previous_status
+        previous = event.previous_status
+        assert rendered["data"]["previous_status"] == (previous and cut(previous))
         for name, text in rendered["data"]["fine_tune"].items():
             written = getattr(event.fine_tune, name)
             assert len(text) <= 1000

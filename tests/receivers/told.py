@@ -6,6 +6,7 @@ from exporter.core.message import Pages, baseline_facts
 from exporter.core.model import Delivery, Event, EventType, FineTune, Snapshot
 
 AT = 1_795_460_580.25
+SINCE = "2026-11-23T18:00:00Z"
 PAGES = Pages("https://play.example/tunes/{id}", "https://watch.example/")
 
 VOICE = FineTune("ft_1", "My voice", "For the <hotline>", "en", "sonic-2", "ds_1", "failed")
@@ -66,6 +67,14 @@ hostile = st.one_of(
 _kinds = st.sampled_from(
     ["fine_tune.failed", "fine_tune.completed", "fine_tune.removed", "fine_tune.created"]
 )
+_agent_kinds = st.sampled_from(
+    [
+        "agent.poll_failing",
+        "agent.poll_recovered",
+        "agent.receiver_unhealthy",
+        "agent.receiver_recovered",
+    ]
+)
 fine_tunes = st.builds(
     FineTune, hostile.filter(bool), hostile, hostile, hostile, hostile, hostile, hostile
 )
@@ -75,8 +84,25 @@ def _of_fine_tune(kind: EventType, fine_tune: FineTune, previous: str | None) ->
     return Event("evt", kind, "default", AT, fine_tune, previous)
 
 
+def stuck(fine_tune: FineTune, previous: str | None = None) -> Event:
+    facts = {"since": SINCE}
+    return Event("evt", "fine_tune.stuck", "default", AT, fine_tune, previous, facts)
+
+
+def trouble(kind: EventType, reason: str = "the API answered 401", name: str = "chat") -> Event:
+    """That an account cannot be read or a receiver not be told, or that it can be again."""
+    facts = {"reason": reason, "since": SINCE}
+    if kind.startswith("agent.receiver"):
+        return Event("evt", kind, "", AT, facts={"receiver": name, **facts})
+    return Event("evt", kind, "default", AT, facts=facts)
+
+
 events = st.one_of(
     st.builds(_of_fine_tune, _kinds, fine_tunes, st.none() | hostile),
+    st.builds(stuck, fine_tunes, st.none() | hostile),
+    st.builds(
+        trouble, _agent_kinds, hostile, st.from_regex(r"[a-zA-Z0-9_.-]{1,64}", fullmatch=True)
+    ),
     st.builds(baseline, st.lists(fine_tunes, max_size=30)),
     st.just(TEST),
 )

@@ -1,0 +1,175 @@
+"""What an event is as an alert: its identity, and what is to be read about it."""
+
+import unicodedata
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import Pages
+from exporter.core.model import Event, EventType, FineTune
+from exporter.receivers.alerts import annotations, fingerprint, generator_url, labels, status
+from tests.receivers.told import (
+    AT,
+    FAILED,
+    PAGES,
+    TEST,
+    VOICE,
+    baseline,
+    events,
+    fine_tunes,
+    trouble,
+)
+
+bounded = settings(max_examples=100, deadline=None)
+
+
+def failed(fine_tune: FineTune) -> Event:
+    return Event("evt", "fine_tune.failed", "default", AT, fine_tune)
+
+
+def test_a_failure():
+    assert labels(FAILED) == {
+        "alertname": "CartesiaFineTuneFailed",
+        "severity": "critical",
+        "account": "default",
+        "fine_tune_id": "ft_1",
+        "model_id": "sonic-2",
+        "language": "en",
+        "dataset": "ds_1",
+    }
+    assert annotations(FAILED, PAGES) == {
+        "summary": "Fine-tune failed: My voice",
+        "description": "For the <hotline>",
+        "name": "My voice",
+        "status": "training → failed",
+        "observed_at": "2026-11-23T19:03:00Z",
+        "playground": "https://play.example/tunes/ft_1",
+        "status_page": "https://watch.example/",
+    }
+
+
+def test_the_minimal_annotations_leave_out_what_people_wrote():
+    plain = annotations(FAILED, PAGES, minimal=True)
+    assert plain["summary"] == "fine_tune.failed: ft_1"
+    assert {"name", "description"}.isdisjoint(plain)
+    assert "My voice" not in str(plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "severity"),
+    [
+        ("fine_tune.failed", "CartesiaFineTuneFailed", "critical"),
+        ("fine_tune.stuck", "CartesiaFineTuneStuck", "warning"),
+        ("fine_tune.completed", "CartesiaFineTuneCompleted", "info"),
+        ("fine_tune.created", "CartesiaFineTuneCreated", "info"),
+        ("fine_tune.removed", "CartesiaFineTuneRemoved", "info"),
+        ("agent.poll_failing", "CartesiaPollFailing", "warning"),
+        ("agent.receiver_unhealthy", "CartesiaReceiverUnhealthy", "warning"),
+        ("agent.baseline", "CartesiaBaseline", "info"),
+        ("agent.test", "CartesiaExporterTest", "info"),
+    ],
+)
+def test_each_type_has_a_name_and_a_severity(kind, name, severity):
+    found = labels(Event("evt", kind, "default", AT))
+    assert (found["alertname"], found["severity"]) == (name, severity)
+
+
+@pytest.mark.parametrize("kind", get_args(EventType))
+def test_no_type_is_without_an_alert(kind):
+    assert labels(Event("evt", kind, "default", AT))["alertname"].startswith("Cartesia")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("agent.poll_failing", "agent.poll_recovered"),
+        ("agent.receiver_unhealthy", "agent.receiver_recovered"),
+    ],
+)
+def test_trouble_and_its_end_are_the_same_alert(begin, end):
+    assert labels(trouble(begin)) == labels(trouble(end, reason="another"))
+    assert (status(trouble(begin)), status(trouble(end))) == ("firing", "resolved")
+
+
+def test_a_receivers_trouble_names_it_and_no_account():
+    assert labels(trouble("agent.receiver_unhealthy")) == {
+        "alertname": "CartesiaReceiverUnhealthy",
+        "severity": "warning",
+        "receiver": "chat",
+    }
+
+
+def test_a_fine_tune_that_fails_again_is_the_same_alert_whatever_it_is_called_by_then():
+    renamed = replace(VOICE, name="Other", description="changed")
+    again = Event("evt_2", "fine_tune.failed", "default", AT + 9, renamed, "created")
+    assert labels(again) == labels(FAILED)
+    assert fingerprint(labels(again)) == fingerprint(labels(FAILED))
+
+
+def test_the_agents_own_trouble_is_described():
+    found = annotations(trouble("agent.poll_failing"), PAGES)
+    assert found["summary"] == "The fine-tunes of account default cannot be read"
+    assert found["description"] == "Reason: the API answered 401; Since: 2026-11-23T18:00:00Z"
+    assert annotations(TEST, PAGES)["description"] == "If you can read this."
+    assert "Failed: 1" in annotations(baseline([VOICE]), PAGES)["description"]
+
+
+def test_an_alert_leads_to_the_status_page_or_else_to_the_playground():
+    assert generator_url(FAILED, PAGES) == "https://watch.example/"
+    alone = Pages("https://play.example/{id}")
+    assert generator_url(FAILED, alone) == "https://play.example/ft_1"
+    assert generator_url(None, alone) == "https://play.example/"
+
+
+def test_a_link_is_whole_or_left_out():
+    found = annotations(failed(FineTune("é" * 900)), PAGES)
+    assert "playground" not in found
+    assert found["status_page"] == "https://watch.example/"
+
+
+def test_the_fingerprint_is_alertmanagers():
+    """The values are those of prometheus/common's own test."""
+    pair = {"name": "garland, briggs", "fear": "love is not enough"}
+    assert int(fingerprint(pair), 16) == 5799056148416392346
+    assert int(fingerprint({}), 16) == 14695981039346656037
+
+
+@bounded
+@given(events)
+def test_labels_are_short_clean_and_never_empty(event):
+    for value in labels(event).values():
+        assert 1 <= len(value) <= 256
+        assert_clean(value)
+
+
+@bounded
+@given(events, st.booleans())
+def test_annotations_are_bounded_clean_and_never_empty(event, minimal):
+    found = annotations(event, PAGES, minimal=minimal)
+    assert found["summary"]
+    for value in found.values():
+        assert 1 <= len(value) <= 1000
+        assert_clean(value)
+
+
+def assert_clean(value: str) -> None:
+    assert value.encode()
+    hidden = {c for c in value if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
+    assert hidden <= {"\u200d"}
+
+
+@bounded
+@given(fine_tunes, fine_tunes)
+def test_two_fine_tunes_are_two_alerts(one, other):
+    same = one.id == other.id
+    first, second = (labels(failed(each))["fine_tune_id"] for each in (one, other))
+    assert (first == second) is same
+
+
+@pytest.mark.parametrize("other", ["x" * 257, "x" * 300, "x\x00", "x\u200b", "\x00", "\x01"])
+def test_an_id_that_loses_something_in_a_label_still_differs(other):
+    ids = {labels(failed(FineTune(each)))["fine_tune_id"] for each in (other, "x" * 256, "x")}
+    assert len(ids) == 3

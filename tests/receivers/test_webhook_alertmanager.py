@@ -1,0 +1,113 @@
+"""The body that Alertmanager's own consumers take."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import message
+from exporter.core.model import Event
+from exporter.receivers.alertmanager_body import AlertmanagerBody
+from exporter.receivers.alerts import fingerprint
+from tests.receivers.alertmanager_v4 import ZERO, assert_payload
+from tests.receivers.told import FAILED, PAGES, SINCE, events, failures, trouble
+
+BODY = AlertmanagerBody("ops")
+
+
+def body(*told: Event, minimal: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(BODY(message(told, PAGES), minimal=minimal))
+    return found
+
+
+def test_a_failure():
+    labels = {
+        "alertname": "CartesiaFineTuneFailed",
+        "severity": "critical",
+        "account": "default",
+        "fine_tune_id": "ft_1",
+        "model_id": "sonic-2",
+        "language": "en",
+        "dataset": "ds_1",
+    }
+    annotations = {
+        "summary": "Fine-tune failed: My voice",
+        "description": "For the <hotline>",
+        "name": "My voice",
+        "status": "training → failed",
+        "observed_at": "2026-11-23T19:03:00Z",
+        "playground": "https://play.example/tunes/ft_1",
+        "status_page": "https://watch.example/",
+    }
+    group = {
+        "account": "default",
+        "alertname": "CartesiaFineTuneFailed",
+        "fine_tune_id": "ft_1",
+    }
+    assert body(FAILED) == {
+        "version": "4",
+        "groupKey": (
+            '{}:{account="default", alertname="CartesiaFineTuneFailed", fine_tune_id="ft_1"}'
+        ),
+        "truncatedAlerts": 0,
+        "status": "firing",
+        "receiver": "ops",
+        "groupLabels": group,
+        "commonLabels": labels,
+        "commonAnnotations": annotations,
+        "externalURL": "https://watch.example/",
+        "alerts": [
+            {
+                "status": "firing",
+                "labels": labels,
+                "annotations": annotations,
+                "startsAt": "2026-11-23T19:03:00Z",
+                "endsAt": "0001-01-01T00:00:00Z",
+                "generatorURL": "https://watch.example/",
+                "fingerprint": fingerprint(labels),
+            }
+        ],
+    }
+
+
+def test_a_digest_has_an_alert_for_each_event_and_says_what_they_share():
+    found = body(*failures(100))
+    ids = [alert["labels"]["fine_tune_id"] for alert in found["alerts"]]
+    assert ids == [f"ft_{n}" for n in range(100)]
+    assert len({alert["fingerprint"] for alert in found["alerts"]}) == 100
+    group = {"account": "default", "alertname": "CartesiaFineTuneFailed"}
+    assert found["groupLabels"] == group
+    assert "fine_tune_id" not in found["commonLabels"]
+    assert found["commonLabels"]["model_id"] == "sonic-2"
+
+
+def test_what_is_over_is_resolved_in_the_group_that_it_began_in():
+    failing, recovered = (
+        body(trouble(kind)) for kind in ("agent.poll_failing", "agent.poll_recovered")
+    )
+    [begun], [ended] = failing["alerts"], recovered["alerts"]
+    assert (failing["status"], begun["endsAt"]) == ("firing", ZERO)
+    assert (recovered["status"], ended["status"]) == ("resolved", "resolved")
+    assert (ended["startsAt"], ended["endsAt"]) == (SINCE, "2026-11-23T19:03:00Z")
+    assert failing["groupKey"] == recovered["groupKey"]
+    assert begun["fingerprint"] == ended["fingerprint"]
+
+
+def test_a_message_fires_while_anything_in_it_does():
+    assert body(trouble("agent.poll_recovered"), FAILED)["status"] == "firing"
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(events, min_size=1, max_size=10), st.booleans())
+def test_it_is_a_payload_whatever_was_written(told, minimal):
+    found = body(*told, minimal=minimal)
+    assert_payload(found)
+    assert len(found["alerts"]) == len(told)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(events, min_size=1, max_size=10))
+def test_the_minimal_payload_leaves_out_what_people_wrote(told):
+    for alert in body(*told, minimal=True)["alerts"]:
+        assert {"name", "description"}.isdisjoint(alert["annotations"])

@@ -1,0 +1,139 @@
+"""How a webhook is let in: tokens, passwords and headers, read again at each attempt."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from exporter.core.retry import Attempt, Outcome
+from exporter.http import Exchange
+from exporter.receivers.receiver import Endpoint
+from exporter.receivers.webhook import Basic, Bearer, Webhook
+from tests.fakes.answers import answer, head, sends_then_resets
+from tests.fakes.secret import FakeSecret
+from tests.fakes.server import Answer, Received, Server
+from tests.receivers.told import AT, delivery
+
+TOKEN = "t0ken-of-the-bearer"
+BODY = b'{"type":"fine_tune.failed"}'
+Headers = Mapping[str, Callable[[], str]]
+
+
+TAKEN = answer(204)
+
+
+def sent(
+    headers: Headers, otherwise: Answer = TAKEN, times: int = 1, **more: Any
+) -> tuple[list[Attempt], list[Received]]:
+    async def run() -> list[Attempt]:
+        async with Exchange() as exchange:
+            endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+            webhook = Webhook("ops", endpoint, headers=headers, **more)
+            return [await webhook.send(delivery(BODY), AT) for _ in range(times)]
+
+    with Server(otherwise) as server:
+        attempts = asyncio.run(run())
+    return attempts, server.requests
+
+
+def received(headers: Headers, **more: Any) -> Received:
+    [attempt], [request] = sent(headers, **more)
+    assert attempt.outcome is Outcome.DELIVERED
+    return request
+
+
+def test_a_token_is_a_bearer_token():
+    request = received({"Authorization": Bearer(FakeSecret(TOKEN))})
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_user_and_a_password_are_basic_authentication_in_utf_8():
+    request = received({"Authorization": Basic("agent", FakeSecret("pässword:x"))})
+    scheme, _, encoded = request.headers["authorization"].partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(encoded).decode() == "agent:pässword:x"
+
+
+def test_headers_go_beside_those_of_the_signature_and_never_in_their_place():
+    signing = FakeSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    mine = {"X-Team": FakeSecret("voices"), "webhook-id": FakeSecret("forged")}
+    request = received(mine, secret=signing)
+    assert request.headers["x-team"] == "voices"
+    assert request.headers["webhook-id"] == "evt_1"
+    assert request.headers["webhook-signature"].startswith("v1,")
+    assert request.headers["content-type"] == "application/json"
+    assert request.body == BODY
+
+
+@pytest.mark.parametrize("kind", [Bearer, lambda secret: Basic("agent", secret), lambda s: s])
+def test_each_attempt_reads_its_secrets_again(kind):
+    class Rotated(FakeSecret):
+        def __call__(self) -> str:
+            value = super().__call__()
+            self.value = "second"
+            return value
+
+    secret = Rotated("first")
+    _, [one, other] = sent({"Authorization": kind(secret)}, times=2)
+    assert secret.reads == 2
+    assert one.headers["authorization"] != other.headers["authorization"]
+
+
+@pytest.mark.parametrize("kind", [Bearer, lambda secret: Basic("agent", secret), lambda s: s])
+def test_a_secret_that_cannot_be_read_sends_nothing_and_names_the_file(kind):
+    secret = FakeSecret(TOKEN)
+    secret.value = None
+    [attempt], requests = sent({"Authorization": kind(secret)})
+    reason = "cannot read /etc/cartesia/key: no such file"
+    assert attempt == Attempt(Outcome.ENDPOINT, reason)
+    assert requests == []
+
+
+class LeakySecret(FakeSecret):
+    """A secret whose repr tells it, as that of any wrapper might."""
+
+    def __repr__(self) -> str:
+        return f"LeakySecret({self.value})"
+
+
+HEADERS: Headers = {
+    "Authorization": Bearer(LeakySecret(TOKEN)),
+    "X-Basic": Basic("agent", LeakySecret(TOKEN)),
+    "X-Key": LeakySecret(TOKEN),
+}
+BASIC = base64.b64encode(f"agent:{TOKEN}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        *(answer(status, f"no {TOKEN}".encode()) for status in (200, 400, 401, 404, 429, 500)),
+        answer(302, location=f"https://{TOKEN}.example/"),
+        answer(200, TOKEN.encode(), content_encoding="gzip"),
+        sends_then_resets(head(500, x_token=TOKEN)),
+        sends_then_resets(f"HTTP/1.1 {TOKEN}".encode()),
+    ],
+)
+def test_no_failure_tells_a_token_a_password_or_a_header(otherwise):
+    [attempt], [request] = sent(HEADERS, otherwise)
+    assert TOKEN in request.headers["x-key"]
+    assert TOKEN not in repr(attempt)
+    assert BASIC not in repr(attempt)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "é", "\x00", "a\r\nX-Evil: 1"])
+def test_a_value_that_cannot_be_sent_is_not_told_either(value):
+    """The configuration refuses them; a secret's file may change behind its back."""
+    [attempt], requests = sent({"X-Key": LeakySecret(f"{TOKEN}{value}")})
+    assert attempt.outcome in {Outcome.TRANSIENT, Outcome.ENDPOINT}
+    assert TOKEN not in repr(attempt)
+    assert requests == []
+
+
+def test_no_repr_tells_a_token_a_password_or_a_header():
+    endpoint = Endpoint(Exchange(), LeakySecret(TOKEN), 15)
+    for part in (*HEADERS.values(), Webhook("ops", endpoint, headers=HEADERS)):
+        if not isinstance(part, LeakySecret):
+            assert TOKEN not in repr(part)
