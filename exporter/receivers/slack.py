@@ -13,13 +13,16 @@ from typing import Any, ClassVar, Final
 from exporter.core.message import Link, Message
 from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
-from exporter.core.text import cut, one_line
+from exporter.core.text import LONGEST, cut, one_line
 from exporter.http import Response
 from exporter.receivers.receiver import REPEAT, Endpoint, attempt, unanswered
+from exporter.receivers.sandbox import Budget, Template
+from exporter.receivers.template import variables
 
 _ALL: Final = 10_000
 _TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
 _HEADER: Final = 150
+_LINE: Final = 1_000
 _FIELD: Final = 300
 _FIELDS: Final = 10
 _LINK: Final = 1_400  # two of them are within a text
@@ -29,24 +32,33 @@ _Block = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Slack:
-    """A Slack channel; ``mention`` comes from the operator and is put in front as it stands."""
+    """A Slack channel.
+
+    ``mention`` comes from the operator and is put in front as it stands; so does ``text``, which
+    makes a first line in place of the title.
+    """
 
     name: str
     endpoint: Endpoint
     mention: str = ""
+    text: Template | None = None
 
     spacing: ClassVar[float] = 1.2  # Slack takes one message a second per channel
     most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one is one plain ASCII line without blocks."""
-        fallback = f"{self.mention} {_escaped(message.title, 1_000)}".strip()
+        """Return the JSON body; the minimal one is one plain ASCII line without blocks.
+
+        Raises TemplateError when ``text`` cannot be rendered; the minimal form does without it.
+        """
+        line = "" if minimal or self.text is None else _line(self.text, message)
+        first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
+        fallback = f"{self.mention} {first}".strip()
         body: dict[str, Any] = {"text": fallback}
-        if minimal:
-            body["text"] = f"{self.mention} {_ascii(message)}".strip()
-        else:
+        if not minimal:
+            top = [_section(fallback)] if line else _titled(message.title, self.mention)
             room = _ALL - len(fallback) - 2 * len(REPEAT) - 1
-            body["blocks"] = _blocks(message, self.mention, room)
+            body["blocks"] = _blocks(message, top, room)
         body |= {"unfurl_links": False, "unfurl_media": False}
         return _encoded(body)
 
@@ -122,15 +134,31 @@ _REFUSALS: Final = {
 
 def _ascii(message: Message) -> str:
     """Return one line that nothing can refuse: the kind of message, then ids while they fit."""
-    ids = (one_line(e.fine_tune.id) if e.fine_tune else e.account for e in message.events)
+    ids = (one_line(event.subject or event.account) for event in message.events)
     listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
     return listed.replace("…", "...").encode("ascii", "replace").decode()
 
 
-def _blocks(message: Message, mention: str, budget: int) -> list[_Block]:
-    top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
-    if mention:
-        top.append(_section(mention))
+def _line(template: Template, message: Message) -> str:
+    """Return the operator's first line, empty when there is nothing in it."""
+    text = one_line(template.render(variables(message, shown), Budget()), 2 * _LINE)
+    if len(text) <= _LINE:
+        return text
+    # No half an entity, mention or link at the end.
+    return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: _LINE - 1]) + "…"
+
+
+def shown(text: str) -> str:
+    """Return text from the API as a template of Slack's markup may show it: without markup."""
+    return _escaped(one_line(text), LONGEST)
+
+
+def _titled(title: str, mention: str) -> list[_Block]:
+    header: _Block = {"type": "header", "text": _plain(title, _HEADER)}
+    return [header, _section(mention)] if mention else [header]
+
+
+def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
     if message.facts:
         top.append(_fields(message.facts[:_FIELDS]))
     if message.text:
@@ -147,7 +175,7 @@ def _blocks(message: Message, mention: str, budget: int) -> list[_Block]:
 
 
 def _more(number: int) -> str:
-    return f"and {number} more; `cartesia-exporter list` shows them all"
+    return f"and {number} more; `cartesia-exporter events list` shows them all"
 
 
 def _packed(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:

@@ -128,7 +128,7 @@ def test_thousands_of_failures_are_one_message_that_says_how_many_it_leaves_out(
     body = rendered(failures(5000))
     assert slack_refusal(body) is None
     shown = "\n".join(texts(body))
-    [more] = re.findall(r"and (\d+) more; `cartesia-exporter list` shows them all", shown)
+    [more] = re.findall(r"and (\d+) more; `cartesia-exporter events list` shows them all", shown)
     listed = {*re.findall(r"ft_\d+", shown)}
     assert body["text"] == "5000 fine-tunes failed"
     assert len(listed) + int(more) == 5000

@@ -1,0 +1,65 @@
+"""What people are told when a message may have arrived already."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import message
+from exporter.core.model import Event
+from exporter.receivers.slack import Slack
+from exporter.simulator.receiver import slack_refusal
+from tests.receivers.test_slack_render import ENDPOINT, texts
+from tests.receivers.told import FAILED, PAGES, events, failures
+
+REPEAT = "possible repeat: the answer to this message was lost"
+
+
+def both(
+    told: list[Event], mention: str = "", *, minimal: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    slack = Slack("team", ENDPOINT, mention)
+    body = slack.render(message(told, PAGES), minimal=minimal)
+    return json.loads(body), json.loads(slack.repeated(body))
+
+
+def test_a_repeat_says_so_in_a_line_of_its_own():
+    first, again = both([FAILED])
+    assert again["text"] == f"{first['text']}\n{REPEAT}"
+    line = {"type": "plain_text", "text": REPEAT, "emoji": False}
+    assert again["blocks"] == [*first["blocks"], {"type": "context", "elements": [line]}]
+
+
+def test_a_minimal_repeat_says_so_too():
+    first, again = both([FAILED], minimal=True)
+    assert again == first | {"text": f"{first['text']}\n{REPEAT}"}
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(events, min_size=1, max_size=30),
+    st.sampled_from(["", "<!here>", "@" * 500]),
+    st.booleans(),
+)
+def test_slack_accepts_any_repeat_and_nothing_else_of_it_changes(told, mention, minimal):
+    first, again = both(told, mention, minimal=minimal)
+    assert slack_refusal(again) is None
+    assert_within_limits(again)
+    assert again["text"].removesuffix(f"\n{REPEAT}") == first.pop("text")
+    assert again.get("blocks", [None])[:-1] == first.pop("blocks", [])
+    del again["text"]
+    again.pop("blocks", None)
+    assert again == first
+
+
+def test_a_repeat_of_thousands_of_failures_fits():
+    first, again = both(failures(5000), "@" * 500)
+    assert_within_limits(again)
+    assert sum(map(len, texts(first))) > 9_000
+
+
+def assert_within_limits(body: dict[str, Any]) -> None:
+    assert len(body.get("blocks", [])) <= 50
+    assert all(1 <= len(text) <= 3000 for text in texts(body))
+    assert sum(map(len, texts(body))) <= 10_000

@@ -1,0 +1,113 @@
+"""The first line of a Slack message, out of the operator's own template."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import message
+from exporter.core.model import Event, FineTune
+from exporter.http import Exchange
+from exporter.receivers.receiver import Endpoint
+from exporter.receivers.sandbox import Template, TemplateError
+from exporter.receivers.slack import Slack, shown
+from exporter.receivers.template import NAMES
+from exporter.receivers.template_check import line_fault
+from exporter.simulator.receiver import slack_refusal
+from tests.fakes.secret import FakeSecret
+from tests.receivers.test_slack_render import assert_clean, assert_inert, texts
+from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+
+ENDPOINT = Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
+LINE = (
+    ":rotating_light: *{{ title }}* {{ text }} {{ data.account }}"
+    " {% for e in events[:20] if e.data.fine_tune %}{{ e.data.fine_tune.description }}{% endfor %}"
+)
+
+
+def rendered(text: str, *told: Event, mention: str = "", minimal: bool = False) -> dict[str, Any]:
+    slack = Slack("team", ENDPOINT, mention, Template(text, NAMES))
+    body: dict[str, Any] = json.loads(slack.render(message(told, PAGES), minimal=minimal))
+    return body
+
+
+def test_the_line_stands_first_and_for_the_title():
+    body = rendered("*{{ data.fine_tune.name }}* <https://wiki/voices|what now>", FAILED)
+    plain = json.loads(Slack("team", ENDPOINT).render(message([FAILED], PAGES)))
+    line = "*My voice* <https://wiki/voices|what now>"
+    assert body["text"] == line
+    first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
+    assert body["blocks"] == [first, *plain["blocks"][1:]]
+
+
+def test_the_mention_stays_in_front_as_it_stands():
+    body = rendered("{{ title }}", FAILED, mention="<!here>")
+    assert body["text"] == body["blocks"][0]["text"]["text"]
+    assert body["text"] == "<!here> Fine-tune failed: My voice"
+    assert json.dumps(body).count("<!here>") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("<!channel>", "&lt;!channel&gt; <@U1>"),
+        ("a & b", "a &amp; b <@U1>"),
+        ("`code`", "'code' <@U1>"),
+        ("two\nlines", "two lines <@U1>"),
+        ("\u202eright\x00", "right <@U1>"),
+    ],
+)
+def test_the_operators_markup_works_and_that_of_the_api_does_not(name, line):
+    event = Event("evt", "fine_tune.failed", "a", AT, FineTune("ft", name))
+    assert rendered("{{ data.fine_tune.name }} <@U1>", event)["text"] == line
+
+
+def test_the_line_is_one_line():
+    assert rendered("{{ title }}\n\n  and\tmore\n", TEST)["text"].endswith("failed and more")
+
+
+def test_an_empty_line_leaves_the_title():
+    text = "{% if data.fine_tune %}{{ data.fine_tune.name }}{% endif %}"
+    plain = json.loads(Slack("team", ENDPOINT).render(message([TEST], PAGES)))
+    assert rendered(text, TEST) == plain
+
+
+@pytest.mark.parametrize("end", ["<https://example.com/x|a link>", "&amp;", "<!subteam^S123>"])
+@pytest.mark.parametrize("before", range(980, 1000))
+def test_a_line_that_is_too_long_is_not_cut_within_markup(before, end):
+    line = rendered("x" * before + end, TEST)["text"]
+    assert len(line) <= 1000
+    assert line in {"x" * before + end, "x" * before + "…", "x" * 999 + "…"}
+
+
+def test_a_digest_of_thousands_shows_how_many_there_are():
+    body = rendered("{{ count }} of {{ events|length }}", *failures(5000))
+    assert body["text"] == "5000 of 100"
+
+
+def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_does_without():
+    with pytest.raises(TemplateError, match="'None' has no attribute 'name'"):
+        rendered("{{ data.fine_tune.name }}", TEST)
+    plain = Slack("team", ENDPOINT, "<!here>").render(message([TEST], PAGES), minimal=True)
+    body = rendered("{{ data.fine_tune.name }}", TEST, mention="<!here>", minimal=True)
+    assert body == json.loads(plain)
+
+
+def test_the_line_of_these_tests_passed_the_check():
+    assert line_fault(LINE, shown) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(events, min_size=1, max_size=30), st.sampled_from(["", "<!here>", "@" * 500]))
+def test_slack_accepts_any_message_with_a_line(told, mention):
+    body = rendered(LINE, *told, mention=mention)
+    assert slack_refusal(body) is None
+    assert len(body["blocks"]) <= 50
+    found = texts(body)
+    assert all(1 <= len(text) <= 3000 for text in found)
+    assert sum(map(len, found)) <= 10_000
+    for text in found[:2]:
+        assert_clean(text)
+        assert_inert(text, mention)
