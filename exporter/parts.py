@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from exporter.cartesia.client import Api
@@ -15,10 +15,14 @@ from exporter.core.clock import Clock
 from exporter.core.routing import TYPES, EventName, Interest
 from exporter.core.secret import Secret
 from exporter.http import Exchange
+from exporter.receivers.alertmanager_body import AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import Endpoint, Receiver
+from exporter.receivers.sandbox import Template
 from exporter.receivers.slack import Slack
-from exporter.receivers.webhook import Webhook
+from exporter.receivers.standard import Body, standard_body
+from exporter.receivers.template import NAMES, TemplateBody
+from exporter.receivers.webhook import Basic, Bearer, Webhook
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
@@ -62,5 +66,23 @@ def receiver_of(section: BuiltReceiver, exchange: Exchange) -> Receiver:
         return Apprise(section.name, section.url_secret, section.timeout, section.ca_file)
     endpoint = Endpoint(exchange, section.url_secret, section.timeout)
     if isinstance(section, SlackReceiver):
-        return Slack(section.name, endpoint, section.mention or "")
-    return Webhook(section.name, endpoint, section.signing_secret)
+        text = None if section.text is None else Template(section.text, NAMES)
+        return Slack(section.name, endpoint, section.mention or "", text)
+    headers = _headers(section)
+    return Webhook(section.name, endpoint, section.signing_secret, _body(section), headers)
+
+
+def _body(section: WebhookReceiver) -> Body:
+    if section.format == "alertmanager":
+        return AlertmanagerBody(section.name)
+    return standard_body if section.template is None else TemplateBody(section.template)
+
+
+def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
+    headers: dict[str, Callable[[], str]] = {**section.header_secrets}
+    token, basic = section.bearer_token_secret, section.basic_auth
+    if token is not None:
+        headers["Authorization"] = Bearer(token)
+    elif basic is not None:
+        headers["Authorization"] = Basic(basic.username, basic.password_secret)
+    return headers

@@ -16,12 +16,6 @@ _WITHOUT_EFFECT = frozenset(
         "metrics.per_fine_tune",
         "poll.concurrency",
         "poll.requests_per_second",
-        "receivers.*.basic_auth",
-        "receivers.*.bearer_token",
-        "receivers.*.format",
-        "receivers.*.headers",
-        "receivers.*.template",
-        "receivers.*.text",
         "receivers.*.type=alertmanager",
     }
 )

@@ -15,6 +15,7 @@ from pydantic import (
 
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.sources import CaFile
+from exporter.config.templates import check_line, check_template
 from exporter.config.values import (
     Duration,
     Name,
@@ -164,7 +165,7 @@ class SlackReceiver(_UrlReceiver):
         ]
         | None
     ) = None
-    text: str | None = None
+    text: Annotated[str, AfterValidator(check_line)] | None = None
 
 
 class WebhookReceiver(_UrlReceiver):
@@ -200,7 +201,7 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("missing; format: template needs a map")
         if template is not None and not wanted and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        return template
+        return template and check_template(template)
 
     @field_validator("basic_auth")
     @classmethod

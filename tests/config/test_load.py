@@ -290,13 +290,6 @@ def test_keys_without_effect_are_told():
         "metrics.max_fine_tune_series",
         "alerts.stuck_after",
         "alerts.poll_failing_after",
-        "receivers.0.text",
-        "receivers.1.format",
-        "receivers.1.template",
-        "receivers.1.bearer_token",
-        "receivers.1.headers",
-        "receivers.2.format",
-        "receivers.2.basic_auth",
         "receivers.3.type",
     ]
 
@@ -323,6 +316,9 @@ def test_the_example_works_with_every_key(tmp_path):
         "apprise-url": "mailto://user:hunter2@example.com",
         "heartbeat-url": "https://hc.example/hunter2",
         "webhook-signing-secret": "whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
+        "webhook-token": "hunter2",
+        "chat-url": "https://chat.example/hunter2",
+        "chat-password": "hunter2",
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
         (tmp_path / name).write_text(content)
@@ -330,4 +326,4 @@ def test_the_example_works_with_every_key(tmp_path):
     config = load(written(tmp_path, text), KEY)
     assert config.without_effect() == []
     assert [account.name for account in config.accounts] == ["default", "research"]
-    assert [receiver.name for receiver in config.receivers] == ["team-slack", "ops", "mail"]
+    assert [receiver.name for receiver in config.receivers] == ["team-slack", "ops", "chat", "mail"]

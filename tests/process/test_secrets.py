@@ -1,5 +1,6 @@
 """A run with failures of every kind, after which no secret is anywhere that others can look."""
 
+import base64
 import ssl
 import threading
 from pathlib import Path
@@ -16,7 +17,11 @@ OTHER_KEY = "sk_car_other.wVx3RefusedAndQuoted"
 TOKEN = "T0kenInTheUrlThatIsASecret"
 SIGNING = "whsec_TXVzdE5vdExlYWtNdXN0Tm90TGVha011c3ROb3RMZWFr"
 PASSWORD = "hunter2ProxyPassword"
-SECRETS = (KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD)
+BEARER = "b34rerTokenOfAWebhook"
+BASIC = "p4sswordOfAWebhook"
+HEADER = "h3aderOfAWebhook"
+ENCODED = base64.b64encode(f"agent:{BASIC}".encode()).decode()
+SECRETS = (KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
 
 NO_RESOLVER = """
 import socket
@@ -42,7 +47,7 @@ def refusing(arrived):
     if kind == "redirect":
         return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{KEY}"})
     status = {"gone": 404, "broken": 500, "refused": 400, "throttled": 429}.get(kind, 200)
-    return PlainTextResponse(f"no {arrived.path} {KEY}", status)
+    return PlainTextResponse(f"no {arrived.path} {KEY} {arrived.headers}", status)
 
 
 def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
@@ -52,10 +57,15 @@ def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
     def at(kind: str) -> str:
         return f"{inbox.url}/{TOKEN}/{kind}?token={TOKEN}"
 
+    bearer = {"bearer_token": BEARER, "headers": {"X-Key": HEADER}}
+    basic = {"basic_auth": {"username": "agent", "password": BASIC}, "headers": {"X-Key": HEADER}}
+    failing = ("gone", "broken", "refused", "throttled", "redirect", "hangs")
     return [
-        one("good", at("good"), secret=SIGNING),
-        *(one(k, at(k)) for k in ("gone", "broken", "refused", "throttled", "redirect", "hangs")),
-        one("nobody", f"http://127.0.0.1:1/{TOKEN}"),
+        one("good", at("good"), secret=SIGNING, **bearer),
+        *(one(kind, at(kind), **bearer) for kind in failing),
+        one("alerts", at("refused"), format="alertmanager", **basic),
+        one("template", at("broken"), format="template", template={"x": "{{ title }}"}, **basic),
+        one("nobody", f"http://127.0.0.1:1/{TOKEN}", **basic),
         one("tls", f"{tls}/{TOKEN}"),
         one("name", f"https://{TOKEN}.invalid/{TOKEN}"),
         one("proxied", f"https://a.invalid/{TOKEN}", proxy_url=f"http://u:{PASSWORD}@127.0.0.1:1"),
