@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from exporter.core.text import one_line
 from exporter.store.errors import StoreError, StoreRefusedError
-from exporter.store.files import Lock, prepare, restrict
+from exporter.store.files import Lock, find, prepare, restrict
 from exporter.store.migrations import SCHEMA_VERSION, migrate, version_of
 from exporter.store.schema import meta, metadata
 
@@ -26,6 +26,7 @@ _Result = TypeVar("_Result")
 
 _STORE_ID = select(meta.c.value).where(meta.c.name == "store_id")
 _BUSY_MILLISECONDS = 5000
+_LOCKED = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
 _CLOSE_SECONDS = 2.0
 _LONGEST = 200
 
@@ -117,7 +118,8 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if (damage := _damage(cause)) is not None:
                 raise self._damaged(damage) from error
-            raise StoreError(f"the state file {self.path}: {cause}") from error
+            words = _LOCKED if _code(cause) == sqlite3.SQLITE_BUSY else cause
+            raise StoreError(f"the state file {self.path}: {words}") from error
 
     def _damaged(self, how: str) -> StoreRefusedError:
         return StoreRefusedError(
@@ -164,6 +166,25 @@ class Database:
         self._lock.release()
 
 
+class GuestDatabase(Database):
+    """The state of an agent that may be running: opened without its lock, as it is.
+
+    Nothing is made, migrated or protected anew; a file of another version is refused. What SQLite
+    makes beside a file that nobody has open belongs to the file's owner, also when root opened it.
+    """
+
+    def _open(self) -> None:
+        find(self.path)
+        self._check()
+        with self.read() as connection:
+            version = version_of(connection, self.path)
+        if version < SCHEMA_VERSION:
+            raise StoreRefusedError(
+                f"the state file {self.path} has schema version {version}, this program needs "
+                f"{SCHEMA_VERSION}: start the agent once, it upgrades the file"
+            )
+
+
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -173,8 +194,14 @@ def _damage(error: BaseException | None) -> str | None:
         return "an event is not what was written"
     if str(error).startswith("Could not decode to UTF-8"):
         return "a text is not what was written"  # not in SQLite's words, which quote it
-    known = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    known = _code(error) in _DAMAGED
     return str(error) if known or str(error) == "unsupported file format" else None
+
+
+def _code(error: BaseException | None) -> int:
+    """Return SQLite's primary result code, 0 of another error."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _engine(path: Path) -> Engine:

@@ -20,8 +20,34 @@ def prepare(path: Path) -> None:
         _make_folder(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        kind = StoreError if error.errno in _MAY_PASS else StoreRefusedError
-        raise kind(f"cannot open the state file {path}: {error.strerror}") from error
+        raise _cannot_open(path, error) from error
+
+
+def find(path: Path) -> None:
+    """Look whether the state file is there and may be written; it is not touched.
+
+    Raises StoreError, StoreRefusedError.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise StoreRefusedError(
+            f"there is no state file {path}: `cartesia-exporter run` makes it when it starts; "
+            "is this the agent's storage.path, and its working directory?"
+        ) from None
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    # Not opened to find out: to close it again would take SQLite's locks from this process.
+    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK, effective_ids=True)):
+        raise StoreRefusedError(
+            f"cannot write the state file {path}: this takes the agent's user, or root, and a file "
+            "system that is not read-only"
+        )
+
+
+def _cannot_open(path: Path, error: OSError) -> StoreError:
+    kind = StoreError if error.errno in _MAY_PASS else StoreRefusedError
+    return kind(f"cannot open the state file {path}: {error.strerror}")
 
 
 _MAY_PASS: Final = frozenset(
