@@ -210,14 +210,18 @@ class Deliverer:
     async def _mark(self, tried: _Tried) -> None:
         delivery, attempt, result = tried.delivery, tried.attempt, tried.result
         if attempt.outcome is Outcome.PAYLOAD and result.state == PENDING:
-            events = await self._outbox.events_of(delivery)
-            await self._outbox.replace_body(delivery, self._rendered(events, minimal=True))
+            await self._make_minimal(delivery)
         for observed_at in await self._outbox.record(delivery, result):
             self._metrics.delay.labels(self.name).observe(max(result.at - observed_at, 0.0))
         del self._unmarked[delivery.id]
         self._loop.tell_end_of_trouble()
         if result.told:
             self._plan.wake()
+
+    async def _make_minimal(self, delivery: Delivery) -> None:
+        events = await self._outbox.events_of(delivery)
+        if events:  # else it was reassigned while it was sent
+            await self._outbox.replace_body(delivery, self._rendered(events, minimal=True))
 
     def _tell(self, tried: _Tried) -> None:
         delivery, attempt, result = tried.delivery, tried.attempt, tried.result

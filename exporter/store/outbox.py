@@ -93,32 +93,26 @@ class Outbox:
         with self._database.write() as connection:
             turn = connection.execute(self._next_turn()).scalar_one()
             for number, message in enumerate(new):
-                connection.execute(
-                    insert(messages).values(
-                        receiver=self._receiver,
-                        id=message.id,
-                        state=PENDING,
-                        body=message.body,
-                        events=len(message.events),
-                        minimal=False,
-                        created_at=now,
-                        attempts=0,
-                        turn=turn + number,
-                        in_flight=False,
-                        unanswered=False,
-                        last_result="",
+                # None where somebody discarded or reassigned all of it since it was read.
+                if carried := self._carry(connection, message):
+                    row = _new_row(message, carried, now)
+                    connection.execute(
+                        insert(messages).values(receiver=self._receiver, turn=turn + number, **row)
                     )
-                )
-                connection.execute(
-                    update(deliveries)
-                    .where(
-                        deliveries.c.receiver == self._receiver,
-                        deliveries.c.event == bindparam("number"),
-                    )
-                    .values(message=message.id),
-                    # One by one: a digest may carry more events than a statement takes values.
-                    [{"number": number} for number in message.events],
-                )
+
+    def _carry(self, connection: Connection, message: NewMessage) -> int:
+        """Put what is still owed into a message; return how many events that are."""
+        return connection.execute(
+            update(deliveries)
+            .where(
+                self._mine(PENDING),
+                deliveries.c.message.is_(None),
+                deliveries.c.event == bindparam("number"),
+            )
+            .values(message=message.id),
+            # One by one: a digest may carry more events than a statement takes values.
+            [{"number": number} for number in message.events],
+        ).rowcount
 
     def _next_turn(self) -> Any:
         # Turns, not times: a clock that is set back must not hold up what was tried before.
@@ -247,3 +241,18 @@ def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
     if state == DELIVERED:
         return state
     return case((column == DISCARDED, DISCARDED), else_=state)
+
+
+def _new_row(message: NewMessage, carried: int, now: float) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "state": PENDING,
+        "body": message.body,
+        "events": carried,
+        "minimal": False,
+        "created_at": now,
+        "attempts": 0,
+        "in_flight": False,
+        "unanswered": False,
+        "last_result": "",
+    }
