@@ -1,38 +1,33 @@
 """`list`: read every page of every account and print the fine-tunes."""
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
-from typing import Final, Literal, TextIO
+from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from exporter.cartesia.client import Client, ClientMetrics
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import OnPage
+from exporter.commands.output import Layout, Output
+from exporter.commands.output import write as write_records
 from exporter.config import Config
 from exporter.core.model import FineTune
-from exporter.core.text import one_line
 from exporter.parts import SYSTEM_CLOCK, api_of, exchange_of
 
-Output = Literal["table", "json", "csv"]
 Row = tuple[str, FineTune]
 """An account's name and one of its fine-tunes."""
 
-_COLUMNS: Final = ("account", "id", "status", "model_id", "language", "dataset", "name")
-_WHOLE: Final = frozenset({"id", "status", "model_id"})
-_HEADER: Final = {name: name for name in _COLUMNS}
-_LONGEST_CELL: Final = 80
-_SHORTEST_CELL: Final = 4
-_GAP: Final = 2
-_STYLES: Final = {"failed": "red", "completed": "green", "training": "cyan"}
-_NOT_A_TERMINAL: Final = 1000  # a line for each, so that grep finds all of it
+_LAYOUT: Final = Layout(
+    "fine-tunes",
+    ("account", "id", "status", "model_id", "language", "dataset", "name"),
+    whole=frozenset({"id", "status", "model_id"}),
+    more=("description",),
+    styled="status",
+    styles={"failed": "red", "completed": "green", "training": "cyan"},
+)
 
 
 class ListingError(Exception):
@@ -84,56 +79,9 @@ def _progress() -> Iterator[Callable[[str], OnPage]]:
 
 
 def write(rows: Iterable[Row], output: Output, stream: TextIO) -> None:
-    """Write the fine-tunes to ``stream``: a table for people, JSON or CSV for programs.
-
-    CSV holds what the API sent, character by character, as what psql, sqlite3 or gh write does: a
-    cell that begins with ``=``, ``+``, ``-`` or ``@`` gets no apostrophe in front, which would
-    falsify ids and names for every program to protect those spreadsheets that run formulas from a
-    file without asking. Only a terminal gets texts without control characters.
-    """
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # where the locale is not UTF-8
-    if output == "json":
-        json.dump([_record(*row) for row in rows], stream, indent=2)
-        stream.write("\n")
-    elif output == "csv":
-        writer = csv.DictWriter(stream, (*_COLUMNS, "description"))
-        writer.writeheader()
-        for row in rows:
-            record = _record(*row)
-            if stream.isatty():
-                record = {name: one_line(text) for name, text in record.items()}
-            writer.writerow(record)
-    else:
-        _write_table(rows, stream)
-    stream.flush()  # here, where the reader's end of a pipe being closed is a quiet end
-
-
-def _record(account: str, fine_tune: FineTune) -> dict[str, str]:
-    return {"account": account} | {
-        name: getattr(fine_tune, name) for name in (*_COLUMNS[1:], "description")
-    }
-
-
-def _write_table(rows: Iterable[Row], stream: TextIO) -> None:
-    records = [_shown(_record(*row)) for row in rows]
-    longest = {name: max(len(text[name]) for text in (*records, _HEADER)) for name in _COLUMNS}
-    # An id that is cut short is of no use; a name still is, where the terminal is narrow.
-    least = {name: longest[name] if name in _WHOLE else _SHORTEST_CELL for name in _COLUMNS}
-    table = Table(box=None, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name, no_wrap=name in _WHOLE, min_width=least[name])
-    for record in records:
-        # As Text: what people wrote is no markup.
-        cells = (Text(record[name], no_wrap=True, overflow="ellipsis") for name in _COLUMNS)
-        table.add_row(*cells, style=_STYLES.get(record["status"]))
-    console = Console(file=stream, highlight=False)
-    wide = console.width if stream.isatty() else _NOT_A_TERMINAL
-    console.width = max(wide, sum(least.values()) + _GAP * len(_COLUMNS))
-    console.print(table)
-    console.print(f"{len(records)} fine-tunes")
-
-
-def _shown(record: dict[str, str]) -> dict[str, str]:
-    """Return texts without control characters, for people and their terminals."""
-    return {name: one_line(text, _LONGEST_CELL) for name, text in record.items()}
+    """Write the fine-tunes to ``stream``."""
+    records = [
+        {"account": account} | {name: getattr(fine_tune, name) for name in FineTune.__slots__}
+        for account, fine_tune in rows
+    ]
+    write_records(records, _LAYOUT, output, stream)
