@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from exporter import __version__
-from exporter.exits import CONFIGURATION, RUNTIME, fail, reason
+from exporter.commands.configuration import config_file_option, load, output_option
+from exporter.commands.deliveries import deliveries
+from exporter.commands.events import events
+from exporter.commands.samples import SAMPLES
+from exporter.exits import CONFIGURATION, RUNTIME, fail, reason, standard_output
 from exporter.flags import Address, Commands, Duration, Number
 
 # The rest is imported by the commands that need it: --help has to answer at once.
@@ -22,13 +26,6 @@ if TYPE_CHECKING:
     from exporter.parts import BuiltReceiver
 
 _TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
-_config_file = click.option(
-    "--config.file",
-    "config_file",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="The configuration; without it CARTESIA_API_KEY is enough.",
-)
 
 
 def _number(
@@ -46,8 +43,12 @@ def main() -> None:
     """
 
 
+main.add_command(deliveries)
+main.add_command(events)
+
+
 @main.command()
-@_config_file
+@config_file_option
 @click.option(
     "--web.listen-address",
     "addresses",
@@ -94,7 +95,7 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
     from exporter import logs, process
 
     process.end_at_once_on_signal()
-    surface, config = _surface(**web), _load(config_file)
+    surface, config = _surface(**web), load(config_file)
     if check:
         _report_check(config)
         return
@@ -145,47 +146,45 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
 
 
 @main.command("check-config")
-@_config_file
+@config_file_option
 def check_config(config_file: Path | None) -> None:
     """Check the configuration, name every mistake, and exit."""
-    _report_check(_load(config_file))
+    _report_check(load(config_file))
 
 
 @main.command("list")
-@_config_file
-@click.option(
-    "--output",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="A table for people, JSON or CSV for programs.",
-)
+@config_file_option
+@output_option
 def list_command(config_file: Path | None, output: Any) -> None:
     """Read every page of every account and print the fine-tunes."""
-    config = _load(config_file)
-    if sys.stdout is None:
-        fail(RUNTIME, "cannot list the fine-tunes: standard output is closed")
+    config = load(config_file)
+    stream = standard_output("list the fine-tunes")
     from exporter.commands import listing
 
     try:
         rows = asyncio.run(listing.read_all(config))
     except (listing.ListingError, OSError) as error:
         fail(RUNTIME, f"cannot list the fine-tunes: {reason(error)}")
-    listing.write(rows, output, sys.stdout)
+    listing.write(rows, output, stream)
 
 
 @main.command("send-test")
-@_config_file
+@config_file_option
 @click.argument("receiver")
+@click.option(
+    "--sample",
+    type=click.Choice(SAMPLES),
+    help="What an alert looks like, in place of a word of the agent: one, many, or a long one.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the body, send nothing.")
-def send_test(config_file: Path | None, receiver: str, *, dry_run: bool) -> None:
+def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: bool) -> None:
     """Send RECEIVER one test message, once, and say what came of it."""
-    config = _load(config_file)
+    config = load(config_file)
     section = _built_receiver(config, receiver)
     from exporter.commands.send_test import send_test as send
 
     try:
-        sent = asyncio.run(send(config, section, dry_run=dry_run))
+        sent = asyncio.run(send(config, section, sample, dry_run=dry_run))
     except OSError as error:
         fail(RUNTIME, f"cannot send: {reason(error)}")
     if sent.attempt is None:
@@ -274,17 +273,6 @@ async def _demo(stop: asyncio.Event) -> int:
         click.echo(f"cartesia-exporter: no demo: {reason(errors)}", err=True)
         status = RUNTIME
     return status
-
-
-def _load(path: Path | None) -> "Config":
-    from exporter.config import ConfigError, load
-
-    try:
-        return load(path, os.environ)
-    except ConfigError as error:
-        where = path or "the environment"
-        problems = "".join(f"\n  {problem}" for problem in error.problems)
-        fail(CONFIGURATION, f"the configuration in {where} cannot be used:{problems}")
 
 
 def _report_check(config: "Config") -> None:

@@ -1,7 +1,7 @@
 """What a command ends with when it fails: a status, and one line that says why."""
 
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import click
 
@@ -16,6 +16,15 @@ def fail(status: int, text: str) -> NoReturn:
     """End the process with ``status`` and a line on standard error."""
     click.echo(f"cartesia-exporter: {text}", err=True)
     sys.exit(status)
+
+
+def standard_output(task: str) -> TextIO:
+    """Return where a task's result goes, or end at once when it would go nowhere."""
+    # None where the descriptor was closed; typeshed knows nothing of that.
+    stream: TextIO | None = sys.stdout
+    if stream is None:
+        fail(RUNTIME, f"cannot {task}: standard output is closed")
+    return stream
 
 
 def reason(error: Exception) -> str:

@@ -12,7 +12,11 @@ from exporter.cli import main
 from exporter.flags import Address, Duration
 from tests.process.agent import INSTALLED, run
 
-COMMANDS = ("run", "check-config", "list", "send-test", "simulate", "demo")
+COMMANDS = ("run", "check-config", "list", "send-test", "simulate", "demo", "deliveries", "events")
+WITHIN = (
+    *(f"deliveries {name}" for name in ("list", "show", "retry", "discard", "reassign")),
+    "events list",
+)
 
 GOOD = """
 accounts: [{name: a, api_key: sk_car_x}]
@@ -42,7 +46,7 @@ def bad(tmp_path):
     return f"--config.file={path}"
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *WITHIN])
 def test_every_command_explains_itself(command):
     for flag in ("--help", "-h"):
         result = invoke(*command.split(), flag)
@@ -55,11 +59,12 @@ def test_the_help_of_the_whole_names_every_command():
     assert [name for name in COMMANDS if f"  {name} " not in shown] == []
 
 
-def test_help_loads_nothing_heavy():
+@pytest.mark.parametrize("command", ["run", "deliveries retry", "events list"])
+def test_help_loads_nothing_heavy(command):
     """Asked of the modules, not of the clock: it has to answer well under half a second."""
     code = """
 import sys
-sys.argv = ["cartesia-exporter", "run", "--help"]
+sys.argv = ["cartesia-exporter", *sys.argv[1].split(), "--help"]
 from exporter.cli import main
 try:
     main()
@@ -70,7 +75,11 @@ heavy = {"pydantic", "sqlalchemy", "httpx", "prometheus_client", "uvicorn", "sta
 print("loaded:", sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout.endswith("loaded: []\n")
 
@@ -93,6 +102,7 @@ def test_the_version_is_that_of_the_distribution(tmp_path):
         (["--web.listen-address=10060"], "write :10060, 127.0.0.1:10060 or [::1]:10060"),
         (["list", "--output=xml"], "'xml' is not one of"),
         (["send-test"], "Missing argument 'RECEIVER'"),
+        (["send-test", "ops", "--sample=none"], "'none' is not one of"),
         (["simulate", "--latency=50"], "must be a duration"),
         (["simulate", "--fail-rate=2"], "not in the range"),
         (["simulate", "--fail-rate=nan"], "'nan' is not a number"),

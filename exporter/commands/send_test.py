@@ -1,14 +1,15 @@
 """`send-test`: one message to one receiver, once, and what came of it."""
 
-import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from exporter.commands.samples import Sample, sample_events, word_of_the_agent
 from exporter.config import Config
-from exporter.core.message import Pages, message
-from exporter.core.model import Delivery, Event, stable_id
+from exporter.core.message import Message, Pages, message
+from exporter.core.model import Delivery, stable_id
 from exporter.core.retry import Attempt
 from exporter.parts import SYSTEM_CLOCK, BuiltReceiver, exchange_of, receiver_of
+from exporter.receivers.receiver import Receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +21,36 @@ class Sent:
     seconds: float
 
 
-async def send_test(config: Config, section: BuiltReceiver, *, dry_run: bool) -> Sent:
+async def send_test(
+    config: Config, section: BuiltReceiver, sample: Sample | None, *, dry_run: bool
+) -> Sent:
     """Send a test message to a receiver once, without a retry; a dry run only renders it.
 
     Raises OSError when its ca_file can't be used.
     """
-    now = SYSTEM_CLOCK.now()
-    event = Event(
-        stable_id("evt", "test", secrets.token_hex(16)),
-        "agent.test",
-        config.accounts[0].name,
-        now,
-        facts={"text": "If you can read this, alerts of failed fine-tunes will arrive here."},
-    )
     async with exchange_of(section) as exchange:
         receiver = receiver_of(section, exchange)
-        body = receiver.render(message([event], Pages(config.alerts.playground_url)))
+        told = _message(config, sample, receiver.most_events)
         if dry_run:
-            return Sent(body, None, 0.0)
-        delivery = Delivery(event.id, receiver.name, body, events=1, created_at=now)
-        started = time.monotonic()
-        attempt = await receiver.send(delivery, now)
-        return Sent(body, attempt, time.monotonic() - started)
+            return Sent(receiver.render(told), None, 0.0)
+        return await _send(receiver, told)
+
+
+def _message(config: Config, sample: Sample | None, most: int) -> Message:
+    account, now = config.accounts[0].name, SYSTEM_CLOCK.now()
+    pages = Pages(config.alerts.playground_url)
+    if sample is None:
+        return message([word_of_the_agent(account, now)], pages)
+    told = message(sample_events(sample, account, now)[:most], pages)
+    # A digest's title names no fine-tune, and may be all that a telephone shows.
+    return replace(told, title=f"TEST: {told.title}")
+
+
+async def _send(receiver: Receiver, told: Message) -> Sent:
+    ids = [event.id for event in told.events]
+    message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
+    now = SYSTEM_CLOCK.now()
+    delivery = Delivery(message_id, receiver.name, receiver.render(told), len(ids), created_at=now)
+    started = time.monotonic()
+    attempt = await receiver.send(delivery, now)
+    return Sent(delivery.body, attempt, time.monotonic() - started)

@@ -60,6 +60,56 @@ def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
     assert json.loads(done.stdout)["type"] == "agent.test"
 
 
+@pytest.mark.parametrize(("sample", "number"), [("failed", 1), ("digest", 30), ("long", 1)])
+def test_a_sample_arrives_as_an_alert_does_and_says_everywhere_that_it_is_a_test(
+    receivers, sample, number
+):
+    done, [arrived] = send(receivers, "ops", f"--sample={sample}")
+    assert done.stdout.startswith("ops: delivered: answered 200 (")
+    assert arrived.id.startswith("test_")
+    data = json.loads(arrived.body)["data"]
+    events = [event["data"] for event in data["events"]] if number > 1 else [data]
+    assert len(events) == number
+    assert data.get("title", "TEST: ").startswith("TEST: ")
+    for event in events:
+        fine_tune = event["fine_tune"]
+        assert fine_tune["id"].startswith("test_")
+        assert fine_tune["name"].startswith("TEST")
+        assert "nothing failed" in fine_tune["description"]
+        assert fine_tune["status"] == "failed"
+
+
+@pytest.mark.parametrize("sample", ["failed", "digest", "long"])
+def test_a_sample_in_chat_begins_with_test_and_is_within_the_limits(receivers, sample):
+    done, [arrived] = send(receivers, "chat", f"--sample={sample}")
+    assert done.returncode == 0
+    body = json.loads(arrived.body)
+    assert body["text"].startswith("TEST: ")
+    assert len(body["text"]) + len(json.dumps(body["blocks"], ensure_ascii=False)) < 20_000
+    assert "<!channel>" not in body["text"]
+
+
+def test_a_sample_is_new_each_time_and_only_shown_by_a_dry_run(receivers):
+    """A receiver that knows a repeat by its id would drop the second try."""
+    ids = {send(receivers, "ops", "--sample=failed")[1][0].id for _ in range(2)}
+    assert len(ids) == 2
+    done, arrived = send(receivers, "ops", "--sample=digest", "--dry-run")
+    assert (done.returncode, arrived) == (0, [])
+    assert json.loads(done.stdout)["type"] == "fine_tune.digest"
+
+
+def test_a_digest_has_no_more_events_than_the_receiver_takes():
+    from exporter.commands.send_test import _message
+    from exporter.config import load
+
+    config = load(None, {"CARTESIA_API_KEY": "sk_car_x"})
+    for most, kind in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
+        told = _message(config, "digest", most)
+        assert (len(told.events), told.type) == (most, kind)
+    models = {event.fine_tune.model_id for event in told.events if event.fine_tune}
+    assert len(models) == 3
+
+
 def test_an_unknown_receiver_is_told_the_known_ones(receivers):
     done, _ = send(receivers, "opps")
     assert done.returncode == 2
