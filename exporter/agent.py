@@ -141,6 +141,7 @@ class Builder:
                 AccountKey(account.name, account.base_url),
                 self._config.alerts.first_run,
                 self._config.metrics.max_models,
+                self._config.alerts.stuck_after,
             ),
             publish=self._publish,
             route=self._route,

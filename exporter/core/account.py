@@ -16,6 +16,7 @@ from exporter.core.model import (
     Transition,
     stable_id,
 )
+from exporter.core.stuck import after_jump, newly_stuck, stuck_event
 
 FirstRun = Literal["summary", "silent", "alert"]
 
@@ -31,12 +32,16 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides the consequences of a reading: whose it is, and how it is to be taken."""
+    """What decides the consequences of a reading: whose it is, and how it is to be taken.
+
+    ``stuck_after`` is in seconds.
+    """
 
     store_id: str
     key: AccountKey
     first_run: FirstRun
     max_models: int
+    stuck_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,17 @@ def advance(state: AccountState | None, snapshot: Snapshot, rules: Rules) -> Ste
     """Return what ``snapshot`` leads to; ``state`` is None before the account's baseline."""
     if state is None:
         return _step(AccountState(), snapshot, rules, baseline(snapshot), _first(snapshot, rules))
-    found = diff(state.known, snapshot)
-    events = tuple(
-        event(rules.store_id, rules.key, transition, snapshot.read_at)
-        for transition in found.transitions
+    moved = after_jump(state.known, snapshot)
+    known = {**state.known, **moved} if moved else state.known
+    found = diff(known, snapshot)
+    stuck = newly_stuck({**known, **found.changed}, snapshot, rules.stuck_after)
+    identity = (rules.store_id, rules.key)
+    events = (
+        *(event(*identity, transition, snapshot.read_at) for transition in found.transitions),
+        *(stuck_event(*identity, each, snapshot.read_at) for each in stuck.values()),
     )
-    return _step(state, snapshot, rules, found, events)
+    changed = {**moved, **found.changed, **stuck}
+    return _step(state, snapshot, rules, Diff(changed, found.transitions), events)
 
 
 def _step(

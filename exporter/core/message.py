@@ -227,7 +227,11 @@ def _event_line(event: Event) -> str:
         total, failed = event.facts.get("total"), event.facts.get("failed")
         return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
     if event.fine_tune is None:
-        return _agent_title(event)
+        reason = one_line(str(event.facts.get("reason", "")), 100)
+        return f"{_agent_title(event)}: {reason}" if reason else _agent_title(event)
+    if event.type == "fine_tune.stuck":
+        since = event.facts.get("since")
+        return f"{_line(event.fine_tune)} {event.fine_tune.status} since {since}"
     kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
     return f"{_line(event.fine_tune)}{kind}"
 

@@ -54,12 +54,15 @@ class Snapshot:
     """One complete reading of one account. A reading that misses a page never becomes a Snapshot.
 
     ``read_at`` is Unix time in seconds, ``duration`` is in seconds, ``fine_tunes`` is keyed by id.
+    ``clock_jump`` is how much more the wall clock moved than the monotonic one since the Snapshot
+    before, in seconds; 0 when that is no more than a hiccup.
     """
 
     fine_tunes: Mapping[str, FineTune]
     read_at: float
     duration: float = 0.0
     pages: int = 1
+    clock_jump: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from hypothesis import settings
+from hypothesis import strategies as st
+
 from exporter.core.account import AccountState, FirstRun, Rules, Step, advance
 from exporter.core.model import AccountKey, FineTune, Snapshot
 
@@ -12,9 +15,16 @@ KEY = AccountKey("default", "https://api.cartesia.ai")
 START = 1_000.0
 INTERVAL = 60.0
 
+STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "")
 
-def rules(first_run: FirstRun = "summary", max_models: int = 50) -> Rules:
-    return Rules("store", KEY, first_run, max_models)
+histories = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=14
+)
+bounded = settings(max_examples=120, deadline=None)
+
+
+def rules(first_run: FirstRun = "summary", max_models: int = 50, stuck_after: float = 1e9) -> Rules:
+    return Rules("store", KEY, first_run, max_models, stuck_after)
 
 
 def snapshot(poll: Poll, number: int = 0) -> Snapshot:
@@ -39,3 +49,20 @@ def steps(polls: Iterable[Poll], following: Rules | None = None) -> list[Step]:
 def of_one(history: str) -> list[Poll]:
     """The polls of a single fine-tune from words such as ``created - failed``; - is absence."""
     return [{} if status == "-" else {"ft": status} for status in history.split()]
+
+
+def readings(polls: list[Poll], fine_tune: str, upto: int) -> list[str | None]:
+    return [poll.get(fine_tune) for poll in polls[: upto + 1]]
+
+
+def confirmed(seen: list[str | None]) -> str | None:
+    """The status that counts after all these readings of one fine-tune; None if it never was."""
+    if not seen:
+        return None
+    before, now = confirmed(seen[:-1]), seen[-1]
+    if now is None:
+        return before
+    if before not in {"failed", "completed"} or now in {before, "failed"}:
+        return now
+    last = seen[-2]
+    return now if last is not None and last != before else before

@@ -3,36 +3,22 @@
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.account import Step, advance
 from exporter.core.model import AccountKey, Event, status_label
-from tests.core.histories import KEY, Poll, rules, snapshot, steps
-
-STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "")
-
-histories = st.lists(
-    st.dictionaries(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=14
+from tests.core.histories import (
+    KEY,
+    Poll,
+    bounded,
+    confirmed,
+    histories,
+    readings,
+    rules,
+    snapshot,
+    steps,
 )
-bounded = settings(max_examples=120, deadline=None)
-
-
-def readings(polls: list[Poll], fine_tune: str, upto: int) -> list[str | None]:
-    return [poll.get(fine_tune) for poll in polls[: upto + 1]]
-
-
-def confirmed(seen: list[str | None]) -> str | None:
-    """The status that counts after all these readings of one fine-tune; None if it never was."""
-    if not seen:
-        return None
-    before, now = confirmed(seen[:-1]), seen[-1]
-    if now is None:
-        return before
-    if before not in {"failed", "completed"} or now in {before, "failed"}:
-        return now
-    last = seen[-2]
-    return now if last is not None and last != before else before
 
 
 def expected_moves(polls: list[Poll], number: int) -> set[tuple[str, str | None, str]]:

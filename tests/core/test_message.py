@@ -1,6 +1,7 @@
 """What a message says, before any receiver puts it into its own format."""
 
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from exporter.core.account import advance
 from exporter.core.message import Link, Message, Pages, group, links, message, timestamp
 from exporter.core.model import Event, FineTune, stable_id
-from tests.core.histories import rules, snapshot
+from exporter.core.outage import Outage, failing_event, recovered_event
+from tests.core.histories import KEY, rules, snapshot
 
 AT = 1_795_460_580.9
 PAGES = Pages("https://play.example/tunes/{id}", "https://watch.example/")
@@ -181,6 +183,54 @@ def test_the_baseline_names_twenty_and_counts_the_others():
 
 def test_the_baseline_of_an_account_without_failures_names_none():
     assert message([baseline("training")], PAGES).lines == ()
+
+
+def stuck(fine_tune_id: str) -> Event:
+    waiting = replace(VOICE, id=fine_tune_id, status="training")
+    event = of(waiting, "stuck", previous="training")
+    return replace(event, facts={"since": "2026-11-23T12:00:00Z"})
+
+
+def test_a_stuck_fine_tune_says_where_it_waits_and_since_when():
+    told = message([stuck("ft_1")], PAGES)
+    assert told.title == "Fine-tune stuck: My voice"
+    assert told.facts[2:4] == (("Status", "training"), ("Since", "2026-11-23T12:00:00Z"))
+    line = message([stuck("ft_1"), stuck("ft_2")], PAGES).lines[0]
+    assert line == "My voice (sonic-2, ft_1) training since 2026-11-23T12:00:00Z"
+
+
+OUTAGE = Outage(AT - 600, 0.0, watched=True, reason="dns", error="no address for api.example")
+
+
+def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
+    told = message([failing_event("store", KEY, OUTAGE, AT)], PAGES)
+    assert told.title == "The fine-tunes of account default cannot be read"
+    assert told.facts == (
+        ("Reason", "dns"),
+        ("Since", "2026-11-23T18:53:00Z"),
+        ("Observed", "2026-11-23T19:03:00Z"),
+    )
+    assert told.text == (
+        "Failures are not seen meanwhile; they are told when it can be read again. "
+        "The last error: no address for api.example"
+    )
+
+
+def test_an_account_that_can_be_read_again_says_how_long_that_was():
+    told = message([recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
+    assert told.title == "The fine-tunes of account default can be read again"
+    assert told.text == "It could not be read for 10 min. What changed meanwhile is told now."
+
+
+def test_a_digest_names_the_account_that_cannot_be_read_and_why():
+    events = [
+        failing_event("store", KEY, OUTAGE, AT),
+        recovered_event("store", KEY, OUTAGE, AT, 600),
+    ]
+    assert message(events, PAGES).lines == (
+        "The fine-tunes of account default cannot be read: dns",
+        "The fine-tunes of account default can be read again",
+    )
 
 
 def test_a_fine_tune_is_linked_by_its_id_quoted():

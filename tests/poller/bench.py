@@ -101,7 +101,7 @@ async def bench(
         plan = PollPlan(
             interval,
             timeout=10,
-            rules=Rules(database.store_id, KEY, "silent", max_models),
+            rules=Rules(database.store_id, KEY, "silent", max_models, stuck_after=1e9),
             publish=views.append,
             route=lambda event: ["slack"] if event.type == "fine_tune.failed" else [],
             wake=lambda: wakes.append(held.now),

@@ -1,12 +1,14 @@
 """The body of the generic webhook, literally."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.core.message import Pages, group, message
-from exporter.core.model import Event, FineTune
+from exporter.core.model import AccountKey, Event, FineTune
+from exporter.core.outage import Outage, failing_event
 from exporter.core.text import cut
 from exporter.http import Exchange
 from exporter.receivers.receiver import Endpoint
@@ -22,7 +24,6 @@ from tests.receivers.told import (
     baseline,
     events,
     failures,
-    stuck,
     trouble,
 )
 
@@ -124,8 +125,35 @@ def test_the_baseline():
     }
 
 
-def test_what_is_stuck_says_since_when():
-    assert json.loads(body(stuck(VOICE)))["data"]["since"] == SINCE
+def test_a_stuck_fine_tune_also_says_since_when_it_waits():
+    since = "2026-11-23T12:00:00Z"
+    waiting = replace(VOICE, status="training")
+    event = Event("evt_1", "fine_tune.stuck", "default", AT, waiting, "training", {"since": since})
+    for minimal in (False, True):
+        failure = json.loads(body(FAILED, minimal=minimal))
+        failure["type"] = "fine_tune.stuck"
+        failure["data"]["since"] = since
+        failure["data"]["fine_tune"]["status"] = "training"
+        assert json.loads(body(event, minimal=minimal)) == failure
+
+
+def test_an_account_that_cannot_be_read():
+    key = AccountKey("default", "https://api.cartesia.ai")
+    outage = Outage(AT - 600, 0.0, watched=True, reason="dns", error="no such host")
+    told = json.loads(body(failing_event("store", key, outage, AT)))
+    assert told["type"] == "agent.poll_failing"
+    assert told["data"] == {
+        "account": "default",
+        "observed_at": "2026-11-23T19:03:00Z",
+        "reason": "dns",
+        "since": "2026-11-23T18:53:00Z",
+        "text": "Failures are not seen meanwhile; they are told when it can be read again. "
+        "The last error: no such host",
+        "links": {
+            "playground": "https://play.example/tunes/",
+            "status_page": "https://watch.example/",
+        },
+    }
 
 
 def test_trouble_of_the_agents_own_says_why_and_since_when():

@@ -27,7 +27,7 @@ def record_of(
     key: AccountKey = KEY,
 ) -> PollRecord:
     """What a poll that read `snapshot` stores; every receiver is told of every event."""
-    step = advance(before, snapshot, Rules("store", key, "silent", 50))
+    step = advance(before, snapshot, Rules("store", key, "silent", 50, 1e9))
     owed = [(event, receivers) for event in step.events]
     return PollRecord(key, snapshot.read_at, before, step, owed)
 
