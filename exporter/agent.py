@@ -143,6 +143,7 @@ class Builder:
                 self._config.metrics.max_models,
                 self._config.alerts.stuck_after,
             ),
+            failing_after=self._config.alerts.poll_failing_after,
             publish=self._publish,
             route=self._route,
             wake=self._agent.wake,

@@ -13,13 +13,18 @@ from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, Rules, Step, advance
 from exporter.core.clock import Clock
 from exporter.core.exposition import AccountView, count, model_label
+from exporter.core.message import timestamp
 from exporter.core.model import Event, Snapshot
 from exporter.core.text import one_line
+from exporter.outage import OutageWatch
 from exporter.store.accounts import Accounts, PollRecord
 from exporter.store.errors import StoreError
 
 _SLOWED: Final = 10
 """An account whose key was refused is polled once in so many turns."""
+
+_HICCUP: Final = 10.0
+"""By how many seconds the wall clock may be corrected before that is a jump."""
 
 _MOST_LOGGED: Final = 100
 """How many changes of one poll get a log line each; a baseline gone wrong must not fill a disk."""
@@ -77,6 +82,7 @@ class Source(Protocol):
 class PollPlan:
     """How an account is polled; times are in seconds, ``interval`` from start to start.
 
+    ``failing_after`` is how long an account can't be read before that is told, 0 for never.
     ``publish`` is given what the page shows, ``route`` names the receivers of an event, and
     ``wake`` is called after a commit that owes them something.
     """
@@ -84,6 +90,7 @@ class PollPlan:
     interval: float
     timeout: float
     rules: Rules
+    failing_after: float
     publish: Callable[[AccountView], None]
     route: Callable[[Event], Sequence[str]]
     wake: Callable[[], None]
@@ -106,11 +113,13 @@ class Poller:
         self._plan = plan
         self._metrics = metrics
         self._clock = clock
+        self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
         self._state: AccountState | None = None
         self._view = AccountView(self.account)
         self._folded: frozenset[str] = frozenset()
         self._resume_at = 0.0
         self._slowed_turns = 0
+        self._wall_ahead = clock.now() - clock.monotonic()
         self._log = log.bind(account=self.account)
         metrics.initialise(self.account)
 
@@ -120,6 +129,7 @@ class Poller:
         Raises StoreError.
         """
         self._state = await self._accounts.load(self._plan.rules.key)
+        await self._outages.restore(watched=self._state is not None)
         if self._state is not None:
             self._view = replace(self._view, labels=self._state.labels, tallies=self._state.tallies)
         self._plan.publish(self._view)
@@ -128,16 +138,22 @@ class Poller:
         """Poll, from start to start of the interval, until ``stop`` is set."""
         turn = self._clock.monotonic()
         while not stop.is_set():
-            if self._may_poll():
-                await self.poll()
-            else:
-                self._metrics.skipped.labels(self.account).inc()
+            await self.turn()
             turn = max(turn + self._plan.interval, self._clock.monotonic())
             try:
                 async with asyncio.timeout(turn - self._clock.monotonic()):
                     await stop.wait()
             except TimeoutError:
                 pass
+
+    async def turn(self) -> None:
+        """Poll, unless the API asked to wait or refused the key; tell it when that goes on long."""
+        if self._may_poll():
+            await self.poll()
+        else:
+            self._metrics.skipped.labels(self.account).inc()
+        if await self._outages.tell_if_due():
+            self._plan.wake()
 
     def _may_poll(self) -> bool:
         if self._clock.monotonic() < self._resume_at:
@@ -157,8 +173,8 @@ class Poller:
         try:
             listing = await self._source.list_fine_tunes(self._plan.timeout)
             duration = self._clock.monotonic() - started
-            snapshot = Snapshot(listing.fine_tunes, self._clock.now(), duration, listing.pages)
-            await self._take(snapshot)
+            now, jump = self._clock.now(), self._clock_jump()
+            await self._take(Snapshot(listing.fine_tunes, now, duration, listing.pages, jump))
         except CartesiaError as error:
             self._wait_as_told(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
@@ -168,10 +184,11 @@ class Poller:
     async def _take(self, snapshot: Snapshot) -> None:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
         step = advance(self._state, snapshot, self._plan.rules)
-        owed = [(event, self._plan.route(event)) for event in step.events]
-        record = PollRecord(self._plan.rules.key, snapshot.read_at, self._state, step, owed)
+        record = self._record(step, snapshot)
         if not record.is_empty:
             await self._accounts.commit(record)
+        self._outages.end()
+        self._wall_ahead += snapshot.clock_jump
         self._tell(step, snapshot)
         self._state = step.state
         self._fold(snapshot)
@@ -188,11 +205,23 @@ class Poller:
         )
         self._slowed_turns = 0
         self._plan.publish(self._view)
-        if owed:
+        if record.owed or record.recovery:
             self._plan.wake()
+
+    def _record(self, step: Step, snapshot: Snapshot) -> PollRecord:
+        owed = [(event, self._plan.route(event)) for event in step.events]
+        recovery = self._outages.recovery(snapshot.read_at)
+        key = self._plan.rules.key
+        return PollRecord(key, snapshot.read_at, self._state, step, owed, recovery)
+
+    def _clock_jump(self) -> float:
+        """Return how much the wall clock was set since the last poll that was taken, in seconds."""
+        jump = self._clock.now() - self._clock.monotonic() - self._wall_ahead
+        return jump if abs(jump) > _HICCUP else 0.0
 
     def _fail(self, reason: str, detail: str, duration: float) -> None:
         self._metrics.failures.labels(self.account, reason).inc()
+        self._outages.failed(reason, detail, watched=self._state is not None)
         self._view = replace(
             self._view,
             up=False,
@@ -235,6 +264,12 @@ class Poller:
             pages=snapshot.pages,
             seconds=round(snapshot.duration, 3),
         )
+        if snapshot.clock_jump:
+            self._log.warning(
+                "the clock was set, or this machine slept: what waits does not count that time",
+                clock=timestamp(snapshot.read_at),
+                expected=timestamp(snapshot.read_at - snapshot.clock_jump),
+            )
         if self._state is None:
             self._log.info("baseline taken", fine_tunes=len(snapshot.fine_tunes))
         if not self._view.up and self._view.polled_at:

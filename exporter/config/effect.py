@@ -9,8 +9,6 @@ from exporter.config.section import Section, parts_of
 _WITHOUT_EFFECT = frozenset(
     {
         "accounts.*.labels",
-        "alerts.poll_failing_after",
-        "alerts.stuck_after",
         "metrics.labels",
         "metrics.max_fine_tune_series",
         "metrics.per_fine_tune",

@@ -1,6 +1,6 @@
 """What is remembered of the accounts: their fine-tunes, labels and counters, and what they owe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,11 @@ from sqlalchemy.dialects.sqlite import insert
 
 from exporter.core.account import AccountState, Step
 from exporter.core.exposition import Labels, Tallies
-from exporter.core.model import AccountKey, Event, FineTune, Known
+from exporter.core.model import AccountKey, FineTune, Known
 from exporter.store import schema
 from exporter.store.database import Database
-from exporter.store.events import record_events
+from exporter.store.events import Told, record_events
+from exporter.store.outages import begin_outage, end_outage, outage_since
 
 _MODEL = "model_id"
 
@@ -22,18 +23,22 @@ class PollRecord:
     """What one complete poll changes, and what it owes to whom: one transaction.
 
     ``before`` is None at the baseline. ``owed`` pairs each event with the receivers to be told.
+    ``recovery`` is owed before them if the store has an outage of the account, which ends with it.
     """
 
     account: AccountKey
     read_at: float
     before: AccountState | None
     step: Step
-    owed: Sequence[tuple[Event, Sequence[str]]]
+    owed: Told
+    recovery: Told = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return self.before is not None and not self.step.changed and self.step.state == self.before
+        if self.before is None or self.recovery:
+            return False
+        return not self.step.changed and self.step.state == self.before
 
 
 class Accounts:
@@ -49,6 +54,14 @@ class Accounts:
     async def commit(self, record: PollRecord) -> None:
         """Store what a poll changed and what is owed for it, all or nothing."""
         await self._database.run(self._commit, record)
+
+    async def outage_since(self, account: AccountKey) -> float | None:
+        """Return since when an account cannot be read (Unix seconds); None if none was told."""
+        return await self._database.run(self._outage_since, account)
+
+    async def begin_outage(self, account: AccountKey, since: float, owed: Told) -> None:
+        """Store that an account cannot be read, and whom that is owed, all or nothing."""
+        await self._database.run(self._begin_outage, account, since, owed)
 
     def _load(self, account: AccountKey) -> AccountState | None:
         with self._database.read() as connection:
@@ -72,7 +85,17 @@ class Accounts:
             _upsert(connection, schema.label_values, _label_rows(number, before, after))
             _upsert(connection, schema.transitions, _transition_rows(number, before, after))
             _upsert(connection, schema.removals, _removal_rows(number, before, after))
-            record_events(connection, record.owed)
+            ended = bool(record.recovery) and end_outage(connection, record.account)
+            record_events(connection, [*(record.recovery if ended else ()), *record.owed])
+
+    def _outage_since(self, account: AccountKey) -> float | None:
+        with self._database.read() as connection:
+            return outage_since(connection, account)
+
+    def _begin_outage(self, account: AccountKey, since: float, owed: Told) -> None:
+        with self._database.write() as connection:
+            begin_outage(connection, account, since)
+            record_events(connection, owed)
 
 
 def _number(connection: Connection, account: AccountKey) -> int | None:

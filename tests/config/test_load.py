@@ -288,8 +288,6 @@ def test_keys_without_effect_are_told():
         "metrics.labels",
         "metrics.per_fine_tune",
         "metrics.max_fine_tune_series",
-        "alerts.stuck_after",
-        "alerts.poll_failing_after",
         "receivers.3.type",
     ]
 

@@ -27,6 +27,10 @@ SKIPPED = "cartesia_exporter_polls_skipped_total"
 POLLS = "cartesia_exporter_polls_total"
 
 
+STUCK_AFTER = 6 * 3600.0
+TOLD = {"fine_tune.failed", "fine_tune.stuck", "agent.poll_failing", "agent.poll_recovered"}
+
+
 def listing(*fine_tunes: FineTune, pages: int = 1) -> Listing:
     return Listing({fine_tune.id: fine_tune for fine_tune in fine_tunes}, pages)
 
@@ -81,6 +85,24 @@ class Bench:
     async def owed(self) -> list[Event]:
         return [owed.event for owed in await Outbox(self.database, "slack").unsent()]
 
+    async def execute(self, statement: str) -> None:
+        """Have the store do something behind the poller's back."""
+
+        def write() -> None:
+            with self.database.write() as connection:
+                connection.exec_driver_sql(statement)
+
+        await self.database.run(write)
+
+    async def forbid(self) -> None:
+        """Have the store refuse events, as on a full disk, until `allow`."""
+        await self.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+
+    async def allow(self) -> None:
+        await self.execute("DROP TRIGGER no")
+
     def then(self, *answers: Answer) -> None:
         self.source.answers = deque(answers)
 
@@ -91,6 +113,7 @@ async def bench(
     *answers: Answer,
     interval: float = 60,
     max_models: int = 50,
+    failing_after: float = 600,
     clock: Clock | None = None,
 ) -> AsyncIterator[Bench]:
     held, registry = FakeClock(NOW), CollectorRegistry()
@@ -101,9 +124,10 @@ async def bench(
         plan = PollPlan(
             interval,
             timeout=10,
-            rules=Rules(database.store_id, KEY, "silent", max_models, stuck_after=1e9),
+            rules=Rules(database.store_id, KEY, "silent", max_models, stuck_after=STUCK_AFTER),
+            failing_after=failing_after,
             publish=views.append,
-            route=lambda event: ["slack"] if event.type == "fine_tune.failed" else [],
+            route=lambda event: ["slack"] if event.type in TOLD else [],
             wake=lambda: wakes.append(held.now),
         )
         accounts, metrics = Accounts(database), PollMetrics(registry)
@@ -113,12 +137,18 @@ async def bench(
 
 
 def on_bench(
-    path: Path, test: Callable[[Bench], Coroutine[None, None, None]], *answers: Answer
+    path: Path,
+    test: Callable[[Bench], Coroutine[None, None, None]],
+    *answers: Answer,
+    failing_after: float = 600,
 ) -> None:
     """Run a test that needs one bench."""
 
     async def run() -> None:
-        async with asyncio.timeout(30), bench(path, *answers) as made:
+        async with (
+            asyncio.timeout(30),
+            bench(path, *answers, failing_after=failing_after) as made,
+        ):
             await test(made)
 
     asyncio.run(run())

@@ -19,25 +19,6 @@ BEFORE = listing(fine_tune("a"), fine_tune("b", "completed"), pages=3)
 AFTER = listing(fine_tune("a", "failed"), fine_tune("b", "completed"))
 
 
-async def forbid(b: Bench) -> None:
-    """Have the store refuse events, as on a full disk, until `allow`."""
-    await execute(
-        b, "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    )
-
-
-async def allow(b: Bench) -> None:
-    await execute(b, "DROP TRIGGER no")
-
-
-async def execute(b: Bench, statement: str) -> None:
-    def write() -> None:
-        with b.database.write() as connection:
-            connection.exec_driver_sql(statement)
-
-    await b.database.run(write)
-
-
 def test_a_poll_shows_what_it_read(tmp_path):
     async def test(b: Bench) -> None:
         b.clock.now += 5
@@ -63,7 +44,7 @@ def test_a_poll_that_fails_keeps_the_counts_and_decides_nothing(tmp_path, reason
         shown, stored = b.view, await Accounts(b.database).load(KEY)
         b.clock.now += 60
         if reason == "storage":
-            await forbid(b)
+            await b.forbid()
             b.then(AFTER)
         else:
             b.then(_fails(reason))
@@ -141,11 +122,11 @@ def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path):
             await commit(record)
 
         b.poller._accounts.commit = noted  # type: ignore[method-assign]
-        await forbid(b)
+        await b.forbid()
         for _ in range(2):
             b.clock.now += 60
             await b.poller.poll()
-        await allow(b)
+        await b.allow()
         b.clock.now += 60
         await b.poller.poll()
         await b.poller.poll()
@@ -182,8 +163,8 @@ def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path):
 def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path):
     async def test(b: Bench) -> None:
         await b.poller.poll()
-        await forbid(b)
-        await execute(b, "CREATE TRIGGER u BEFORE UPDATE ON fine_tunes BEGIN SELECT 1/0; END")
+        await b.forbid()
+        await b.execute("CREATE TRIGGER u BEFORE UPDATE ON fine_tunes BEGIN SELECT 1/0; END")
 
         async def refuse(record) -> None:
             raise AssertionError(record)

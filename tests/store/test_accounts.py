@@ -64,6 +64,7 @@ def test_every_field_survives_a_restart(tmp_path):
         leaving=True,
         absences=1,
         removals=3,
+        stuck=True,
     )
     other = Known(FineTune("b"), sequence=1, since=0.0, since_seen=False)
     state = AccountState(
@@ -89,6 +90,7 @@ knowns = st.builds(
     st.booleans(),
     st.integers(0, 2),
     st.integers(0, 2**50),
+    st.booleans(),
 )
 states = st.builds(
     AccountState,

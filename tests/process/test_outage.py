@@ -1,0 +1,37 @@
+"""An API that cannot be read for long is told, and its end after a restart as well."""
+
+import json
+
+from starlette.responses import PlainTextResponse
+
+from tests.process.agent import Agent
+from tests.process.cloud import cloud, watching, webhook
+
+
+def test_an_outage_is_told_once_and_its_end_after_a_restart(tmp_path):
+    with cloud() as (api, inbox):
+        api.world.add(status="completed")
+        api.answer = lambda request: PlainTextResponse("down", 500)
+        config = watching(api, webhook(inbox))
+        config["alerts"] |= {"poll_failing_after": "1s", "first_run": "summary"}
+        agent = Agent(tmp_path, **config)
+        with agent.process() as process:
+            process.line("account cannot be read for long.*reason=server_error")
+            inbox.got(1)
+            assert process.stop() == 0
+        with agent.process() as process:
+            process.line("poll failed", times=3)
+            api.answer = lambda request: None
+            inbox.got(3)
+            assert process.stop() == 0
+    bodies = [json.loads(message.body) for message in inbox.arrived]
+    assert [body["type"] for body in bodies] == [
+        "agent.poll_failing",
+        "agent.poll_recovered",
+        "agent.baseline",
+    ]
+    failing, recovered = bodies[0]["data"], bodies[1]["data"]
+    assert failing["reason"] == "server_error"
+    assert "the API answered 500" in failing["text"]
+    assert recovered["since"] == failing["since"]
+    assert recovered["seconds"] >= 2
