@@ -105,7 +105,7 @@ class Exchange:
         progress = _Progress()
         try:
             async with asyncio.timeout(bounds.seconds):
-                return await self._exchange(request, bounds.body, progress)
+                return await self._exchange(request, bounds, progress)
         except TimeoutError:
             detail = f"no complete answer within {bounds.seconds:.3g} s"
             error = ExchangeError("timeout", detail, sent=progress.sent)
@@ -121,18 +121,18 @@ class Exchange:
             raise error
         return replace(progress.head, broken=error)
 
-    async def _exchange(self, request: Request, most: int, progress: "_Progress") -> Response:
+    async def _exchange(self, request: Request, bounds: Bounds, progress: "_Progress") -> Response:
         try:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
         except ValueError:
             raise ExchangeError("protocol", _UNSENDABLE) from None
         client = self._client(proxy)
-        prepared = _prepared(client, request, progress)
+        prepared = _prepared(client, request, bounds.seconds, progress)
         async with aclosing(await client.send(prepared, stream=True)) as response:
             client.cookies.clear()  # nobody asked for a session that lasts for months
             head = Response(response.url.host, response.status_code, response.headers)
             progress.head = head
-            body, cut = await _read(response, most)
+            body, cut = await _read(response, bounds.body)
             return replace(head, body=body, cut=cut)
 
     def _client(self, proxy: str | None) -> httpx.AsyncClient:
@@ -146,7 +146,6 @@ class Exchange:
             return httpx.AsyncClient(
                 verify=self._tls,
                 proxy=proxy,
-                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
                 follow_redirects=False,
                 # HTTP_PROXY would be shown a key that is meant for a loopback address.
                 trust_env=False,
@@ -170,7 +169,9 @@ _FAILURES: Final = (
 _UNSENDABLE = "the URL or a header is not one that can be sent"
 
 
-def _prepared(client: httpx.AsyncClient, request: Request, progress: "_Progress") -> httpx.Request:
+def _prepared(
+    client: httpx.AsyncClient, request: Request, seconds: float, progress: "_Progress"
+) -> httpx.Request:
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **request.headers}
     try:
         _ = urlsplit(request.url).port  # refuses what no socket takes; httpx does not
@@ -179,6 +180,8 @@ def _prepared(client: httpx.AsyncClient, request: Request, progress: "_Progress"
             request.url,
             headers=headers,
             content=request.body,
+            # Before the deadline: cut off in a TLS handshake, the library leaves its socket open.
+            timeout=httpx.Timeout(None, connect=min(CONNECT_SECONDS, 0.9 * seconds)),
             extensions={"trace": progress.trace},
         )
     except (ValueError, httpx.InvalidURL):

@@ -52,7 +52,7 @@ def explained(error: Exception, *, sent: bool) -> ExchangeError:
 
 
 _KINDS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
-    (httpx.TimeoutException, "timeout", f"no connection within {CONNECT_SECONDS:.0f} s"),
+    (httpx.TimeoutException, "timeout", "no connection in time"),
     (httpx.ConnectError, "connect", "no connection"),
     (httpx.NetworkError, "connect", "the connection broke"),
     (httpx.ProxyError, "connect", "the proxy refused the connection"),
