@@ -29,6 +29,17 @@ TYPES: Final[Mapping[EventName, frozenset[EventType]]] = {
 """What each word of a receiver's ``events`` stands for."""
 
 
+TROUBLES: Final[frozenset[EventType]] = frozenset(
+    {
+        "fine_tune.failed",
+        "fine_tune.stuck",
+        "agent.poll_failing",
+        "agent.receiver_unhealthy",
+    }
+)
+"""What an Alertmanager is told of: what is wrong for a while. Its end resolves the alert."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interest:
     """What one receiver is told: events of its types that match.

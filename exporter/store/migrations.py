@@ -151,7 +151,7 @@ ALTER TABLE new_deliveries RENAME TO deliveries;
 
 CREATE INDEX deliveries_of_message ON deliveries (receiver, message);
 
-CREATE INDEX deliveries_of_state ON deliveries (receiver, state);
+CREATE INDEX deliveries_of_state ON deliveries (receiver, state, settled_at);
 
 CREATE TABLE new_messages (
     receiver TEXT NOT NULL,

@@ -1,0 +1,99 @@
+"""Which alerts fire, which have ended, and until when: what an Alertmanager is to be told now."""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.core.model import EventType
+
+RESOLVED_SECONDS: Final = 900.0
+"""How long an alert that ended early is still posted, as Prometheus does: one lost request, or a
+member that was away, must not leave it firing."""
+
+ENDS: Final[frozenset[EventType]] = frozenset(
+    {
+        "fine_tune.failed",
+        "fine_tune.completed",
+        "fine_tune.created",
+        "fine_tune.changed",
+        "agent.poll_recovered",
+        "agent.receiver_recovered",
+    }
+)
+"""Events that end the earlier alerts of their account and subject. To be removed ends nothing, and
+that a fine-tune is stuck does not change its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwedAlert:
+    """An event that an Alertmanager is owed, or took not long ago; all times are Unix seconds.
+
+    ``settled_at`` is when the first member took it, None while none has. ``left_at`` is when what
+    it tells of was over, None while it is not.
+    """
+
+    number: int
+    began_at: float
+    settled_at: float | None = None
+    left_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One alert to be posted: that of the event ``number``; times are Unix seconds.
+
+    ``left`` says that it ended before its time. ``pending`` are the numbers of all events that are
+    delivered once it is taken.
+    """
+
+    number: int
+    starts_at: float
+    ends_at: float
+    left: bool
+    pending: tuple[int, ...]
+
+
+def firing(
+    owed: Iterable[OwedAlert], identity: Callable[[int], Hashable], now: float, hold: float
+) -> list[Firing]:
+    """Return the alerts to be posted at ``now``, those that no member has taken yet first.
+
+    ``identity`` returns what Alertmanager tells alerts apart by. Of several events with the same
+    one, the newest that goes on stands for all: an older one would end it. An alert fires for
+    ``hold`` seconds from when it was first taken, at the most.
+    """
+    same: dict[Hashable, list[OwedAlert]] = {}
+    for alert in owed:
+        if _is_posted(alert, now, hold):
+            same.setdefault(identity(alert.number), []).append(alert)
+    found = [_standing_for(alerts, now, hold) for alerts in same.values()]
+    return sorted(found, key=lambda alert: (not alert.pending, alert.number))
+
+
+def _is_posted(alert: OwedAlert, now: float, hold: float) -> bool:
+    if alert.settled_at is None:
+        return True
+    until = alert.settled_at + hold
+    if alert.left_at is not None and alert.left_at < until:
+        # From when it was taken: one that was over by then, the other members have not seen yet.
+        until = max(alert.left_at, alert.settled_at) + RESOLVED_SECONDS
+    return now < until
+
+
+def _standing_for(alerts: list[OwedAlert], now: float, hold: float) -> Firing:
+    newest = max(alerts, key=lambda alert: (alert.left_at is None, alert.number))
+    return Firing(
+        newest.number,
+        newest.began_at,
+        _ends_at(newest, now, hold),
+        newest.left_at is not None,
+        tuple(sorted(alert.number for alert in alerts if alert.settled_at is None)),
+    )
+
+
+def _ends_at(alert: OwedAlert, now: float, hold: float) -> float:
+    until = (now if alert.settled_at is None else alert.settled_at) + hold
+    if alert.left_at is not None:
+        until = min(until, alert.left_at)
+    # A clock that was set back: Alertmanager refuses what ends before it begins.
+    return max(until, alert.began_at)
