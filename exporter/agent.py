@@ -24,6 +24,7 @@ from exporter.core.readiness import Readiness, readiness
 from exporter.core.routing import receivers_of
 from exporter.core.secret import Secret
 from exporter.delivery.deliverer import Deliverer
+from exporter.delivery.firing import AlertDeliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.plan import DeliveryPlan
 from exporter.heartbeat import Heartbeat, HeartbeatPlan
@@ -35,11 +36,14 @@ from exporter.parts import (
     api_of,
     exchange_of,
     interest_of,
-    receiver_of,
+    open_receiver,
+    retention_of,
 )
 from exporter.poller import Poller, PollMetrics, PollPlan
+from exporter.receivers.alertmanager import Alertmanager
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.firing import AlertOutbox
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.web.application import Shown, application
@@ -73,7 +77,7 @@ class Agent:
 
     page: ASGIApp
     pollers: list[Poller] = field(default_factory=list)
-    deliverers: list[Deliverer] = field(default_factory=list)
+    deliverers: list[Deliverer | AlertDeliverer] = field(default_factory=list)
     others: dict[str, Part] = field(default_factory=dict)
 
     def wake(self) -> None:
@@ -115,7 +119,9 @@ class Builder:
             self._agent.others["heartbeat"] = self._heartbeat
         return self._agent
 
-    async def _deliverer(self, section: BuiltReceiver, metrics: DeliveryMetrics) -> Deliverer:
+    async def _deliverer(
+        self, section: BuiltReceiver, metrics: DeliveryMetrics
+    ) -> Deliverer | AlertDeliverer:
         alerts = self._config.alerts
         plan = DeliveryPlan(
             self._database.store_id,
@@ -126,9 +132,12 @@ class Builder:
             self._route,
             self._agent.wake,
         )
-        exchange = await self._resources.enter_async_context(exchange_of(section))
+        receiver = await open_receiver(section, self._resources)
+        if isinstance(receiver, Alertmanager):
+            owed = AlertOutbox(self._database, section.name)
+            return AlertDeliverer(receiver, owed, plan, metrics, SYSTEM_CLOCK)
         outbox = Outbox(self._database, section.name)
-        return Deliverer(receiver_of(section, exchange), outbox, plan, metrics, SYSTEM_CLOCK)
+        return Deliverer(receiver, outbox, plan, metrics, SYSTEM_CLOCK)
 
     async def _poller(
         self, account: Account, polls: PollMetrics, requests: ClientMetrics
@@ -179,7 +188,7 @@ class Builder:
 
     def _housekeeper(self) -> Housekeeper:
         names = [receiver.name for receiver in self._config.receivers]
-        plan = HousekeepingPlan(names, self._config.storage.retention)
+        plan = HousekeepingPlan(names, retention_of(self._config))
         return Housekeeper(self._database, plan, self._registry, SYSTEM_CLOCK)
 
     def _readiness(self) -> Readiness:

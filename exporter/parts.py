@@ -4,17 +4,28 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 from exporter.cartesia.client import Api
-from exporter.config import Account, Alerts, AppriseReceiver, SlackReceiver, WebhookReceiver
+from exporter.config import (
+    Account,
+    AlertmanagerReceiver,
+    Alerts,
+    AppriseReceiver,
+    Config,
+    SlackReceiver,
+    WebhookReceiver,
+)
 from exporter.config.receivers import CommonReceiver
 from exporter.config.sources import TextSecret
-from exporter.config.values import check_proxy_url
+from exporter.config.values import check_proxy_url, check_web_url
 from exporter.core.clock import Clock
-from exporter.core.routing import TYPES, EventName, Interest
+from exporter.core.firing import RESOLVED_SECONDS
+from exporter.core.routing import TROUBLES, TYPES, EventName, Interest
 from exporter.core.secret import Secret
 from exporter.http import Exchange
+from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
 from exporter.receivers.alertmanager_body import AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import Endpoint, Receiver
@@ -26,7 +37,7 @@ from exporter.receivers.webhook import Basic, Bearer, Webhook
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
-BuiltReceiver = SlackReceiver | WebhookReceiver | AppriseReceiver
+BuiltReceiver = SlackReceiver | WebhookReceiver | AppriseReceiver | AlertmanagerReceiver
 """The kinds of receiver that this version sends to."""
 
 
@@ -51,17 +62,45 @@ def api_of(account: Account, page_size: int) -> Api:
 
 
 def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:
-    """Return what a receiver is told: its own ``events``, else ``alerts.events`` and agent."""
+    """Return what a receiver is told: its own ``events``, else ``alerts.events`` and agent.
+
+    An Alertmanager is told what of it is a trouble.
+    """
     own = section.events
     names: Sequence[EventName] = (*alerts.events, "agent") if own is None else own
     given = section.match.model_dump(exclude_none=True)
     # DOTALL: a pattern such as `.*` must match a name of two lines too, or its failure is not told.
     match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
-    return Interest(section.name, frozenset().union(*(TYPES[name] for name in names)), match)
+    types = frozenset().union(*(TYPES[name] for name in names))
+    if isinstance(section, AlertmanagerReceiver):
+        types &= TROUBLES
+    return Interest(section.name, types, match)
 
 
-def receiver_of(section: BuiltReceiver, exchange: Exchange) -> Receiver:
-    """Return the receiver of a section."""
+async def open_receiver(section: BuiltReceiver, resources: AsyncExitStack) -> Receiver:
+    """Return the receiver of a section; its connections are closed with ``resources``.
+
+    Raises OSError when its ca_file can't be used.
+    """
+    if not isinstance(section, AlertmanagerReceiver):
+        return receiver_of(section, await resources.enter_async_context(exchange_of(section)))
+    members = []
+    for url in section.urls:
+        # Connections of its own: each post closes those that it was sent over.
+        exchange = await resources.enter_async_context(exchange_of(section))
+        secret = _alerts_url(url.get_secret_value())
+        members.append(Member(Endpoint(exchange, secret, section.timeout)))
+    return Alertmanager(section.name, members, section.hold)
+
+
+def _alerts_url(url: str) -> Secret:
+    return TextSecret(url.strip().rstrip("/") + ALERTS_PATH, "urls", check_web_url)
+
+
+def receiver_of(
+    section: SlackReceiver | WebhookReceiver | AppriseReceiver, exchange: Exchange
+) -> Receiver:
+    """Return the receiver of a section that posts to one place."""
     if isinstance(section, AppriseReceiver):
         return Apprise(section.name, section.url_secret, section.timeout, section.ca_file)
     endpoint = Endpoint(exchange, section.url_secret, section.timeout)
@@ -86,3 +125,12 @@ def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
     elif basic is not None:
         headers["Authorization"] = Basic(basic.username, basic.password_secret)
     return headers
+
+
+def retention_of(config: Config) -> float:
+    """Return for how many seconds settled events are kept.
+
+    At least as long as they are posted to an Alertmanager: that is done by their rows.
+    """
+    holds = (s.hold for s in config.receivers if isinstance(s, AlertmanagerReceiver))
+    return max(config.storage.retention, max(holds, default=0.0) + RESOLVED_SECONDS)

@@ -2,7 +2,7 @@
 
 from exporter.config import load
 from exporter.core.model import Event, FineTune
-from exporter.parts import interest_of
+from exporter.parts import interest_of, retention_of
 from tests.config.test_load import KEY, written
 from tests.receivers.told import AT
 
@@ -13,6 +13,8 @@ receivers:
   - {name: b, type: slack, url: "https://hooks.slack.com/services/x", events: [stuck]}
   - {name: c, type: slack, url: "https://hooks.slack.com/services/x", events: []}
   - {name: d, type: slack, url: "https://hooks.slack.com/services/x", match: {name: "A.*"}}
+  - {name: e, type: alertmanager, urls: ["http://am:9093"]}
+  - {name: f, type: alertmanager, urls: ["http://am:9093"], events: [agent, stuck]}
 """
 
 
@@ -27,14 +29,31 @@ def told(tmp_path, event: Event) -> str:
 
 
 def test_a_receiver_without_events_is_told_those_of_alerts_and_the_agents_own(tmp_path):
-    assert told(tmp_path, of("fine_tune.failed")) == "ad"
+    assert told(tmp_path, of("fine_tune.failed")) == "ade"
     assert told(tmp_path, of("fine_tune.completed")) == "ad"
     assert told(tmp_path, Event("evt", "agent.baseline", "default", AT)) == "ad"
 
 
 def test_its_own_events_take_their_place(tmp_path):
-    assert told(tmp_path, of("fine_tune.stuck")) == "b"
+    assert told(tmp_path, of("fine_tune.stuck")) == "bf"
 
 
 def test_a_pattern_matches_the_whole_of_a_name_whatever_lines_it_has(tmp_path):
-    assert told(tmp_path, of("fine_tune.failed", "Bob\nA")) == "a"
+    assert told(tmp_path, of("fine_tune.failed", "Bob\nA")) == "ae"
+
+
+def test_an_alertmanager_is_told_what_is_wrong_and_not_what_is_well_again(tmp_path):
+    for kind, expected in {
+        "fine_tune.removed": "",
+        "agent.poll_failing": "adef",
+        "agent.poll_recovered": "ad",
+    }.items():
+        assert told(tmp_path, Event("evt", kind, "default", AT)) == expected  # type: ignore[arg-type]
+
+
+def test_events_are_kept_for_as_long_as_they_are_posted_to_an_alertmanager(tmp_path):
+    receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
+    text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
+    for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
+        config = load(written(tmp_path, text.replace("HOLD", hold)), KEY)
+        assert retention_of(config) == expected

@@ -1,6 +1,7 @@
 """`send-test`: one message to one receiver, once, and what came of it."""
 
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from exporter.commands.samples import Sample, sample_events, word_of_the_agent
@@ -8,7 +9,7 @@ from exporter.config import Config
 from exporter.core.message import Message, Pages, message
 from exporter.core.model import Delivery, stable_id
 from exporter.core.retry import Attempt
-from exporter.parts import SYSTEM_CLOCK, BuiltReceiver, exchange_of, receiver_of
+from exporter.parts import SYSTEM_CLOCK, BuiltReceiver, open_receiver
 from exporter.receivers.receiver import Receiver
 
 
@@ -28,8 +29,8 @@ async def send_test(
 
     Raises OSError when its ca_file can't be used.
     """
-    async with exchange_of(section) as exchange:
-        receiver = receiver_of(section, exchange)
+    async with AsyncExitStack() as resources:
+        receiver = await open_receiver(section, resources)
         told = _message(config, sample, receiver.most_events)
         if dry_run:
             return Sent(receiver.render(told), None, 0.0)

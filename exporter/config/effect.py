@@ -14,7 +14,6 @@ _WITHOUT_EFFECT = frozenset(
         "metrics.per_fine_tune",
         "poll.concurrency",
         "poll.requests_per_second",
-        "receivers.*.type=alertmanager",
     }
 )
 

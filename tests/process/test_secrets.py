@@ -43,7 +43,7 @@ def quoting(request):
 
 
 def refusing(arrived):
-    kind = arrived.path.rsplit("/", 1)[1]
+    kind = arrived.path.removesuffix("/api/v2/alerts").rsplit("/", 1)[1]
     if kind == "redirect":
         return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{KEY}"})
     status = {"gone": 404, "broken": 500, "refused": 400, "throttled": 429}.get(kind, 200)
@@ -53,6 +53,9 @@ def refusing(arrived):
 def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
     def one(name: str, url: str, **more: object) -> dict[str, object]:
         return {"name": name, "type": "webhook", "url": url, "timeout": "1s", **more}
+
+    def member(kind: str) -> str:
+        return f"{inbox.url.replace('://', f'://agent:{PASSWORD}@')}/{TOKEN}/{kind}"
 
     def at(kind: str) -> str:
         return f"{inbox.url}/{TOKEN}/{kind}?token={TOKEN}"
@@ -70,6 +73,11 @@ def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
         one("name", f"https://{TOKEN}.invalid/{TOKEN}"),
         one("proxied", f"https://a.invalid/{TOKEN}", proxy_url=f"http://u:{PASSWORD}@127.0.0.1:1"),
         {"name": "chat", "type": "slack", "url": at("gone")},
+        {
+            "name": "am",
+            "type": "alertmanager",
+            "urls": [member("gone"), member("refused"), f"http://agent:{PASSWORD}@127.0.0.1:1"],
+        },
     ]
 
 

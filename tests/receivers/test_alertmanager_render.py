@@ -1,0 +1,92 @@
+"""What an event is as an alert: valid to Alertmanager whatever is in it, the same when repeated."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.core.message import message
+from exporter.core.model import Event
+from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
+from tests.fakes.alertmanager import Alerts, is_valid, seconds
+from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+
+ALERTMANAGER = Alertmanager("am", [], 3600.0)
+
+
+def alert(event: Event, *, minimal: bool = False, ends_at: float = AT + 60):
+    [found] = json.loads(
+        render([Alert(content_of(event, PAGES, minimal=minimal), event.observed_at, ends_at)])
+    )
+    return found
+
+
+def test_an_alert_of_a_failure():
+    assert alert(FAILED) == {
+        "labels": {
+            "alertname": "CartesiaFineTuneFailed",
+            "severity": "critical",
+            "account": "default",
+            "fine_tune_id": "ft_1",
+            "model_id": "sonic-2",
+            "language": "en",
+            "dataset": "ds_1",
+        },
+        "annotations": {
+            "summary": "Fine-tune failed: My voice",
+            "description": "For the <hotline>",
+            "name": "My voice",
+            "status": "training → failed",
+            "observed_at": "2026-11-23T19:03:00Z",
+            "playground": "https://play.example/tunes/ft_1",
+            "status_page": "https://watch.example/",
+        },
+        "startsAt": "2026-11-23T19:03:00.250Z",
+        "endsAt": "2026-11-23T19:04:00.250Z",
+        "generatorURL": "https://watch.example/",
+    }
+
+
+def test_the_minimal_form_names_the_fine_tune_and_holds_nothing_that_people_wrote():
+    found = alert(FAILED, minimal=True)
+    assert set(found["labels"]) == {"alertname", "severity", "account", "fine_tune_id"}
+    text = json.dumps(found)
+    assert "ft_1" in text
+    assert "My voice" not in text
+    assert "hotline" not in text
+
+
+@settings(deadline=None)
+@given(events, st.booleans(), st.floats(0, 10_000))
+def test_whatever_is_in_an_event_alertmanager_takes_it(event, minimal, seconds_on):
+    ends_at = event.observed_at + seconds_on
+    found = alert(event, minimal=minimal, ends_at=ends_at)
+    assert is_valid(found)
+    assert len(json.dumps(found)) < 50_000
+    assert 0 <= ends_at - seconds(found["endsAt"]) < 0.0011
+
+
+@given(st.floats(0, 4e9))
+def test_an_alert_that_ends_as_it_begins_does_not_end_before_it(at):
+    found = json.loads(render([Alert(content_of(FAILED, PAGES), at, at)]))
+    assert found[0]["startsAt"] == found[0]["endsAt"]
+    assert is_valid(found[0])
+
+
+@pytest.mark.parametrize("number", [1, 64])
+def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
+    body = ALERTMANAGER.render(message(failures(number), PAGES))
+    alerts = Alerts()
+    assert alerts.post(body) == 200
+    assert len(alerts.held) == number
+    for each in json.loads(body):
+        assert seconds(each["endsAt"]) - seconds(each["startsAt"]) == 300
+    assert ALERTMANAGER.repeated(body) == body
+    assert ALERTMANAGER.most_events == 64
+
+
+def test_a_test_message_says_that_it_is_one():
+    [found] = json.loads(ALERTMANAGER.render(message([TEST], PAGES), minimal=True))
+    assert found["labels"]["alertname"] == "CartesiaExporterTest"
+    assert found["labels"]["severity"] == "info"

@@ -1,0 +1,157 @@
+"""One post to each member, and what each answer means."""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import traceback
+from pathlib import Path
+
+import pytest
+import trustme
+
+from exporter.config import load
+from exporter.core.message import message
+from exporter.core.retry import Attempt, Outcome
+from exporter.parts import open_receiver
+from exporter.receivers.alertmanager import Alertmanager
+from tests.config.test_load import KEY, written
+from tests.fakes.alertmanager import Alerts
+from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
+from tests.fakes.server import Answer, Peer, Server
+from tests.receivers.told import AT, PAGES, delivery, failures
+
+PASSWORD = "hunter2OfTheAlertmanager"
+
+
+def opened(folder: Path, *urls: str, timeout: str = "10s") -> Alertmanager:
+    """The receiver of a configuration; its connections are made when it sends."""
+    listed = ", ".join(f'"{url}"' for url in urls)
+    text = (
+        f"receivers:\n  - {{name: am, type: alertmanager, urls: [{listed}], timeout: {timeout}}}\n"
+    )
+    [section] = load(written(folder, text), KEY).receivers
+
+    async def build() -> Alertmanager:
+        async with contextlib.AsyncExitStack() as resources:
+            receiver = await open_receiver(section, resources)
+            assert isinstance(receiver, Alertmanager)
+            return receiver
+
+    return asyncio.run(build())
+
+
+def sent(receiver: Alertmanager, body: bytes = b"[]") -> Attempt:
+    return asyncio.run(receiver.send(delivery(body), AT))
+
+
+def with_password(server: Server, path: str = "") -> str:
+    return server.base_url.replace("://", f"://agent:{PASSWORD}@") + path
+
+
+def taking(alerts: Alerts) -> Answer:
+    def script(peer: Peer) -> None:
+        answer(alerts.post(peer.request.body))(peer)
+
+    return script
+
+
+@pytest.mark.parametrize("path", ["", "/", "/alertmanager", "/alertmanager/"])
+def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path):
+    alerts = Alerts()
+    with Server(taking(alerts)) as server:
+        receiver = opened(tmp_path, with_password(server, path))
+        attempt = sent(receiver, receiver.render(message(failures(3), PAGES)))
+    assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
+    [request] = server.requests
+    assert request.method == "POST"
+    assert request.target == f"{path.rstrip('/')}/api/v2/alerts"
+    assert request.headers["content-type"] == "application/json"
+    user = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
+    assert user == f"agent:{PASSWORD}"
+    assert len(alerts.held) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Outcome.DELIVERED),
+        (202, Outcome.DELIVERED),
+        (307, Outcome.ENDPOINT),
+        (400, Outcome.PAYLOAD),
+        (401, Outcome.ENDPOINT),
+        (404, Outcome.ENDPOINT),
+        (413, Outcome.PAYLOAD),
+        (429, Outcome.THROTTLED),
+        (500, Outcome.TRANSIENT),
+        (503, Outcome.TRANSIENT),
+    ],
+)
+def test_what_an_answer_means_is_in_its_status(tmp_path, status, outcome):
+    with Server(answer(status, b'"ok"')) as server:
+        assert sent(opened(tmp_path, server.base_url)).outcome is outcome
+
+
+def test_tried_out_the_first_member_that_takes_it_counts_and_every_member_is_posted_to(tmp_path):
+    with Server(answer(404)) as gone, Server(answer(200)) as well, Server(answer(204)) as also:
+        attempt = sent(opened(tmp_path, gone.base_url, well.base_url, also.base_url))
+    assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
+    assert [len(server.requests) for server in (gone, well, also)] == [1, 1, 1]
+
+
+def test_tried_out_and_taken_by_none_the_worst_is_told(tmp_path):
+    with Server(answer(503)) as busy, Server(answer(401)) as shut, Server(answer(429)) as full:
+        attempt = sent(opened(tmp_path, busy.base_url, shut.base_url, full.base_url))
+    assert attempt == Attempt(Outcome.ENDPOINT, "answered 401")
+
+
+@pytest.fixture
+def untrusted():
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(answer(200), tls=context) as server:
+        yield server
+
+
+def leaking(peer: Peer) -> None:
+    text = f"{peer.request.headers.get('authorization')} {PASSWORD}".encode()
+    answer(400, text, location=f"http://{PASSWORD}.example")(peer)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        silence,
+        leaking,
+        redirect(f"http://{PASSWORD}.example/"),
+        answer(401, PASSWORD.encode()),
+        answer(503, PASSWORD.encode()),
+        answer(429, PASSWORD.encode(), retry_after=PASSWORD),
+        sends(b"not HTTP at all\r\n\r\n"),
+        sends_then_resets(b"HTTP/1.1 200 "),
+    ],
+)
+def test_no_failure_tells_the_url_or_its_password(tmp_path, otherwise, caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    with Server(otherwise) as server:
+        receiver = opened(tmp_path, with_password(server), timeout="300ms")
+        attempt = sent(receiver)
+    assert attempt.outcome is not Outcome.DELIVERED
+    seen = [repr(attempt), repr(receiver), caplog.text, *capsys.readouterr()]
+    encoded = base64.b64encode(f"agent:{PASSWORD}".encode()).decode()
+    assert not [text for text in seen if PASSWORD in text or encoded in text]
+    assert "127.0.0.1" not in repr(receiver)
+
+
+def test_no_address_and_no_certificate_tells_it_either(tmp_path, untrusted, caplog):
+    caplog.set_level(logging.DEBUG)
+    nobody = f"http://agent:{PASSWORD}@127.0.0.1:1"
+    for url in (nobody, with_password(untrusted), f"https://agent:{PASSWORD}@127.0.0.1:1/x"):
+        try:
+            told = repr(sent(opened(tmp_path, url)))
+        except Exception:  # noqa: BLE001 - whatever it is, it must not tell either
+            told = traceback.format_exc()
+        assert "Attempt" in told
+        assert PASSWORD not in told + caplog.text
