@@ -103,7 +103,6 @@ def test_killed_at_any_step_a_webhook_is_told_each_failure(tmp_path, point):
     [
         ("before the claim", 1, False),
         ("when it is claimed", 1, True),
-        ("before an answer", 2, True),
         ("before the result is recorded", 2, True),
         ("when the result is recorded", 1, False),
     ],
