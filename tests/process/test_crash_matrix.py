@@ -4,25 +4,19 @@ What arrived before and after the power cut is compared with what failed: each f
 once, and more than once only where its answer was lost; then with the same id and the same bytes.
 """
 
-import asyncio
 import json
 import signal
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
 import pytest
 from starlette.responses import PlainTextResponse
 
-from exporter.core.model import AccountKey, FineTune
 from exporter.simulator.receiver import slack_refusal
-from exporter.store.accounts import Accounts
-from exporter.store.database import Database
 from tests.process.agent import Agent, until
 from tests.process.cloud import Api, Arrived, Inbox, cloud, watching, webhook
 from tests.process.failpoints import dying
-from tests.store.examples import reading, record_of
+from tests.process.outage import fail_while_away, settled
 
 REPEAT = "possible repeat: the answer to this message was lost"
 
@@ -36,30 +30,6 @@ NOTHING_ARRIVED = [
 ]
 ARRIVED_UNKNOWN = ["before an answer", "when it is answered", "before the result is recorded"]
 ALL_KNOWN = ["when the result is recorded"]
-
-
-def settled(agent: Agent) -> bool:
-    """Whether there are events, and all of them are delivered."""
-    with sqlite3.connect(agent.state) as connection:
-        states = connection.execute("SELECT DISTINCT state FROM deliveries").fetchall()
-    connection.close()
-    return states == [("delivered",)]
-
-
-def fail_while_away(agent: Agent, api: Api, number: int) -> list[str]:
-    """Have fine-tunes of the baseline fail before the agent looks again; return their ids."""
-
-    async def take_baseline() -> None:
-        found = [FineTune(**msgspec.structs.asdict(each)) for each in api.world]
-        record = record_of(None, reading(*found), key=AccountKey("main", api.url))
-        async with Database(agent.state) as database:
-            await Accounts(database).commit(record)
-
-    failing = [api.world.add(status="training").id for _ in range(number)]
-    asyncio.run(take_baseline())
-    for each in failing:
-        api.world.set_status(each, "failed")
-    return failing
 
 
 def killed_and_started_again(agent: Agent, api: Api, point: str, number: int) -> list[str]:
