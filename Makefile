@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test lint types imports unit lock clean
+.PHONY: demo run test soak lint types imports unit lock clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -28,6 +28,10 @@ imports: .venv/dev
 
 unit: .venv/dev
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal --cov
+
+# The long forms of the tests: storms of thousands, thousands of polls, long histories.
+soak: .venv/dev
+	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal -m soak
 
 # The locks hold no address of a package index: pip is told by its own configuration. With extras
 # kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.

@@ -51,7 +51,8 @@ class Promise(RuleBasedStateMachine):
         self.around.fine_tunes["f3"] = fine_tune("f3", "failed")
         self.agent = Agent(self.folder / "state.db", self.around, self.told)
         self.agent.poll()
-        self.no_room = self.a_day_ahead = False
+        self.a_day_ahead = False
+        self.more = len(NAMES)
 
     @rule(changes=st.dictionaries(st.sampled_from(NAMES), st.none() | statuses, max_size=6))
     def fine_tunes_change_and_are_polled(self, changes: dict[str, str | None]) -> None:
@@ -85,6 +86,15 @@ class Promise(RuleBasedStateMachine):
     )
     def a_receiver_has_trouble(self, name: str, faults: list[Fault]) -> None:
         self.told[name].faults.extend(faults)
+        self.some_more_fail_and_are_told()
+
+    def some_more_fail_and_are_told(self) -> None:
+        """Have something to do at once: trouble that meets nothing to tell finds nothing out."""
+        for name in (f"f{self.more}", f"f{self.more + 1}"):
+            self.around.fine_tunes[name] = fine_tune(name, "failed")
+        self.more += 2
+        self.agent.poll()
+        self.time_passes(3, 3.0)
 
     @rule(turns=st.integers(1, 4), seconds=st.sampled_from([0.0, 2.0, 30.0, 600.0, 3600.0]))
     def time_passes(self, turns: int, seconds: float) -> None:
@@ -105,6 +115,7 @@ class Promise(RuleBasedStateMachine):
     @rule(point=st.sampled_from(POINTS))
     def it_will_die(self, point: str) -> None:
         self.around.dies_at = point
+        self.some_more_fail_and_are_told()
 
     @rule(what=st.sampled_from(REFUSED_WRITES))
     def the_disk_is_full(self, what: str) -> None:
@@ -112,6 +123,7 @@ class Promise(RuleBasedStateMachine):
         self.agent.execute(
             f"CREATE TRIGGER no BEFORE {what} BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
+        self.some_more_fail_and_are_told()
 
     @rule()
     def there_is_room(self) -> None:

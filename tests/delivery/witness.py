@@ -71,6 +71,7 @@ class _Message:
 class Witness:
     """A receiver that fails as it is told to, and complains of what must never reach it.
 
+    ``carried`` are the ids of the events of all messages,
     ``settled`` are the ids of the messages that the store calls taken; ``claimed`` those whose
     attempt began and came to no result that is stored, ``unclaimed`` those whose claim could not be
     stored, and ``doubtful`` those of which nobody but the receiver knows whether it took them.
@@ -81,6 +82,7 @@ class Witness:
     spacing: float = 0.0
     faults: deque[Fault] = field(default_factory=deque)
     messages: dict[str, _Message] = field(default_factory=dict)
+    carried: set[str] = field(default_factory=set)
     requests: int = 0
     settled: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
@@ -122,7 +124,8 @@ class Witness:
         message = self.messages.get(delivery.id)
         if message is None:
             events = tuple(body.decode().split()[1:])
-            assert not self._carried().intersection(events), "an event is in two messages"
+            assert not self.carried.intersection(events), "an event is in two messages"
+            self.carried.update(events)
             message = self.messages[delivery.id] = _Message(body, delivery.minimal, events)
         elif delivery.minimal and not message.minimal:
             assert body == message.body.replace(b"full", b"minimal"), "it carries other events now"
@@ -133,9 +136,6 @@ class Witness:
         assert again or not message.taken or delivery.id in self.unclaimed, "not called a repeat"
         assert not again or delivery.id in self.doubtful, "called a repeat and cannot be one"
         return message
-
-    def _carried(self) -> set[str]:
-        return {event for message in self.messages.values() for event in message.events}
 
     def arrived(self) -> set[str]:
         """The ids of the events that it has taken."""
