@@ -115,6 +115,7 @@ class Poller:
         self._clock = clock
         self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
         self._state: AccountState | None = None
+        self._unsure = False
         self._view = AccountView(self.account)
         self._folded: frozenset[str] = frozenset()
         self._resume_at = 0.0
@@ -179,10 +180,14 @@ class Poller:
             self._wait_as_told(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
         except StoreError as error:
+            self._unsure = True
             self._fail("storage", str(error), self._clock.monotonic() - started)
 
     async def _take(self, snapshot: Snapshot) -> None:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
+        if self._unsure:  # whether the commit that failed did; the same event must be itself
+            self._state = await self._accounts.load(self._plan.rules.key)
+            self._unsure = False
         step = advance(self._state, snapshot, self._plan.rules)
         record = self._record(step, snapshot)
         if not record.is_empty:

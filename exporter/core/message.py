@@ -230,8 +230,8 @@ def _event_line(event: Event) -> str:
         reason = one_line(str(event.facts.get("reason", "")), 100)
         return f"{_agent_title(event)}: {reason}" if reason else _agent_title(event)
     if event.type == "fine_tune.stuck":
-        since = event.facts.get("since")
-        return f"{_line(event.fine_tune)} {event.fine_tune.status} since {since}"
+        since = f"{event.fine_tune.status} since {event.facts.get('since')}"
+        return f"{_line(event.fine_tune)} {one_line(since, 100)}"
     kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
     return f"{_line(event.fine_tune)}{kind}"
 

@@ -31,6 +31,8 @@ def readiness(
     ``trouble`` says why the state could not be written when it was tried last, if so.
     """
     views = list(views)
+    if not trouble and any(view.failure == "storage" for view in views):
+        trouble = "the last poll could not be stored"
     fresh = [
         view for view in views if view.counts is not None and now - view.succeeded_at <= stale_after
     ]

@@ -40,6 +40,11 @@ class _Tried:
     attempt: Attempt
     result: Result
 
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether the same bytes may be sent again before it is stored."""
+        return self.result.state == PENDING and self.attempt.outcome is not Outcome.PAYLOAD
+
 
 class Deliverer:
     """Owns one receiver's queue, pause and pace; another receiver's trouble never delays it."""
@@ -107,12 +112,24 @@ class Deliverer:
         waiting = await self._freeze_due()
         if len(self._unmarked) >= _MOST_UNMARKED:
             return LOOK_SECONDS
-        delivery = await self._outbox.next(skipping=self._unmarked.keys())
+        delivery = await self._outbox.next(skipping=self._unmarked.keys()) or await self._again()
         if delivery is None:
             return waiting
         attempt = await self._try(delivery)
         await self._take_note(_Tried(delivery, attempt, self._result(delivery, attempt)))
         return 0.0
+
+    async def _again(self) -> Delivery | None:
+        """Return what failed and could not be marked as tried: it need not wait for the store."""
+        settled = [key for key, tried in self._unmarked.items() if not tried.may_be_repeated]
+        if len(settled) == len(self._unmarked):
+            return None
+        delivery = await self._outbox.next(skipping=settled)
+        if delivery is None or delivery.id not in self._unmarked:
+            return delivery
+        before = self._unmarked[delivery.id]
+        repeat = before.delivery.repeat or before.attempt.ambiguous
+        return replace(delivery, repeat=delivery.repeat or repeat)
 
     async def _freeze_due(self) -> float:
         """Make messages of what is owed if its time has come; else say how long it has to wait."""

@@ -26,3 +26,10 @@ FAILING = AccountView("f", succeeded_at=1000, counts={}, failure="timeout")
 def test_readiness(truth, views, found, ready):
     now = readiness(iter(views), now=1300, stale_after=300, trouble=found.trouble)
     assert (now, now.ready) == (found, ready), truth
+
+
+def test_a_poll_that_could_not_be_stored_is_a_trouble_until_one_is():
+    """Small writes may still succeed on a disk that a poll does not fit on."""
+    unstored = AccountView("a", succeeded_at=1000, counts={}, failure="storage")
+    now = readiness([unstored], now=1300, stale_after=300, trouble="")
+    assert (now.ready, now.trouble) == (False, "the last poll could not be stored")

@@ -165,7 +165,8 @@ class Agent:
         polls = PollPlan(
             60.0,
             10.0,
-            Rules(self.database.store_id, KEY, "silent", 50),
+            Rules(self.database.store_id, KEY, "silent", 50, 1e9),
+            0.0,
             publish=self._views.append,
             route=lambda event: receivers_of(event, INTERESTS),
             wake=lambda: None,

@@ -59,7 +59,7 @@ def check_chat(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
     lines = [
         line for text in said for line in text.splitlines() if re.search(r"\(sonic.*\)$", line)
     ]
-    more = re.search(r"and (\d+) more; `cartesia-exporter list` shows", whole)
+    more = re.search(r"and (\d+) more; `cartesia-exporter events list` shows", whole)
     assert more
     named = [each for each in failed if each in whole]
     assert len(lines) == 20
