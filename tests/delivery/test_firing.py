@@ -155,7 +155,9 @@ def test_one_that_fails_again_during_an_outage_fires_once_and_both_are_delivered
     on_bench(tmp_path, test)
 
 
-def test_a_member_that_hangs_delays_no_other_and_ends_when_told_to(tmp_path):
+def test_a_member_that_hangs_delays_no_other_and_ends_when_told_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 3600.0)  # only when woken
+
     async def test(a: Alerting) -> None:
         hanging, well = a.members
         hanging.go.clear()
@@ -294,6 +296,20 @@ def test_when_every_member_refuses_it_an_alert_is_dead_and_a_retry_tries_all(tmp
     on_bench(tmp_path, test, members=2)
 
 
+def test_what_was_delivered_and_is_refused_later_is_not_given_up(tmp_path):
+    async def test(a: Alerting) -> None:
+        await a.fail("ft")
+        await a.turns()
+        a.members[0].alerts.refuses = named("ft")
+        a.clock.now += MORE_THAN_A_ROUND
+        with capture_logs() as logs:
+            await a.turns()
+        assert await a.outbox.backlog() == Backlog()
+        assert [each["event"] for each in logs if each["log_level"] == "error"] == ["alert refused"]
+
+    on_bench(tmp_path, test)
+
+
 def test_a_nudge_ends_every_members_pause(tmp_path):
     async def test(a: Alerting) -> None:
         for member in a.members:
@@ -305,6 +321,26 @@ def test_a_nudge_ends_every_members_pause(tmp_path):
         await run_in(a, lambda connection: nudge(connection, AM))
         await a.turns()
         assert [member.alerts.names() for member in a.members] == [["ft"], ["ft"]]
+
+    on_bench(tmp_path, test, members=2)
+
+
+def test_a_nudge_has_a_member_try_again_what_it_refused(tmp_path):
+    async def test(a: Alerting) -> None:
+        mended, refusing = a.members
+        mended.alerts.refuses = refusing.alerts.refuses = named("ft")
+        await a.fail("ft")
+        await a.turns(0)
+        mended.alerts.refuses = named()
+        await run_in(a, lambda connection: nudge(connection, AM))
+        mended.answers.append(BUSY)
+        await a.turns(0)
+        await a.turns(1)
+        assert await a.outbox.backlog() == Backlog(1, 0, NOW), "only one has refused it since"
+        a.clock.now += MORE_THAN_A_ROUND
+        await a.turns(0)
+        assert mended.alerts.names() == ["ft"]
+        assert await a.outbox.backlog() == Backlog()
 
     on_bench(tmp_path, test, members=2)
 
