@@ -127,9 +127,9 @@ class Deliverer:
         delivery = await self._outbox.next(skipping=settled)
         if delivery is None or delivery.id not in self._unmarked:
             return delivery
+        # The store still shows it in flight, by our own claim; what came of it is known here.
         before = self._unmarked[delivery.id]
-        repeat = before.delivery.repeat or before.attempt.ambiguous
-        return replace(delivery, repeat=delivery.repeat or repeat)
+        return replace(delivery, repeat=before.delivery.repeat or before.attempt.ambiguous)
 
     async def _freeze_due(self) -> float:
         """Make messages of what is owed if its time has come; else say how long it has to wait."""

@@ -240,6 +240,14 @@ class Agent:
         with self.database.read() as connection:
             return Counter(connection.execute(query).scalars())
 
+    def pending_messages(self, receiver: str) -> set[str]:
+        """The ids of a receiver's messages that the store calls still to be taken."""
+        query = select(messages.c.id).where(
+            messages.c.receiver == receiver, messages.c.state == "pending"
+        )
+        with self.database.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def pending(self) -> int:
         query = select(deliveries.c.event).where(deliveries.c.state == "pending")
         with self.database.read() as connection:

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.outbox import Outbox
@@ -213,6 +214,21 @@ def test_what_was_sent_but_cannot_be_marked_is_marked_later_and_not_sent_again(t
         assert await b.outbox.backlog() == Backlog(0, 0)
 
     on_bench(tmp_path / "state.db", test)
+
+
+@pytest.mark.parametrize(("ambiguous", "again"), [(False, "full a"), (True, "full a again")])
+def test_what_failed_and_cannot_be_marked_is_tried_again_and_called_a_repeat_only_if_it_may_be(
+    tmp_path, ambiguous, again
+):
+    async def test(b: Bench) -> None:
+        await b.fail("a")
+        await forbid(b, "UPDATE OF last_result ON messages")
+        await b.turns(2)
+        assert b.receiver.bodies == ["full a", again]
+
+    receiver = FakeReceiver()
+    receiver.answers.append(Attempt(Outcome.TRANSIENT, "timeout", ambiguous=ambiguous))
+    on_bench(tmp_path / "state.db", test, receiver)
 
 
 def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):

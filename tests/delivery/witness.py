@@ -137,6 +137,10 @@ class Witness:
         assert not again or delivery.id in self.doubtful, "called a repeat and cannot be one"
         return message
 
+    def taken(self) -> set[str]:
+        """The ids of the messages that arrived."""
+        return {message_id for message_id, each in self.messages.items() if each.taken}
+
     def arrived(self) -> set[str]:
         """The ids of the events that it has taken."""
         return {event for each in self.messages.values() if each.taken for event in each.events}
