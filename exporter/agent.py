@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from exporter import __version__
 from exporter.cartesia.client import Client, ClientMetrics
-from exporter.config import Account, Config
+from exporter.config import Account, Config, Receiver
 from exporter.core.account import Rules
 from exporter.core.exposition import AccountView
 from exporter.core.message import Pages
@@ -32,7 +32,6 @@ from exporter.housekeeping import Housekeeper, HousekeepingPlan
 from exporter.http import Exchange
 from exporter.parts import (
     SYSTEM_CLOCK,
-    BuiltReceiver,
     api_of,
     exchange_of,
     interest_of,
@@ -101,14 +100,13 @@ class Builder:
         self._registry.register(self._views)
         self._registry.register(StoreMetrics(database))
         self._agent = Agent(self._page())
-        self._sections = [s for s in config.receivers if isinstance(s, BuiltReceiver)]
         self._heartbeat: Heartbeat | None = None
-        self._interests = [interest_of(section, config.alerts) for section in self._sections]
+        self._interests = [interest_of(section, config.alerts) for section in config.receivers]
 
     async def build(self) -> Agent:
         """Return the agent. Raises OSError when a certificate file can't be used."""
         told = DeliveryMetrics(self._registry)
-        for section in self._sections:
+        for section in self._config.receivers:
             self._agent.deliverers.append(await self._deliverer(section, told))
         counts = PollMetrics(self._registry), ClientMetrics(self._registry)
         for account in self._config.accounts:
@@ -120,7 +118,7 @@ class Builder:
         return self._agent
 
     async def _deliverer(
-        self, section: BuiltReceiver, metrics: DeliveryMetrics
+        self, section: Receiver, metrics: DeliveryMetrics
     ) -> Deliverer | AlertDeliverer:
         alerts = self._config.alerts
         plan = DeliveryPlan(
@@ -175,7 +173,7 @@ class Builder:
         return self._readiness().fresh == len(self._config.accounts)
 
     async def _oldest_pending(self) -> float | None:
-        outboxes = [Outbox(self._database, section.name) for section in self._sections]
+        outboxes = [Outbox(self._database, section.name) for section in self._config.receivers]
         backlogs = [await outbox.backlog() for outbox in outboxes]
         return min((each.oldest for each in backlogs if each.oldest is not None), default=None)
 

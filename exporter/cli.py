@@ -22,8 +22,7 @@ from exporter.flags import Address, Commands, Duration, Number
 # The rest is imported by the commands that need it: --help has to answer at once.
 if TYPE_CHECKING:
     from exporter.agent import Surface
-    from exporter.config import Config
-    from exporter.parts import BuiltReceiver
+    from exporter.config import Config, Receiver
 
 _TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
 
@@ -180,7 +179,7 @@ def list_command(config_file: Path | None, output: Any) -> None:
 def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: bool) -> None:
     """Send RECEIVER one test message, once, and say what came of it."""
     config = load(config_file)
-    section = _built_receiver(config, receiver)
+    section = _receiver_named(config, receiver)
     from exporter.commands.send_test import send_test as send
 
     try:
@@ -195,14 +194,12 @@ def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: 
         sys.exit(RUNTIME)
 
 
-def _built_receiver(config: "Config", name: str) -> "BuiltReceiver":
-    from exporter.parts import BuiltReceiver
-
-    built = {s.name: s for s in config.receivers if isinstance(s, BuiltReceiver)}
-    if name not in built:
-        names = ", ".join(built) or "none is configured"
+def _receiver_named(config: "Config", name: str) -> "Receiver":
+    sections = {section.name: section for section in config.receivers}
+    if name not in sections:
+        names = ", ".join(sections) or "none is configured"
         fail(CONFIGURATION, f"there is no receiver {name} to send to; the receivers: {names}")
-    return built[name]
+    return sections[name]
 
 
 @main.command()

@@ -17,6 +17,7 @@ from exporter.config import (
     SlackReceiver,
     WebhookReceiver,
 )
+from exporter.config import Receiver as ReceiverSection
 from exporter.config.receivers import CommonReceiver
 from exporter.config.sources import TextSecret
 from exporter.config.values import check_proxy_url, check_web_url
@@ -37,11 +38,8 @@ from exporter.receivers.webhook import Basic, Bearer, Webhook
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
-BuiltReceiver = SlackReceiver | WebhookReceiver | AppriseReceiver | AlertmanagerReceiver
-"""The kinds of receiver that this version sends to."""
 
-
-def exchange_of(section: Account | BuiltReceiver) -> Exchange:
+def exchange_of(section: Account | ReceiverSection) -> Exchange:
     """Return the connections of an account or a receiver, to be closed at the end.
 
     Raises OSError when its ca_file can't be used.
@@ -49,7 +47,7 @@ def exchange_of(section: Account | BuiltReceiver) -> Exchange:
     return Exchange(ca_file=section.ca_file, proxy=_proxy(section))
 
 
-def _proxy(section: Account | BuiltReceiver) -> Secret | None:
+def _proxy(section: Account | ReceiverSection) -> Secret | None:
     url = section.proxy_url
     return None if url is None else TextSecret(url.get_secret_value(), "proxy_url", check_proxy_url)
 
@@ -77,7 +75,7 @@ def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:
     return Interest(section.name, types, match)
 
 
-async def open_receiver(section: BuiltReceiver, resources: AsyncExitStack) -> Receiver:
+async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> Receiver:
     """Return the receiver of a section; its connections are closed with ``resources``.
 
     Raises OSError when its ca_file can't be used.

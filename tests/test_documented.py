@@ -73,7 +73,8 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/webhook.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/webhook.md", "docs/alerts.md"],
 )
 def test_links_to_files_lead_somewhere(document):
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -114,15 +114,10 @@ def retry(
     """
     _check_chosen(ids, receiver, state, everything=everything)
     config = load(config_file)
-    from exporter.parts import SYSTEM_CLOCK
-    from exporter.store import interventions
+    from exporter.store.interventions import retry as act
 
     selection = _selection(config, ids, receiver, (state,) if state else _UNSETTLED[:2])
-
-    def work(database: "Database") -> Mapping[str, int]:
-        return interventions.retry(database, selection, SYSTEM_CLOCK.now())
-
-    counts = _intervene(config, "retry", selection, work)
+    counts = _intervene(config, "retry", selection, act)
     click.echo(f"{_counted(counts)} will be tried at once")
 
 
@@ -146,15 +141,10 @@ def discard(
     """
     _check_chosen(ids, receiver, state, everything=everything)
     config = load(config_file)
-    from exporter.parts import SYSTEM_CLOCK
-    from exporter.store import interventions
+    from exporter.store.interventions import discard as act
 
     selection = _selection(config, ids, receiver, (state,) if state else _UNSETTLED)
-
-    def work(database: "Database") -> Mapping[str, int]:
-        return interventions.discard(database, selection, SYSTEM_CLOCK.now())
-
-    counts = _intervene(config, "discard", selection, work)
+    counts = _intervene(config, "discard", selection, act)
     click.echo(f"{_counted(counts)} discarded; --state discarded lists what was")
 
 
@@ -201,14 +191,15 @@ def _selection(
     return Selection(receiver_names(config), ids, receiver, states)
 
 
-def _intervene(config: "Config", task: str, selection: "Selection", work: Any) -> Mapping[str, int]:
+def _intervene(config: "Config", task: str, selection: "Selection", act: Any) -> Mapping[str, int]:
     """Return of how many deliveries of whom something was made, or end if there are none."""
+    from exporter.parts import SYSTEM_CLOCK
     from exporter.store.ledger import entries
 
     def checked(database: "Database") -> "tuple[Mapping[str, int], list[Entry]]":
         check_receiver(config, database, selection.receiver)
         orphans, _ = entries(database, replace(selection, states=("orphaned",)), 1)
-        return work(database), orphans
+        return act(database, selection, SYSTEM_CLOCK.now()), orphans
 
     counts, orphans = in_state(config, f"{task} deliveries", checked)
     if not counts:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from exporter.commands.samples import Sample, sample_events, word_of_the_agent
 from exporter.config import Config
+from exporter.config import Receiver as ReceiverSection
 from exporter.core.message import Message, Pages, message
 from exporter.core.model import Delivery, stable_id
 from exporter.core.retry import Attempt
-from exporter.parts import SYSTEM_CLOCK, BuiltReceiver, open_receiver
+from exporter.parts import SYSTEM_CLOCK, open_receiver
 from exporter.receivers.receiver import Receiver
 
 
@@ -23,7 +24,7 @@ class Sent:
 
 
 async def send_test(
-    config: Config, section: BuiltReceiver, sample: Sample | None, *, dry_run: bool
+    config: Config, section: ReceiverSection, sample: Sample | None, *, dry_run: bool
 ) -> Sent:
     """Send a test message to a receiver once, without a retry; a dry run only renders it.
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from exporter.config.section import Section, parts_of
 
-# A key in its three forms is listed once, as its first. `key=value` is one value of a key; when it
-# stands for the kind of a receiver, nothing else of that receiver is looked at.
+# A key in its three forms is listed once, as its first.
 _WITHOUT_EFFECT = frozenset(
     {
         "accounts.*.labels",
@@ -24,10 +23,6 @@ def without_effect(config: Section) -> list[str]:
 
 
 def _walk(section: Section, path: str, pattern: str) -> Iterator[str]:
-    kind = getattr(section, "type", None)
-    if f"{pattern}type={kind}" in _WITHOUT_EFFECT:
-        yield f"{path}type"
-        return
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         default = field.get_default(call_default_factory=True, validated_data={})

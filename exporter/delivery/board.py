@@ -11,10 +11,12 @@ from typing import Final
 
 import structlog
 
-from exporter.core.circuit import WELL, Health, change
+from exporter.core.circuit import WELL, Health
 from exporter.core.clock import Clock
 from exporter.core.firing import RESOLVED_SECONDS, Firing, OwedAlert, firing
 from exporter.core.model import Event
+from exporter.core.routing import TROUBLES
+from exporter.delivery.changes import noted_change
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.pace import Pace
 from exporter.delivery.plan import DeliveryPlan
@@ -36,10 +38,12 @@ log = structlog.get_logger()
 class _Contents:
     """An event's alert in both forms; both are empty when it could not be made into one.
 
-    ``identity`` are its labels, in a form that can be compared.
+    ``trouble`` says whether it tells of one, and ``identity`` are its labels, in a form that can be
+    compared.
     """
 
     id: str
+    trouble: bool
     full: Content | None = None
     minimal: Content | None = None
     identity: Hashable = None
@@ -104,13 +108,18 @@ class Board:
         known = [self._as_known(alert) for alert in owed]
         async with self._reading:
             await self._read({alert.number for alert in known})
-        there = [alert for alert in known if self._is_there(alert.number)]
+        there = [self._as_ended(alert) for alert in known if self._is_there(alert.number)]
         return firing(there, self._identity, now, hold)
 
     def _as_known(self, alert: OwedAlert) -> OwedAlert:
         if alert.settled_at is None and alert.number in self._delivered:
             return replace(alert, settled_at=self._delivered[alert.number])
         return alert
+
+    def _as_ended(self, alert: OwedAlert) -> OwedAlert:
+        """Return an alert as over when nothing is wrong: reassigned to us, it may be good news."""
+        trouble = self._contents[alert.number].trouble
+        return alert if trouble else replace(alert, left_at=alert.began_at)
 
     async def _read(self, numbers: set[int]) -> None:
         """Keep the contents of these events ready, and nothing of others."""
@@ -128,10 +137,11 @@ class Board:
         try:
             full = content_of(event, self._plan.pages)
             minimal = content_of(event, self._plan.pages, minimal=True)
-            return _Contents(event.id, full, minimal, tuple(sorted(full.labels.items())))
+            identity = tuple(sorted(full.labels.items()))
+            return _Contents(event.id, event.type in TROUBLES, full, minimal, identity)
         except Exception:  # noqa: BLE001 - as in Deliverer: it must not stop the other alerts
             self._log.exception("an alert cannot be made of an event", event_id=event.id)
-            return _Contents(event.id)
+            return _Contents(event.id, event.type in TROUBLES)
 
     def _is_there(self, number: int) -> bool:
         return number in self._contents and self._contents[number].full is not None
@@ -172,16 +182,7 @@ class Board:
     def tell_change(self, before: Health) -> None:
         """Have the others told when the health, ``before`` an attempt, is another one in kind."""
         now = self._clock.now()
-        changed = change(self._plan.store_id, self._receiver.name, before, self.health, now)
-        if changed is None:
-            return
-        receivers = self._plan.route(changed)
-        self._told.append((changed, receivers))
-        self._log.warning(
-            changed.type.removeprefix("agent.").replace("_", " "),
-            reason=self.health.reason,
-            told=" ".join(receivers) or "nobody",
-        )
+        self._told += noted_change(self._plan, self._receiver.name, before, self.health, now)
 
     async def store(self) -> None:
         """Store what is not stored yet; raise StoreError when that fails, and keep it."""

@@ -1,25 +1,24 @@
 """Send what one receiver is owed, until it has taken it."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from exporter.core.circuit import change
 from exporter.core.clock import Clock
 from exporter.core.message import group, message
 from exporter.core.model import Delivery, Event, stable_id
 from exporter.core.retry import Attempt, Outcome
+from exporter.delivery.changes import noted_change
 from exporter.delivery.loop import LOOK_SECONDS, Loop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.pace import Pace
 from exporter.delivery.plan import DeliveryPlan
 from exporter.receivers.receiver import Receiver
 from exporter.store.errors import StoreError
-from exporter.store.events import DEAD, DELIVERED, PENDING, Told
+from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
 from exporter.store.records import NewMessage, Owed, Result
 
@@ -204,8 +203,7 @@ class Deliverer:
         if delivery.body:
             self._pace.took(attempt)
         after = self._pace.health
-        changed = change(self._plan.store_id, self.name, before, after, now)
-        told: Told = () if changed is None else [(changed, self._plan.route(changed))]
+        told = noted_change(self._plan, self.name, before, after, now)
         resume_at, state = self._pace.resume_at(), _state(delivery, attempt)
         return Result(state, now, attempt.reason, attempt.ambiguous, after, resume_at, told)
 
@@ -255,14 +253,6 @@ class Deliverer:
                 outcome=attempt.outcome.value,
                 reason=result.reason,
                 pause=f"{self._pace.wait():.1f}s",
-            )
-        for event, receivers in result.told:
-            level = logging.INFO if event.type.endswith("recovered") else logging.WARNING
-            self._log.log(
-                level,
-                event.type.removeprefix("agent.").replace("_", " "),
-                reason=result.reason,
-                told=" ".join(receivers) or "nobody",
             )
 
 

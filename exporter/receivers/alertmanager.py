@@ -1,7 +1,6 @@
 """Alerts POSTed to the members of an Alertmanager, API v2."""
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from exporter.core.message import Message, Pages
 from exporter.core.model import Delivery, Event
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alerts import annotations, generator_url, labels
-from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.receiver import Endpoint, attempt, encoded
 
 MOST_ALERTS: Final = 64
 """How many alerts one request carries; a 400 for one of them says nothing of which."""
@@ -66,7 +65,7 @@ def render(alerts: Iterable[Alert]) -> bytes:
         }
         for alert in alerts
     ]
-    return json.dumps(body, separators=(",", ":")).encode()
+    return encoded(body)
 
 
 def _time(at: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from exporter.core.message import Message, Pages, timestamp
 from exporter.core.model import Event
 from exporter.receivers.alerts import annotations, fingerprint, generator_url, labels, status
-from exporter.receivers.standard import encoded
+from exporter.receivers.receiver import encoded
 
 _GROUPED_BY: Final[tuple[str, ...]] = ("account", "alertname", "fine_tune_id", "receiver")
 _NOT_ENDED: Final = "0001-01-01T00:00:00Z"

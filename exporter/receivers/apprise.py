@@ -21,7 +21,7 @@ from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.core.text import LONGEST, one_line
 from exporter.http_errors import CONNECT_SECONDS
-from exporter.receivers.receiver import REPEAT
+from exporter.receivers.receiver import REPEAT, encoded, left_out
 
 _TITLE: Final = 250
 _BODY: Final = 10_000
@@ -90,13 +90,13 @@ class Apprise:
         title, body = one_line(message.title, _TITLE).translate(_INERT), _body(message)
         if minimal:
             title, body = "", _ascii(message)
-        return _encoded({"title": title, "body": body, "type": _kind(message)})
+        return encoded({"title": title, "body": body, "type": _kind(message)})
 
     def repeated(self, body: bytes) -> bytes:
         """Return the message with one more line, at the top, where no service cuts it off."""
         message = json.loads(body)
         message["body"] = f"{REPEAT}\n{message['body']}"
-        return _encoded(message)
+        return encoded(message)
 
     async def send(self, delivery: Delivery, now: float) -> Attempt:  # noqa: ARG002 - no time in it
         """Have the library send the message once.
@@ -169,10 +169,6 @@ class _Call:
             service.verify_certificate = str(self.ca_file)  # as `verify` of requests takes it
 
 
-def _encoded(message: dict[str, str]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
-
-
 def _asset() -> Any:
     """Return how the library is to work: in this thread, without disk, redirects and pictures."""
     import apprise  # noqa: PLC0415
@@ -239,17 +235,13 @@ def _body(message: Message) -> str:
     text = _plain(message.text)
     # The URLs are the operator's, with an encoded id in it at most.
     links = "\n".join(f"{each.text}: {each.url}" for each in message.links if len(each.url) < _LINK)
-    room = _BODY - sum(map(len, (REPEAT, facts, text, links, _more(10**9)))) - 20  # line breaks
+    room = _BODY - sum(map(len, (REPEAT, facts, text, links, left_out(10**9)))) - 20  # line breaks
     lines = _fitting(message.lines, "\n", room)
     unnamed = len(message.lines) - len(lines) + len(message.rest)
-    more = [_more(unnamed)] if unnamed else []
+    more = [left_out(unnamed)] if unnamed else []
     ids = ", ".join(_fitting(message.rest, ", ", room - sum(len(line) + 1 for line in lines)))
     sections = (facts, text, "\n".join([*lines, *more]), links, ids and f"Ids: {ids}")
     return "\n\n".join(section for section in sections if section)
-
-
-def _more(number: int) -> str:
-    return f"and {number} more; `cartesia-exporter events list` shows them all"
 
 
 def _fitting(items: Sequence[str], separator: str, room: int) -> list[str]:

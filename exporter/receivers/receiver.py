@@ -1,5 +1,6 @@
 """What every receiver is, and the one bounded POST they share."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -87,3 +88,13 @@ def attempt(response: Response, now: float) -> Attempt:
     """Return what an answer means by its status alone; its body may be hostile and is not told."""
     outcome = classify(response.status)
     return Attempt(outcome, f"answered {response.status}", retry_after(response.headers, now))
+
+
+def encoded(body: object) -> bytes:
+    """Return a value of JSON's types as JSON, in ASCII."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def left_out(number: int) -> str:
+    """Return the line for people about what a message had no room for, and where it is."""
+    return f"and {number} more; `cartesia-exporter events list` shows them all"

@@ -15,7 +15,14 @@ from exporter.core.model import Delivery
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
 from exporter.http import Response
-from exporter.receivers.receiver import REPEAT, Endpoint, attempt, unanswered
+from exporter.receivers.receiver import (
+    REPEAT,
+    Endpoint,
+    attempt,
+    encoded,
+    left_out,
+    unanswered,
+)
 from exporter.receivers.sandbox import Budget, Template
 from exporter.receivers.template import variables
 
@@ -60,7 +67,7 @@ class Slack:
             room = _ALL - len(fallback) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
         body |= {"unfurl_links": False, "unfurl_media": False}
-        return _encoded(body)
+        return encoded(body)
 
     def repeated(self, body: bytes) -> bytes:
         """Return the body with one more line: Slack has no field to tell a repeat by."""
@@ -68,16 +75,12 @@ class Slack:
         message["text"] += f"\n{REPEAT}"
         if "blocks" in message:
             message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
-        return _encoded(message)
+        return encoded(message)
 
     async def send(self, delivery: Delivery, now: float) -> Attempt:
         """Send the bytes once; Slack took them when it says ``ok``, not with another body."""
         answer = await self.endpoint.post(delivery.body, {})
         return answer if isinstance(answer, Attempt) else _judged(answer, now)
-
-
-def _encoded(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def _judged(answer: Response, now: float) -> Attempt:
@@ -166,16 +169,12 @@ def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
     bottom: list[_Block] = []
     if linked := _linked(message.links):
         bottom.append({"type": "context", "elements": [_markdown(linked)]})
-    room = budget - _size([*top, *bottom]) - len(_more(0)) - 10  # ten digits
+    room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
     lines, named = _packed(message.lines, "\n", room)
     ids, listed = _packed(message.rest, ", ", room - sum(map(len, lines)))
     missing = len(message.lines) - named + len(message.rest) - listed
-    more = [_more(missing)] if missing else []
+    more = [left_out(missing)] if missing else []
     return [*top, *(_section(text) for text in (*lines, *ids, *more)), *bottom]
-
-
-def _more(number: int) -> str:
-    return f"and {number} more; `cartesia-exporter events list` shows them all"
 
 
 def _packed(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:

@@ -1,11 +1,11 @@
 """The standard body of a webhook (docs/webhook.md), and what every kind of body is."""
 
-import json
 from typing import Any, Final, Protocol
 
 from exporter.core.message import Message, Pages, links, timestamp
 from exporter.core.model import Event, FineTune
 from exporter.core.text import cut
+from exporter.receivers.receiver import encoded
 
 MOST_EVENTS: Final = 100
 """How many events a request carries."""
@@ -26,11 +26,6 @@ def standard_body(message: Message, *, minimal: bool) -> bytes:
         return encoded(bodies[0])
     data = {"title": message.title, "events": bodies}
     return encoded({"type": message.type, "timestamp": last_timestamp(message), "data": data})
-
-
-def encoded(body: object) -> bytes:
-    """Return a value of JSON's types as JSON, in ASCII."""
-    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def last_timestamp(message: Message) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from exporter.core.message import Message
 from exporter.core.model import STATUSES
 from exporter.core.text import LONGEST, cut
+from exporter.receivers.receiver import encoded
 from exporter.receivers.sandbox import Budget, Template, TemplateError
 from exporter.receivers.standard import (
     MOST_EVENTS,
-    encoded,
     event_body,
     last_timestamp,
     standard_body,

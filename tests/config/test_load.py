@@ -1,12 +1,16 @@
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import certifi
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from exporter.config import ConfigError, SlackReceiver, WebhookReceiver, load
+from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
+from exporter.config.effect import _WITHOUT_EFFECT
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent.parent / "config.example.yaml"
@@ -304,6 +308,29 @@ def test_the_example_works_as_it_stands_and_shows_the_defaults():
     config = load(EXAMPLE, KEY)
     assert config.without_effect() == []
     assert config == load(None, KEY)
+
+
+def keys_of(section: type[BaseModel]) -> Iterator[str]:
+    """Every key of a section and of those in it; one that has three forms by its first."""
+    for name, field in section.model_fields.items():
+        yield name.removesuffix("_file").removesuffix("_env")
+        for part in sections_in(field.annotation):
+            yield from keys_of(part)
+
+
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)
+
+
+def test_the_example_shows_every_key_that_works():
+    shown = set(re.findall(r"(\w+):(?= |$)", EXAMPLE.read_text(), re.MULTILINE))
+    shown = {name.removesuffix("_file").removesuffix("_env") for name in shown}
+    keys = set(keys_of(Config)) - {path.rpartition(".")[2] for path in _WITHOUT_EFFECT}
+    assert len(keys) > 40
+    assert keys - shown == set()
 
 
 def test_the_example_works_with_every_key(tmp_path):

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -257,7 +257,3 @@ class Agent:
 def fine_tune(name: str, status: str) -> FineTune:
     """One of two models, by its name."""
     return FineTune(name, model_id=f"sonic-{2 + int(name[1:]) % 2}", status=status)
-
-
-def moved(found: FineTune, status: str) -> FineTune:
-    return replace(found, status=status)

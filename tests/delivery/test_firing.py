@@ -16,6 +16,7 @@ from exporter.store.receivers import nudge
 from exporter.store.records import Backlog
 from tests.delivery.alerting import AM, BUSY, GONE, HOLD, Alerting, FakeMember, alerting, on_bench
 from tests.delivery.bench import plan_of, until
+from tests.fakes.alertmanager import seconds
 from tests.fakes.clock import FakeClock
 from tests.store.examples import NOW, fine_tune
 
@@ -473,6 +474,26 @@ def test_an_event_that_cannot_be_made_into_an_alert_stops_no_other(tmp_path, mon
         assert a.members[0].alerts.names() == ["good"]
         assert await a.outbox.backlog() == Backlog(0, 1)
         assert len([line for line in logs if "cannot be made" in line["event"]]) == 1
+
+    on_bench(tmp_path, test)
+
+
+def test_good_news_that_was_reassigned_to_it_is_delivered_and_fires_nothing(tmp_path):
+    """It has the labels of the trouble that it ends."""
+
+    async def test(a: Alerting) -> None:
+        news = Event("evt", "agent.poll_recovered", "default", NOW, facts={"since": "before"})
+
+        def reassign() -> None:
+            with a.database.write() as connection:
+                record_events(connection, [(news, [AM])])
+
+        await a.database.run(reassign)
+        await a.turns()
+        [alert] = a.members[0].alerts.held.values()
+        assert alert["labels"]["alertname"] == "CartesiaPollFailing"
+        assert seconds(alert["endsAt"]) == NOW
+        assert (await a.outbox.backlog()).pending == 0
 
     on_bench(tmp_path, test)
 

@@ -160,6 +160,26 @@ def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path):
     on_bench(tmp_path / "state.db", test, BEFORE, AFTER)
 
 
+def test_a_failure_behind_a_commit_whose_success_was_not_seen_is_an_event_of_its_own(tmp_path):
+    """Counted from what was known before that commit, it had the id of the failure before it."""
+
+    async def test(b: Bench) -> None:
+        await b.poller.poll()
+        commit = b.poller._accounts.commit
+
+        async def lost(record) -> None:
+            await commit(record)
+            b.poller._accounts.commit = commit  # type: ignore[method-assign]
+            raise StoreError("the answer was lost")
+
+        b.poller._accounts.commit = lost  # type: ignore[method-assign]
+        for _ in range(4):
+            await b.poller.poll()
+        assert len({event.id for event in await b.owed()}) == 2
+
+    on_bench(tmp_path / "state.db", test, BEFORE, AFTER, BEFORE, BEFORE, AFTER)
+
+
 def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path):
     async def test(b: Bench) -> None:
         await b.poller.poll()
