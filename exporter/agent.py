@@ -17,12 +17,12 @@ from exporter import __version__
 from exporter.cartesia.client import Client, ClientMetrics
 from exporter.config import Account, Config, Receiver
 from exporter.core.account import Rules
-from exporter.core.exposition import AccountView
 from exporter.core.message import Pages
 from exporter.core.model import AccountKey, Event
 from exporter.core.readiness import Readiness, readiness
 from exporter.core.routing import receivers_of
 from exporter.core.secret import Secret
+from exporter.core.view import AccountView
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.firing import AlertDeliverer
 from exporter.delivery.metrics import DeliveryMetrics
@@ -37,8 +37,10 @@ from exporter.parts import (
     interest_of,
     open_receiver,
     retention_of,
+    shape_of,
 )
-from exporter.poller import Poller, PollMetrics, PollPlan
+from exporter.poll_metrics import PollMetrics
+from exporter.poller import Poller, PollPlan
 from exporter.receivers.alertmanager import Alertmanager
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
@@ -46,7 +48,8 @@ from exporter.store.firing import AlertOutbox
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.web.application import Shown, application
-from exporter.web.collector import Views
+from exporter.web.page import Page, Renderer
+from exporter.web.views import Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ class Builder:
         self._resources = resources
         self._registry = new_registry()
         self._views = Views()
-        self._registry.register(self._views)
+        renderer = Renderer(self._registry, self._views.newest, SYSTEM_CLOCK.monotonic)
+        self._metrics_page = Page(renderer)
         self._registry.register(StoreMetrics(database))
         self._agent = Agent(self._page())
         self._heartbeat: Heartbeat | None = None
@@ -111,6 +115,7 @@ class Builder:
         counts = PollMetrics(self._registry), ClientMetrics(self._registry)
         for account in self._config.accounts:
             self._agent.pollers.append(await self._poller(account, *counts))
+        self._agent.others["page"] = self._metrics_page
         self._agent.others["housekeeping"] = self._housekeeper()
         if self._config.heartbeat_url_secret is not None:
             self._heartbeat = await self._new_heartbeat(self._config.heartbeat_url_secret)
@@ -140,6 +145,7 @@ class Builder:
     async def _poller(
         self, account: Account, polls: PollMetrics, requests: ClientMetrics
     ) -> Poller:
+        shape = shape_of(account, self._config.metrics)
         plan = PollPlan(
             interval=self._config.poll.interval,
             timeout=self._config.poll.timeout,
@@ -149,11 +155,14 @@ class Builder:
                 self._config.alerts.first_run,
                 self._config.metrics.max_models,
                 self._config.alerts.stuck_after,
+                shape.names,
             ),
             failing_after=self._config.alerts.poll_failing_after,
             publish=self._publish,
             route=self._route,
             wake=self._agent.wake,
+            stale_after=self._config.poll.stale_after,
+            shape=shape,
         )
         exchange = await self._resources.enter_async_context(exchange_of(account))
         api = api_of(account, self._config.poll.page_size)
@@ -190,11 +199,16 @@ class Builder:
         return Housekeeper(self._database, plan, self._registry, SYSTEM_CLOCK)
 
     def _readiness(self) -> Readiness:
-        now, stale_after = SYSTEM_CLOCK.now(), self._config.poll.stale_after
-        return readiness(self._views.newest(), now, stale_after, trouble=self._database.trouble)
+        now = SYSTEM_CLOCK.monotonic()
+        return readiness(self._views.newest(), now, trouble=self._database.trouble)
 
     def _page(self) -> ASGIApp:
-        shown = (self._registry, self._readiness, self._surface.telemetry_path, self._views.newest)
+        shown = (
+            self._metrics_page,
+            self._readiness,
+            self._surface.telemetry_path,
+            self._views.newest,
+        )
         return application(Shown(*shown))
 
 

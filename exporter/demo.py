@@ -12,8 +12,8 @@ from typing import Final
 from exporter import app, asgi
 from exporter.agent import Surface
 from exporter.config import load
-from exporter.core.exposition import AccountView
 from exporter.core.model import STATUSES
+from exporter.core.view import AccountView
 from exporter.simulator.api import Simulation, create_app
 from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
 from exporter.simulator.serve import keep_ticking, serving
@@ -107,7 +107,7 @@ class _Counts:
 
     def show(self, view: AccountView) -> None:
         counts: Counter[str] = Counter()
-        for (_, status), number in (view.counts or {}).items():
+        for (*_, status), number in (view.counts or {}).items():
             counts[status] += number
         if counts and counts != self._told:
             self._told = counts

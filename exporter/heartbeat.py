@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from exporter.core.clock import Clock
-from exporter.core.exposition import AccountView
 from exporter.core.retry import Outcome, classify
 from exporter.core.secret import Secret, SecretError
+from exporter.core.view import AccountView
 from exporter.http import Bounds, Exchange, Request
 from exporter.http_errors import ExchangeError
 from exporter.store.errors import StoreError

@@ -14,6 +14,7 @@ from exporter.config import (
     Alerts,
     AppriseReceiver,
     Config,
+    Metrics,
     SlackReceiver,
     WebhookReceiver,
 )
@@ -25,6 +26,7 @@ from exporter.core.clock import Clock
 from exporter.core.firing import RESOLVED_SECONDS
 from exporter.core.routing import TROUBLES, TYPES, EventName, Interest
 from exporter.core.secret import Secret
+from exporter.core.view import Shape
 from exporter.http import Exchange
 from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
 from exporter.receivers.alertmanager_body import AlertmanagerBody
@@ -57,6 +59,12 @@ def api_of(account: Account, page_size: int) -> Api:
     return Api(
         account.name, account.base_url, account.api_version, account.api_key_secret, page_size
     )
+
+
+def shape_of(account: Account, metrics: Metrics) -> Shape:
+    """Return which data series an account has."""
+    most = metrics.max_fine_tune_series if metrics.per_fine_tune else 0
+    return Shape(metrics.labels, tuple(account.labels.items()), most)
 
 
 def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:

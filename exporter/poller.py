@@ -2,21 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
 
-from exporter.cartesia.errors import REASONS, CartesiaError
+from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, Rules, Step, advance
 from exporter.core.clock import Clock
-from exporter.core.exposition import AccountView, count, model_label
 from exporter.core.message import timestamp
 from exporter.core.model import Event, Snapshot
+from exporter.core.tallies import examples
 from exporter.core.text import one_line
+from exporter.core.view import AccountView, Shape, count, oldest, series
 from exporter.outage import OutageWatch
+from exporter.poll_metrics import PollMetrics
 from exporter.store.accounts import Accounts, PollRecord
 from exporter.store.errors import StoreError
 
@@ -30,40 +31,6 @@ _MOST_LOGGED: Final = 100
 """How many changes of one poll get a log line each; a baseline gone wrong must not fill a disk."""
 
 log = structlog.get_logger()
-
-
-class PollMetrics:
-    """Counts of the polls, for all accounts of a registry."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        label = ("account",)
-        self.polls = Counter(
-            "cartesia_exporter_polls_total", "Polls begun.", label, registry=registry
-        )
-        self.failures = Counter(
-            "cartesia_exporter_poll_failures_total",
-            "Polls that did not lead to a new snapshot, by reason.",
-            (*label, "reason"),
-            registry=registry,
-        )
-        self.skipped = Counter(
-            "cartesia_exporter_polls_skipped_total",
-            "Turns not taken: the API asked to wait, or refused the key.",
-            label,
-            registry=registry,
-        )
-        self.folded = Counter(
-            "cartesia_exporter_label_values_folded_total",
-            "Label values that were counted as other because max_models was reached.",
-            registry=registry,
-        )
-
-    def initialise(self, account: str) -> None:
-        """Show an account's counters at zero before anything happens."""
-        self.polls.labels(account)
-        for reason in (*REASONS, "storage"):
-            self.failures.labels(account, reason)
-        self.skipped.labels(account)
 
 
 class Source(Protocol):
@@ -84,7 +51,8 @@ class PollPlan:
 
     ``failing_after`` is how long an account can't be read before that is told, 0 for never.
     ``publish`` is given what the page shows, ``route`` names the receivers of an event, and
-    ``wake`` is called after a commit that owes them something.
+    ``wake`` is called after a commit that owes them something. What was read is shown for
+    ``stale_after`` seconds, in the ``shape``.
     """
 
     interval: float
@@ -94,6 +62,8 @@ class PollPlan:
     publish: Callable[[AccountView], None]
     route: Callable[[Event], Sequence[str]]
     wake: Callable[[], None]
+    stale_after: float
+    shape: Shape = field(default_factory=Shape)
 
 
 class Poller:
@@ -116,8 +86,9 @@ class Poller:
         self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
         self._state: AccountState | None = None
         self._unsure = False
-        self._view = AccountView(self.account)
-        self._folded: frozenset[str] = frozenset()
+        stale_at = clock.monotonic() + plan.stale_after
+        self._view = AccountView(self.account, shape=plan.shape, stale_at=stale_at)
+        self._folded: frozenset[tuple[str, str]] = frozenset()
         self._resume_at = 0.0
         self._slowed_turns = 0
         self._wall_ahead = clock.now() - clock.monotonic()
@@ -173,9 +144,9 @@ class Poller:
         self._metrics.polls.labels(self.account).inc()
         try:
             listing = await self._source.list_fine_tunes(self._plan.timeout)
-            duration = self._clock.monotonic() - started
-            now, jump = self._clock.now(), self._clock_jump()
-            await self._take(Snapshot(listing.fine_tunes, now, duration, listing.pages, jump))
+            read, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
+            snapshot = Snapshot(listing.fine_tunes, now, read - started, listing.pages, jump)
+            await self._take(snapshot, stale_at=read + self._plan.stale_after)
         except CartesiaError as error:
             self._wait_as_told(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
@@ -183,7 +154,7 @@ class Poller:
             self._unsure = True
             self._fail("storage", str(error), self._clock.monotonic() - started)
 
-    async def _take(self, snapshot: Snapshot) -> None:
+    async def _take(self, snapshot: Snapshot, stale_at: float) -> None:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
         if self._unsure:  # whether the commit that failed did; the same event must be itself
             self._state = await self._accounts.load(self._plan.rules.key)
@@ -197,21 +168,30 @@ class Poller:
         self._tell(step, snapshot)
         self._state = step.state
         self._fold(snapshot)
-        self._view = AccountView(
+        self._view = replace(self._new_view(step, snapshot), stale_at=stale_at)
+        self._slowed_turns = 0
+        self._plan.publish(self._view)
+        if record.owed or record.recovery:
+            self._plan.wake()
+
+    def _new_view(self, step: Step, snapshot: Snapshot) -> AccountView:
+        shape, labels = self._plan.shape, step.state.labels
+        found = examples(step.transitions, labels, snapshot.read_at)
+        return AccountView(
             self.account,
             up=True,
             polled_at=snapshot.read_at,
             succeeded_at=snapshot.read_at,
             duration=snapshot.duration,
             pages=snapshot.pages,
-            labels=step.state.labels,
-            counts=count(snapshot.fine_tunes.values(), step.state.labels),
+            labels=labels,
+            counts=count(snapshot.fine_tunes.values(), labels, shape.names),
             tallies=step.state.tallies,
+            shape=shape,
+            oldest=oldest(snapshot, step.state.known),
+            series=series(snapshot, step.state.known, labels, shape.most_fine_tunes),
+            examples={**self._view.examples, **found},
         )
-        self._slowed_turns = 0
-        self._plan.publish(self._view)
-        if record.owed or record.recovery:
-            self._plan.wake()
 
     def _record(self, step: Step, snapshot: Snapshot) -> PollRecord:
         owed = [(event, self._plan.route(event)) for event in step.events]
@@ -257,8 +237,8 @@ class Poller:
 
     def _fold(self, snapshot: Snapshot) -> None:
         assert self._state is not None
-        models = {model_label(fine_tune.model_id) for fine_tune in snapshot.fine_tunes.values()}
-        folded = frozenset(models.difference(self._state.labels.models))
+        naming = self._state.labels.naming(self._plan.rules.names)
+        folded = frozenset(naming.folded(snapshot.fine_tunes.values()))
         self._metrics.folded.inc(len(folded - self._folded))
         self._folded = folded
 

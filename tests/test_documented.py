@@ -10,14 +10,14 @@ from exporter.agent import new_registry
 from exporter.cartesia.client import ClientMetrics
 from exporter.cli import main
 from exporter.core.circuit import WELL
-from exporter.core.exposition import AccountView, Labels
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
-from exporter.poller import PollMetrics
+from exporter.poll_metrics import PollMetrics
 from exporter.store.database import Database
 from exporter.store.metrics import StoreMetrics
 from exporter.store.records import Backlog
-from exporter.web.collector import Views
+from tests.core.everything import EVERYTHING
+from tests.core.exposed import metrics_of
 from tests.fakes.clock import FakeClock
 
 ROOT = Path(__file__).parent.parent
@@ -37,10 +37,8 @@ def served(tmp_path):
     database.path.touch()
     registry.register(StoreMetrics(database))
     Housekeeper(database, HousekeepingPlan((), 0.0), registry, FakeClock(0).clock)
-    views = Views()
-    views.publish(AccountView("default", labels=Labels(("m",)), counts={("m", "failed"): 1}))
-    registry.register(views)
-    for family in registry.collect():
+    given = metrics_of([EVERYTHING])
+    for family in (*given, *registry.collect()):
         if family.name.startswith("cartesia_"):
             suffix = "_total" if family.type == "counter" else ""
             labels = {name for sample in family.samples for name in sample.labels} - {"le"}

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from exporter import app
 from exporter.agent import Surface
 from exporter.config import load
-from exporter.core.exposition import AccountView
+from exporter.core.view import AccountView
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.receiver import Inbox, Message, create_receiver
 from exporter.simulator.serve import serving

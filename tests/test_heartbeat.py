@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter import heartbeat
-from exporter.core.exposition import AccountView
+from exporter.core.view import AccountView
 from exporter.heartbeat import Heartbeat, HeartbeatPlan
 from exporter.http import Bounds, Exchange
 from exporter.store.errors import StoreError

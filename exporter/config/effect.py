@@ -7,10 +7,6 @@ from exporter.config.section import Section, parts_of
 # A key in its three forms is listed once, as its first.
 _WITHOUT_EFFECT = frozenset(
     {
-        "accounts.*.labels",
-        "metrics.labels",
-        "metrics.max_fine_tune_series",
-        "metrics.per_fine_tune",
         "poll.concurrency",
         "poll.requests_per_second",
     }

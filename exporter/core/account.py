@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from exporter.core.diff import Diff, baseline, diff, event
-from exporter.core.exposition import Labels, Tallies
+from exporter.core.labels import MODEL, LabelName, Labels
 from exporter.core.message import baseline_facts
 from exporter.core.model import (
     FAILED,
@@ -17,6 +17,7 @@ from exporter.core.model import (
     stable_id,
 )
 from exporter.core.stuck import after_jump, newly_stuck, stuck_event
+from exporter.core.tallies import Tallies
 
 FirstRun = Literal["summary", "silent", "alert"]
 
@@ -34,7 +35,8 @@ class AccountState:
 class Rules:
     """What decides the consequences of a reading: whose it is, and how it is to be taken.
 
-    ``stuck_after`` is in seconds.
+    ``stuck_after`` is in seconds. Of each of the labels ``names`` the first ``max_models`` values
+    keep their name.
     """
 
     store_id: str
@@ -42,15 +44,20 @@ class Rules:
     first_run: FirstRun
     max_models: int
     stuck_after: float
+    names: tuple[LabelName, ...] = (MODEL,)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The consequences of one reading: the rows that changed, the events, the state after it."""
+    """The consequences of one reading: the rows that changed, the events, the state after it.
+
+    ``transitions`` are those that were counted.
+    """
 
     changed: Mapping[str, Known]
     events: tuple[Event, ...]
     state: AccountState
+    transitions: tuple[Transition, ...] = ()
 
 
 def advance(state: AccountState | None, snapshot: Snapshot, rules: Rules) -> Step:
@@ -73,13 +80,14 @@ def advance(state: AccountState | None, snapshot: Snapshot, rules: Rules) -> Ste
 def _step(
     state: AccountState, snapshot: Snapshot, rules: Rules, found: Diff, events: tuple[Event, ...]
 ) -> Step:
-    labels = state.labels.seeing(snapshot.fine_tunes.values(), rules.max_models)
+    fine_tunes = snapshot.fine_tunes.values()
+    labels = state.labels.seeing(fine_tunes, rules.max_models, rules.names)
     after = AccountState(
         {**state.known, **found.changed} if found.changed else state.known,
         labels,
         state.tallies.adding(found.transitions, labels),
     )
-    return Step(found.changed, events, after)
+    return Step(found.changed, events, after, found.transitions)
 
 
 def _first(snapshot: Snapshot, rules: Rules) -> tuple[Event, ...]:

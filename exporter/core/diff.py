@@ -80,7 +80,13 @@ def _seen(before: Known, read: FineTune, now: float) -> tuple[Known, Transition 
         as_confirmed = replace(read, status=confirmed)
         return replace(before, fine_tune=as_confirmed, leaving=True, absences=0), None
     after = Known(read, before.sequence + 1, now, since_seen=True, removals=before.removals)
-    return after, Transition(read, after.sequence, previous_status=confirmed)
+    return after, Transition(read, after.sequence, confirmed, stayed=_stayed(before, now))
+
+
+def _stayed(before: Known, now: float) -> float | None:
+    # One that was removed and is back may have left its status long ago.
+    seen = before.since_seen and not before.removed
+    return max(0.0, now - before.since) if seen else None
 
 
 def _missed(before: Known) -> tuple[Known, Transition | None]:

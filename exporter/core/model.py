@@ -95,12 +95,17 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A confirmed change of one fine-tune: into ``fine_tune.status``, or out of the list."""
+    """A confirmed change of one fine-tune: into ``fine_tune.status``, or out of the list.
+
+    ``stayed`` is for how many seconds it was in its previous status, as observed; None when the
+    beginning or the end of that was not seen.
+    """
 
     fine_tune: FineTune
     sequence: int
     previous_status: str | None
     removal: int = 0
+    stayed: float | None = None
 
     @property
     def removed(self) -> bool:

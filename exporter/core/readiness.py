@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exporter.core.exposition import AccountView
+from exporter.core.view import AccountView
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +23,12 @@ class Readiness:
         return self.fresh > 0 and not self.trouble
 
 
-def readiness(
-    views: Iterable[AccountView], now: float, stale_after: float, *, trouble: str
-) -> Readiness:
-    """Return the readiness at ``now`` (Unix seconds); older than ``stale_after`` s is not fresh.
+def readiness(views: Iterable[AccountView], monotonic: float, *, trouble: str) -> Readiness:
+    """Return the readiness at a monotonic time in seconds.
 
     ``trouble`` says why the state could not be written when it was tried last, if so.
     """
     views = list(views)
     if not trouble and any(view.failure == "storage" for view in views):
         trouble = "the last poll could not be stored"
-    fresh = [
-        view for view in views if view.counts is not None and now - view.succeeded_at <= stale_after
-    ]
-    return Readiness(len(fresh), len(views), trouble)
+    return Readiness(sum(view.is_fresh(monotonic) for view in views), len(views), trouble)

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
 from exporter.core.account import AccountState, Step
-from exporter.core.exposition import Labels, Tallies
+from exporter.core.labels import LabelName, Labels
 from exporter.core.model import AccountKey, FineTune, Known
+from exporter.core.tallies import Stays, Tallies
 from exporter.store import schema
 from exporter.store.database import Database
 from exporter.store.events import Told, record_events
 from exporter.store.outages import begin_outage, end_outage, outage_since
 
-_MODEL = "model_id"
+_LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Accounts:
             _upsert(connection, schema.label_values, _label_rows(number, before, after))
             _upsert(connection, schema.transitions, _transition_rows(number, before, after))
             _upsert(connection, schema.removals, _removal_rows(number, before, after))
+            _upsert(connection, schema.stays, _stay_rows(number, before, after))
             ended = bool(record.recovery) and end_outage(connection, record.account)
             record_events(connection, [*(record.recovery if ended else ()), *record.owed])
 
@@ -153,20 +155,20 @@ def _known(connection: Connection, number: int) -> Iterable[Known]:
 
 def _label_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
     return [
-        {"account": number, "label": _MODEL, "value": value, "position": position}
-        for position, value in enumerate(after.labels.models)
-        if position >= len(before.labels.models)
+        {"account": number, "label": label, "value": value, "position": position}
+        for label in _LABELS
+        for position, value in enumerate(after.labels.values(label))
+        if position >= len(before.labels.values(label))
     ]
 
 
 def _labels(connection: Connection, number: int) -> Labels:
     table = schema.label_values
-    query = (
-        select(table.c.value)
-        .where(table.c.account == number, table.c.label == _MODEL)
-        .order_by(table.c.position)
-    )
-    return Labels(tuple(connection.execute(query).scalars()))
+    query = select(table.c.label, table.c.value).where(table.c.account == number)
+    found: dict[str, list[str]] = {label: [] for label in _LABELS}
+    for label, value in connection.execute(query.order_by(table.c.position)):
+        found[label].append(value)
+    return Labels(*(tuple(found[label]) for label in _LABELS))
 
 
 def _transition_rows(
@@ -185,12 +187,30 @@ def _removal_rows(number: int, before: AccountState, after: AccountState) -> lis
     return [{"account": number, "status": status, "total": total} for status, total in changed]
 
 
+def _stay_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
+    return [
+        {
+            "account": number,
+            "status": status,
+            "bound": bound,
+            "total": stays.total,
+            "seconds": stays.seconds,
+        }
+        for (status, bound), stays in after.tallies.stays.items()
+        if before.tallies.stays.get((status, bound)) != stays
+    ]
+
+
 def _tallies(connection: Connection, number: int) -> Tallies:
-    moved, removed = schema.transitions, schema.removals
+    moved, removed, stays = schema.transitions, schema.removals, schema.stays
     transitions = select(moved.c.model_id, moved.c.from_status, moved.c.to_status, moved.c.total)
     removals = select(removed.c.status, removed.c.total)
+    buckets = select(stays.c.status, stays.c.bound, stays.c.total, stays.c.seconds)
     rows = connection.execute(transitions.where(moved.c.account == number))
     left = connection.execute(removals.where(removed.c.account == number))
+    stayed = connection.execute(buckets.where(stays.c.account == number))
     return Tallies(
-        {(row[0], row[1], row[2]): row[3] for row in rows}, {row[0]: row[1] for row in left}
+        {(row[0], row[1], row[2]): row[3] for row in rows},
+        {row[0]: row[1] for row in left},
+        {(row[0], row[1]): Stays(row[2], row[3]) for row in stayed},
     )

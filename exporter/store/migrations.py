@@ -182,6 +182,17 @@ ALTER TABLE new_messages RENAME TO messages;
 CREATE INDEX messages_of_state ON messages (receiver, state);
 """
 
+_STAYS: Final = """
+CREATE TABLE stays (
+    account INTEGER NOT NULL REFERENCES accounts (number),
+    status TEXT NOT NULL,
+    bound FLOAT NOT NULL,
+    total INTEGER NOT NULL,
+    seconds FLOAT NOT NULL,
+    PRIMARY KEY (account, status, bound)
+);
+"""
+
 
 def _create(connection: Connection) -> None:
     _run(connection, _FIRST)
@@ -192,13 +203,17 @@ def _add_circuits(connection: Connection) -> None:
     _run(connection, _CIRCUITS)
 
 
+def _add_stays(connection: Connection) -> None:
+    _run(connection, _STAYS)
+
+
 def _run(connection: Connection, script: str) -> None:
     for statement in script.split(";"):
         if statement.strip():
             connection.exec_driver_sql(statement)
 
 
-_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_circuits)
+_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_circuits, _add_stays)
 
 SCHEMA_VERSION: Final = len(_STEPS)
 

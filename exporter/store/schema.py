@@ -90,6 +90,16 @@ removals = Table(
     Column("total", Integer, nullable=False),
 )
 
+stays = Table(
+    "stays",
+    metadata,
+    _account(),
+    Column("status", Text, primary_key=True),
+    Column("bound", Float, primary_key=True),
+    Column("total", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from exporter import __version__
-from exporter.core.exposition import AccountView
 from exporter.core.message import timestamp
 from exporter.core.model import STATUSES
+from exporter.core.view import AccountView
 
 HEADERS: Final = {
     # No script can run on the page, whatever is written into it.
@@ -73,5 +73,7 @@ def _state(view: AccountView) -> str:
 
 def _number(view: AccountView, status: str) -> str:
     counts = view.counts
-    number = "&ndash;" if counts is None else sum(n for (_, s), n in counts.items() if s == status)
+    if counts is None:
+        return '<td class="number">&ndash;</td>'
+    number = sum(n for key, n in counts.items() if key[-1] == status)
     return f'<td class="number">{number}</td>'

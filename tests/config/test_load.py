@@ -286,12 +286,8 @@ def test_whatever_stands_in_the_file_is_accepted_or_refused(tmp_path, key, value
 def test_keys_without_effect_are_told():
     config = load(HERE / "good" / "everything.yaml", KEY)
     assert config.without_effect() == [
-        "accounts.0.labels",
         "poll.concurrency",
         "poll.requests_per_second",
-        "metrics.labels",
-        "metrics.per_fine_tune",
-        "metrics.max_fine_tune_series",
     ]
 
 

@@ -2,31 +2,25 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from prometheus_client.registry import Collector
 
-from exporter.core.exposition import AccountView, families
-
-
-class _Given(Collector):
-    def __init__(self, views: Sequence[AccountView]) -> None:
-        self._views = views
-
-    def collect(self) -> list[Metric]:
-        return list(families(self._views))
+from exporter.core.exposition import account_families, data_families
+from exporter.core.series import Family, lines
+from exporter.core.view import AccountView
 
 
-def text(*views: AccountView) -> str:
-    return str(generate_latest(_registry(views)), "utf-8")
+def families_of(views: Sequence[AccountView], monotonic: float = 0.0) -> list[Family]:
+    fresh = [view for view in views if view.is_fresh(monotonic)]
+    return [*data_families(fresh), *account_families(views, monotonic)]
 
 
-def openmetrics(*views: AccountView) -> str:
-    return str(generate_openmetrics(_registry(views)), "utf-8")
+def metrics_of(views: Sequence[AccountView], monotonic: float = 0.0) -> list[Metric]:
+    return [family.metric() for family in families_of(views, monotonic)]
 
 
-def _registry(views: Sequence[AccountView]) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(_Given(views))
-    return registry
+def text(*views: AccountView, monotonic: float = 0.0) -> str:
+    return lines(families_of(views, monotonic)).text
+
+
+def openmetrics(*views: AccountView, monotonic: float = 0.0) -> str:
+    return lines(families_of(views, monotonic)).openmetrics + "# EOF\n"

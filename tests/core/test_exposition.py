@@ -12,8 +12,10 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from exporter.core.exposition import AccountView, Labels, Tallies, count
+from exporter.core.labels import Labels
 from exporter.core.model import FineTune
+from exporter.core.tallies import Tallies
+from exporter.core.view import AccountView, count
 from tests.core.exposed import openmetrics, text
 from tests.programs import required
 

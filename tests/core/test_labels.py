@@ -5,8 +5,10 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.core.exposition import OTHER, Labels, Tallies, count, model_label
+from exporter.core.labels import OTHER, Labels, label_value
 from exporter.core.model import STATUSES, FineTune, Transition
+from exporter.core.tallies import Tallies
+from exporter.core.view import count
 
 models = st.one_of(st.sampled_from(["sonic-2", "sonic-3", OTHER, "", "x" * 400]), st.text())
 fine_tunes = st.builds(
@@ -38,7 +40,7 @@ def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
     seen: list[str] = []
     for poll in polls:
         labels = labels.seeing(poll, most)
-        seen += sorted({model_label(each.model_id) for each in poll} - {*seen})
+        seen += sorted({label_value(each.model_id) for each in poll} - {*seen})
     assert list(labels.models) == seen[:most]
 
 
@@ -91,7 +93,7 @@ def test_a_known_model_without_fine_tunes_is_counted_as_zero():
 
 
 def test_a_label_is_never_longer_than_256_characters():
-    assert model_label("x" * 256) == "x" * 256
-    assert model_label("x" * 257) == "x" * 255 + "…"
+    assert label_value("x" * 256) == "x" * 256
+    assert label_value("x" * 257) == "x" * 255 + "…"
     counts = count(of_models("x" * 100_000), Labels().seeing(of_models("x" * 100_000), 1))
     assert max(len(model) for model, _ in counts) == 256

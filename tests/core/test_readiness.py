@@ -2,14 +2,14 @@
 
 import pytest
 
-from exporter.core.exposition import AccountView
 from exporter.core.readiness import Readiness, readiness
+from exporter.core.view import AccountView
 
-FRESH = AccountView("a", up=True, succeeded_at=1000, counts={})
-OLD = AccountView("b", up=True, succeeded_at=600, counts={})
+FRESH = AccountView("a", up=True, stale_at=1301, counts={})
+OLD = AccountView("b", up=True, stale_at=1300, counts={})
 NEW = AccountView("c")
-RESTORED = AccountView("d", succeeded_at=1000)
-FAILING = AccountView("f", succeeded_at=1000, counts={}, failure="timeout")
+RESTORED = AccountView("d", stale_at=1301)
+FAILING = AccountView("f", stale_at=1301, counts={}, failure="timeout")
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ FAILING = AccountView("f", succeeded_at=1000, counts={}, failure="timeout")
     ],
 )
 def test_readiness(truth, views, found, ready):
-    now = readiness(iter(views), now=1300, stale_after=300, trouble=found.trouble)
+    now = readiness(iter(views), monotonic=1300, trouble=found.trouble)
     assert (now, now.ready) == (found, ready), truth
 
 
 def test_a_poll_that_could_not_be_stored_is_a_trouble_until_one_is():
     """Small writes may still succeed on a disk that a poll does not fit on."""
-    unstored = AccountView("a", succeeded_at=1000, counts={}, failure="storage")
-    now = readiness([unstored], now=1300, stale_after=300, trouble="")
+    unstored = AccountView("a", stale_at=1301, counts={}, failure="storage")
+    now = readiness([unstored], monotonic=1300, trouble="")
     assert (now.ready, now.trouble) == (False, "the last poll could not be stored")

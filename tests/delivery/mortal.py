@@ -18,12 +18,13 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import Rules
 from exporter.core.clock import Clock
-from exporter.core.exposition import AccountView
 from exporter.core.model import Delivery, FineTune
 from exporter.core.routing import TYPES, Interest, receivers_of
+from exporter.core.view import AccountView
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.poller import Poller, PollMetrics, PollPlan
+from exporter.poll_metrics import PollMetrics
+from exporter.poller import Poller, PollPlan
 from exporter.store.accounts import Accounts, PollRecord
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
@@ -170,6 +171,7 @@ class Agent:
             publish=self._views.append,
             route=lambda event: receivers_of(event, INTERESTS),
             wake=lambda: None,
+            stale_after=300.0,
         )
         counts = PollMetrics(CollectorRegistry())
         self._poller = Poller(self._around, self._accounts, polls, counts, clock)

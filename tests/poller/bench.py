@@ -13,12 +13,14 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import Rules
 from exporter.core.clock import Clock
-from exporter.core.exposition import AccountView, families
 from exporter.core.model import Event, FineTune
-from exporter.poller import Poller, PollMetrics, PollPlan
+from exporter.core.view import AccountView, Shape
+from exporter.poll_metrics import PollMetrics
+from exporter.poller import Poller, PollPlan
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
+from tests.core.exposed import metrics_of
 from tests.fakes.clock import FakeClock
 from tests.store.examples import KEY, NOW
 
@@ -28,6 +30,7 @@ POLLS = "cartesia_exporter_polls_total"
 
 
 STUCK_AFTER = 6 * 3600.0
+STALE_AFTER = 300.0
 TOLD = {"fine_tune.failed", "fine_tune.stuck", "agent.poll_failing", "agent.poll_recovered"}
 
 
@@ -78,7 +81,7 @@ class Bench:
         """What the page shows: name and last label's value to value."""
         return {
             (sample.name, list(sample.labels.values())[-1]): sample.value
-            for family in families([self.view])
+            for family in metrics_of([self.view], self.clock.now)
             for sample in family.samples
         }
 
@@ -108,13 +111,14 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(
+async def bench(  # noqa: PLR0913 - each test gives what it is about
     path: Path,
     *answers: Answer,
     interval: float = 60,
     max_models: int = 50,
     failing_after: float = 600,
     clock: Clock | None = None,
+    shape: Shape = Shape(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[Bench]:
     held, registry = FakeClock(NOW), CollectorRegistry()
     async with Database(path) as database:
@@ -124,11 +128,15 @@ async def bench(
         plan = PollPlan(
             interval,
             timeout=10,
-            rules=Rules(database.store_id, KEY, "silent", max_models, stuck_after=STUCK_AFTER),
+            rules=Rules(
+                database.store_id, KEY, "silent", max_models, STUCK_AFTER, (shape or Shape()).names
+            ),
             failing_after=failing_after,
             publish=views.append,
             route=lambda event: ["slack"] if event.type in TOLD else [],
             wake=lambda: wakes.append(held.now),
+            stale_after=STALE_AFTER,
+            shape=shape,
         )
         accounts, metrics = Accounts(database), PollMetrics(registry)
         poller = Poller(source, accounts, plan, metrics, clock or held.clock)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from exporter.core.account import AccountState
-from exporter.core.exposition import Labels, Tallies
+from exporter.core.labels import Labels
 from exporter.core.model import FAILED, AccountKey, FineTune, Known
+from exporter.core.tallies import Tallies
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox

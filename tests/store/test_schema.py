@@ -119,7 +119,8 @@ def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
         release(newer, _add_a_column)
         asyncio.run(make(path))
     before = path.read_bytes()
-    refusal = r"schema version 3, this program knows up to 2: start the newer program"
+    known = migrations.SCHEMA_VERSION
+    refusal = rf"version {known + 1}, this program knows up to {known}: start the newer program"
     with pytest.raises(StoreRefusedError, match=refusal):
         asyncio.run(use(path))
     assert path.read_bytes() == before

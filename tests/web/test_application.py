@@ -8,10 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
 
-from exporter.core.exposition import AccountView, Labels, Tallies
+from exporter.core.labels import Labels
 from exporter.core.readiness import Readiness
+from exporter.core.tallies import Tallies
+from exporter.core.view import AccountView
 from exporter.web.application import Shown, application
-from exporter.web.collector import Views
+from exporter.web.page import Page, Renderer
+from exporter.web.views import Views
 
 HOSTILE = "<script>alert(1)</script>&\"'\\\n\u2028"
 
@@ -27,6 +30,7 @@ PROMETHEUS_3 = (
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OLD_OPENMETRICS_TYPE = "application/openmetrics-text; version=0.0.1; charset=utf-8"
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -54,15 +58,15 @@ def page(method: str, path: str, shown: Shown, *accept: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def shown(*views: AccountView, **fields) -> Shown:
-    registry, collector = CollectorRegistry(), Views()
-    for each in views or (view(),):
-        collector.publish(each)
-    registry.register(collector)
+def shown(*given: AccountView, **fields) -> Shown:
+    registry, views = CollectorRegistry(), Views()
+    for each in given or (view(),):
+        views.publish(each)
     Gauge("hostile", HOSTILE, ("value",), registry=registry).labels(HOSTILE).set(1)
     Counter("counted", "A counter.", registry=registry).inc(exemplar={"fine_tune_id": "x"})
     ready = fields.pop("readiness", Readiness(1, 1))
-    return Shown(registry, lambda: ready, views=collector.newest, **fields)
+    served = Page(Renderer(registry, views.newest, lambda: 0.0))
+    return Shown(served, lambda: ready, views=views.newest, **fields)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,11 @@ def shown(*views: AccountView, **fields) -> Shown:
         (("text/plain;version=0.0.4",), TEXT_TYPE),
         (("",), TEXT_TYPE),
         ((), TEXT_TYPE),
-        (("application/openmetrics-text;version=0.0.1",), TEXT_TYPE),
+        (("application/openmetrics-text;version=0.0.1",), OLD_OPENMETRICS_TYPE),
+        (("application/openmetrics-text;version=0.0.1;q=0.5,text/plain;q=0.6",), TEXT_TYPE),
+        (("application/openmetrics-text;q=0.1,*/*;q=0.5",), TEXT_TYPE),
+        (("application/openmetrics-text;q=0.5,text/*;q=0.1,*/*;q=0.1",), OPENMETRICS_TYPE),
+        (("application/openmetrics-text;q=2,*/*",), TEXT_TYPE),
         (("application/openmetrics-text;version=abc",), TEXT_TYPE),
         (("application/openmetrics-text;version=1.0.0;q=0,text/plain",), TEXT_TYPE),
         (("application/openmetrics-text; q=0.000, */*",), TEXT_TYPE),
@@ -92,7 +100,8 @@ def test_the_metrics_are_what_their_content_type_says(accept, content_type):
     answer = page("GET", "/metrics", shown(), *accept)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == content_type
-    parse = openmetrics if content_type == OPENMETRICS_TYPE else text
+    parse = text if content_type == TEXT_TYPE else openmetrics
+    assert answer.text.endswith("# EOF\n") == (parse is openmetrics)
     families = {family.name: family for family in parse(answer.content.decode())}
     counts = {
         (s.labels["account"], s.labels["model_id"], s.labels["status"]): s.value

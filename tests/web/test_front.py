@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 from exporter import __version__
-from exporter.core.exposition import AccountView
+from exporter.core.view import AccountView
 from exporter.web.front import front_page
 from tests.web.test_application import HOSTILE, page, shown, view
 

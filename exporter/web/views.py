@@ -1,14 +1,9 @@
-"""What the metrics page shows of the accounts: the newest view of each, whatever thread asks."""
+"""The newest view of each account, whatever thread asks."""
 
-from collections.abc import Iterator
-
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
-
-from exporter.core.exposition import AccountView, families
+from exporter.core.view import AccountView
 
 
-class Views(Collector):
+class Views:
     """The newest view of each account. A view is frozen and replaced as a whole."""
 
     def __init__(self) -> None:
@@ -21,7 +16,3 @@ class Views(Collector):
     def newest(self) -> list[AccountView]:
         """Return the newest view of each account."""
         return list(self._views.values())
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metric families of all accounts."""
-        return families(self.newest())

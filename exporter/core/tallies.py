@@ -1,0 +1,112 @@
+"""What is counted of confirmed transitions; it outlives the process, as rows of the store."""
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from exporter.core.labels import MODEL, Labels, Naming
+from exporter.core.model import (
+    COMPLETED,
+    CREATED,
+    FAILED,
+    NONE,
+    TRAINING,
+    Transition,
+    status_label,
+)
+from exporter.core.text import one_line
+
+TransitionKey = tuple[str, str, str]
+"""model_id, from_status and to_status, as label values."""
+
+EXPECTED: Final = (
+    *((NONE, status) for status in (CREATED, TRAINING, COMPLETED, FAILED)),
+    (CREATED, TRAINING),
+    (CREATED, FAILED),
+    (TRAINING, COMPLETED),
+    (TRAINING, FAILED),
+    *((FAILED, status) for status in (CREATED, TRAINING, COMPLETED)),
+    *((COMPLETED, status) for status in (TRAINING, FAILED)),
+)
+"""Shown at zero for every known model: `increase()` never sees the birth of a series."""
+
+STAY_BOUNDS: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0)
+"""Upper bounds in seconds of the histogram of stays: fine-tunes take minutes to hours."""
+
+StayKey = tuple[str, float]
+"""A status as a label value, and the upper bound of the bucket in seconds; the last is infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """How many stays fell into one bucket, and how many seconds they took together."""
+
+    total: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """An account's counters, and its histogram of how long fine-tunes stay in a status."""
+
+    transitions: Mapping[TransitionKey, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+    stays: Mapping[StayKey, Stays] = field(default_factory=dict)
+
+    def adding(self, transitions: Iterable[Transition], labels: Labels) -> "Tallies":
+        """Return the counters after some confirmed transitions."""
+        naming = labels.naming((MODEL,))
+        moved = Counter(self.transitions)
+        removed = Counter(self.removed)
+        stays = dict(self.stays)
+        for transition in transitions:
+            if transition.removed:
+                removed[status_label(transition.fine_tune.status)] += 1
+                continue
+            moved[transition_key(transition, naming)] += 1
+            if transition.stayed is not None:
+                _add_stay(stays, str(transition.previous_status), transition.stayed)
+        return Tallies(dict(moved), dict(removed), stays)
+
+
+def transition_key(transition: Transition, naming: Naming) -> TransitionKey:
+    """Return under which label values a transition is counted; ``naming`` names models."""
+    (model,) = naming.of(transition.fine_tune.model_id)
+    previous = transition.previous_status
+    origin = NONE if previous is None else status_label(previous)
+    return model, origin, status_label(transition.fine_tune.status)
+
+
+def _add_stay(stays: dict[StayKey, Stays], status: str, seconds: float) -> None:
+    place = bisect_left(STAY_BOUNDS, seconds)
+    key = status_label(status), (*STAY_BOUNDS, math.inf)[place]
+    before = stays.get(key, Stays())
+    stays[key] = Stays(before.total + 1, before.seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The fine-tune of the last transition that a series counted, and when (Unix seconds)."""
+
+    fine_tune_id: str
+    at: float
+
+
+Examples = Mapping[TransitionKey, Example]
+
+# OpenMetrics 1.0: names and values of an exemplar's labels have 128 characters together at most.
+_LONGEST_EXAMPLE: Final = 128 - len("fine_tune_id")
+
+
+def examples(transitions: Iterable[Transition], labels: Labels, now: float) -> Examples:
+    """Return the last fine-tune per series of the transitions; an id that is too long has none."""
+    naming = labels.naming((MODEL,))
+    found = {}
+    for transition in transitions:
+        shown = one_line(transition.fine_tune.id, _LONGEST_EXAMPLE + 1)
+        if not transition.removed and 0 < len(shown) <= _LONGEST_EXAMPLE:
+            found[transition_key(transition, naming)] = Example(shown, now)
+    return found

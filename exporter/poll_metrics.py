@@ -1,0 +1,39 @@
+"""What is counted of the polls, for all accounts of a registry."""
+
+from prometheus_client import CollectorRegistry, Counter
+
+from exporter.cartesia.errors import REASONS
+
+
+class PollMetrics:
+    """Counts of the polls, for all accounts of a registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        label = ("account",)
+        self.polls = Counter(
+            "cartesia_exporter_polls_total", "Polls begun.", label, registry=registry
+        )
+        self.failures = Counter(
+            "cartesia_exporter_poll_failures_total",
+            "Polls that did not lead to a new snapshot, by reason.",
+            (*label, "reason"),
+            registry=registry,
+        )
+        self.skipped = Counter(
+            "cartesia_exporter_polls_skipped_total",
+            "Turns not taken: the API asked to wait, or refused the key.",
+            label,
+            registry=registry,
+        )
+        self.folded = Counter(
+            "cartesia_exporter_label_values_folded_total",
+            "Label values that were counted as other because max_models was reached.",
+            registry=registry,
+        )
+
+    def initialise(self, account: str) -> None:
+        """Show an account's counters at zero before anything happens."""
+        self.polls.labels(account)
+        for reason in (*REASONS, "storage"):
+            self.failures.labels(account, reason)
+        self.skipped.labels(account)

@@ -1,0 +1,49 @@
+"""The answer to a scrape: parts that are ready, joined; it renders nothing."""
+
+import gzip
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from exporter.core.gzip_member import Body
+from exporter.web.negotiation import TEXT, Encoding, content_type, encoding
+from exporter.web.page import Page
+
+_FILTER = "name[]"
+
+
+def metrics_endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers a scrape of ``page``.
+
+    ``?name[]=…``, as often as needed, asks for the samples or families of these names alone. That
+    is rendered for the one request.
+    """
+
+    async def metrics(request: Request) -> Response:
+        kind = content_type(",".join(request.headers.getlist("accept")))
+        coding = encoding(",".join(request.headers.getlist("accept-encoding")))
+        names = request.query_params.getlist(_FILTER)
+        if names:
+            text, openmetrics = await page.only(frozenset(names))
+            return _answer(_encoded(text if kind == TEXT else openmetrics, coding), kind, coding)
+        bodies = await page.newest()
+        body = bodies.text if kind == TEXT else bodies.openmetrics
+        return _answer(_joined(body, coding), kind, coding)
+
+    return metrics
+
+
+def _joined(body: Body, coding: Encoding) -> bytes:
+    return b"".join(body.gzipped if coding == "gzip" else body.plain)
+
+
+def _encoded(plain: bytes, coding: Encoding) -> bytes:
+    return gzip.compress(plain, 5) if coding == "gzip" else plain
+
+
+def _answer(content: bytes, kind: str, coding: Encoding) -> Response:
+    headers = {"Content-Type": kind, "Vary": "Accept, Accept-Encoding"}
+    if coding == "gzip":
+        headers["Content-Encoding"] = coding
+    return Response(content, headers=headers)

@@ -1,0 +1,183 @@
+"""The metrics page, kept ready: rendered in a thread when something changed, joined by a scrape."""
+
+import asyncio
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from exporter.core.exposition import account_families, data_families
+from exporter.core.gzip_member import Body, beginning, body
+from exporter.core.series import Lines, lines
+from exporter.core.view import AccountView
+
+_TICK_SECONDS: Final = 0.25
+"""How often it is looked whether something changed, and how old a counter on the page can be."""
+
+_PROCESS_SECONDS: Final = 1.0
+"""How old the figures of the process can be: they change always, and alone are no reason before."""
+
+_PROCESS: Final = ("process_", "python_")
+_END: Final = b"# EOF\n"
+
+Monotonic = Callable[[], float]
+_T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """What has metrics of the library."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The whole page in both formats."""
+
+    text: Body
+    openmetrics: Body
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    metrics: Sequence[Metric]
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self.metrics)
+
+
+class Renderer:
+    """Makes the page out of the newest views and a registry; for one thread at a time."""
+
+    def __init__(
+        self, registry: Source, views: Callable[[], Sequence[AccountView]], monotonic: Monotonic
+    ) -> None:
+        self._registry = registry
+        self._views = views
+        self._monotonic = monotonic
+        self._fresh: list[AccountView] = []
+        self._data = beginning(b"")
+        self._seen: Sequence[AccountView] = ()
+        self._stale: list[bool] = []
+        self._accounts = Lines("", "")
+        self._metrics: list[Metric] = []
+        self._rendered_at = 0.0
+        self._bodies: Bodies | None = None
+
+    def render(self) -> Bodies:
+        """Return the page as it is now; what did not change since the last time is as it was."""
+        now, views = self._monotonic(), self._views()
+        changed = self._see_accounts(views, now)
+        metrics = list(self._registry.collect())
+        changed |= _own(metrics) != _own(self._metrics)
+        if self._bodies is None or changed or now - self._rendered_at >= _PROCESS_SECONDS:
+            self._metrics, self._rendered_at = metrics, now
+            self._bodies = self._new_bodies()
+        return self._bodies
+
+    def is_behind(self) -> bool:
+        """Whether a view was published since the last time; for any thread."""
+        return not _are_same(self._views(), self._seen)
+
+    def _see_accounts(self, views: Sequence[AccountView], now: float) -> bool:
+        stale = [view.is_stale(now) for view in views]
+        if self._bodies is not None and _are_same(views, self._seen) and stale == self._stale:
+            return False
+        fresh = [view for view in views if view.is_fresh(now)]
+        if self._bodies is None or _data(fresh) != _data(self._fresh):
+            self._data = beginning(lines(data_families(fresh)).text.encode())
+        self._accounts = lines(account_families(views, now))
+        self._seen, self._stale, self._fresh = views, stale, fresh
+        return True
+
+    def _new_bodies(self) -> Bodies:
+        given = _Given(self._metrics)
+        text = self._accounts.text.encode() + _text(given)
+        other = self._accounts.openmetrics.encode() + _openmetrics(given)
+        # The data series are gauges without exemplars, which both formats write alike.
+        return Bodies(body(self._data, text), body(self._data, other))
+
+    def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
+        """Return the samples and families of these names, as text and as OpenMetrics."""
+        now, views = self._monotonic(), self._views()
+        fresh = [view for view in views if view.is_fresh(now)]
+        families = (*data_families(fresh), *account_families(views, now))
+        every = (*(family.metric() for family in families), *self._registry.collect())
+        given = _Given([metric for each in every for metric in _restricted(each, names)])
+        return _text(given), _openmetrics(given)
+
+
+def _are_same(some: Sequence[AccountView], others: Sequence[AccountView]) -> bool:
+    # By identity: a view is replaced, never changed, and to compare its counters takes long.
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _data(views: list[AccountView]) -> list[object]:
+    return [(view.account, view.shape, view.counts, view.oldest, view.series) for view in views]
+
+
+def _own(metrics: Sequence[Metric]) -> list[Metric]:
+    return [metric for metric in metrics if not metric.name.startswith(_PROCESS)]
+
+
+def _restricted(metric: Metric, names: Collection[str]) -> Iterator[Metric]:
+    samples = [s for s in metric.samples if s.name in names or metric.name in names]
+    if samples:
+        found = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+        found.samples = samples
+        yield found
+
+
+def _text(given: _Given) -> bytes:
+    return generate_latest(given)
+
+
+def _openmetrics(given: _Given) -> bytes:
+    found: bytes = openmetrics.generate_latest(given)  # type: ignore[no-untyped-call]
+    return found
+
+
+class Page:
+    """The page that scrapes are answered with, and the part that renews it."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        # Not the loop's own threads: a few names that DNS does not answer would hold them all.
+        self._thread = ThreadPoolExecutor(1, "page")
+        self._bodies: Bodies | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renew the page, four times a second at most, until ``stop`` is set.
+
+        An error while it is rendered is a bug, and leaves here.
+        """
+        while not stop.is_set():
+            self._bodies = await self._in_thread(self._renderer.render)
+            try:
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+    async def newest(self) -> Bodies:
+        """Return the page.
+
+        Who is told of a failure finds it there: a view that was published since the page was
+        rendered, at most a moment ago, is waited for.
+        """
+        if self._bodies is None or self._renderer.is_behind():
+            self._bodies = await self._in_thread(self._renderer.render)
+        return self._bodies
+
+    async def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
+        """Return a part of the page, rendered for this request: as text and as OpenMetrics."""
+        return await self._in_thread(lambda: self._renderer.only(names))
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
