@@ -38,10 +38,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """The whole page in both formats."""
+    """The whole page in both formats, and the views that it shows."""
 
     text: Body
     openmetrics: Body
+    views: Sequence[AccountView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,9 @@ class Renderer:
             self._bodies = self._new_bodies()
         return self._bodies
 
-    def is_behind(self) -> bool:
-        """Whether a view was published since the last time; for any thread."""
-        return not _are_same(self._views(), self._seen)
+    def shows_newest(self, bodies: Bodies) -> bool:
+        """Whether no view was published since this page was rendered; for any thread."""
+        return _are_same(self._views(), bodies.views)
 
     def _see_accounts(self, views: Sequence[AccountView], now: float) -> bool:
         stale = [view.is_stale(now) for view in views]
@@ -101,7 +102,7 @@ class Renderer:
         text = self._accounts.text.encode() + _text(given)
         other = self._accounts.openmetrics.encode() + _openmetrics(given)
         # The data series are gauges without exemplars, which both formats write alike.
-        return Bodies(body(self._data, text), body(self._data, other))
+        return Bodies(body(self._data, text), body(self._data, other), self._seen)
 
     def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
         """Return the samples and families of these names, as text and as OpenMetrics."""
@@ -171,9 +172,10 @@ class Page:
         Who is told of a failure finds it there: a view that was published since the page was
         rendered, at most a moment ago, is waited for.
         """
-        if self._bodies is None or self._renderer.is_behind():
-            self._bodies = await self._in_thread(self._renderer.render)
-        return self._bodies
+        bodies = self._bodies
+        if bodies is None or not self._renderer.shows_newest(bodies):
+            bodies = await self._in_thread(self._renderer.render)
+        return bodies
 
     async def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
         """Return a part of the page, rendered for this request: as text and as OpenMetrics."""
