@@ -1,6 +1,7 @@
 """What is counted of confirmed transitions; it outlives the process, as rows of the store."""
 
 import math
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,6 @@ from exporter.core.model import (
     Transition,
     status_label,
 )
-from exporter.core.text import one_line
 
 TransitionKey = tuple[str, str, str]
 """model_id, from_status and to_status, as label values."""
@@ -98,15 +98,19 @@ class Example:
 Examples = Mapping[TransitionKey, Example]
 
 # OpenMetrics 1.0: names and values of an exemplar's labels have 128 characters together at most.
-_LONGEST_EXAMPLE: Final = 128 - len("fine_tune_id")
+# Parsers that read quotes, braces or # in one wrongly are widespread, the library's is among them.
+_EXAMPLE: Final = re.compile(rf"[\w.:/@+-]{{1,{128 - len('fine_tune_id')}}}")
 
 
 def examples(transitions: Iterable[Transition], labels: Labels, now: float) -> Examples:
-    """Return the last fine-tune per series of the transitions; an id that is too long has none."""
+    """Return the last fine-tune per series of the transitions.
+
+    One whose id does not fit into an exemplar is left out.
+    """
     naming = labels.naming((MODEL,))
     found = {}
     for transition in transitions:
-        shown = one_line(transition.fine_tune.id, _LONGEST_EXAMPLE + 1)
-        if not transition.removed and 0 < len(shown) <= _LONGEST_EXAMPLE:
-            found[transition_key(transition, naming)] = Example(shown, now)
+        fine_tune_id = transition.fine_tune.id
+        if not transition.removed and _EXAMPLE.fullmatch(fine_tune_id):
+            found[transition_key(transition, naming)] = Example(fine_tune_id, now)
     return found

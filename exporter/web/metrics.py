@@ -43,7 +43,12 @@ def _encoded(plain: bytes, coding: Encoding) -> bytes:
 
 
 def _answer(content: bytes, kind: str, coding: Encoding) -> Response:
-    headers = {"Content-Type": kind, "Vary": "Accept, Accept-Encoding"}
+    headers = {
+        "Content-Type": kind,
+        "Vary": "Accept, Accept-Encoding",
+        # A browser would take an odd character in a name for a sign of a binary, and download it.
+        "X-Content-Type-Options": "nosniff",
+    }
     if coding == "gzip":
         headers["Content-Encoding"] = coding
     return Response(content, headers=headers)

@@ -174,7 +174,7 @@ class Page:
         """
         bodies = self._bodies
         if bodies is None or not self._renderer.shows_newest(bodies):
-            bodies = await self._in_thread(self._renderer.render)
+            bodies = self._bodies = await self._in_thread(self._renderer.render)
         return bodies
 
     async def only(self, names: Collection[str]) -> tuple[bytes, bytes]:

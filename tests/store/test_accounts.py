@@ -1,6 +1,7 @@
 """What is remembered of an account comes back as it was, and is written only where it changed."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import text
 from exporter.core.account import AccountState
 from exporter.core.labels import Labels
 from exporter.core.model import FAILED, AccountKey, FineTune, Known
-from exporter.core.tallies import Tallies
+from exporter.core.tallies import Stays, Tallies
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
@@ -70,8 +71,12 @@ def test_every_field_survives_a_restart(tmp_path):
     other = Known(FineTune("b"), sequence=1, since=0.0, since_seen=False)
     state = AccountState(
         {HOSTILE.id: known, "b": other},
-        Labels(("z", "a", HOSTILE.model_id)),
-        Tallies({("a", "none", "failed"): 2**40, ("other", "x", "y"): 1}, {"failed": 5}),
+        Labels(("z", "a", HOSTILE.model_id), ("en", "de"), (HOSTILE.name,)),
+        Tallies(
+            {("a", "none", "failed"): 2**40, ("other", "x", "y"): 1},
+            {"failed": 5},
+            {("training", 3600.0): Stays(2, 5000.5), ("failed", math.inf): Stays(1, 1e6)},
+        ),
     )
     found = asyncio.run(survives(tmp_path / "state.db", state))
     assert found == state
@@ -93,14 +98,20 @@ knowns = st.builds(
     st.integers(0, 2**50),
     st.booleans(),
 )
+stays = st.builds(Stays, st.integers(1, 2**50), times)
 states = st.builds(
     AccountState,
     st.lists(knowns, max_size=5).map(lambda each: {known.fine_tune.id: known for known in each}),
-    st.builds(Labels, st.lists(texts, unique=True, max_size=5).map(tuple)),
+    st.builds(Labels, *[st.lists(texts, unique=True, max_size=5).map(tuple)] * 3),
     st.builds(
         Tallies,
         st.dictionaries(st.tuples(texts, texts, texts), st.integers(1, 2**50), max_size=3),
         st.dictionaries(texts, st.integers(1, 2**50), max_size=3),
+        st.dictionaries(
+            st.tuples(texts, st.floats(0)),
+            st.builds(Stays, st.integers(1, 2**50), times),
+            max_size=3,
+        ),
     ),
 )
 
@@ -164,7 +175,7 @@ def test_only_what_changed_is_written(tmp_path):
         1 + 501 + 1,  # the account, its fine-tunes, one model
         0,
         1,
-        1 + 1 + 1 + 2,  # the row, the counter, the event, two deliveries
+        1 + 1 + 1 + 2,  # the row, the counter, the event, two deliveries; no stay: it was there
         1,  # missed once: unconfirmed
         1 + 1 + 1 + 2,  # missed twice: removed
         0,

@@ -1,0 +1,193 @@
+"""What is shown of a reading: the labels, the oldest of each status, single fine-tunes."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as read_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from exporter.core.account import AccountState, advance
+from exporter.core.labels import OTHER, LabelName, Labels
+from exporter.core.model import FineTune, Known, Snapshot, Transition
+from exporter.core.tallies import Tallies, examples
+from exporter.core.view import AccountView, Shape, count, oldest, series
+from tests.core.everything import EVERYTHING, FINE_TUNES, NOW, SHAPE, seen
+from tests.core.exposed import openmetrics, text
+from tests.core.histories import bounded, histories, rules, snapshot, steps
+
+FINE_TUNE_STATUS = "cartesia_fine_tune_status"
+OLDEST = "cartesia_fine_tune_oldest_in_status_timestamp_seconds"
+DATA = {"cartesia_fine_tunes", FINE_TUNE_STATUS, OLDEST}
+
+
+def samples(page: str, name: str) -> list[tuple[dict[str, str], float]]:
+    return [(s.labels, s.value) for f in read_text(page) for s in f.samples if s.name == name]
+
+
+def shown(page: str) -> set[str]:
+    return {s.name for family in read_text(page) for s in family.samples}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), {("failed",): 1, ("training",): 1, ("completed",): 1, ("unknown",): 1}),
+        (("language",), {("en", "failed"): 1, ("en", "completed"): 1, ("de", "training"): 1}),
+        (("dataset", "model_id"), {("d1", "sonic-2", "failed"): 1, ("", "sonic-2", "training"): 1}),
+    ],
+)
+def test_fine_tunes_are_counted_by_the_labels_asked_for(names: tuple[LabelName, ...], expected):
+    labels = Labels().seeing(FINE_TUNES, 50, names)
+    found = count(FINE_TUNES, labels, names)
+    assert found.items() >= expected.items()
+    assert sum(found.values()) == len(FINE_TUNES)
+
+
+def test_without_a_label_every_status_is_there_when_nobody_is():
+    assert set(count([], Labels(), ()).values()) == {0}
+    assert len(count([], Labels(), ())) == 5
+
+
+def test_each_label_folds_by_itself_and_what_is_empty_needs_no_name():
+    made = [FineTune(str(n), language=f"l{n}", model_id="m", dataset="") for n in range(3)]
+    labels = Labels().seeing(made, 2, ("language", "dataset"))
+    assert labels == Labels(("m",), ("l0", "l1"), ())
+    found = count(made, labels, ("dataset", "language", "model_id"))
+    assert {key[:3] for key in found} == {("", each, "m") for each in ("l0", "l1", OTHER)}
+    assert list(labels.naming(("language", "dataset")).folded(made)) == [("language", "l2")]
+
+
+def test_a_label_that_nobody_asked_for_is_not_remembered():
+    made = [FineTune("a", language="en", dataset="d")]
+    assert Labels().seeing(made, 5) == Labels(("unknown",))
+
+
+def test_without_model_id_the_transitions_have_none_either_and_lose_nothing():
+    page = text(seen(FINE_TUNES, Shape(())))
+    moved = samples(page, "cartesia_fine_tune_transitions_total")
+    assert {frozenset(labels) for labels, _ in moved} == {
+        frozenset({"account", "from_status", "to_status"})
+    }
+    assert sum(number for _, number in moved) == len(FINE_TUNES)
+
+
+def test_only_the_data_series_carry_the_labels_of_the_account():
+    for family in read_openmetrics(openmetrics(EVERYTHING)):
+        for sample in family.samples:
+            assert ("team" in sample.labels) == (family.name in DATA), sample
+
+
+@bounded
+@given(histories)
+def test_the_oldest_of_a_status_is_there_exactly_while_somebody_is_in_it(polls):
+    for number, step in enumerate(steps(polls)):
+        read = snapshot(polls[number], number)
+        counts = count(read.fine_tunes.values(), step.state.labels, ())
+        found = oldest(read, step.state.known)
+        assert set(found) == {status for (status,), many in counts.items() if many}
+        assert all(since <= read.read_at for since in found.values())
+
+
+def test_the_oldest_is_the_one_that_waits_longest_as_it_was_observed():
+    def poll(at: float, **statuses: str) -> Snapshot:
+        return Snapshot({k: FineTune(k, status=v) for k, v in statuses.items()}, at)
+
+    state: AccountState | None = None
+    for each in (
+        poll(0, a="created"),
+        poll(60, a="training"),
+        poll(120, a="training", b="training"),
+        last := poll(180, a="training", b="training", c="failed"),
+    ):
+        state = advance(state, each, rules()).state
+    assert state is not None
+    assert oldest(last, state.known) == {"training": 60, "failed": 180}
+
+
+def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
+    read = Snapshot({each.id: each for each, _ in made}, NOW)
+    known = {each.id: Known(each, 1, since, since_seen=True) for each, since in made}
+    labels = Labels().seeing(read.fine_tunes.values(), 5)
+    return [each[0] for each in series(read, known, labels, most)]
+
+
+def test_of_the_fine_tunes_those_that_go_on_and_then_the_newest_have_a_series():
+    made = [
+        (FineTune("done", status="completed"), 9.0),
+        (FineTune("trains", status="training"), 1.0),
+        (FineTune("new", status="created"), 5.0),
+        (FineTune("broken", status="failed"), 8.0),
+    ]
+    assert a_series(10, *made) == ["new", "trains", "done", "broken"]
+    assert a_series(3, *made) == ["new", "trains", "done"]
+    assert a_series(0, *made) == []
+
+
+def test_two_ids_that_are_the_same_as_labels_are_one_series():
+    """Prometheus refuses a whole scrape for one series that is there twice."""
+    made = [(FineTune("x" * 300 + end, status="training"), 1.0) for end in "ab"]
+    assert a_series(10, *made) == ["x" * 255 + "…"]
+
+
+def test_single_fine_tunes_are_shown_only_when_that_was_asked_for():
+    assert FINE_TUNE_STATUS in shown(text(EVERYTHING))
+    without = replace(EVERYTHING, shape=replace(SHAPE, most_fine_tunes=0))
+    assert f"{FINE_TUNE_STATUS}{{" not in text(without)
+
+
+@pytest.mark.parametrize("view", [AccountView("a"), replace(EVERYTHING, stale_at=10.0)])
+def test_before_the_first_reading_and_when_it_is_too_old_there_are_no_data_series(view):
+    page = text(view, monotonic=10.0)
+    assert not shown(page) & DATA
+    assert {"cartesia_up", "cartesia_fine_tunes_removed_total"} <= shown(page)
+
+
+def test_stale_is_told_of_each_account_by_itself_and_the_rest_stays():
+    old = replace(EVERYTHING, account="old", stale_at=10.0)
+    fresh = replace(EVERYTHING, account="fresh", stale_at=10.5)
+    page = text(old, fresh, monotonic=10.0)
+    stale = {labels["account"]: number for labels, number in samples(page, "cartesia_stale")}
+    assert stale == {"old": 1, "fresh": 0}
+    for name in DATA:
+        assert {labels["account"] for labels, _ in samples(page, name)} == {"fresh"}
+    for name in ("cartesia_poll_success_timestamp_seconds", "cartesia_up"):
+        assert {labels["account"] for labels, _ in samples(page, name)} == {"old", "fresh"}
+
+
+@bounded
+@given(st.text(max_size=200) | st.text("abz_-09", max_size=200))
+def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
+    moved = Transition(FineTune(fine_tune_id, model_id="m", status="failed"), 2, "training")
+    labels = Labels(("m",))
+    found = examples([moved], labels, NOW)
+    view = AccountView(
+        "a", labels=labels, tallies=Tallies().adding([moved], labels), examples=found
+    )
+    exemplars = [
+        sample.exemplar
+        for family in read_openmetrics(openmetrics(view))
+        for sample in family.samples
+        if sample.exemplar
+    ]
+    assert len(exemplars) == len(found) <= 1
+    for exemplar in exemplars:
+        ((name, value),) = exemplar.labels.items()
+        assert name == "fine_tune_id"
+        assert len(name + value) <= 128
+        assert (exemplar.value, float(exemplar.timestamp)) == (1.0, NOW)
+
+
+@pytest.mark.parametrize("hostile", ['a"b', "a b", "a\nb", "{a}", "a#b", "a\\", "", "\x00"])
+def test_an_id_that_a_parser_may_stumble_over_is_no_exemplar(hostile):
+    moved = Transition(FineTune(hostile, status="failed"), 2, "training")
+    assert examples([moved], Labels(), NOW) == {}
+
+
+def test_an_id_that_is_too_long_is_no_exemplar_rather_than_half_of_one():
+    for length, number in ((116, 1), (117, 0)):
+        moved = Transition(FineTune("x" * length, status="failed"), 2, "training")
+        assert len(examples([moved], Labels(), NOW)) == number
