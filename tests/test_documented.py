@@ -1,6 +1,7 @@
 """What the README and the example promise is what the program does."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,12 @@ from tests.fakes.clock import FakeClock
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def served(tmp_path):
-    """Every metric family of ours that a running agent serves: name, type, labels."""
+    """Every metric family of ours that a running agent serves: name, type, labels, meaning."""
     registry: CollectorRegistry = new_registry()
     for metrics in (ClientMetrics(registry), PollMetrics(registry)):
         metrics.initialise("default")
@@ -37,25 +39,41 @@ def served(tmp_path):
     database.path.touch()
     registry.register(StoreMetrics(database))
     Housekeeper(database, HousekeepingPlan((), 0.0), registry, FakeClock(0).clock)
-    given = metrics_of([EVERYTHING])
+    every = replace(EVERYTHING.shape, constant=())
+    given = metrics_of([replace(EVERYTHING, shape=every)])
     for family in (*given, *registry.collect()):
         if family.name.startswith("cartesia_"):
             suffix = "_total" if family.type == "counter" else ""
             labels = {name for sample in family.samples for name in sample.labels} - {"le"}
-            yield f"{family.name}{suffix}", family.type, frozenset(labels)
+            yield f"{family.name}{suffix}", family.type, frozenset(labels), family.documentation
 
 
 def documented():
-    """Every row of the README's table of metrics: name, type, labels."""
-    for name, kind, labels in re.findall(
-        r"^\| `(cartesia_\w+)` \| (\w+) \|([^|]*)\|", README, re.MULTILINE
-    ):
-        yield name, kind, frozenset(label for label in labels.strip().split(", ") if label)
+    """Every row of the tables of metrics, as its cells: name, type, labels and so on."""
+    for row in re.findall(r"^\| `cartesia_\w+` \|.*\|$", METRICS, re.MULTILINE):
+        yield [cell.strip() for cell in row.strip("|").split(" | ")]
 
 
-def test_the_readme_lists_every_metric_that_is_served_with_its_type_and_labels(tmp_path):
-    assert sorted(documented()) == sorted(served(tmp_path))
-    assert len(set(documented())) > 20
+def test_every_metric_that_is_served_is_documented_as_it_is(tmp_path):
+    rows = [
+        (name.strip("`"), kind, frozenset(labels.split(", ")) - {""}, meaning)
+        for name, kind, labels, meaning, *_ in documented()
+    ]
+    assert sorted(rows) == sorted(served(tmp_path))
+    assert len(rows) > 30
+
+
+def test_every_metric_has_a_query_and_a_promise():
+    for name, _, _, _, query, stability in documented():
+        assert re.fullmatch(rf"`[^`]*{name.strip('`')}(_bucket)?\b[^`]*`", query), name
+        assert stability in {"stable", "experimental"}, name
+
+
+def test_the_readme_names_metrics_that_there_are():
+    names = {row[0].strip("`") for row in documented()}
+    named = set(re.findall(r"`(cartesia_\w+)", README))
+    assert named <= names
+    assert "](docs/metrics.md)" in README
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
@@ -72,7 +90,14 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/webhook.md", "docs/alerts.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/webhook.md",
+        "docs/alerts.md",
+        "docs/metrics.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(document):
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -36,6 +36,16 @@ class Prometheus:
         found = answer["data"]["result"]
         return float(found[0]["value"][1]) if found else None
 
+    def exemplars(self, query: str) -> set[str]:
+        """The fine-tunes that a series points to."""
+        asked = {"query": query, "start": "0", "end": "4102444800"}
+        answer = httpx.get(
+            f"{self._url}/api/v1/query_exemplars", params=asked, trust_env=False, timeout=10
+        ).json()
+        assert answer["status"] == "success", answer
+        found = [each for series in answer["data"] for each in series["exemplars"]]
+        return {each["labels"]["fine_tune_id"] for each in found}
+
 
 @pytest.fixture
 def scraped(tmp_path):
@@ -56,6 +66,7 @@ def scraped(tmp_path):
             f"--config.file={file}",
             f"--storage.tsdb.path={tmp_path / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            "--enable-feature=exemplar-storage",
         ]
         with (tmp_path / "prometheus.log").open("wb") as log:
             server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
@@ -85,7 +96,8 @@ def test_prometheus_sees_the_counts_and_the_first_failure(scraped):
     assert prometheus.value('up{job="cartesia"}') == 1
     assert prometheus.value("scrape_samples_post_metric_relabeling") > 50
     assert prometheus.value('cartesia_exporter_poll_failures_total{reason="connect"}') == 0
-    for query in queries_of_the_readme():
+    until(lambda: prometheus.exemplars("cartesia_fine_tune_transitions_total") == {failing.id})
+    for query in (*queries_of_the_readme(), *queries_of_the_metrics()):
         prometheus.value(query)
 
 
@@ -93,6 +105,14 @@ def queries_of_the_readme() -> list[str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     queries = re.findall(r"^\| [^|]+\? \| `([^`]+)` \|$", readme, re.MULTILINE)
     assert len(queries) >= 5
+    return queries
+
+
+def queries_of_the_metrics() -> list[str]:
+    document = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    queries = re.findall(r"\| `([^`]+)` \| (?:stable|experimental) \|$", document, re.MULTILINE)
+    queries += re.findall(r"^```\n(.+)\n```$", document, re.MULTILINE)
+    assert len(queries) > 30
     return queries
 
 
@@ -106,15 +126,18 @@ def test_the_example_of_a_scrape_configuration_is_one():
     assert "localhost:10060" in file.read_text(encoding="utf-8")
 
 
-def test_promtool_finds_nothing_to_complain_about(tmp_path):
+def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(tmp_path):
     program = required("promtool", package="prometheus")
+    metrics = {"labels": ["model_id", "language", "dataset"], "per_fine_tune": True}
     with (
         cloud(world=World(Population(fine_tunes=30))) as (api, inbox),
-        Agent(tmp_path, **watching(api, webhook(inbox))).process() as process,
+        Agent(tmp_path, **watching(api, webhook(inbox)), metrics=metrics).process() as process,
     ):
         page = f"{url_of(process)}/metrics"
         until(lambda: 'cartesia_up{account="main"} 1.0' in get(page).text)
         text = get(page).text
+    for name in ("cartesia_fine_tune_status{", 'cartesia_fine_tunes{account="main",dataset='):
+        assert name in text
     checked = subprocess.run(
         [program, "check", "metrics"],
         input=text,

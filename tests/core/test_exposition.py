@@ -16,6 +16,7 @@ from exporter.core.labels import Labels
 from exporter.core.model import FineTune
 from exporter.core.tallies import Tallies
 from exporter.core.view import AccountView, count
+from tests.core.everything import EVERYTHING, ODD
 from tests.core.exposed import openmetrics, text
 from tests.programs import required
 
@@ -36,8 +37,6 @@ EXPECTED = [
     ("training", "completed"),
     ("training", "failed"),
 ]
-
-ODD = 'a"b\\c\nd\\ne\x00f\r\x1b\x85\u2028\U0001f600{}=,# EOF'
 
 
 def watched(*fine_tunes: FineTune, most: int = 50, tallies: Tallies | None = None) -> AccountView:
@@ -81,9 +80,12 @@ def transitions_of(families: list[Metric]) -> dict[tuple[str, ...], float]:
     return samples(families, "cartesia_fine_tune_transitions_total", *labels)
 
 
-@pytest.mark.parametrize(("name", "render"), [("small.txt", text), ("small.om.txt", openmetrics)])
-def test_the_page_of_a_small_account_is_literally_this(name, render):
-    assert render(SMALL) == (PAGES / name).read_text()
+@pytest.mark.parametrize("name", ["small", "everything"])
+@pytest.mark.parametrize(("kind", "render"), [("txt", text), ("om.txt", openmetrics)])
+def test_the_page_is_literally_this(name, kind, render):
+    view = {"small": SMALL, "everything": EVERYTHING}[name]
+    # Not read_text(): some of the odd characters are line breaks to it.
+    assert render(view).encode() == (PAGES / f"{name}.{kind}").read_bytes()
 
 
 def test_no_fine_tune_is_counted_before_the_first_complete_poll():
@@ -146,7 +148,7 @@ def test_any_model_name_is_read_back_as_it_was(fine_tunes):
 
 
 @pytest.mark.parametrize(
-    "view", [SMALL, AccountView("default"), watched(FineTune("a", model_id=ODD))]
+    "view", [SMALL, AccountView("default"), watched(FineTune("a", model_id=ODD)), EVERYTHING]
 )
 def test_promtool_finds_nothing_to_complain_about(view):
     checked = subprocess.run(
