@@ -33,6 +33,10 @@ unit: .venv/dev
 soak: .venv/dev
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal -m soak
 
+# Minutes, and only as good as the machine is idle: no part of `make test`.
+bench: .venv/dev
+	$(BIN)/python benchmarks/scrape.py
+
 # The locks hold no address of a package index: pip is told by its own configuration. With extras
 # kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.
 lock: .venv/dev

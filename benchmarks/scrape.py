@@ -1,0 +1,195 @@
+"""What a scrape costs, beside prometheus_client's own server with the same series, in one run.
+
+Prints the tables of the README. The servers take turns round by round, so that a machine which
+gets slower for a while does so for both; what counts are ratios and medians over the rounds.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from servers import page_of, peer_registry, view
+
+from exporter.web.page import Renderer
+from exporter.web.views import Views
+
+HERE = Path(__file__).parent
+ROUNDS = 7
+SERIES = (16, 1_000, 10_000)
+REQUESTS = {16: (300, 150), 1_000: (300, 30), 10_000: (200, 8)}
+"""How many scrapes a round has, of ours and of the peer's."""
+
+# As Prometheus 2.42 asks.
+HEADERS = {
+    "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+    "Accept-Encoding": "gzip",
+}
+
+
+@contextlib.contextmanager
+def server(kind: str, number: int) -> Iterator[int]:
+    command = [sys.executable, str(HERE / "servers.py"), kind, str(number)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def scrapes(port: int, number: int) -> list[float]:
+    """Return the seconds of each scrape; the connection is kept where the server keeps it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    taken = []
+    for _ in range(number):
+        began = time.perf_counter()
+        connection.request("GET", "/metrics", headers=HEADERS)
+        answer = connection.getresponse()
+        content = answer.read()
+        taken.append(time.perf_counter() - began)
+        assert answer.status == 200
+        assert answer.getheader("Content-Encoding") == "gzip", content[:100]
+    connection.close()
+    return taken
+
+
+def figures(taken: list[float]) -> tuple[float, float, float]:
+    """Return p50 and p99 in milliseconds, and scrapes per second."""
+    cuts = statistics.quantiles(taken, n=100, method="inclusive")
+    return cuts[49] * 1e3, cuts[98] * 1e3, len(taken) / sum(taken)
+
+
+def compare(number: int) -> str:
+    found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "peer": []}
+    with server("ours", number) as ours, server("peer", number) as peer:
+        for port in (ours, peer):
+            scrapes(port, 3)
+        for _ in range(ROUNDS):
+            for kind, port, many in zip(found, (ours, peer), REQUESTS[number], strict=True):
+                found[kind].append(figures(scrapes(port, many)))
+    medians = {
+        kind: [statistics.median(column) for column in zip(*rounds, strict=True)]
+        for kind, rounds in found.items()
+    }
+    ratios = [b[0] / a[0] for a, b in zip(found["ours"], found["peer"], strict=True)]
+    cells = [
+        f"{mine:,.{digits}f} / {other:,.{digits}f}"
+        for mine, other, digits in zip(medians["ours"], medians["peer"], (2, 2, 0), strict=True)
+    ]
+    return f"| {number:,} | {' | '.join(cells)} | {statistics.median(ratios):,.0f} x |"
+
+
+def rendering(number: int = 10_000) -> tuple[float, float]:
+    """Return the milliseconds to render both formats: of ours, with gzip, and of the peer."""
+    views = Views()
+    registry = peer_registry(number)
+    renderer = Renderer(peer_registry(0), views.newest, time.monotonic)
+    mine, other = [], []
+    for turn in range(ROUNDS):
+        views.publish(view(number, turn))
+        began = time.perf_counter()
+        renderer.render()
+        between = time.perf_counter()
+        generate_latest(registry)
+        generate_openmetrics(registry)
+        mine.append(between - began)
+        other.append(time.perf_counter() - between)
+    return statistics.median(mine) * 1e3, statistics.median(other) * 1e3
+
+
+async def blocked(number: int = 10_000, seconds: float = 6.0) -> float:
+    """Return for how many milliseconds at most the event loop stood still while it rendered."""
+    views, stop = Views(), asyncio.Event()
+    views.publish(view(number))
+    page = page_of(views)
+    running = asyncio.create_task(page.run(stop))
+    await page.newest()
+    worst, turn, until = 0.0, 0, time.perf_counter() + seconds
+    upcoming = [view(number, turn) for turn in range(4)]
+    changed = 0.0
+    while (began := time.perf_counter()) < until:
+        if began - changed > 0.2:
+            turn, changed = turn + 1, began
+            views.publish(upcoming[turn % 4])
+        await asyncio.sleep(0.001)
+        worst = max(worst, time.perf_counter() - began - 0.001)
+    stop.set()
+    await running
+    return worst * 1e3
+
+
+def starting() -> tuple[float, float]:
+    """Return the milliseconds from exec to the first answer of /metrics, and resident MiB then."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {
+            "PATH": os.environ["PATH"],
+            "CARTESIA_API_KEY": "sk_car_benchmark",
+            "CARTESIA_BASE_URL": "http://127.0.0.1:9",
+            "CARTESIA_EXPORTER_STORAGE_PATH": f"{folder}/state.db",
+        }
+        port = _free_port()
+        flags = [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "exporter", *flags]
+        with subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.DEVNULL) as process:
+            _first_answer(port)
+            taken = time.perf_counter() - began
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            process.terminate()
+    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    return taken * 1e3, int(resident) / 1024
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _first_answer(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.suppress(OSError):
+            connection.request("GET", "/metrics")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.002)
+    raise TimeoutError("The agent did not answer within 30 s.")
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = next(line.split(": ")[1] for line in info.splitlines() if line.startswith("model name"))
+    return f"{os.cpu_count()} x {model}, Python {sys.version.split()[0]}"
+
+
+def main() -> None:
+    print(f"{machine()}; medians of {ROUNDS} rounds, ours / prometheus_client.start_http_server\n")
+    print("| series | p50 ms | p99 ms | scrapes/s, one after another | p50, ratio |")
+    print("|---|---|---|---|---|")
+    for number in SERIES:
+        print(compare(number), flush=True)
+    mine, other = rendering()
+    worst = asyncio.run(blocked())
+    starts = [starting() for _ in range(5)]
+    first, resident = (statistics.median(column) for column in zip(*starts, strict=True))
+    print("\n| | |\n|---|---|")
+    print(f"| 10,000 series rendered in both formats | {mine:.0f} ms with gzip / {other:.0f} ms |")
+    print(f"| the event loop stood still meanwhile, at most | {worst:.0f} ms |")
+    print(f"| from start to the first answer of /metrics | {first:.0f} ms |")
+    print(f"| resident memory then | {resident:.0f} MiB |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The two servers that are compared: the agent's page, and prometheus_client's own.
+
+Both serve the same series, `cartesia_fine_tune_status` of so many fine-tunes, and the figures of
+their process. Run as `servers.py {ours|peer} SERIES`; the first line says the port.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from exporter import asgi
+from exporter.agent import new_registry
+from exporter.core.readiness import Readiness
+from exporter.core.view import AccountView, Shape
+from exporter.web.application import Shown, application
+from exporter.web.page import Page, Renderer
+from exporter.web.views import Views
+
+STATUSES = ("created", "training", "completed", "failed")
+
+
+def fine_tunes(number: int, turn: int = 0) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (f"fine_tune_{n:022d}", f"sonic-{n % 20}", STATUSES[(n + turn) % 4]) for n in range(number)
+    )
+
+
+def view(number: int, turn: int = 0) -> AccountView:
+    return AccountView(
+        "default",
+        up=True,
+        counts={},
+        shape=Shape(most_fine_tunes=number),
+        series=fine_tunes(number, turn),
+    )
+
+
+def page_of(views: Views) -> Page:
+    return Page(Renderer(new_registry(), views.newest, time.monotonic))
+
+
+def peer_registry(number: int) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    labels = ("account", "fine_tune_id", "model_id", "status")
+    gauge = Gauge("cartesia_fine_tune_status", "Always 1.", labels, registry=registry)
+    for values in fine_tunes(number):
+        gauge.labels("default", *values).set(1)
+    return registry
+
+
+async def ours(number: int) -> None:
+    views = Views()
+    views.publish(view(number))
+    page = page_of(views)
+    listener = await asgi.listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    print(listener.getsockname()[1], flush=True)
+    app = application(Shown(page, lambda: Readiness(1, 1)))
+    await asyncio.gather(asgi.serve(app, [listener], stop), page.run(stop))
+
+
+def peer(number: int) -> None:
+    server, _ = start_http_server(0, "127.0.0.1", peer_registry(number))
+    print(server.server_port, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ours":
+        asyncio.run(ours(int(sys.argv[2])))
+    else:
+        peer(int(sys.argv[2]))
