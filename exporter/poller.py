@@ -238,7 +238,7 @@ class Poller:
     def _fold(self, snapshot: Snapshot) -> None:
         assert self._state is not None
         naming = self._state.labels.naming(self._plan.rules.names)
-        folded = frozenset(naming.folded(snapshot.fine_tunes.values()))
+        folded = naming.folded(snapshot.fine_tunes.values())
         self._metrics.folded.inc(len(folded - self._folded))
         self._folded = folded
 

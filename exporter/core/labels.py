@@ -1,6 +1,6 @@
 """Text from the API as label values: the first ever seen keep their name, the rest is folded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -72,13 +72,14 @@ class Naming:
         """Return the label values for texts of the API, given in the order of the labels."""
         return tuple(map(_named, self.named, texts))
 
-    def folded(self, fine_tunes: Iterable[FineTune]) -> Iterator[tuple[str, str]]:
-        """Yield label and value of what has no name of its own, as often as it is there."""
-        for fine_tune in fine_tunes:
-            for name, named in self.named:
-                value = label_value(getattr(fine_tune, name))
-                if _named((name, named), value) != value:
-                    yield name, value
+    def folded(self, fine_tunes: Collection[FineTune]) -> frozenset[tuple[str, str]]:
+        """Return label and value of what has no name of its own."""
+        return frozenset(
+            (label[0], value)
+            for label in self.named
+            for value in {label_value(getattr(each, label[0])) for each in fine_tunes}
+            if _named(label, value) != value
+        )
 
 
 def _named(label: tuple[LabelName, frozenset[str]], text: str) -> str:
