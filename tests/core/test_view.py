@@ -108,6 +108,15 @@ def test_the_oldest_is_the_one_that_waits_longest_as_it_was_observed():
     assert oldest(last, state.known) == {"training": 60, "failed": 180}
 
 
+def test_a_status_that_is_not_confirmed_yet_begins_now():
+    """As the counts show it: the old status has nobody in it."""
+    first = Snapshot({"a": FineTune("a", status="failed")}, 0.0)
+    then = Snapshot({"a": FineTune("a", status="training")}, 60.0)
+    state = advance(advance(None, first, rules()).state, then, rules()).state
+    assert state.known["a"].fine_tune.status == "failed"
+    assert oldest(then, state.known) == {"training": 60.0}
+
+
 def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
     read = Snapshot({each.id: each for each, _ in made}, NOW)
     known = {each.id: Known(each, 1, since, since_seen=True) for each, since in made}

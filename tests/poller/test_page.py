@@ -82,6 +82,7 @@ def test_a_clock_that_is_set_makes_nothing_older_or_younger(tmp_path):
         await b.poller.turn()
         b.clock.set_by = 86_400.0
         assert shown(b) == (True, 1, 0)
+        await b.poller.turn()
         b.clock.set_by = -86_400.0
         b.clock.now += STALE_AFTER
         assert shown(b) == (False, 1, 1)
