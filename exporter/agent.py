@@ -48,7 +48,9 @@ from exporter.store.firing import AlertOutbox
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.web.application import Shown, application
+from exporter.web.guard import Guard
 from exporter.web.page import Page, Renderer
+from exporter.web.reloading import Reloading
 from exporter.web.views import Views
 
 
@@ -56,12 +58,14 @@ from exporter.web.views import Views
 class Surface:
     """Where the agent listens, as pairs of host and port, and how its pages are found.
 
-    ``on_view`` is told each new view of an account, and ``on_listening`` the URLs that answer.
+    ``web`` is the web configuration, if there is one. ``on_view`` is told each new view of an
+    account, and ``on_listening`` the URLs that answer.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
     telemetry_path: str = "/metrics"
     external_url: str | None = None
+    web: Reloading | None = None
     on_listening: Callable[[Sequence[str]], None] | None = None
     on_view: Callable[[AccountView], None] | None = None
 
@@ -209,7 +213,8 @@ class Builder:
             self._surface.telemetry_path,
             self._views.newest,
         )
-        return application(Shown(*shown))
+        page = application(Shown(*shown))
+        return page if self._surface.web is None else Guard(page, self._surface.web)
 
 
 def new_registry() -> CollectorRegistry:

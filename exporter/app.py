@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -30,6 +31,8 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     for path in config.without_effect():
         log.warning("this key has no effect in this version", key=path)
+    for note in () if surface.web is None else surface.web.first.notes:
+        log.warning("a key of the web configuration has no effect", note=note)
     async with AsyncExitStack() as resources:
         # First: who starts twice is told who holds the state, not that the port is taken.
         database = await resources.enter_async_context(Database(config.storage.path))
@@ -37,11 +40,12 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
         agent = await Builder(config, surface, database, resources).build()
         for poller in agent.pollers:
             await poller.restore()
-        urls = [asgi.base_url(listener) for listener in listeners]
+        tls = None if surface.web is None else surface.web.listening_tls
+        urls = [asgi.base_url(listener, tls=tls is not None) for listener in listeners]
         log.info("listening", addresses=" ".join(urls), version=__version__)
         if surface.on_listening is not None:
             surface.on_listening(urls)
-        await _run_together(agent, listeners, stop)
+        await _run_together(agent, partial(asgi.serve, agent.page, listeners, stop, tls), stop)
     log.info("stopped")
 
 
@@ -52,11 +56,11 @@ async def _listener(resources: AsyncExitStack, host: str, port: int) -> socket.s
 
 
 async def _run_together(
-    agent: Agent, listeners: Sequence[socket.socket], stop: asyncio.Event
+    agent: Agent, serve: Callable[[], Coroutine[None, None, None]], stop: asyncio.Event
 ) -> None:
     async with asyncio.TaskGroup() as group:
         parts = {
-            "web": asgi.serve(agent.page, listeners, stop),
+            "web": serve(),
             **{f"poll {poller.account}": poller.run(stop) for poller in agent.pollers},
             **{f"deliver {each.name}": each.run(stop) for each in agent.deliverers},
             **{name: part.run(stop) for name, part in agent.others.items()},

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -58,17 +59,27 @@ def _listen_everywhere(port: int) -> socket.socket:
     return socket.create_server(("", port), backlog=_BACKLOG)
 
 
-def base_url(listener: socket.socket) -> str:
+def base_url(listener: socket.socket, *, tls: bool = False) -> str:
     """Return the URL of a listening socket; every address shows as localhost."""
+    scheme = "https" if tls else "http"
     host, port = listener.getsockname()[:2]
     if host in {"::", "0.0.0.0"}:  # noqa: S104 - recognised, not bound
         host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-async def serve(app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
-    """Answer requests until ``stop`` is set; what is in flight then has a second to finish."""
-    config = uvicorn.Config(
+async def serve(
+    app: ASGIApp,
+    listeners: Sequence[socket.socket],
+    stop: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Answer requests until ``stop`` is set; what is in flight then has a second to finish.
+
+    With ``tls`` on all listeners, without it on none.
+    """
+    config = _Config(
+        tls,
         app,
         access_log=False,
         lifespan="off",
@@ -88,6 +99,19 @@ async def serve(app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.
         stopping.cancel()
         server.should_exit = True
         await serving
+
+
+class _Config(uvicorn.Config):
+    """A configuration with a TLS context of its own: uvicorn's makes one from files, for good."""
+
+    def __init__(self, tls: ssl.SSLContext | None, app: ASGIApp, **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self._tls = tls
+
+    def load(self) -> None:
+        """Get ready to serve."""
+        super().load()
+        self.ssl = self._tls
 
 
 class _CutOff(logging.Filter):

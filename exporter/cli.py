@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from exporter import __version__
-from exporter.commands.configuration import config_file_option, load, output_option
+from exporter.commands.configuration import (
+    config_file_option,
+    load,
+    load_both,
+    output_option,
+    report_check,
+    web_config_file_option,
+)
 from exporter.commands.deliveries import deliveries
 from exporter.commands.events import events
 from exporter.commands.samples import SAMPLES
@@ -57,6 +65,7 @@ main.add_command(events)
     show_default=True,
     help="Where to listen; repeatable.",
 )
+@web_config_file_option
 @click.option(
     "--web.telemetry-path",
     "telemetry_path",
@@ -94,10 +103,13 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
     from exporter import logs, process
 
     process.end_at_once_on_signal()
-    surface, config = _surface(**web), load(config_file)
+    web_file = web.pop("web_file")
+    surface = _surface(**web)
+    config, reloading = load_both(config_file, web_file)
     if check:
-        _report_check(config)
+        report_check(config, reloading)
         return
+    surface = replace(surface, web=reloading)
     logs.set_up(level, style)
     process.run_until_signal(partial(_run, config_file, config, surface))
 
@@ -146,9 +158,10 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
 
 @main.command("check-config")
 @config_file_option
-def check_config(config_file: Path | None) -> None:
+@web_config_file_option
+def check_config(config_file: Path | None, web_file: Path | None) -> None:
     """Check the configuration, name every mistake, and exit."""
-    _report_check(load(config_file))
+    report_check(*load_both(config_file, web_file))
 
 
 @main.command("list")
@@ -270,10 +283,3 @@ async def _demo(stop: asyncio.Event) -> int:
         click.echo(f"cartesia-exporter: no demo: {reason(errors)}", err=True)
         status = RUNTIME
     return status
-
-
-def _report_check(config: "Config") -> None:
-    for key in config.without_effect():
-        click.echo(f"warning: {key} has no effect in this version", err=True)
-    counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
-    click.echo(f"The configuration is valid: {counts}.")

@@ -10,6 +10,7 @@ from exporter.exits import CONFIGURATION, fail
 
 if TYPE_CHECKING:
     from exporter.config import Config
+    from exporter.web.reloading import Reloading
 
 config_file_option: Final = click.option(
     "--config.file",
@@ -17,6 +18,14 @@ config_file_option: Final = click.option(
     type=click.Path(path_type=Path),
     metavar="PATH",
     help="The configuration; without it CARTESIA_API_KEY is enough.",
+)
+
+web_config_file_option: Final = click.option(
+    "--web.config.file",
+    "web_file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="TLS, users and limits of the web server, as for Prometheus and its exporters.",
 )
 
 output_option: Final = click.option(
@@ -38,12 +47,49 @@ limit_option: Final = click.option(
 
 def load(path: Path | None) -> "Config":
     """Return the configuration, or end with every mistake in it."""
+    return load_both(path, None)[0]
+
+
+def load_both(path: Path | None, web_path: Path | None) -> tuple["Config", "Reloading | None"]:
+    """Return the configuration and the web configuration, or end with every mistake in both."""
     from exporter.config import ConfigError
     from exporter.config import load as read
 
+    refused = []
     try:
-        return read(path, os.environ)
+        config = read(path, os.environ)
     except ConfigError as error:
-        where = path or "the environment"
-        problems = "".join(f"\n  {problem}" for problem in error.problems)
-        fail(CONFIGURATION, f"the configuration in {where} cannot be used:{problems}")
+        refused.append(_refusal("configuration", path or "the environment", error.problems))
+    try:
+        web = None if web_path is None else _load_web(web_path)
+    except ConfigError as error:
+        refused.append(_refusal("web configuration", web_path, error.problems))
+    if refused:
+        fail(CONFIGURATION, "\n".join(refused))
+    return config, web
+
+
+def _load_web(path: Path) -> "Reloading":
+    from exporter.config.web_file import WebFile
+    from exporter.web.reloading import Reloading
+
+    file = WebFile(path)
+    return Reloading(file.read(), file.newest)
+
+
+def _refusal(what: str, where: object, problems: list[str]) -> str:
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return f"the {what} in {where} cannot be used:{lines}"
+
+
+def report_check(config: "Config", web: "Reloading | None") -> None:
+    """Say that the configuration is valid, and what in it has no effect."""
+    for key in config.without_effect():
+        click.echo(f"warning: {key} has no effect in this version", err=True)
+    counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
+    click.echo(f"The configuration is valid: {counts}.")
+    if web is not None:
+        for note in web.first.notes:
+            click.echo(f"warning: {note}", err=True)
+        tls = "plain HTTP" if web.first.tls is None else "TLS"
+        click.echo(f"The web configuration is valid: {tls}, {len(web.first.users)} users.")

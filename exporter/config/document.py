@@ -48,9 +48,16 @@ _Loader.yaml_implicit_resolvers = {
 def read(path: Path) -> dict[Any, Any]:
     """Return the mapping in a YAML file, {} for an empty file; ConfigError with one problem."""
     try:
-        text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
+        content = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {os_reason(error)}"]) from None
+    return parse(path, content)
+
+
+def parse(path: Path, content: bytes) -> dict[Any, Any]:
+    """Return the mapping in what a YAML file held; see read."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start + 1})"]) from None
     document = _parse(path, text)

@@ -11,6 +11,8 @@ from starlette.routing import Route
 from exporter.core.readiness import Readiness
 from exporter.core.view import AccountView
 from exporter.web.front import HEADERS, front_page
+from exporter.web.guard import is_trusted
+from exporter.web.health import ready_text
 from exporter.web.metrics import metrics_endpoint
 from exporter.web.page import Page
 
@@ -31,14 +33,10 @@ def application(shown: Shown) -> Starlette:
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("cartesia-exporter is healthy.\n")
 
-    async def ready(_: Request) -> Response:
+    async def ready(request: Request) -> Response:
         now = shown.readiness()
-        counts = f"{now.fresh} of {now.accounts} accounts have a fresh snapshot"
-        if now.ready:
-            return PlainTextResponse(f"cartesia-exporter is ready: {counts}.\n")
-        stored = f"; the state cannot be stored: {now.trouble}" if now.trouble else ""
-        text = f"cartesia-exporter is not ready: {counts}{stored}.\n"
-        return PlainTextResponse(text, status_code=503)
+        text = ready_text(now, shown.views(), detailed=is_trusted(request))
+        return PlainTextResponse(text, status_code=200 if now.ready else 503)
 
     async def front(_: Request) -> Response:
         return HTMLResponse(front_page(shown.views(), shown.telemetry_path), headers=HEADERS)

@@ -60,12 +60,17 @@ def front_page(views: Iterable[AccountView], telemetry_path: str) -> str:
 
 
 def _row(view: AccountView) -> str:
-    texts = (view.account, _state(view), timestamp(view.succeeded_at) if view.succeeded_at else "")
+    texts = (
+        view.account,
+        state_of(view),
+        timestamp(view.succeeded_at) if view.succeeded_at else "",
+    )
     cells = "".join(f"<td>{html.escape(text) or '&ndash;'}</td>" for text in texts)
     return f"<tr>{cells}{''.join(_number(view, status) for status in STATUSES)}</tr>"
 
 
-def _state(view: AccountView) -> str:
+def state_of(view: AccountView) -> str:
+    """Return how an account's last poll ended, in words."""
     if view.up:
         return "complete"
     return f"failed: {view.failure.replace('_', ' ')}" if view.failure else "not yet"

@@ -1,0 +1,18 @@
+"""What supervisors and load balancers are told."""
+
+from collections.abc import Iterable
+
+from exporter.core.exposition import AccountView
+from exporter.core.readiness import Readiness
+from exporter.web.front import state_of
+
+
+def ready_text(now: Readiness, views: Iterable[AccountView], *, detailed: bool) -> str:
+    """Return whether the data can be relied on; ``detailed`` adds the accounts' names and why."""
+    word = "ready" if now.ready else "not ready"
+    counts = f"{now.fresh} of {now.accounts} accounts have a fresh snapshot"
+    if not detailed:
+        return f"cartesia-exporter is {word}: {counts}.\n"
+    stored = f"; the state cannot be stored: {now.trouble}" if now.trouble else ""
+    lines = [f"{view.account}: {state_of(view)}\n" for view in views if not view.up]
+    return f"cartesia-exporter is {word}: {counts}{stored}.\n{''.join(lines)}"

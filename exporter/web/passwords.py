@@ -1,0 +1,101 @@
+"""Whether a user's password is right: bcrypt off the event loop, one at a time, and remembered."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import bcrypt
+
+_MAX_PASSWORD_BYTES: Final = 72
+"""What bcrypt takes; a longer one would be cut by some libraries, and is an error in others."""
+
+_REMEMBERED: Final = 100
+_MAX_WAITING: Final = 32
+
+# Of no known password. What stands before the second dollar sign is replaced by a real cost.
+_NOBODY: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
+
+Credentials = tuple[bytes, bytes]
+
+
+class BusyError(Exception):
+    """Too many passwords wait to be compared; nothing is known of this one."""
+
+
+def basic_credentials(authorization: bytes) -> Credentials | None:
+    """Return user and password of an Authorization header, None if it has none (RFC 7617)."""
+    scheme, _, encoded = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return (user, password) if colon else None
+
+
+class Passwords:
+    """Compares passwords with bcrypt hashes.
+
+    A right one is remembered by a keyed hash of user, password and bcrypt hash, so that it ends
+    with the bcrypt hash it was compared with. A wrong one is not: nobody can push the right ones
+    out by guessing.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._right: dict[bytes, None] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        self._waiting = 0
+
+    async def accept(self, users: Mapping[bytes, bytes], credentials: Credentials) -> bool:
+        """Return whether a user has this password; BusyError when too many wait for an answer.
+
+        A user whom nobody knows takes as long as one with the costliest hash, and the same steps.
+        """
+        user, password = credentials
+        if len(password) > _MAX_PASSWORD_BYTES:
+            return False
+        known = users.get(user)
+        hashed = _hash_of_nobody(users) if known is None else known
+        remembered = self._digest(user, password, hashed)
+        if remembered in self._right:
+            return True
+        if self._waiting >= _MAX_WAITING:
+            raise BusyError
+        self._waiting += 1
+        try:
+            right = await self._compare(password, hashed, remembered) and known is not None
+        finally:
+            self._waiting -= 1
+        if right:
+            self._remember(remembered)
+        return right
+
+    async def _compare(self, password: bytes, hashed: bytes, remembered: bytes) -> bool:
+        def compare() -> bool:
+            # Of several requests that a page sends at once the first has found it out by now.
+            return remembered in self._right or bcrypt.checkpw(password, hashed)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, compare)
+
+    def _remember(self, digest: bytes) -> None:
+        while len(self._right) >= _REMEMBERED:
+            del self._right[next(iter(self._right))]
+        self._right[digest] = None
+
+    def _digest(self, *parts: bytes) -> bytes:
+        digest = hashlib.blake2b(key=self._key)
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.digest()
+
+
+def _hash_of_nobody(users: Mapping[bytes, bytes]) -> bytes:
+    cost = max(hashed.split(b"$")[2] for hashed in users.values())
+    return b"$2b$" + cost + _NOBODY
