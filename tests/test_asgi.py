@@ -28,6 +28,7 @@ def test_every_address_is_reached_by_both_protocols():
         assert connects("127.0.0.1", port)
         assert connects("::1", port) or not socket.has_dualstack_ipv6()
         assert asgi.base_url(listener) == f"http://localhost:{port}"
+        assert asgi.base_url(listener, tls=True) == f"https://localhost:{port}"
 
 
 def test_without_ipv6_every_address_is_every_ipv4_address(monkeypatch):

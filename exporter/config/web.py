@@ -7,7 +7,14 @@ import ssl
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretBytes,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic import model_validator as validator_of_the_whole
 
 from exporter.config.problems import Problem, validation_error
@@ -28,7 +35,7 @@ from exporter.config.web_values import (
 )
 from exporter.web.ciphers import CURVES, SUITES
 from exporter.web.settings import RateLimit, WebSettings
-from exporter.web.tls import TlsError, TlsSettings, server_context
+from exporter.web.tls import TlsError, TlsSettings, check_certificate, check_key, server_context
 
 _LARGEST_BURST = 1_000_000
 _FORMS = ("cert", "key", "client_ca")
@@ -71,6 +78,18 @@ class TlsServer(Section):
             if not _has(given, name):
                 yield (name,), f"missing; TLS needs {name} or {name}_file"
         yield from _client_problems(given)
+
+    @field_validator("cert", "cert_file", "client_ca", "client_ca_file")
+    @classmethod
+    def _check_certificate(cls, pem: SecretBytes) -> SecretBytes:
+        check_certificate(pem.get_secret_value())
+        return pem
+
+    @field_validator("key", "key_file")
+    @classmethod
+    def _check_key(cls, pem: SecretBytes) -> SecretBytes:
+        check_key(pem.get_secret_value())
+        return pem
 
     @field_validator("max_version")
     @classmethod
@@ -133,7 +152,7 @@ def _client_problems(given: Mapping[Any, Any]) -> Iterator[Problem]:
     kind, has_ca = given.get("client_auth_type", "NoClientCert"), _has(given, "client_ca")
     if kind == "NoClientCert" and has_ca:
         key = "client_ca" if "client_ca" in given else "client_ca_file"
-        yield (key,), "has no effect with client_auth_type: NoClientCert; set that, or remove this"
+        yield (key,), "has no effect with client_auth_type: NoClientCert; change one of them"
     if kind in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert") and not has_ca:
         yield ("client_ca",), f"missing; {kind} needs client_ca or client_ca_file"
     if kind != "RequireAndVerifyClientCert" and "client_allowed_sans" in given:
@@ -147,15 +166,15 @@ class HttpServer(Section):
     http2: bool = True
     headers: dict[str, str] = Field(default_factory=dict)
 
-    @field_validator("headers")
+    @field_validator("headers", mode="before")
     @classmethod
-    def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+    def _check_headers(cls, headers: object) -> object:
         problems: list[Problem] = []
-        for name, value in headers.items():
+        for name, value in headers.items() if isinstance(headers, dict) else ():
             try:
                 check_header(name, value)
             except ValueError as error:
-                problems.append(((name,), str(error)))
+                problems.append(((str(name),), str(error)))
         if problems:
             raise validation_error("HttpServer", problems)
         return headers
@@ -165,7 +184,7 @@ class RateLimiter(Section):
     """How many requests are answered; the interval in seconds, 0 for no limit."""
 
     interval: GoDuration = 0.0
-    burst: Annotated[int, between(0, _LARGEST_BURST)] = 0
+    burst: Annotated[int, between(0, _LARGEST_BURST), Field(validate_default=True)] = 0
 
     @field_validator("burst")
     @classmethod

@@ -130,11 +130,13 @@ _HEADERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_header(name: str, value: str) -> None:
+def check_header(name: object, value: object) -> None:
     """Refuse a header that cannot be configured, and a value that it cannot have."""
-    if name not in _HEADERS:
+    if not isinstance(name, str) or name not in _HEADERS:
         hint = suggest(name, _HEADERS) or f"; those are {', '.join(_HEADERS)}"
         raise ValueError(f"must be one of the headers that can be set here{hint}")
+    if not isinstance(value, str):
+        raise ValueError("must be text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError only
     check_header_text(value)
     choice = _HEADERS[name]
     if choice and value not in choice:

@@ -17,7 +17,7 @@ _MAX_PASSWORD_BYTES: Final = 72
 _REMEMBERED: Final = 100
 _MAX_WAITING: Final = 32
 
-# Of no known password. What stands before the second dollar sign is replaced by a real cost.
+# The one of exporter-toolkit, to be put behind a cost; its password is known, and opens nothing.
 _NOBODY: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 
 Credentials = tuple[bytes, bytes]
@@ -70,19 +70,20 @@ class Passwords:
             raise BusyError
         self._waiting += 1
         try:
-            right = await self._compare(password, hashed, remembered) and known is not None
+            loop, call = asyncio.get_running_loop(), (password, hashed, remembered)
+            right = await loop.run_in_executor(self._thread, self._compare, *call)
         finally:
             self._waiting -= 1
+        return right and known is not None
+
+    def _compare(self, password: bytes, hashed: bytes, digest: bytes) -> bool:
+        """Compare in the thread; of requests sent at once the first may have found it out."""
+        if digest in self._right:
+            return True
+        right = bcrypt.checkpw(password, hashed)
         if right:
-            self._remember(remembered)
+            self._remember(digest)
         return right
-
-    async def _compare(self, password: bytes, hashed: bytes, remembered: bytes) -> bool:
-        def compare() -> bool:
-            # Of several requests that a page sends at once the first has found it out by now.
-            return remembered in self._right or bcrypt.checkpw(password, hashed)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, compare)
 
     def _remember(self, digest: bytes) -> None:
         while len(self._right) >= _REMEMBERED:

@@ -60,6 +60,20 @@ class TlsSettings:
     curve: str = ""
 
 
+def check_certificate(pem: bytes) -> None:
+    """Refuse what holds no certificate, with a ValueError."""
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise ValueError("must hold a PEM certificate")
+
+
+def check_key(pem: bytes) -> None:
+    """Refuse what holds no private key, and an encrypted one, with a ValueError."""
+    if b"PRIVATE KEY-----" not in pem:
+        raise ValueError("must hold a PEM private key")
+    if b"ENCRYPTED" in pem:
+        raise ValueError("must not be encrypted; nobody is there to type its passphrase")
+
+
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
     """Return what connections are to be served with; TlsError when it cannot be made."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -75,12 +89,6 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    if b"-----BEGIN CERTIFICATE-----" not in settings.cert:
-        raise TlsError("cert", "must hold a PEM certificate")
-    if b"PRIVATE KEY-----" not in settings.key:
-        raise TlsError("key", "must hold a PEM private key")
-    if b"ENCRYPTED" in settings.key:
-        raise TlsError("key", "must not be encrypted; nobody is there to type its passphrase")
     with _as_file(settings.cert) as cert, _as_file(settings.key) as key:
         try:
             context.load_cert_chain(cert, key, password="")
@@ -137,7 +145,7 @@ def _as_file(content: bytes) -> Iterator[str]:
 
     What is loaded is then what was read and checked, and an inline key never reaches a disk.
     """
-    if not hasattr(os, "memfd_create"):  # pragma: no cover - Linux has it since 3.17
+    if not hasattr(os, "memfd_create"):  # Linux has it
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
             file.flush()

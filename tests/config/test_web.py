@@ -1,0 +1,140 @@
+"""The web configuration's file: what is refused with which words, and what the rest says."""
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config import ConfigError
+from exporter.config.web_file import WebFile
+from exporter.web.settings import RateLimit, UnusableError, WebSettings
+from tests.web.guarded import File, hash_of
+
+HERE = Path(__file__).parent
+BAD = sorted((HERE / "bad_web").glob("*.yaml"))
+EXAMPLE = HERE.parent.parent / "deploy" / "prometheus" / "web-config.example.yml"
+
+
+def problems(file: WebFile) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        file.read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    found = problems(WebFile(Path(path.name)))
+    assert found == path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    assert "hunter2" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing\n", "{}", "tls_server_config: {}\nbasic_auth_users:\nrate_limit: {interval: 0}",
+     "tls_server_config: {min_version: null}", "rate_limit: {interval: '0'}"],
+)  # fmt: skip
+def test_a_file_without_settings_is_plain_http_for_everybody(tmp_path, text):
+    path = tmp_path / "web.yml"
+    path.write_text(text)
+    assert WebFile(path).read() == WebSettings()
+
+
+def test_any_key_of_tls_asks_for_a_certificate(tmp_path):
+    """With Go's, some keys alone are passed over, and plain HTTP is served."""
+    found = problems(WebFile(File(tmp_path, tls_server_config={"min_version": "TLS13"}).path))
+    assert found == [
+        "tls_server_config.cert: missing; TLS needs cert or cert_file",
+        "tls_server_config.key: missing; TLS needs key or key_file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"),
+    [("1s", 1), ("1.5s", 1.5), ("100ms", 0.1), ("1m30s", 90), ("2h", 7200), ("250us", 0.00025),
+     ("5µs", 0.000005), ("100ns", 1e-7)],
+)  # fmt: skip
+def test_an_interval_is_written_as_go_reads_it(tmp_path, interval, seconds):
+    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+    assert WebFile(file.path).read().rate_limit == RateLimit(seconds, 7)
+
+
+@pytest.mark.parametrize("interval", ["", "s", "1", "-1s", "1s ", "1.s", "1d", "1e3s", True, 5, []])
+def test_another_interval_is_refused(tmp_path, interval):
+    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+    word = "must be a duration such as 100ms, 1.5s or 1m30s"
+    assert problems(WebFile(file.path)) == [f"rate_limit.interval: {word}"]
+
+
+@pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2x$", "$2y$"])
+def test_every_prefix_of_bcrypt_is_one(tmp_path, prefix):
+    hashed = prefix + hash_of("x")[4:]
+    settings = WebFile(File(tmp_path, basic_auth_users={"ännchen": hashed}).path).read()
+    assert settings.users == {"ännchen".encode(): hashed.encode()}
+
+
+def test_files_are_looked_for_beside_the_file_and_not_where_the_agent_was_started(
+    tmp_path, monkeypatch
+):
+    file = File(tmp_path)
+    file.write(tls_server_config=file.issue())
+    monkeypatch.chdir("/")
+    assert WebFile(file.path).read().tls is not None
+    monkeypatch.chdir(tmp_path)
+    assert WebFile(Path(file.path.name)).read().tls is not None
+
+
+def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(tmp_path):
+    file = File(tmp_path)
+    pair = file.issue()
+    old = (tmp_path / "key.pem").read_text()
+    file.issue()
+    file.write(tls_server_config={"cert_file": pair["cert_file"], "key": old})
+    assert problems(WebFile(file.path)) == [
+        "tls_server_config.key: must be the key of the certificate"
+    ]
+
+
+def test_what_has_no_effect_is_told(tmp_path):
+    file = File(tmp_path)
+    suites = ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
+    tls = {**file.issue(), "cipher_suites": suites}
+    file.write(tls_server_config=tls, http_server_config={"http2": True})
+    assert WebFile(file.path).read().notes == (
+        "http_server_config.http2 has no effect: only HTTP/1.1 is served",
+        "tls_server_config.cipher_suites has no effect on TLS 1.3: its suites are all on",
+    )
+
+
+def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_awaited(tmp_path):
+    file = File(tmp_path)
+    pair = file.issue()
+    file.write(tls_server_config=pair)
+    web = WebFile(file.path)
+    web.read()
+    assert web.newest() is None
+    (tmp_path / "key.pem").rename(tmp_path / "kept.pem")
+    with pytest.raises(UnusableError, match=r"key_file: cannot read .*/key.pem: no such file"):
+        web.newest()
+    assert web.newest() is None
+    (tmp_path / "kept.pem").rename(tmp_path / "key.pem")
+    settings = web.newest()
+    assert settings is not None
+    assert settings.tls is not None
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path):
+    path = tmp_path / "web.yml"
+    path.write_text("#" * (1024 * 1024 + 1))
+    assert problems(WebFile(path)) == [f"{path}: cannot be read: larger than 1024 KiB"]
+
+
+def test_the_example_is_a_web_configuration(tmp_path):
+    file = File(tmp_path)
+    file.issue()
+    file.path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    settings = WebFile(file.path).read()
+    assert settings.tls is not None
+    assert settings.users
+    assert settings.notes == ()

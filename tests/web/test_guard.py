@@ -1,0 +1,214 @@
+"""What stands before the pages: passwords, the rate limit, headers, and who is let past them."""
+
+import base64
+import subprocess
+from unittest.mock import patch
+
+import bcrypt
+import pytest
+
+from exporter.core.readiness import Readiness
+from exporter.web.application import application
+from tests.programs import required
+from tests.web.guarded import PASSWORD, USER, File, ask, hash_of
+from tests.web.test_application import shown, view
+
+GOOD = (USER, PASSWORD)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD), "other": hash_of("x")})
+
+
+@pytest.fixture
+def compared():
+    """The hashes that passwords were compared with."""
+    seen: list[bytes] = []
+    real = bcrypt.checkpw
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        seen.append(hashed)
+        return real(password, hashed)
+
+    with patch.object(bcrypt, "checkpw", checkpw):
+        yield seen
+
+
+def test_a_user_with_the_password_is_let_in(file):
+    with file.served() as [url]:
+        answer = ask(f"{url}/metrics", auth=GOOD)
+        assert (answer.status_code, answer.text) == (200, "/metrics trusted=True http")
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        None,
+        (USER, "wrong"),
+        (USER, ""),
+        (USER, f"{PASSWORD}x"),
+        (USER, "x" * 73),
+        ("nobody", PASSWORD),
+        ("other", PASSWORD),
+        ("", ""),
+    ],
+)
+def test_anybody_else_is_not(file, auth):
+    with file.served() as [url]:
+        for path in ("/metrics", "/", "/-/reload", "/none", "/-/healthy/", "//-/healthy"):
+            answer = ask(url + path, auth=auth)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Basic"
+            assert answer.text == "Unauthorized\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"Basic", b"Basic ****", b"Basic YQ==", b"Basic \xff\xfe", b"Bearer eDp5",
+     b"Basic /////w==", b"Basic " + base64.b64encode(b"\xff:\x00")],
+)  # fmt: skip
+def test_what_is_no_password_is_a_wrong_one(file, header):
+    with file.served() as [url]:
+        assert ask(url, headers={b"Authorization": header}).status_code == 401
+
+
+def test_the_word_basic_is_read_in_any_case_and_curl_is_understood(file):
+    encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    curl = required("curl", package="curl")
+    with file.served() as [url]:
+        assert ask(url, headers={"Authorization": f"bAsIC {encoded}"}).status_code == 200
+        command = [curl, "-sS", "--noproxy", "*", "-u", f"{USER}:{PASSWORD}", url]
+        done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+        assert done.stdout == b"/ trusted=True http"
+
+
+def test_a_password_of_72_bytes_is_used_whole_and_a_longer_one_is_wrong(tmp_path):
+    """Some bcrypt libraries cut it, so that anything may follow; others raise."""
+    longest = "x" * 72
+    file = File(tmp_path, basic_auth_users={"a": hash_of(longest)})
+    with file.served() as [url]:
+        assert ask(url, auth=("a", longest)).status_code == 200
+        assert ask(url, auth=("a", f"{longest}y")).status_code == 401
+        assert ask(url, auth=("a", longest[:-1])).status_code == 401
+
+
+def test_a_user_whom_nobody_knows_costs_as_much_as_one_with_a_wrong_password(tmp_path, compared):
+    file = File(tmp_path, basic_auth_users={"a": hash_of("x", 5), "b": hash_of("x", 4)})
+    with file.served() as [url]:
+        for user in ("a", "nobody", "nobody"):
+            assert ask(url, auth=(user, "wrong")).status_code == 401
+    known, unknown, again = compared
+    assert [each.split(b"$")[2] for each in compared] == [b"05"] * 3
+    assert unknown == again != known
+
+
+def test_the_password_of_the_dummy_hash_opens_nothing(tmp_path):
+    """It is one that exporter-toolkit has in its source, of cost 10."""
+    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD, 10)})
+    with file.served() as [url]:
+        assert ask(url, auth=("nobody", "fakepassword")).status_code == 401
+
+
+def test_a_right_password_is_compared_once_and_a_wrong_one_each_time(file, compared):
+    with file.served() as [url]:
+        for _ in range(3):
+            assert ask(url, auth=GOOD).status_code == 200
+        assert len(compared) == 1
+        for _ in range(3):
+            assert ask(url, auth=(USER, "wrong")).status_code == 401
+        assert len(compared) == 4
+
+
+@pytest.mark.parametrize("listeners", [1, 2])
+def test_one_limit_for_all_listeners_and_it_comes_before_the_password(
+    tmp_path, compared, listeners
+):
+    users = {USER: hash_of(PASSWORD)}
+    limit = {"interval": "1h", "burst": 2}
+    file = File(tmp_path, basic_auth_users=users, rate_limit=limit)
+    with file.served(listeners=listeners) as urls:
+        found = [ask(urls[n % listeners], auth=(USER, "wrong")).status_code for n in range(4)]
+        assert found == [401, 401, 429, 429]
+        assert len(compared) == 2
+        assert ask(urls[0], auth=GOOD).text == "Too Many Requests\n"
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
+def test_health_needs_no_password_and_no_token_of_the_limit(tmp_path, path):
+    file = File(
+        tmp_path,
+        basic_auth_users={USER: hash_of(PASSWORD)},
+        rate_limit={"interval": "1h", "burst": 1},
+    )
+    with file.served() as [url]:
+        for _ in range(3):
+            assert ask(url + path).text == f"{path} trusted=False http"
+        assert ask(url, auth=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
+def test_a_right_password_gets_details_of_health_and_a_wrong_one_the_same_as_none(file, path):
+    with file.served() as [url]:
+        assert ask(url + path, auth=GOOD).text == f"{path} trusted=True http"
+        assert ask(url + path, auth=(USER, "wrong")).text == f"{path} trusted=False http"
+
+
+def test_passwords_cannot_be_guessed_at_the_health_pages_beyond_the_limit(tmp_path, compared):
+    file = File(
+        tmp_path,
+        basic_auth_users={USER: hash_of(PASSWORD)},
+        rate_limit={"interval": "1h", "burst": 2},
+    )
+    with file.served() as [url]:
+        for _ in range(4):
+            assert ask(f"{url}/-/ready", auth=(USER, "wrong")).status_code == 200
+        assert len(compared) == 2
+        assert "trusted=False" in ask(f"{url}/-/ready", auth=GOOD).text
+
+
+def test_without_users_everybody_is_trusted(tmp_path):
+    with File(tmp_path).served() as [url]:
+        for path in ("/", "/-/ready"):
+            assert ask(url + path).text == f"{path} trusted=True http"
+
+
+def test_ready_names_accounts_and_reasons_to_those_with_a_password(file):
+    broken = view(account="acme", up=False, failure="unauthorized")
+    app = application(shown(broken, view(), readiness=Readiness(1, 2, "no room in /var/lib")))
+    with file.served(app) as [url]:
+        told = ask(f"{url}/-/ready")
+        assert told.status_code == 503
+        word = "cartesia-exporter is not ready: 1 of 2 accounts have a fresh snapshot"
+        assert told.text == f"{word}.\n"
+        assert ask(f"{url}/-/ready", auth=GOOD).text == (
+            f"{word}; the state cannot be stored: no room in /var/lib.\n"
+            "acme: failed: unauthorized\n"
+        )
+
+
+def test_the_headers_are_on_every_answer(tmp_path):
+    headers = {
+        "Content-Security-Policy": "frame-ancestors 'none'",
+        "X-Frame-Options": "sameorigin",
+        "X-Content-Type-Options": "nosniff",
+        "X-XSS-Protection": "1; mode=block",
+        "Strict-Transport-Security": "max-age=31536000",
+    }
+    file = File(
+        tmp_path,
+        http_server_config={"headers": headers},
+        basic_auth_users={USER: hash_of(PASSWORD)},
+        rate_limit={"interval": "1h", "burst": 2},
+    )
+    with file.served() as [url]:
+        asked = [ask(url, auth=GOOD), ask(url), ask(url), ask(f"{url}/-/healthy")]
+    assert [answer.status_code for answer in asked] == [200, 401, 429, 200]
+    for answer in asked:
+        policies = answer.headers.get_list("content-security-policy")
+        assert "frame-ancestors 'none'" in policies
+        # Both are in force; the other headers cannot be there twice.
+        assert ("default-src 'none'" in policies) == (answer.status_code == 200)
+        assert answer.headers.get_list("x-frame-options") == ["sameorigin"]
+        for name in set(headers) - {"Content-Security-Policy"}:
+            assert answer.headers[name] == headers[name]
