@@ -96,6 +96,16 @@ def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(
     ]
 
 
+def test_a_client_ca_that_openssl_cannot_read_is_refused(tmp_path):
+    file = File(tmp_path)
+    garbled = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n"
+    kind = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
+    file.write(tls_server_config={**file.issue(), **kind})
+    assert problems(WebFile(file.path)) == [
+        "tls_server_config.client_ca: must hold PEM certificates"
+    ]
+
+
 def test_what_has_no_effect_is_told(tmp_path):
     file = File(tmp_path)
     suites = ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.core.readiness import Readiness
 from exporter.web.application import application
+from exporter.web.passwords import BusyError, Passwords
 from tests.programs import required
 from tests.web.guarded import PASSWORD, USER, File, ask, hash_of
 from tests.web.test_application import shown, view
@@ -165,6 +166,17 @@ def test_passwords_cannot_be_guessed_at_the_health_pages_beyond_the_limit(tmp_pa
             assert ask(f"{url}/-/ready", auth=(USER, "wrong")).status_code == 200
         assert len(compared) == 2
         assert "trusted=False" in ask(f"{url}/-/ready", auth=GOOD).text
+
+
+def test_who_would_wait_too_long_for_bcrypt_is_sent_away(file, monkeypatch):
+    async def accept(*_):
+        raise BusyError
+
+    monkeypatch.setattr(Passwords, "accept", accept)
+    with file.served() as [url]:
+        answer = ask(url, auth=GOOD)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert ask(f"{url}/-/ready", auth=GOOD).text == "/-/ready trusted=False http"
 
 
 def test_without_users_everybody_is_trusted(tmp_path):

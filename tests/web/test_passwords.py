@@ -51,11 +51,13 @@ def test_one_is_compared_at_a_time_and_the_event_loop_runs_on(monkeypatch):
 
 def test_what_a_page_asks_at_once_is_compared_once(monkeypatch):
     slow = Slow(monkeypatch)
-    slow.gate.set()
 
     async def run() -> list[bool]:
         passwords = Passwords()
-        return await asyncio.gather(*(passwords.accept(USERS, (b"a", b"right")) for _ in range(9)))
+        asked = [asyncio.create_task(passwords.accept(USERS, (b"a", b"right"))) for _ in range(9)]
+        await asyncio.sleep(0)  # now all of them wait for the thread
+        slow.gate.set()
+        return await asyncio.gather(*asked)
 
     assert asyncio.run(run()) == [True] * 9
     assert slow.calls == 1
