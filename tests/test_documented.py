@@ -97,6 +97,7 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
         "docs/webhook.md",
         "docs/alerts.md",
         "docs/metrics.md",
+        "docs/web-config.md",
     ],
 )
 def test_links_to_files_lead_somewhere(document):

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from exporter.core.exposition import AccountView
 from exporter.core.readiness import Readiness
+from exporter.core.view import AccountView
 from exporter.web.front import state_of
 
 
