@@ -1,12 +1,12 @@
-"""The parts of one agent, made out of its configuration."""
+"""One agent: its parts, as the configuration in force wants them, and what joins them."""
 
-import asyncio
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
+import structlog
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -14,173 +14,177 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.types import ASGIApp
 
 from exporter import __version__
-from exporter.cartesia.client import Client, ClientMetrics
-from exporter.config import Account, Config, Receiver
-from exporter.core.account import Rules
-from exporter.core.message import Pages
-from exporter.core.model import AccountKey, Event
+from exporter.config import Config
+from exporter.config.sources import os_reason
+from exporter.core.model import Event
 from exporter.core.readiness import Readiness, readiness
 from exporter.core.routing import receivers_of
-from exporter.core.secret import Secret
 from exporter.core.view import AccountView
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.firing import AlertDeliverer
-from exporter.delivery.metrics import DeliveryMetrics
-from exporter.delivery.plan import DeliveryPlan
-from exporter.heartbeat import Heartbeat, HeartbeatPlan
+from exporter.heartbeat import Heartbeat
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
-from exporter.http import Exchange
-from exporter.parts import (
-    SYSTEM_CLOCK,
-    api_of,
-    exchange_of,
-    interest_of,
-    open_receiver,
-    retention_of,
-    shape_of,
-)
-from exporter.poll_metrics import PollMetrics
-from exporter.poller import Poller, PollPlan
-from exporter.receivers.alertmanager import Alertmanager
-from exporter.store.accounts import Accounts
+from exporter.parts import SYSTEM_CLOCK, interest_of, retention_of
+from exporter.poller import Poller
+from exporter.recipes import Recipe, Recipes, Wiring, changes
+from exporter.reload import Reloading, ReloadRefusedError
 from exporter.store.database import Database
-from exporter.store.firing import AlertOutbox
+from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
+from exporter.supervisor import Running, Supervisor
 from exporter.web.application import Shown, application
 from exporter.web.guard import Guard
+from exporter.web.lifecycle import Reload
 from exporter.web.page import Page, Renderer
-from exporter.web.reloading import Reloading
+from exporter.web.reloading import Reloading as WebReloading
 from exporter.web.views import Views
+
+_Kind = TypeVar("_Kind")
+
+log = structlog.get_logger()
+
+_STORAGE_MOVED: Final = (
+    "storage.path: cannot change while the agent runs; restart it, or take the change back"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
     """Where the agent listens, as pairs of host and port, and how its pages are found.
 
-    ``web`` is the web configuration, if there is one. ``on_view`` is told each new view of an
-    account, and ``on_listening`` the URLs that answer.
+    ``web`` is the web configuration, if there is one, and ``reloading`` how the configuration is
+    read again, if it can be. ``on_view`` is told each new view of an account, and ``on_listening``
+    the URLs that answer.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
     telemetry_path: str = "/metrics"
     external_url: str | None = None
-    web: Reloading | None = None
+    web: WebReloading | None = None
+    reloading: Reloading | None = None
     on_listening: Callable[[Sequence[str]], None] | None = None
     on_view: Callable[[AccountView], None] | None = None
 
 
-class Part(Protocol):
-    """What runs beside the line."""
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Do its work until ``stop`` is set."""
-
-
-@dataclass(frozen=True, slots=True)
 class Agent:
-    """The parts that run, in the order of the straight line; ``others`` by their names."""
-
-    page: ASGIApp
-    pollers: list[Poller] = field(default_factory=list)
-    deliverers: list[Deliverer | AlertDeliverer] = field(default_factory=list)
-    others: dict[str, Part] = field(default_factory=dict)
-
-    def wake(self) -> None:
-        """Say to the deliverers that something is owed, or that it is time to stop."""
-        for deliverer in self.deliverers:
-            deliverer.wake()
-
-
-class Builder:
-    """Makes the parts of one agent; what they hold open is closed with ``resources``."""
+    """The parts that run, each made by its recipe, and the page that shows what they do."""
 
     def __init__(
-        self, config: Config, surface: Surface, database: Database, resources: AsyncExitStack
+        self, config: Config, surface: Surface, database: Database, supervisor: Supervisor
     ) -> None:
-        self._config = config
         self._surface = surface
         self._database = database
-        self._resources = resources
-        self._registry = new_registry()
+        self._supervisor = supervisor
+        self.registry = new_registry()
+        self.registry.register(StoreMetrics(database))
         self._views = Views()
-        renderer = Renderer(self._registry, self._views.newest, SYSTEM_CLOCK.monotonic)
+        renderer = Renderer(self.registry, self._views.newest, SYSTEM_CLOCK.monotonic)
         self._metrics_page = Page(renderer)
-        self._registry.register(StoreMetrics(database))
-        self._agent = Agent(self._page())
-        self._heartbeat: Heartbeat | None = None
+        self._housekeeper = Housekeeper(database, self._upkeep, self.registry, SYSTEM_CLOCK)
+        self._recipes = Recipes(self._wiring(), self.registry)
+        self._running: dict[str, Running] = {}
+        self._take(config, self._recipes.of(config))
+
+    def _wiring(self) -> Wiring:
+        return Wiring(
+            self._database,
+            self._surface.external_url,
+            self._publish,
+            self._route,
+            self._wake,
+            self._all_fresh,
+            self._oldest_pending,
+        )
+
+    def _take(self, config: Config, recipes: Mapping[str, Recipe]) -> None:
+        """Put a configuration in force for all that asks for it when it is needed."""
+        self._config = config
+        self._in_force = recipes
         self._interests = [interest_of(section, config.alerts) for section in config.receivers]
 
-    async def build(self) -> Agent:
-        """Return the agent. Raises OSError when a certificate file can't be used."""
-        told = DeliveryMetrics(self._registry)
-        for section in self._config.receivers:
-            self._agent.deliverers.append(await self._deliverer(section, told))
-        counts = PollMetrics(self._registry), ClientMetrics(self._registry)
-        for account in self._config.accounts:
-            self._agent.pollers.append(await self._poller(account, *counts))
-        self._agent.others["page"] = self._metrics_page
-        self._agent.others["housekeeping"] = self._housekeeper()
-        if self._config.heartbeat_url_secret is not None:
-            self._heartbeat = await self._new_heartbeat(self._config.heartbeat_url_secret)
-            self._agent.others["heartbeat"] = self._heartbeat
-        return self._agent
+    async def prepare(self) -> None:
+        """Make the parts and load what they remember.
 
-    async def _deliverer(
-        self, section: Receiver, metrics: DeliveryMetrics
-    ) -> Deliverer | AlertDeliverer:
-        alerts = self._config.alerts
-        plan = DeliveryPlan(
-            self._database.store_id,
-            alerts.group_wait,
-            alerts.digest_threshold,
-            section.max_age,
-            Pages(alerts.playground_url, self._surface.external_url),
-            self._route,
-            self._agent.wake,
-        )
-        receiver = await open_receiver(section, self._resources)
-        if isinstance(receiver, Alertmanager):
-            owed = AlertOutbox(self._database, section.name)
-            return AlertDeliverer(receiver, owed, plan, metrics, SYSTEM_CLOCK)
-        outbox = Outbox(self._database, section.name)
-        return Deliverer(receiver, outbox, plan, metrics, SYSTEM_CLOCK)
+        Raises OSError when a certificate file can't be used, StoreError when the state can't.
+        """
+        self._running = await _made(self._in_force)
+        for poller in self._parts(Poller):
+            await poller.restore()
 
-    async def _poller(
-        self, account: Account, polls: PollMetrics, requests: ClientMetrics
-    ) -> Poller:
-        shape = shape_of(account, self._config.metrics)
-        plan = PollPlan(
-            interval=self._config.poll.interval,
-            timeout=self._config.poll.timeout,
-            rules=Rules(
-                self._database.store_id,
-                AccountKey(account.name, account.base_url),
-                self._config.alerts.first_run,
-                self._config.metrics.max_models,
-                self._config.alerts.stuck_after,
-                shape.names,
-            ),
-            failing_after=self._config.alerts.poll_failing_after,
-            publish=self._publish,
-            route=self._route,
-            wake=self._agent.wake,
-            stale_after=self._config.poll.stale_after,
-            shape=shape,
+    def start(self) -> None:
+        """Start what was prepared, and what every agent has."""
+        for name, running in self._running.items():
+            self._supervisor.start(name, running)
+        self._supervisor.start("page", Running(self._metrics_page))
+        self._supervisor.start("housekeeping", Running(self._housekeeper))
+
+    async def reload(self, config: Config) -> None:
+        """Put another configuration in force; parts whose recipe is the same are not touched.
+
+        Raises ReloadRefusedError, and then nothing has changed.
+        """
+        if config.storage.path != self._config.storage.path:
+            raise ReloadRefusedError([_STORAGE_MOVED])
+        recipes = self._recipes.of(config)
+        new, leaving = changes(self._in_force, recipes)
+        try:
+            made = await _made({name: recipes[name] for name in new})
+        except OSError as error:
+            raise ReloadRefusedError([os_reason(error)]) from None
+        # Before the parts that leave have ended: what they still find is owed to the new receivers.
+        self._take(config, recipes)
+        await self._supervisor.stop(leaving)
+        gone = {name: self._running.pop(name) for name in leaving}
+        for name, running in made.items():
+            await self._replace(name, running, gone.pop(name, None))
+        for running in gone.values():
+            self._forget(running)
+        for poller in self._parts(Poller):
+            poller.try_again()
+        log.info("configuration reloaded", started=_named(made), stopped=_named(leaving))
+
+    async def _replace(self, name: str, running: Running, before: Running | None) -> None:
+        if isinstance(running.part, Poller):
+            if before is not None and isinstance(before.part, Poller):
+                running.part.follow(before.part)
+            try:
+                await running.part.restore()
+            except StoreError as error:  # its first poll tries again
+                log.error("cannot load the state yet", part=name, error=str(error))  # noqa: TRY400
+        self._running[name] = running
+        self._supervisor.start(name, running)
+
+    def _forget(self, running: Running) -> None:
+        self._recipes.forget(running.part)
+        if isinstance(running.part, Poller):
+            self._views.forget(running.part.account)
+
+    def application(self, reload: Reload) -> ASGIApp:
+        """Return the pages; ``reload`` is what a request for one is answered by."""
+        surface = self._surface
+        over_http = surface.reloading is not None and surface.reloading.over_http
+        page = application(
+            Shown(
+                self._metrics_page,
+                self._readiness,
+                surface.telemetry_path,
+                self._views.newest,
+                reload if over_http else None,
+            )
         )
-        exchange = await self._resources.enter_async_context(exchange_of(account))
-        api = api_of(account, self._config.poll.page_size)
-        client = Client(exchange, api, requests, SYSTEM_CLOCK)
-        return Poller(client, Accounts(self._database), plan, polls, SYSTEM_CLOCK)
+        return page if surface.web is None else Guard(page, surface.web)
+
+    def _parts(self, kind: type[_Kind]) -> list[_Kind]:
+        return [each.part for each in self._running.values() if isinstance(each.part, kind)]
+
+    def _wake(self) -> None:
+        for running in self._running.values():
+            if isinstance(running.part, Deliverer | AlertDeliverer):
+                running.part.wake()
 
     def _route(self, event: Event) -> list[str]:
         return receivers_of(event, self._interests)
-
-    async def _new_heartbeat(self, url: Secret) -> Heartbeat:
-        names = [account.name for account in self._config.accounts]
-        exchange = await self._resources.enter_async_context(Exchange())
-        plan = HeartbeatPlan(names, self._all_fresh, self._oldest_pending)
-        return Heartbeat(url, exchange, plan, SYSTEM_CLOCK)
 
     def _all_fresh(self) -> bool:
         return self._readiness().fresh == len(self._config.accounts)
@@ -192,29 +196,33 @@ class Builder:
 
     def _publish(self, view: AccountView) -> None:
         self._views.publish(view)
-        if self._heartbeat is not None:
-            self._heartbeat.note(view)
+        for heartbeat in self._parts(Heartbeat):
+            heartbeat.note(view)
         if self._surface.on_view is not None:
             self._surface.on_view(view)
 
-    def _housekeeper(self) -> Housekeeper:
+    def _upkeep(self) -> HousekeepingPlan:
         names = [receiver.name for receiver in self._config.receivers]
-        plan = HousekeepingPlan(names, retention_of(self._config))
-        return Housekeeper(self._database, plan, self._registry, SYSTEM_CLOCK)
+        return HousekeepingPlan(names, retention_of(self._config))
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()
         return readiness(self._views.newest(), now, trouble=self._database.trouble)
 
-    def _page(self) -> ASGIApp:
-        shown = (
-            self._metrics_page,
-            self._readiness,
-            self._surface.telemetry_path,
-            self._views.newest,
-        )
-        page = application(Shown(*shown))
-        return page if self._surface.web is None else Guard(page, self._surface.web)
+
+async def _made(recipes: Mapping[str, Recipe]) -> dict[str, Running]:
+    """Return the parts of all recipes; raise OSError and leave nothing open when one can't be."""
+    async with AsyncExitStack() as opened:
+        made: dict[str, Running] = {}
+        for name, recipe in recipes.items():
+            made[name] = await recipe.made()
+            opened.push_async_exit(made[name].resources)
+        opened.pop_all()
+    return made
+
+
+def _named(parts: Collection[str]) -> str:
+    return ", ".join(parts) or "none"
 
 
 def new_registry() -> CollectorRegistry:

@@ -31,6 +31,7 @@ from exporter.flags import Address, Commands, Duration, Number
 if TYPE_CHECKING:
     from exporter.agent import Surface
     from exporter.config import Config, Receiver
+    from exporter.reload import Reloading
 
 _TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
 
@@ -81,6 +82,12 @@ main.add_command(events)
     help="Where people reach this agent; messages link to it.",
 )
 @click.option(
+    "--web.enable-lifecycle",
+    "lifecycle",
+    is_flag=True,
+    help="Let a POST to /-/reload reload the configuration.",
+)
+@click.option(
     "--log.level",
     "level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -102,16 +109,25 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
     """Poll the accounts, serve the metrics, send the alerts, until SIGTERM or SIGINT."""
     from exporter import logs, process
 
-    process.end_at_once_on_signal()
-    web_file = web.pop("web_file")
+    hangup = asyncio.Event()
+    process.end_at_once_on_signal(hangup)
+    web_file, lifecycle = web.pop("web_file"), web.pop("lifecycle")
     surface = _surface(**web)
-    config, reloading = load_both(config_file, web_file)
+    config, web_config = load_both(config_file, web_file)
     if check:
-        report_check(config, reloading)
+        report_check(config, web_config)
         return
-    surface = replace(surface, web=reloading)
+    reloading = _reloading(config_file, hangup, over_http=lifecycle)
+    surface = replace(surface, web=web_config, reloading=reloading)
     logs.set_up(level, style)
-    process.run_until_signal(partial(_run, config_file, config, surface))
+    process.run_until_signal(partial(_run, config_file, config, surface), hangup)
+
+
+def _reloading(path: Path | None, hangup: asyncio.Event, *, over_http: bool) -> "Reloading":
+    from exporter.config import load as read
+    from exporter.reload import Reloading
+
+    return Reloading(partial(read, path, os.environ), hangup, over_http)
 
 
 def _surface(

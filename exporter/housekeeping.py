@@ -1,7 +1,7 @@
 """What has to be done now and then: try the store, delete what is old, count what is orphaned."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,10 +28,17 @@ class HousekeepingPlan:
 
 
 class Housekeeper:
-    """Looks after the store once a minute; its troubles are told and end nothing."""
+    """Looks after the store once a minute; its troubles are told and end nothing.
+
+    ``plan`` returns what is configured now.
+    """
 
     def __init__(
-        self, database: Database, plan: HousekeepingPlan, registry: CollectorRegistry, clock: Clock
+        self,
+        database: Database,
+        plan: Callable[[], HousekeepingPlan],
+        registry: CollectorRegistry,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._upkeep = Upkeep(database)
@@ -60,7 +67,7 @@ class Housekeeper:
         """Try the store, count what is orphaned, and once an hour delete what is old."""
         try:
             await self._database.try_to_write()
-            self._tell_orphans(await self._upkeep.orphaned(self._plan.receivers))
+            self._tell_orphans(await self._upkeep.orphaned(self._plan().receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
                 await self._delete()
@@ -74,7 +81,7 @@ class Housekeeper:
             self._trouble = ""
 
     async def _delete(self) -> None:
-        deleted = await self._upkeep.delete_old(self._clock.now() - self._plan.retention)
+        deleted = await self._upkeep.delete_old(self._clock.now() - self._plan().retention)
         if deleted:
             log.info("old events deleted, all of them settled", events=deleted)
 

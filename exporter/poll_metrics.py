@@ -37,3 +37,8 @@ class PollMetrics:
         for reason in (*REASONS, "storage"):
             self.failures.labels(account, reason)
         self.skipped.labels(account)
+
+    def forget(self, account: str) -> None:
+        """Show nothing of an account any more."""
+        for metric in (self.polls, self.failures, self.skipped):
+            metric.remove_by_labels({"account": account})

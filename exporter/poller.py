@@ -11,12 +11,12 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, Rules, Step, advance
 from exporter.core.clock import Clock
-from exporter.core.message import timestamp
 from exporter.core.model import Event, Snapshot
 from exporter.core.tallies import examples
 from exporter.core.text import one_line
 from exporter.core.view import AccountView, Shape, count, oldest, series
 from exporter.outage import OutageWatch
+from exporter.poll_log import tell_changes, tell_poll
 from exporter.poll_metrics import PollMetrics
 from exporter.store.accounts import Accounts, PollRecord
 from exporter.store.errors import StoreError
@@ -26,9 +26,6 @@ _SLOWED: Final = 10
 
 _HICCUP: Final = 10.0
 """By how many seconds the wall clock may be corrected before that is a jump."""
-
-_MOST_LOGGED: Final = 100
-"""How many changes of one poll get a log line each; a baseline gone wrong must not fill a disk."""
 
 log = structlog.get_logger()
 
@@ -85,7 +82,7 @@ class Poller:
         self._clock = clock
         self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
         self._state: AccountState | None = None
-        self._unsure = False
+        self._unsure = True
         stale_at = clock.monotonic() + plan.stale_after
         self._view = AccountView(self.account, shape=plan.shape, stale_at=stale_at)
         self._folded: frozenset[tuple[str, str]] = frozenset()
@@ -100,11 +97,33 @@ class Poller:
 
         Raises StoreError.
         """
-        self._state = await self._accounts.load(self._plan.rules.key)
-        await self._outages.restore(watched=self._state is not None)
+        await self._load()
         if self._state is not None:
             self._view = replace(self._view, labels=self._state.labels, tallies=self._state.tallies)
         self._plan.publish(self._view)
+
+    async def _load(self) -> None:
+        self._state = await self._accounts.load(self._plan.rules.key)
+        await self._outages.restore(watched=self._state is not None)
+        self._unsure = False
+
+    def follow(self, other: "Poller") -> None:
+        """Go on where the account's poller ended that a reload replaces.
+
+        What that showed stays shown, if this one would show it alike, and a wait that the API asked
+        for goes on. Before `restore`.
+        """
+        plan, was, view = self._plan, other._plan, other._view  # noqa: SLF001 - of its own class
+        if (plan.rules.key, plan.rules.max_models) != (was.rules.key, was.rules.max_models):
+            return
+        self._resume_at = other._resume_at  # noqa: SLF001
+        if plan.shape == was.shape:
+            stale_at = view.stale_at + plan.stale_after - was.stale_after
+            self._view = replace(view, stale_at=stale_at)
+
+    def try_again(self) -> None:
+        """Poll at the next turn, also an account whose key was refused: it may work now."""
+        self._slowed_turns = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll, from start to start of the interval, until ``stop`` is set."""
@@ -157,8 +176,7 @@ class Poller:
     async def _take(self, snapshot: Snapshot, stale_at: float) -> None:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
         if self._unsure:  # whether the commit that failed did; the same event must be itself
-            self._state = await self._accounts.load(self._plan.rules.key)
-            self._unsure = False
+            await self._load()
         step = advance(self._state, snapshot, self._plan.rules)
         record = self._record(step, snapshot)
         if not record.is_empty:
@@ -243,35 +261,9 @@ class Poller:
         self._folded = folded
 
     def _tell(self, step: Step, snapshot: Snapshot) -> None:
-        self._log.debug(
-            "polled",
-            fine_tunes=len(snapshot.fine_tunes),
-            pages=snapshot.pages,
-            seconds=round(snapshot.duration, 3),
-        )
-        if snapshot.clock_jump:
-            self._log.warning(
-                "the clock was set, or this machine slept: what waits does not count that time",
-                clock=timestamp(snapshot.read_at),
-                expected=timestamp(snapshot.read_at - snapshot.clock_jump),
-            )
+        tell_poll(self._log, snapshot)
         if self._state is None:
             self._log.info("baseline taken", fine_tunes=len(snapshot.fine_tunes))
         if not self._view.up and self._view.polled_at:
             self._log.info("poll recovered")
-        changes = [event for event in step.events if event.fine_tune is not None]
-        for event in changes[:_MOST_LOGGED]:
-            self._tell_change(event)
-        if len(changes) > _MOST_LOGGED:
-            self._log.info("more fine-tunes changed", number=len(changes) - _MOST_LOGGED)
-
-    def _tell_change(self, event: Event) -> None:
-        assert event.fine_tune is not None
-        self._log.info(
-            "fine-tune " + event.type.removeprefix("fine_tune."),
-            fine_tune=one_line(event.fine_tune.id),
-            name=one_line(event.fine_tune.name, 100),
-            model=one_line(event.fine_tune.model_id, 100),
-            previous=one_line(event.previous_status or "none", 100),
-            status=one_line(event.fine_tune.status, 100),
-        )
+        tell_changes(self._log, step.events)

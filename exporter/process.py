@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _LAST_SECONDS: Final = 9.5
 """After a signal nothing may go on for longer; what must be kept is committed."""
@@ -30,16 +30,18 @@ _KILLED: Final = 128
 log = structlog.get_logger()
 
 
-def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int]]) -> NoReturn:
+def run_until_signal(
+    work: Callable[[asyncio.Event], Awaitable[int]], hangup: asyncio.Event | None = None
+) -> NoReturn:
     """Run ``work`` in an event loop and end the process with the status it returns.
 
-    SIGTERM, SIGINT and SIGHUP set the event that it is given; another one, later, ends the process
-    at once. An exception that leaves ``work`` is a bug: it is logged with its traceback, the status
-    is 1.
+    SIGTERM and SIGINT set the event that it is given; another one, later, ends the process at once.
+    SIGHUP sets ``hangup``, or without it is one of them. An exception that leaves ``work`` is a
+    bug: it is logged with its traceback, the status is 1.
     """
     with asyncio.Runner() as runner:
         try:
-            status = runner.run(_signalled(work))
+            status = runner.run(_signalled(work, hangup))
         except BaseException:  # the last stop before the end of the process
             log.critical("a bug ends the process, please report it", exc_info=True)
             status = 1
@@ -48,15 +50,28 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int]]) -> NoRetur
         _end(status)
 
 
-def end_at_once_on_signal() -> None:
-    """Have a signal end the process with 0 from now on: nothing has begun that it could cut off."""
-    for number in _heeded():
+def end_at_once_on_signal(hangup: asyncio.Event | None = None) -> None:
+    """Have a signal end the process with 0 from now on: nothing has begun that it could cut off.
+
+    SIGHUP sets ``hangup`` instead, if there is one.
+    """
+    for number in _ending(hangup):
         signal.signal(number, lambda *_: os._exit(0))
+    if hangup is not None:
+        signal.signal(signal.SIGHUP, lambda *_: hangup.set())
 
 
-def _heeded() -> list[signal.Signals]:
-    """Return the signals that the process was not started to ignore, as `nohup` has it do."""
-    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+def _ending(hangup: asyncio.Event | None) -> list[signal.Signals]:
+    """Return the signals that end the process, but those that it was started to ignore.
+
+    `nohup` has it ignore one; where that asks for something, the wish counts.
+    """
+    return [
+        number
+        for number in _ENDING
+        if signal.getsignal(number) is not signal.SIG_IGN
+        and (hangup is None or number != signal.SIGHUP)
+    ]
 
 
 def _end(status: int) -> NoReturn:
@@ -68,7 +83,9 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-async def _signalled(work: Callable[[asyncio.Event], Awaitable[int]]) -> int:
+async def _signalled(
+    work: Callable[[asyncio.Event], Awaitable[int]], hangup: asyncio.Event | None
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
@@ -84,6 +101,8 @@ async def _signalled(work: Callable[[asyncio.Event], Awaitable[int]]) -> int:
         elif loop.time() - first > _ONE_SIGNAL_SECONDS:
             os._exit(_KILLED + number)
 
-    for number in _heeded():
+    for number in _ending(hangup):
         loop.add_signal_handler(number, on_signal, number)
+    if hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
     return await work(stop)

@@ -10,10 +10,12 @@ from prometheus_client import CollectorRegistry
 from exporter.agent import new_registry
 from exporter.cartesia.client import ClientMetrics
 from exporter.cli import main
+from exporter.config import Config
 from exporter.core.circuit import WELL
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
 from exporter.poll_metrics import PollMetrics
+from exporter.reload import Reloader, Reloading
 from exporter.store.database import Database
 from exporter.store.metrics import StoreMetrics
 from exporter.store.records import Backlog
@@ -27,6 +29,10 @@ METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+async def never(config: Config) -> None:
+    raise AssertionError(config)
+
+
 def served(tmp_path):
     """Every metric family of ours that a running agent serves: name, type, labels, meaning."""
     registry: CollectorRegistry = new_registry()
@@ -38,7 +44,9 @@ def served(tmp_path):
     database = Database(tmp_path / "state.db")
     database.path.touch()
     registry.register(StoreMetrics(database))
-    Housekeeper(database, HousekeepingPlan((), 0.0), registry, FakeClock(0).clock)
+    clock = FakeClock(0).clock
+    Housekeeper(database, lambda: HousekeepingPlan((), 0.0), registry, clock)
+    Reloader(Reloading(Config), never, registry, clock)
     every = replace(EVERYTHING.shape, constant=())
     given = metrics_of([replace(EVERYTHING, shape=every)])
     for family in (*given, *registry.collect()):

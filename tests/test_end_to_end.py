@@ -2,137 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from exporter import app
-from exporter.agent import Surface
-from exporter.config import load
-from exporter.core.view import AccountView
-from exporter.simulator.api import Faults, Simulation, create_app
-from exporter.simulator.receiver import Inbox, Message, create_receiver
-from exporter.simulator.serve import serving
-from exporter.simulator.world import Population, World
+from exporter.simulator.api import Faults
 from tests.delivery.bench import until
+from tests.place import place
 
-KEY = "sk_car_test.the_key"
-CONFIG = """
-accounts:
-  - {{name: main, api_key: {key}, base_url: "{api}"}}
-{more}
-poll: {{interval: 1s}}
-alerts: {{group_wait: 0s}}
-receivers:
-  - {{name: slack, type: slack, url: "{inbox}/slack"}}
-  - {{name: webhook, type: webhook, url: "{inbox}/webhook"}}
-storage: {{path: "{state}"}}
-"""
 ODD_MODELS = ('quoted "model" \\ with\nlines', "modèle 模型 \U0001f3a4", "{a=1,b=2}", " ")
-
-
-@dataclass
-class Agent:
-    """A running agent: where its pages are, and what it showed."""
-
-    url: str = ""
-    views: list[AccountView] = field(default_factory=list)
-
-    def polls(self, account: str = "main", *, up: bool) -> list[AccountView]:
-        return [v for v in self.views if v.account == account and v.polled_at and v.up is up]
-
-    async def polled(self, times: int = 1, *, up: bool = True) -> None:
-        """Wait for so many more polls with this end."""
-        number = len(self.polls(up=up)) + times
-        await until(lambda: len(self.polls(up=up)) >= number)
-
-    async def page(self) -> str:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.get(f"{self.url}/metrics")
-        assert answer.status_code == 200
-        return answer.text
-
-    async def metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """The samples of a name that are not 0, by the values of their labels."""
-        return {
-            tuple(sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(await self.page())
-            for sample in family.samples
-            if sample.name == name and sample.value
-        }
-
-
-@dataclass
-class Place:
-    """Where an agent lives: an API, an inbox and a state file that outlive it."""
-
-    world: World
-    simulation: Simulation
-    inbox: Inbox
-    config: Path
-
-    @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Agent]:
-        agent, stop = Agent(), asyncio.Event()
-        urls: list[str] = []
-        surface = Surface(
-            addresses=(("127.0.0.1", 0),),
-            on_listening=urls.extend,
-            on_view=agent.views.append,
-        )
-        running = asyncio.create_task(app.run(load(self.config, {}), surface, stop))
-        try:
-            await until(lambda: bool(urls) or running.done())
-            if not running.done():
-                agent.url = urls[0]
-                yield agent
-        finally:
-            stop.set()
-            async with asyncio.timeout(10):
-                await running
-
-    def arrived(self, kind: str) -> Counter[str]:
-        """The subjects of the messages of a kind."""
-        return Counter(_subject(each) for each in self.inbox.messages if each.kind == kind)
-
-    async def told(self, expected: dict[str, int]) -> None:
-        """Wait until both receivers have been told exactly this."""
-        with suppress(TimeoutError):
-            await until(lambda: all(self.arrived(k) == expected for k in ("slack", "webhook")), 10)
-        assert {kind: self.arrived(kind) for kind in ("slack", "webhook")} == {
-            "slack": expected,
-            "webhook": expected,
-        }
-
-
-def _subject(message: Message) -> str:
-    """`baseline`, or the name of the fine-tune that a message is about."""
-    if message.kind == "webhook":
-        fine_tune = message.payload["data"].get("fine_tune")
-        return str(fine_tune["name"]) if fine_tune else str(message.payload["type"])
-    text = str(message.payload["text"])
-    return text.partition("failed: ")[2] or "agent.baseline"
-
-
-@asynccontextmanager
-async def place(tmp_path: Path, fine_tunes: int = 5, more: str = "") -> AsyncIterator[Place]:
-    async with AsyncExitStack() as stack:
-        world = World(Population(fine_tunes=fine_tunes))
-        simulation, inbox = Simulation(world), Inbox()
-        api = await stack.enter_async_context(serving(create_app(simulation), "127.0.0.1", 0))
-        receiver = await stack.enter_async_context(serving(create_receiver(inbox), "127.0.0.1", 0))
-        config = tmp_path / "config.yaml"
-        state = tmp_path / "state.db"
-        text = CONFIG.format(
-            key=KEY, api=api, inbox=receiver, state=state, more=more.format(api=api)
-        )
-        config.write_text(text, encoding="utf-8")
-        yield Place(world, simulation, inbox, config)
 
 
 def test_1237_fine_tunes_on_13_pages_are_counted_exactly(tmp_path):
@@ -215,17 +92,19 @@ def test_an_outage_keeps_the_counts_says_so_and_what_it_hid_is_told_once(tmp_pat
 
 def test_an_account_whose_key_is_refused_does_not_disturb_another(tmp_path):
     async def run() -> None:
-        more = '  - {{name: other, api_key: refused, base_url: "{api}"}}'
-        async with place(tmp_path, more=more) as here, here.agent() as agent:
-            await agent.polled(3)
-            assert len(agent.polls("other", up=False)) == 1  # the others are skipped turns
-            assert agent.polls("other", up=True) == []
-            assert await agent.metric("cartesia_up") == {("main",): 1}
-            failures = await agent.metric("cartesia_exporter_poll_failures_total")
-            assert failures == {("other", "unauthorized"): 1}
-            counted = await agent.metric("cartesia_fine_tunes")
-            assert {labels[0] for labels in counted} == {"main"}
-            await here.told({"agent.baseline": 1})
+        async with place(tmp_path) as here:
+            here.settings["accounts"].append(here.account("other", api_key="refused"))
+            here.write()
+            async with here.agent() as agent:
+                await agent.polled(3)
+                assert len(agent.polls("other", up=False)) == 1  # the others are skipped turns
+                assert agent.polls("other", up=True) == []
+                assert await agent.metric("cartesia_up") == {("main",): 1}
+                failures = await agent.metric("cartesia_exporter_poll_failures_total")
+                assert failures == {("other", "unauthorized"): 1}
+                counted = await agent.metric("cartesia_fine_tunes")
+                assert {labels[0] for labels in counted} == {"main"}
+                await here.told({"agent.baseline": 1})
 
     asyncio.run(run())
 

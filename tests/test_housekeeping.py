@@ -36,7 +36,7 @@ def in_house(path, test: Callable[[House], Coroutine[None, None, None]], *receiv
         registry, clock = CollectorRegistry(), FakeClock(NOW)
         async with Database(path / "state.db") as database:
             plan = HousekeepingPlan(receivers, 90 * DAY)
-            keeper = Housekeeper(database, plan, registry, clock.clock)
+            keeper = Housekeeper(database, lambda: plan, registry, clock.clock)
             await test(House(database, keeper, registry, clock))
 
     asyncio.run(run())

@@ -67,6 +67,11 @@ class ClientMetrics:
         self.retries.labels(account)
         self.duration.labels(account)
 
+    def forget(self, account: str) -> None:
+        """Show nothing of an account any more."""
+        for metric in (self.requests, self.failures, self.retries, self.duration):
+            metric.remove_by_labels({"account": account})
+
 
 @dataclass(frozen=True, slots=True)
 class Api:

@@ -69,7 +69,7 @@ class Deliverer:
         metrics.initialise(receiver.name)
 
     def wake(self) -> None:
-        """Say that the outbox changed, or that it is time to stop."""
+        """Say that the outbox changed."""
         self._loop.wake()
 
     async def run(self, stop: asyncio.Event) -> None:

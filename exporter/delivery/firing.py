@@ -45,7 +45,7 @@ class AlertDeliverer:
         metrics.initialise(receiver.name)
 
     def wake(self) -> None:
-        """Say that the outbox changed, or that it is time to stop."""
+        """Say that the outbox changed."""
         for member in self.members:
             member.wake()
 
@@ -75,7 +75,7 @@ class MemberDeliverer:
         self._log = log.bind(receiver=board.name, member=number + 1)
 
     def wake(self) -> None:
-        """Say that the outbox changed, or that it is time to stop."""
+        """Say that the outbox changed."""
         self._loop.wake()
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -26,20 +26,28 @@ class Loop:
         self._log = log.bind(receiver=receiver)
 
     def wake(self) -> None:
-        """Say that the outbox changed, or that it is time to stop."""
+        """Say that the outbox changed."""
         self._changed.set()
 
     async def run(self, turn: Callable[[], Awaitable[float]], stop: asyncio.Event) -> None:
         """Take turns until ``stop`` is set; each says in how many seconds the next one is due."""
-        while not stop.is_set():
-            self._changed.clear()
-            try:
-                wait = await turn()
-            except StoreError as error:
-                self.tell_trouble(error)
-                wait = LOOK_SECONDS
-            if wait > 0 and not stop.is_set():
-                await self._rest(wait)
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self.wake())
+        try:
+            while not stop.is_set():
+                self._changed.clear()
+                wait = await self._take(turn)
+                if wait > 0 and not stop.is_set():
+                    await self._rest(wait)
+        finally:
+            stopping.cancel()
+
+    async def _take(self, turn: Callable[[], Awaitable[float]]) -> float:
+        try:
+            return await turn()
+        except StoreError as error:
+            self.tell_trouble(error)
+            return LOOK_SECONDS
 
     async def _rest(self, seconds: float) -> None:
         try:

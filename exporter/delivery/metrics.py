@@ -54,7 +54,14 @@ class DeliveryMetrics(Collector):
             self.failed.labels(receiver, reason)
         self.duration.labels(receiver)
         self.delay.labels(receiver)
-        self.show(receiver, Backlog(), WELL)
+        if receiver not in self._shown:  # known is more than nothing, when a reload made it anew
+            self.show(receiver, Backlog(), WELL)
+
+    def forget(self, receiver: str) -> None:
+        """Show nothing of a receiver any more."""
+        for metric in (self.tried, self.failed, self.duration, self.delay):
+            metric.remove_by_labels({"receiver": receiver})
+        self._shown = {name: shown for name, shown in self._shown.items() if name != receiver}
 
     def show(self, receiver: str, backlog: Backlog, health: Health) -> None:
         """Show what a receiver is owed now, and how it is doing."""

@@ -13,18 +13,23 @@ from exporter.core.view import AccountView
 from exporter.web.front import HEADERS, front_page
 from exporter.web.guard import is_trusted
 from exporter.web.health import ready_text
+from exporter.web.lifecycle import METHODS, Reload, reload_endpoint
 from exporter.web.metrics import metrics_endpoint
 from exporter.web.page import Page
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the pages show, under which path the metrics are, and the newest view per account."""
+    """What the pages show, under which path the metrics are, and the newest view per account.
+
+    ``reload`` is None where requests can't ask for one.
+    """
 
     page: Page
     readiness: Callable[[], Readiness]
     telemetry_path: str = "/metrics"
     views: Callable[[], Sequence[AccountView]] = tuple
+    reload: Reload | None = None
 
 
 def application(shown: Shown) -> Starlette:
@@ -47,5 +52,6 @@ def application(shown: Shown) -> Starlette:
             Route(shown.telemetry_path, metrics_endpoint(shown.page)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
+            Route("/-/reload", reload_endpoint(shown.reload), methods=["GET", *METHODS]),
         ]
     )

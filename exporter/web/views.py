@@ -13,6 +13,10 @@ class Views:
         """Show ``view`` in place of the account's last one."""
         self._views = {**self._views, view.account: view}
 
+    def forget(self, account: str) -> None:
+        """Show nothing of an account any more."""
+        self._views = {name: view for name, view in self._views.items() if name != account}
+
     def newest(self) -> list[AccountView]:
         """Return the newest view of each account."""
         return list(self._views.values())

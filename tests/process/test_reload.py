@@ -1,0 +1,47 @@
+"""SIGHUP has a process read its configuration again, whenever it comes."""
+
+import json
+import signal
+
+import httpx
+
+from tests.process.agent import Agent, get, until, url_of
+from tests.process.cloud import cloud, watching
+
+
+def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api))
+        with agent.process() as process:
+            url = url_of(process)
+            settings = json.loads(agent.file.read_text(encoding="utf-8"))
+            settings["accounts"].append({**settings["accounts"][0], "name": "second"})
+            agent.file.write_text("accounts: [", encoding="utf-8")
+            process.send(signal.SIGHUP)
+            process.line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
+            agent.file.write_text(json.dumps(settings), encoding="utf-8")
+            process.send(signal.SIGHUP)
+            process.line(r'configuration reloaded.*started="poll second"')
+            until(lambda: 'cartesia_up{account="second"} 1' in get(f"{url}/metrics").text)
+            answer = httpx.post(f"{url}/-/reload", trust_env=False)
+            assert (answer.status_code, "SIGHUP" in answer.text) == (403, True)
+            assert process.stop() == 0
+
+
+def test_sighup_while_it_starts_ends_nothing(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "import exporter.process as process\n"
+        "before = process.end_at_once_on_signal\n"
+        "def injected(*arguments):\n"
+        "    before(*arguments)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "process.end_at_once_on_signal = injected\n",
+        encoding="utf-8",
+    )
+    with cloud() as (api, _):
+        agent = Agent(tmp_path, **watching(api))
+        with agent.process(PYTHONPATH=str(tmp_path)) as process:
+            url_of(process)
+            process.line("configuration reloaded.*started=none")
+            assert process.stop() == 0
