@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -76,7 +76,7 @@ class Exchange:
         ``proxy``, HTTPS_PROXY (or ALL_PROXY) and NO_PROXY are honoured. Raises OSError when
         ``ca_file`` can't be used.
         """
-        self._tls = _tls_context(ca_file)
+        self._tls = _tls_context(ca_file, file_version(ca_file))
         self._proxy = proxy
         self._clients: dict[str | None, httpx.AsyncClient] = {}
 
@@ -260,8 +260,18 @@ async def _gunzip(pieces: AsyncIterator[bytes], most: int) -> AsyncGenerator[byt
         raise _EncodingError("it ends in the middle")
 
 
-@cache
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def file_version(path: Path | None) -> tuple[int, ...] | None:
+    """Return what differs once a file has been replaced; None when there is none to look at."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+# Shared: each holds all authorities, which takes 20 ms to read.
+@lru_cache(maxsize=64)
+def _tls_context(ca_file: Path | None, _: tuple[int, ...] | None) -> ssl.SSLContext:
     if ca_file is not None:
         return ssl.create_default_context(cafile=str(ca_file))
     # As httpx does by itself: SSL_CERT_FILE, SSL_CERT_DIR, then certifi's bundle.

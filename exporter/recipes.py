@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -20,7 +19,7 @@ from exporter.delivery.firing import AlertDeliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.plan import DeliveryPlan
 from exporter.heartbeat import Heartbeat, HeartbeatPlan
-from exporter.http import Exchange
+from exporter.http import Exchange, file_version
 from exporter.parts import SYSTEM_CLOCK, api_of, exchange_of, open_receiver, shape_of
 from exporter.poll_metrics import PollMetrics
 from exporter.poller import Poller, PollPlan
@@ -179,16 +178,7 @@ def poll(account: str) -> str:
 
 def _ingredients(section: Account | Receiver) -> tuple[object, ...]:
     # Also as text: to Python, the 1 and the true of a template are equal.
-    return section, repr(section), _file_state(section.ca_file)
-
-
-def _file_state(path: Path | None) -> tuple[int, ...] | None:
-    """Return what differs when a file is another than before."""
-    try:
-        found = None if path is None else path.stat()
-    except OSError:
-        return None
-    return None if found is None else (found.st_mtime_ns, found.st_ino, found.st_size)
+    return section, repr(section), file_version(section.ca_file)
 
 
 def changes(old: Mapping[str, Recipe], new: Mapping[str, Recipe]) -> tuple[list[str], list[str]]:

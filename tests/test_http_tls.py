@@ -1,6 +1,7 @@
 """TLS: a certificate is trusted for what it is, and nothing is sent before."""
 
 import os
+import shutil
 import socket
 import ssl
 
@@ -51,6 +52,14 @@ def test_a_certificate_for_another_host_is_refused(issued):
 def test_the_given_authority_is_the_only_one(server, tmp_path):
     _, another = authority(tmp_path)
     assert fails(server.base_url, ca_file=another).reason == "tls"
+
+
+def test_an_authority_that_was_replaced_in_its_file_counts(server, issued, tmp_path):
+    path = tmp_path / "ca.pem"
+    shutil.copy(authority(tmp_path / "other")[1], path)
+    assert fails(server.base_url, ca_file=path).reason == "tls"
+    shutil.copy(issued[1], path)
+    assert send(server.base_url, ca_file=path).status == 200
 
 
 def test_a_server_without_tls_is_a_tls_error():

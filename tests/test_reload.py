@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from exporter import supervisor
 from exporter.simulator.api import Faults
 from tests.delivery.bench import until
+from tests.fakes.certificates import authority
 from tests.place import Agent, Place, place
 
 RELOADED = "cartesia_exporter_config_last_reload_successful"
@@ -263,5 +264,22 @@ def test_a_poll_that_hangs_is_cut_off_by_a_change_and_holds_up_no_other_part(tmp
         await reloaded(here, agent)
         await agent.polled()
         assert len(agent.views) > asked
+
+    running(tmp_path, test)
+
+
+def test_a_ca_file_that_was_replaced_counts_after_a_reload(tmp_path):
+    async def test(here: Place, agent: Agent) -> None:
+        bundle = tmp_path / "ca.pem"
+        authority(tmp_path / "first")[1].rename(bundle)
+        here.settings["receivers"][0]["ca_file"] = str(bundle)
+        await reloaded(here, agent)
+        authority(tmp_path / "second")[1].rename(bundle)
+        with capture_logs() as logs:
+            await reloaded(here, agent)
+        assert [entry["stopped"] for entry in logs if "stopped" in entry] == ["deliver slack"]
+        bundle.write_text("no certificate", encoding="utf-8")
+        answer = await reload(agent)
+        assert (answer.status_code, "receivers.0.ca_file" in answer.text) == (500, True)
 
     running(tmp_path, test)

@@ -9,6 +9,7 @@ import trustme
 def authority(folder: Path) -> tuple[trustme.CA, Path]:
     """Make an authority; its certificate is in the file."""
     made = trustme.CA()
+    folder.mkdir(exist_ok=True)
     path = folder / "ca.pem"
     made.cert_pem.write_to_path(path)
     return made, path
