@@ -159,6 +159,20 @@ def test_a_change_of_how_an_account_is_polled_shows_no_gap_even_in_an_outage(tmp
     running(tmp_path, test)
 
 
+def test_what_was_shown_by_other_labels_is_shown_no_more(tmp_path):
+    async def test(here: Place, agent: Agent) -> None:
+        here.simulation.faults = Faults(error_rate=1)
+        here.settings["accounts"] = [here.account("main", labels={"team": "voices"})]
+        await reloaded(here, agent)
+        await agent.polled(up=False)
+        assert await agent.metric("cartesia_fine_tunes") == {}
+        here.simulation.faults = Faults()
+        await agent.polled()
+        assert all("voices" in labels for labels in await agent.metric("cartesia_fine_tunes"))
+
+    running(tmp_path, test)
+
+
 def test_another_base_url_is_another_baseline_and_shows_nothing_of_the_old_one(tmp_path):
     async def test(here: Place, agent: Agent) -> None:
         here.simulation.faults = Faults(error_rate=1)
