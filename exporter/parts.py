@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -19,12 +19,13 @@ from exporter.config import (
     WebhookReceiver,
 )
 from exporter.config import Receiver as ReceiverSection
+from exporter.config.events import events_of
 from exporter.config.receivers import CommonReceiver
 from exporter.config.sources import TextSecret
 from exporter.config.values import check_proxy_url, check_web_url
 from exporter.core.clock import Clock
 from exporter.core.firing import RESOLVED_SECONDS
-from exporter.core.routing import TROUBLES, TYPES, EventName, Interest
+from exporter.core.routing import TROUBLES, TYPES, Interest
 from exporter.core.secret import Secret
 from exporter.core.view import Shape
 from exporter.http import Exchange
@@ -68,16 +69,11 @@ def shape_of(account: Account, metrics: Metrics) -> Shape:
 
 
 def interest_of(section: CommonReceiver, alerts: Alerts) -> Interest:
-    """Return what a receiver is told: its own ``events``, else ``alerts.events`` and agent.
-
-    An Alertmanager is told what of it is a trouble.
-    """
-    own = section.events
-    names: Sequence[EventName] = (*alerts.events, "agent") if own is None else own
+    """Return what a receiver is told; an Alertmanager what of it is a trouble."""
     given = section.match.model_dump(exclude_none=True)
     # DOTALL: a pattern such as `.*` must match a name of two lines too, or its failure is not told.
     match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
-    types = frozenset().union(*(TYPES[name] for name in names))
+    types = frozenset().union(*(TYPES[name] for name in events_of(section, alerts)))
     if isinstance(section, AlertmanagerReceiver):
         types &= TROUBLES
     return Interest(section.name, types, match)

@@ -39,7 +39,7 @@ from exporter.core.secret import Secret
 EventName = Literal["failed", "completed", "removed", "stuck", "created"]
 ReceiverEventName = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
 
-_TROUBLES: frozenset[ReceiverEventName] = frozenset({"failed", "stuck", "agent"})
+TROUBLES: frozenset[ReceiverEventName] = frozenset({"failed", "stuck", "agent"})
 _RESERVED_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
 _AUTHORIZATION = ("bearer_token", "bearer_token_file", "bearer_token_env", "basic_auth")
 _URL_KEY = secret_key("url", check_url, check_http=check_web_url)
@@ -256,7 +256,7 @@ class AlertmanagerReceiver(CommonReceiver):
     def _check_troubles(
         cls, events: tuple[ReceiverEventName, ...] | None
     ) -> tuple[ReceiverEventName, ...] | None:
-        if events is not None and not _TROUBLES.issuperset(events):
+        if events is not None and not TROUBLES.issuperset(events):
             raise ValueError(
                 "must be of failed, stuck and agent: an Alertmanager is told of what is wrong, not "
                 "of what went well"
