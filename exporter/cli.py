@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from exporter.config import Config, Receiver
     from exporter.reload import Reloading
 
-_TELEMETRY_PATH: Final = re.compile(r"(?!/-/)(/[\w.~-]+)+", re.ASCII)
+_TELEMETRY_PATH: Final = re.compile(r"(?!/-/|/config$)(/[\w.~-]+)+", re.ASCII)
 
 
 def _number(
@@ -138,7 +138,8 @@ def _surface(
 
     if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:
         raise click.UsageError(
-            "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/"
+            "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/,"
+            " not /config"
         )
     try:
         if external_url is not None:

@@ -122,6 +122,7 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(arguments, word
         "--web.telemetry-path=metrics",
         "--web.telemetry-path=/",
         "--web.telemetry-path=/-/healthy",
+        "--web.telemetry-path=/config",
         "--web.telemetry-path=/{name}",
         "--web.telemetry-path=/metrics/",
         "--web.external-url=agent.example.com",

@@ -1,7 +1,8 @@
-"""The pages: metrics, health, and a plain front page that says what this is."""
+"""The pages: metrics, health, the configuration, and a plain front page that says what this is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,12 +18,21 @@ from exporter.web.lifecycle import METHODS, Reload, reload_endpoint
 from exporter.web.metrics import metrics_endpoint
 from exporter.web.page import Page
 
+_PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the pages show, under which path the metrics are, and the newest view per account.
+    """What the pages show.
 
-    ``reload`` is None where requests can't ask for one.
+    Attributes:
+        page: the metrics.
+        readiness: whether the data can be relied on, now.
+        telemetry_path: where the metrics are.
+        views: the newest view of each account.
+        reload: what reads the configuration again; None where requests can't ask for it.
+        configuration: the configuration in force, as YAML without its secrets. It is asked for each
+            request, in a thread.
     """
 
     page: Page
@@ -30,6 +40,7 @@ class Shown:
     telemetry_path: str = "/metrics"
     views: Callable[[], Sequence[AccountView]] = tuple
     reload: Reload | None = None
+    configuration: Callable[[], str] = str
 
 
 def application(shown: Shown) -> Starlette:
@@ -46,10 +57,15 @@ def application(shown: Shown) -> Starlette:
     async def front(_: Request) -> Response:
         return HTMLResponse(front_page(shown.views(), shown.telemetry_path), headers=HEADERS)
 
+    # Not async: a long one takes long to write, and the loop has to go on meanwhile.
+    def configuration(_: Request) -> Response:
+        return PlainTextResponse(shown.configuration(), headers=_PRIVATE)
+
     return Starlette(
         routes=[
             Route("/", front),
             Route(shown.telemetry_path, metrics_endpoint(shown.page)),
+            Route("/config", configuration),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", reload_endpoint(shown.reload), methods=["GET", *METHODS]),

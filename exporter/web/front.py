@@ -43,6 +43,7 @@ def front_page(views: Iterable[AccountView], telemetry_path: str) -> str:
 <p>Counts the fine-tunes of Cartesia accounts for Prometheus, and alerts when one fails.</p>
 <ul>
 <li><a href="{html.escape(telemetry_path)}">Metrics</a>: for Prometheus</li>
+<li><a href="/config">Configuration</a>: what is in force, without its secrets</li>
 <li><a href="/-/healthy">Healthy</a>: whether the agent itself works</li>
 <li><a href="/-/ready">Ready</a>: whether its data is fresh</li>
 </ul>

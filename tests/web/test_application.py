@@ -111,7 +111,7 @@ def test_the_metrics_are_what_their_content_type_says(accept, content_type):
     assert families["hostile"].samples[0].labels == {"value": HOSTILE}
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/config", "/-/healthy", "/-/ready"])
 def test_head_is_answered_as_get_is(path):
     same = shown()
     head, get = page("HEAD", path, same), page("GET", path, same)
@@ -121,7 +121,7 @@ def test_head_is_answered_as_get_is(path):
 
 
 def test_nothing_can_be_posted():
-    for path in ("/", "/metrics", "/-/healthy", "/-/ready"):
+    for path in ("/", "/metrics", "/config", "/-/healthy", "/-/ready"):
         assert page("POST", path, shown()).status_code == 405
 
 
@@ -150,3 +150,14 @@ def test_the_metrics_are_where_the_flag_says():
     assert page("GET", "/probe/metrics", moved).status_code == 200
     assert page("GET", "/metrics", moved).status_code == 404
     assert 'href="/probe/metrics"' in page("GET", "/", moved).text
+
+
+def test_the_configuration_is_shown_as_it_is_now_and_kept_by_nobody():
+    texts = iter(["poll: {}\n", "poll: {interval: 1s}\n"])
+    changing = shown(configuration=lambda: next(texts))
+    answers = [page("GET", "/config", changing) for _ in range(2)]
+    assert [answer.text for answer in answers] == ["poll: {}\n", "poll: {interval: 1s}\n"]
+    for answer in answers:
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"

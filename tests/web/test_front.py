@@ -74,5 +74,7 @@ def test_the_page_says_what_it_is_and_leads_on():
     shown_page = page("GET", "/", shown()).text
     assert "Counts the fine-tunes of Cartesia accounts" in shown_page
     assert f"Version {__version__}" in shown_page
-    for link in re.findall('href="([^"]+)"', shown_page):
+    links = re.findall('href="([^"]+)"', shown_page)
+    assert links == ["/metrics", "/config", "/-/healthy", "/-/ready"]
+    for link in links:
         assert page("GET", link, shown()).status_code == 200
