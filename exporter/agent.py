@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from exporter import __version__
 from exporter.config import Config
+from exporter.config.masked import masked
 from exporter.config.sources import os_reason
 from exporter.core.model import Event
 from exporter.core.readiness import Readiness, readiness
@@ -171,6 +172,7 @@ class Agent:
                 surface.telemetry_path,
                 self._views.newest,
                 reload if over_http else None,
+                lambda: masked(self._config),
             )
         )
         return page if surface.web is None else Guard(page, surface.web)

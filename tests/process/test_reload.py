@@ -19,10 +19,12 @@ def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
             agent.file.write_text("accounts: [", encoding="utf-8")
             process.send(signal.SIGHUP)
             process.line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
+            assert "  - name: second\n" not in get(f"{url}/config").text
             agent.file.write_text(json.dumps(settings), encoding="utf-8")
             process.send(signal.SIGHUP)
             process.line(r'configuration reloaded.*started="poll second"')
             until(lambda: 'cartesia_up{account="second"} 1' in get(f"{url}/metrics").text)
+            assert "  - name: second\n" in get(f"{url}/config").text
             answer = httpx.post(f"{url}/-/reload", trust_env=False)
             assert (answer.status_code, "SIGHUP" in answer.text) == (403, True)
             assert process.stop() == 0

@@ -112,9 +112,8 @@ def tls_server():
 
 def everything(process: Process, folder: Path, url: str) -> dict[str, str]:
     """All that others can see of the agent, by where."""
-    pages = {
-        path: get(url + path).text for path in ("/", "/metrics", "/-/ready", "/-/healthy", "/none")
-    }
+    paths = ("/", "/metrics", "/config", "/-/ready", "/-/healthy", "/none")
+    pages = {path: get(url + path).text for path in paths}
     files = {
         str(path): path.read_bytes().decode("latin-1")
         for path in folder.rglob("state.db*")
@@ -162,3 +161,5 @@ def test_no_secret_leaves_whatever_fails(tmp_path, tls_server, style):
             for secret in SECRETS:
                 assert secret not in text, f"{secret} in {where}"
         assert "other" in seen["/"], "the page was looked at"
+        assert "api_key_env: OTHER_KEY" in seen["/config"]
+        assert seen["/config"].count("<secret>") > len(names)

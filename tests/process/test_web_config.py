@@ -68,6 +68,11 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
     ):
         url = url_of(process)
         assert url.startswith("https://127.0.0.1:")
+        assert ask(f"{url}/config", tls=web.client()).status_code == 401
+        shown = ask(f"{url}/config", tls=web.client(), auth=("prometheus", PASSWORD))
+        assert f"base_url: {api.url}\n" in shown.text
+        assert str(web.path) not in shown.text
+        assert "basic_auth_users" not in shown.text
         with prometheus(tmp_path, url.removeprefix("https://"), password) as queries:
             until(lambda: up(queries) == 1, seconds=30)
             users = {"prometheus": hash_of(NEW)}
