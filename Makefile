@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test soak lint types imports unit lock clean
+.PHONY: demo run test soak lint types imports unit bench docs lock clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -36,6 +36,10 @@ soak: .venv/dev
 # Minutes, and only as good as the machine is idle: no part of `make test`.
 bench: .venv/dev
 	$(BIN)/python benchmarks/scrape.py
+
+# docs/flags.md, docs/configuration.md and the table of flags in README.md.
+docs: .venv/dev
+	$(BIN)/python -m tests.documents
 
 # The locks hold no address of a package index: pip is told by its own configuration. With extras
 # kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
 from exporter.config.effect import _WITHOUT_EFFECT
+from tests.documents.example import EXAMPLE, uncommented
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parent.parent / "config.example.yaml"
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2.hunter2"}
 NO_ACCOUNTS = (
     "accounts: missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
@@ -293,11 +293,6 @@ def test_keys_without_effect_are_told():
 
 def test_a_default_that_is_spelled_out_is_not_told():
     assert load(HERE / "good" / "spelled_out_defaults.yaml", KEY).without_effect() == []
-
-
-def uncommented(text: str) -> str:
-    """Return the example as its head says: `#` removed where a key follows, not `# a sentence`."""
-    return re.sub(r"^( *)#(?! \S|$)", r"\1", text, flags=re.MULTILINE)
 
 
 def test_the_example_works_as_it_stands_and_shows_the_defaults():

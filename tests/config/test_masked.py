@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import certifi
@@ -16,6 +15,7 @@ from exporter.config import AppriseReceiver, Config, load
 from exporter.config.masked import MASK, _section, masked
 from exporter.config.section import Section, parts_of
 from exporter.config.sources import Origin
+from tests.documents.example import EXAMPLE
 
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2"}
 ANYWHERE = "c4nary"
@@ -181,10 +181,9 @@ def test_what_is_shown_is_what_the_example_says_and_can_be_read_again(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert load(path, KEY) == load(None, KEY)
-    example = Path(__file__).parent.parent.parent / "config.example.yaml"
-    shown, written = yaml.safe_load(text), yaml.safe_load(example.read_text())
+    shown, written = yaml.safe_load(text), yaml.safe_load(EXAMPLE.read_text())
     assert part_of(shown, written) == written
-    assert masked(load(example, KEY)) == text
+    assert masked(load(EXAMPLE, KEY)) == text
 
 
 def test_it_is_written_as_its_operator_would_write_it():

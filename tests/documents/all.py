@@ -1,0 +1,22 @@
+"""Which documents there are, and what they have to say."""
+
+import re
+from pathlib import Path
+
+from tests.documents import configuration, flags
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+FLAGS = ROOT / "docs" / "flags.md"
+
+
+def written() -> dict[Path, str]:
+    """Return the text of each document by its path."""
+    readme = README.read_text(encoding="utf-8")
+    table = re.compile(rf"^{re.escape(flags.HEAD)}\n(?:\|.*\n)*", re.MULTILINE)
+    return {
+        README: table.sub(lambda _: f"{flags.table_of('run')}\n", readme),
+        CONFIGURATION: configuration.document(),
+        FLAGS: flags.document(),
+    }
