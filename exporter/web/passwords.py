@@ -5,7 +5,7 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -17,7 +17,7 @@ _MAX_PASSWORD_BYTES: Final = 72
 _REMEMBERED: Final = 100
 _MAX_WAITING: Final = 32
 
-# The one of exporter-toolkit, to be put behind a cost; its password is known, and opens nothing.
+# The one of exporter-toolkit, to be put behind a cost.
 _NOBODY: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 
 Credentials = tuple[bytes, bytes]
@@ -61,20 +61,25 @@ class Passwords:
         user, password = credentials
         if len(password) > _MAX_PASSWORD_BYTES:
             return False
-        known = users.get(user)
-        hashed = _hash_of_nobody(users) if known is None else known
-        remembered = self._digest(user, password, hashed)
-        if remembered in self._right:
+        hashed = users.get(user)
+        if hashed is None:
+            # Neither remembered nor looked up: this hash has a password, and anybody may know it.
+            await self._in_thread(bcrypt.checkpw, password, _hash_of_nobody(users))
+            return False
+        digest = self._digest(user, password, hashed)
+        if digest in self._right:
             return True
+        return await self._in_thread(self._compare, password, hashed, digest)
+
+    async def _in_thread(self, compare: Callable[..., bool], *arguments: bytes) -> bool:
         if self._waiting >= _MAX_WAITING:
             raise BusyError
         self._waiting += 1
         try:
-            loop, call = asyncio.get_running_loop(), (password, hashed, remembered)
-            right = await loop.run_in_executor(self._thread, self._compare, *call)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, compare, *arguments)
         finally:
             self._waiting -= 1
-        return right and known is not None
 
     def _compare(self, password: bytes, hashed: bytes, digest: bytes) -> bool:
         """Compare in the thread; of requests sent at once the first may have found it out."""

@@ -63,6 +63,18 @@ def test_what_a_page_asks_at_once_is_compared_once(monkeypatch):
     assert slow.calls == 1
 
 
+def test_a_user_whom_nobody_knows_is_refused_each_time_even_with_what_bcrypt_takes(monkeypatch):
+    slow = Slow(monkeypatch)
+    slow.gate.set()
+
+    async def run() -> list[bool]:
+        passwords = Passwords()
+        return [await passwords.accept(USERS, (b"nobody", b"right")) for _ in range(3)]
+
+    assert asyncio.run(run()) == [False] * 3
+    assert slow.calls == 3
+
+
 def test_too_many_that_wait_are_sent_away_and_those_who_are_known_are_not(monkeypatch):
     slow = Slow(monkeypatch)
     slow.gate.set()
