@@ -13,6 +13,8 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from exporter.connections import ImpatientProtocol, LimitedListener, OpenConnections
+
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 1024
 _SHUTDOWN_SECONDS: Final = 1
@@ -76,27 +78,32 @@ async def serve(
 ) -> None:
     """Answer requests until ``stop`` is set; what is in flight then has a second to finish.
 
-    With ``tls`` on all listeners, without it on none.
+    With ``tls`` on all listeners, without it on none. The listeners are closed in the end.
     """
     config = _Config(
         tls,
         app,
         access_log=False,
+        http=ImpatientProtocol,
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # its warnings are for requests that are none, of whoever sends them
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         ws="none",
     )
     server = _Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=list(listeners)))
+    connections = OpenConnections()
+    sockets: list[socket.socket] = [LimitedListener(each, connections) for each in listeners]
+    serving = asyncio.ensure_future(server.serve(sockets=sockets))
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        for listener in listeners:
+            listener.close()
         server.should_exit = True
         await serving
 
