@@ -16,6 +16,9 @@ _MAX_PASSWORD_BYTES: Final = 72
 
 _REMEMBERED: Final = 100
 _MAX_WAITING: Final = 32
+_LONGEST_WAIT: Final = 8.0
+"""Seconds, less than a scrape takes. What is being compared then is remembered all the same: also
+with a cost that takes longer, the second scrape is answered."""
 
 # The one of exporter-toolkit, to be put behind a cost.
 _NOBODY: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
@@ -24,7 +27,7 @@ Credentials = tuple[bytes, bytes]
 
 
 class BusyError(Exception):
-    """Too many passwords wait to be compared; nothing is known of this one."""
+    """Too many passwords wait to be compared, or for too long; nothing is known of this one."""
 
 
 def basic_credentials(authorization: bytes) -> Credentials | None:
@@ -54,7 +57,7 @@ class Passwords:
         self._waiting = 0
 
     async def accept(self, users: Mapping[bytes, bytes], credentials: Credentials) -> bool:
-        """Return whether a user has this password; BusyError when too many wait for an answer.
+        """Return whether a user has this password; BusyError when that takes too long.
 
         A user whom nobody knows takes as long as one with the costliest hash, and the same steps.
         """
@@ -77,7 +80,10 @@ class Passwords:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, compare, *arguments)
+            async with asyncio.timeout(_LONGEST_WAIT):
+                return await loop.run_in_executor(self._thread, compare, *arguments)
+        except TimeoutError:
+            raise BusyError from None
         finally:
             self._waiting -= 1
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.web import passwords as module
 from exporter.web.passwords import BusyError, Passwords, basic_credentials
 from tests.web.guarded import hash_of
 
@@ -97,6 +98,24 @@ def test_too_many_that_wait_are_sent_away_and_those_who_are_known_are_not(monkey
         assert await passwords.accept(USERS, (b"a", b"right"))
 
     asyncio.run(run())
+
+
+def test_nobody_waits_for_good_and_what_was_found_out_meanwhile_is_known(monkeypatch):
+    """With a high cost one comparison takes longer than a scrape, and 32 of them take minutes."""
+    slow = Slow(monkeypatch)
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 0.05)
+
+    async def run() -> None:
+        passwords = Passwords()
+        asked = [passwords.accept(USERS, (b"a", p)) for p in (b"right", b"wrong", b"wrong")]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in found] == [BusyError] * 3
+        monkeypatch.setattr(module, "_LONGEST_WAIT", 10)
+        slow.gate.set()
+        assert await passwords.accept(USERS, (b"a", b"right"))
+
+    asyncio.run(run())
+    assert slow.calls == 1
 
 
 def test_a_remembered_password_ends_with_its_hash_and_with_its_user():
