@@ -44,7 +44,7 @@ class Guard:
         if settings is not None:
             send = _with_headers(send, settings.headers)
         if scope["path"] in EXEMPT:
-            answer = self._trusting(await self._may_see_details(scope, settings))
+            answer = self._trusting(trusted=await self._may_see_details(scope, settings))
         elif settings is None:
             answer = _refusal(500)
         elif not self._within_limit():
@@ -87,7 +87,7 @@ class Guard:
             self._bucket = TokenBucket(limit, now)
         return self._bucket.take(now)
 
-    def _trusting(self, trusted: bool) -> ASGIApp:  # noqa: FBT001 - all there is to say
+    def _trusting(self, *, trusted: bool) -> ASGIApp:
         """Return the application, told whether who asks may see details."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -35,6 +35,7 @@ class Reloading:
         self._tls = first.tls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="web-config")
         self._looking: Future[None] | None = None
+        self._slow: Future[None] | None = None
 
     @property
     def first(self) -> WebSettings:
@@ -57,10 +58,13 @@ class Reloading:
 
     def newest_tls(self) -> ssl.SSLContext:
         """Return what a new connection is to be served with: the newest that could be used."""
-        try:
-            self._look().result(_CONNECTION_WAITS)
-        except TimeoutError:
-            log.debug("the web configuration is slow to read")
+        look = self._look()
+        if look is not self._slow:
+            try:
+                look.result(_CONNECTION_WAITS)
+            except TimeoutError:
+                # Once a look: connections that come while the files hang must not add up.
+                self._slow = look
         assert self._tls is not None  # a listener without TLS never asks
         return self._tls
 

@@ -225,6 +225,19 @@ def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_
         assert ask(url, tls=trusted).status_code == 200
 
 
+def test_the_event_loop_waits_for_files_that_hang_once_and_not_for_each_connection(tmp_path):
+    file = File(tmp_path)
+    file.write(tls_server_config=file.issue())
+    settings = WebFile(file.path).read()
+    source = Held(settings)
+    source.gate.clear()
+    reloading = Reloading(settings, source)
+    before = time.monotonic()
+    assert {reloading.newest_tls() for _ in range(100)} == {settings.tls}
+    assert time.monotonic() - before < 1
+    source.gate.set()
+
+
 def test_no_secret_is_shown_by_what_holds_one(tmp_path):
     file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
