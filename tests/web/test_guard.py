@@ -1,7 +1,10 @@
 """What stands before the pages: passwords, the rate limit, headers, and who is let past them."""
 
 import base64
+import re
+import socket
 import subprocess
+from functools import partial
 from unittest.mock import patch
 
 import bcrypt
@@ -42,36 +45,61 @@ def test_a_user_with_the_password_is_let_in(file):
         assert (answer.status_code, answer.text) == (200, "/metrics trusted=True http")
 
 
-@pytest.mark.parametrize(
-    "auth",
-    [
-        None,
-        (USER, "wrong"),
-        (USER, ""),
-        (USER, f"{PASSWORD}x"),
-        (USER, "x" * 73),
-        ("nobody", PASSWORD),
-        ("other", PASSWORD),
-        ("", ""),
-    ],
-)
-def test_anybody_else_is_not(file, auth):
+def test_anybody_else_is_not(file):
+    wrong = [None, (USER, "wrong"), (USER, ""), (USER, f"{PASSWORD}x"), (USER, "x" * 73)]
+    nobody = [("nobody", PASSWORD), ("other", PASSWORD), ("", "")]
     with file.served() as [url]:
-        for path in ("/metrics", "/", "/-/reload", "/none", "/-/healthy/", "//-/healthy"):
-            answer = ask(url + path, auth=auth)
+        for auth in (*wrong, *nobody):
+            answer = ask(f"{url}/metrics", auth=auth)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Basic"
             assert answer.text == "Unauthorized\n"
 
 
-@pytest.mark.parametrize(
-    "header",
-    [b"", b"Basic", b"Basic ****", b"Basic YQ==", b"Basic \xff\xfe", b"Bearer eDp5",
-     b"Basic /////w==", b"Basic " + base64.b64encode(b"\xff:\x00")],
-)  # fmt: skip
-def test_what_is_no_password_is_a_wrong_one(file, header):
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "M-SEARCH")
+TARGETS = (
+    *("/", "/metrics", "//metrics", "/metrics/", "/%6detrics", "/none", "/-/reload", "/config"),
+    *("/-/healthy/", "//-/healthy", "/-/healthy/metrics", "/-/Healthy", "/%252d/healthy"),
+    *("/-/healthy/../metrics", "/-/healthy/%2e%2e/metrics", "/-/healthy/..%2f..%2fmetrics"),
+    *("/-/healthy;/metrics", "/-/healthy%00/metrics", "/-/healthy%3f", "/-/healthy#/metrics"),
+    *("/metrics?/-/healthy", "/metrics#/-/healthy", "http://a/metrics", "http://a/-/healthy", "*"),
+)
+CLOSE = b"Connection: close\r\n"
+
+
+def exchanged(url: str, sent: bytes) -> bytes:
+    """What comes back on one connection for requests of which the last asks to close it."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(sent)
+        return b"".join(iter(partial(client.recv, 65536), b""))
+
+
+def test_no_spelling_of_a_request_gets_past_the_password(file):
     with file.served() as [url]:
-        assert ask(url, headers={b"Authorization": header}).status_code == 401
+        lines = [f"{m} /metrics HTTP/1.1" for m in METHODS]
+        lines += [f"GET {t} HTTP/1.{minor}" for t in TARGETS for minor in (0, 1)]
+        for line in lines:
+            answer = exchanged(url, line.encode() + b"\r\nHost: a\r\n" + CLOSE + b"\r\n")
+            assert answer.startswith(b"HTTP/1.1 401 "), line
+            assert b"trusted" not in answer, line
+
+
+def test_each_request_of_a_connection_needs_the_password(file):
+    """A page of health, or a password that was right, opens nothing for what comes behind it."""
+    right = b"Authorization: Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()) + b"\r\n"
+    asked = [(b"/-/healthy", b""), (b"/metrics", b""), (b"/metrics", right), (b"/metrics", CLOSE)]
+    sent = [b"GET %s HTTP/1.1\r\nHost: a\r\n%s\r\n" % each for each in asked]
+    with file.served() as [url]:
+        found = exchanged(url, b"".join(sent))
+    assert re.findall(rb"HTTP/1.1 (\d+) ", found) == [b"200", b"401", b"200", b"401"]
+
+
+def test_what_is_no_password_is_a_wrong_one(file):
+    odd = [b"", b"Basic", b"Basic ****", b"Basic YQ==", b"Basic \xff\xfe", b"Bearer eDp5"]
+    with file.served() as [url]:
+        for header in (*odd, b"Basic /////w==", b"Basic " + base64.b64encode(b"\xff:\x00")):
+            assert ask(url, headers={b"Authorization": header}).status_code == 401
 
 
 def test_the_word_basic_is_read_in_any_case_and_curl_is_understood(file):
