@@ -36,6 +36,19 @@ def serial(url: str, context: ssl.SSLContext) -> bytes | None:
         return secured.getpeercert(binary_form=True)
 
 
+def answered(
+    url: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[ssl.SSLSession | None, bool | None]:
+    """The session of a connection that was answered, and whether it went on with the one given."""
+    host, port = url.removeprefix("https://").split(":")
+    plain = socket.create_connection((host, int(port)), timeout=10)
+    with context.wrap_socket(plain, server_hostname=host, session=session) as secured:
+        secured.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        if not secured.recv(65536):
+            raise EOFError
+        return secured.session, secured.session_reused
+
+
 def test_a_password_is_rotated_without_a_restart(tmp_path):
     file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served() as [url], httpx.Client(trust_env=False) as client:
@@ -127,6 +140,26 @@ def test_a_change_of_the_certificate_counts_for_clients_that_name_no_server(tmp_
         assert serial(url, file.client())
 
 
+def test_certificates_that_a_link_points_to_are_exchanged_by_moving_the_link(tmp_path):
+    """As Kubernetes does: files are links through `..data`, which is another folder all at once."""
+    file = File(tmp_path)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        for part in file.issue().values():
+            (tmp_path / part).rename(tmp_path / name / part)
+    data = tmp_path / "..data"
+    data.symlink_to("old")
+    pair = {"cert_file": "..data/cert.pem", "key_file": "..data/key.pem"}
+    file.write(tls_server_config=pair)
+    trusted = file.client()
+    with file.served() as [url]:
+        before = serial(url, trusted)
+        (tmp_path / "next").symlink_to("new")
+        (tmp_path / "next").rename(data)
+        assert serial(url, trusted) != before
+        assert ask(url, tls=trusted).status_code == 200
+
+
 def test_half_a_rotation_keeps_the_last_good_certificate_until_its_key_is_there(tmp_path, logged):
     file = File(tmp_path)
     file.write(tls_server_config=file.issue())
@@ -165,6 +198,21 @@ def test_tls_versions_and_client_authorities_change_without_a_restart(tmp_path):
         file.trust_clients_of(trustme.CA())
         with pytest.raises((ssl.SSLError, httpx.TransportError)):
             ask(url, tls=file.client(known))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_whose_authority_was_taken_away_cannot_resume_its_session(tmp_path, version):
+    """What a session was let in with is not looked at again when it is resumed."""
+    file, clients = File(tmp_path), trustme.CA()
+    demand = {"client_auth_type": "RequireAndVerifyClientCert", **file.trust_clients_of(clients)}
+    file.write(tls_server_config={**file.issue(), **demand})
+    known = file.client(clients.issue_cert("a.test"), maximum_version=version)
+    with file.served() as [url]:
+        session, _ = answered(url, known)
+        assert answered(url, known, session)[1]
+        file.trust_clients_of(trustme.CA())
+        with pytest.raises((OSError, EOFError)):
+            answered(url, known, session)
 
 
 @pytest.mark.parametrize("at_first", [True, False])
