@@ -13,6 +13,7 @@ from exporter.config.sources import os_reason, read_bounded
 
 MAX_FILE_BYTES = 1024 * 1024
 _QUOTED = re.compile(r""" ('[^<'][^']+'|"[^<"][^"]+")""")
+_HALF = re.compile("[\ud800-\udfff]")
 _TAB = repr("\t")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
@@ -33,10 +34,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  # as inherited
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ValueError, LookupError):
             problem = "this value is not what its form or its tag says"
             raise ConstructorError(None, None, problem, node.start_mark) from None
+        # What "\ud83d\ude00" is to YAML, one by one: text that nobody can encode later.
+        if isinstance(value, str) and _HALF.search(value):
+            problem = "half a character; write it as itself or as \\U with eight digits"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return value
 
 
 _Loader.yaml_implicit_resolvers = {
