@@ -67,12 +67,16 @@ class WebFile:
         """
         if not self._files.changed():
             return None
-        self._files = _Files()
+        before, self._files = self._files, _Files()
         try:
             content = self._content()
             settings = self._settings(content)
         except ConfigError as error:
             raise UnusableError(error.problems) from None
+        except BaseException:
+            # As when no more files can be opened: the change is still to be read.
+            self._files = before
+            raise
         if not content.strip():
             raise UnusableError([f"{self.path}: is empty; write {{}} to mean it"])
         return settings

@@ -1,5 +1,7 @@
 """The web configuration's file: what is refused with which words, and what the rest says."""
 
+import errno
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,24 @@ def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_await
     settings = web.newest()
     assert settings is not None
     assert settings.tls is not None
+
+
+def test_a_change_that_could_not_be_read_for_lack_of_files_is_read_later(tmp_path, monkeypatch):
+    file = File(tmp_path)
+    file.write(tls_server_config=file.issue())
+    web = WebFile(file.path)
+    web.read()
+    file.issue()
+    with monkeypatch.context() as full:
+        full.setattr("os.memfd_create", partial(raises, OSError(errno.EMFILE, "too many files")))
+        for _ in range(2):
+            with pytest.raises(OSError, match="too many files"):
+                web.newest()
+    assert web.newest() is not None
+
+
+def raises(error: Exception, *_: object) -> None:
+    raise error
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path):
