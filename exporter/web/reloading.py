@@ -86,6 +86,8 @@ class Reloading:
             return
         self._settings, self._tls = newest, newest.tls
         log.info("the web configuration was read again")
+        for note in newest.notes:
+            log.warning("a key of the web configuration has no effect", note=note)
         if newest.rate_limit != self._first.rate_limit:
             log.warning("rate_limit changed, which takes a restart to count")
 

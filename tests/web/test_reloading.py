@@ -12,6 +12,7 @@ import trustme
 from structlog.testing import capture_logs
 
 from exporter.config.web_file import WebFile
+from exporter.web import reloading as reloading_module
 from exporter.web.guard import Guard
 from exporter.web.reloading import Reloading
 from exporter.web.settings import WebSettings
@@ -242,6 +243,15 @@ def test_a_change_of_the_rate_limit_waits_for_a_restart_and_is_told(tmp_path, lo
     assert "rate_limit changed" in str(logged)
 
 
+def test_what_has_no_effect_in_a_file_that_changed_is_told(tmp_path, logged):
+    file = File(tmp_path)
+    with file.served() as [url]:
+        file.write(http_server_config={"http2": True})
+        assert [ask(url).status_code for _ in range(2)] == [200] * 2
+    notes = [each["note"] for each in logged if each["log_level"] == "warning"]
+    assert notes == ["http_server_config.http2 has no effect: only HTTP/1.1 is served"]
+
+
 class Held:
     """A file system that does not answer until it is let go."""
 
@@ -255,7 +265,10 @@ class Held:
         return self._settings
 
 
-def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_long(tmp_path):
+def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_long(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reloading_module, "_REQUEST_WAITS", 0.1)
     file = File(tmp_path)
     file.write(tls_server_config=file.issue())
     settings = WebFile(file.path).read()
@@ -267,7 +280,7 @@ def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_
         source.gate.clear()
         before, calls = time.monotonic(), source.calls
         assert [ask(url, tls=trusted).status_code for _ in range(2)] == [200, 200]
-        assert time.monotonic() - before < 8
+        assert time.monotonic() - before < 5
         assert source.calls == calls + 1
         source.gate.set()
         assert ask(url, tls=trusted).status_code == 200
