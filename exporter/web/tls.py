@@ -81,6 +81,8 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     _load_client_ca(context, settings.client_ca)
     context.verify_mode = _VERIFY[settings.client_auth]
     context.set_alpn_protocols(["http/1.1"])
+    # OpenSSL 1.1.1 would let a client begin one handshake after the other, with no request.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     _set_versions(context, *settings.versions)
     _set_ciphers(context, settings)
     if settings.client_allowed_sans:

@@ -148,6 +148,13 @@ def test_every_suite_is_one_that_openssl_has(file, name):
     assert SUITES[name] in {each["name"] for each in context.get_ciphers()}
 
 
+def test_a_client_cannot_ask_for_another_handshake(file):
+    """OpenSSL 3 refuses it by itself, 1.1.1 does not."""
+    file.issue()
+    cert, key = ((file.folder / f"{part}.pem").read_bytes() for part in ("cert", "key"))
+    assert server_context(TlsSettings(cert, key)).options & ssl.OP_NO_RENEGOTIATION
+
+
 def test_a_suite_that_openssl_lacks_is_named_by_its_key(file):
     file.issue()
     cert, key = ((file.folder / f"{part}.pem").read_bytes() for part in ("cert", "key"))
