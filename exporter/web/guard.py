@@ -66,7 +66,10 @@ class Guard:
         if not settings.users:
             return True
         credentials = basic_credentials(_authorization(scope["headers"]))
-        return credentials is not None and await self._passwords.accept(settings.users, credentials)
+        if credentials is None:
+            return False
+        client = scope["client"] or ("",)
+        return await self._passwords.accept(settings.users, credentials, client[0])
 
     async def _may_see_details(self, scope: Scope, settings: WebSettings | None) -> bool:
         if settings is None or not settings.users:

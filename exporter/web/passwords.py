@@ -5,6 +5,7 @@ import base64
 import binascii
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -16,6 +17,9 @@ _MAX_PASSWORD_BYTES: Final = 72
 
 _REMEMBERED: Final = 100
 _MAX_WAITING: Final = 32
+_MAX_OF_ONE: Final = 8
+"""Of one address: else one that guesses takes all places, and who has the password gets none."""
+
 _LONGEST_WAIT: Final = 8.0
 """Seconds, less than a scrape takes. What is being compared then is remembered all the same: also
 with a cost that takes longer, the second scrape is answered."""
@@ -54,11 +58,14 @@ class Passwords:
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, None] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
 
-    async def accept(self, users: Mapping[bytes, bytes], credentials: Credentials) -> bool:
+    async def accept(
+        self, users: Mapping[bytes, bytes], credentials: Credentials, client: str
+    ) -> bool:
         """Return whether a user has this password; BusyError when that takes too long.
 
+        ``client`` is the address that asks; each has its share of those who may wait.
         A user whom nobody knows takes as long as one with the costliest hash, and the same steps.
         """
         user, password = credentials
@@ -67,17 +74,19 @@ class Passwords:
         hashed = users.get(user)
         if hashed is None:
             # Neither remembered nor looked up: this hash has a password, and anybody may know it.
-            await self._in_thread(bcrypt.checkpw, password, _hash_of_nobody(users))
+            await self._in_thread(client, bcrypt.checkpw, password, _hash_of_nobody(users))
             return False
         digest = self._digest(user, password, hashed)
         if digest in self._right:
             return True
-        return await self._in_thread(self._compare, password, hashed, digest)
+        return await self._in_thread(client, self._compare, password, hashed, digest)
 
-    async def _in_thread(self, compare: Callable[..., bool], *arguments: bytes) -> bool:
-        if self._waiting >= _MAX_WAITING:
+    async def _in_thread(
+        self, client: str, compare: Callable[..., bool], *arguments: bytes
+    ) -> bool:
+        if self._waiting[client] >= _MAX_OF_ONE or self._waiting.total() >= _MAX_WAITING:
             raise BusyError
-        self._waiting += 1
+        self._waiting[client] += 1
         try:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(_LONGEST_WAIT):
@@ -85,7 +94,7 @@ class Passwords:
         except TimeoutError:
             raise BusyError from None
         finally:
-            self._waiting -= 1
+            self._waiting -= Counter((client,))
 
     def _compare(self, password: bytes, hashed: bytes, digest: bytes) -> bool:
         """Compare in the thread; of requests sent at once the first may have found it out."""

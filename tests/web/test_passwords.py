@@ -31,6 +31,7 @@ class Slow:
         return password == b"right"
 
 
+HOST = "192.0.2.1"
 USERS = {b"a": b"$2b$04$a", b"b": b"$2b$04$b"}
 
 
@@ -40,7 +41,7 @@ def test_one_is_compared_at_a_time_and_the_event_loop_runs_on(monkeypatch):
     async def run() -> list[bool]:
         passwords = Passwords()
         names = (b"a", b"b", b"nobody")
-        tasks = [asyncio.create_task(passwords.accept(USERS, (n, b"right"))) for n in names]
+        tasks = [asyncio.create_task(passwords.accept(USERS, (n, b"right"), HOST)) for n in names]
         while not slow.begun.is_set():  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.001)
         slow.gate.set()
@@ -55,12 +56,14 @@ def test_what_a_page_asks_at_once_is_compared_once(monkeypatch):
 
     async def run() -> list[bool]:
         passwords = Passwords()
-        asked = [asyncio.create_task(passwords.accept(USERS, (b"a", b"right"))) for _ in range(9)]
+        asked = [
+            asyncio.create_task(passwords.accept(USERS, (b"a", b"right"), HOST)) for _ in range(8)
+        ]
         await asyncio.sleep(0)  # now all of them wait for the thread
         slow.gate.set()
         return await asyncio.gather(*asked)
 
-    assert asyncio.run(run()) == [True] * 9
+    assert asyncio.run(run()) == [True] * 8
     assert slow.calls == 1
 
 
@@ -70,7 +73,7 @@ def test_a_user_whom_nobody_knows_is_refused_each_time_even_with_what_bcrypt_tak
 
     async def run() -> list[bool]:
         passwords = Passwords()
-        return [await passwords.accept(USERS, (b"nobody", b"right")) for _ in range(3)]
+        return [await passwords.accept(USERS, (b"nobody", b"right"), HOST) for _ in range(3)]
 
     assert asyncio.run(run()) == [False] * 3
     assert slow.calls == 3
@@ -82,20 +85,42 @@ def test_too_many_that_wait_are_sent_away_and_those_who_are_known_are_not(monkey
 
     async def run() -> None:
         passwords = Passwords()
-        assert await passwords.accept(USERS, (b"b", b"right"))
+        assert await passwords.accept(USERS, (b"b", b"right"), HOST)
         slow.gate.clear()
         guesses = [
-            asyncio.create_task(passwords.accept(USERS, (b"a", b"%d" % n))) for n in range(40)
+            asyncio.create_task(passwords.accept(USERS, (b"a", b"%d" % n), str(n % 5)))
+            for n in range(40)
         ]
         await asyncio.sleep(0)
-        assert await passwords.accept(USERS, (b"b", b"right"))
+        assert await passwords.accept(USERS, (b"b", b"right"), HOST)
         with pytest.raises(BusyError):
-            await passwords.accept(USERS, (b"a", b"right"))
+            await passwords.accept(USERS, (b"a", b"right"), HOST)
         slow.gate.set()
         found = await asyncio.gather(*guesses, return_exceptions=True)
         assert [each for each in found if each is False] == [False] * 32
         assert sum(isinstance(each, BusyError) for each in found) == 8
-        assert await passwords.accept(USERS, (b"a", b"right"))
+        assert await passwords.accept(USERS, (b"a", b"right"), HOST)
+
+    asyncio.run(run())
+
+
+def test_who_guesses_from_one_address_does_not_keep_those_of_others_from_being_compared(
+    monkeypatch,
+):
+    slow = Slow(monkeypatch)
+
+    async def run() -> None:
+        passwords = Passwords()
+        guesses = [
+            asyncio.create_task(passwords.accept(USERS, (b"a", b"%d" % n), HOST)) for n in range(40)
+        ]
+        await asyncio.sleep(0)
+        right = asyncio.create_task(passwords.accept(USERS, (b"a", b"right"), "192.0.2.2"))
+        slow.gate.set()
+        assert await right
+        found = await asyncio.gather(*guesses, return_exceptions=True)
+        assert sum(isinstance(each, BusyError) for each in found) == 32
+        assert not passwords._waiting  # or each address that ever asked would stay
 
     asyncio.run(run())
 
@@ -107,12 +132,12 @@ def test_nobody_waits_for_good_and_what_was_found_out_meanwhile_is_known(monkeyp
 
     async def run() -> None:
         passwords = Passwords()
-        asked = [passwords.accept(USERS, (b"a", p)) for p in (b"right", b"wrong", b"wrong")]
+        asked = [passwords.accept(USERS, (b"a", p), HOST) for p in (b"right", b"wrong", b"wrong")]
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(each) for each in found] == [BusyError] * 3
         monkeypatch.setattr(module, "_LONGEST_WAIT", 10)
         slow.gate.set()
-        assert await passwords.accept(USERS, (b"a", b"right"))
+        assert await passwords.accept(USERS, (b"a", b"right"), HOST)
 
     asyncio.run(run())
     assert slow.calls == 1
@@ -123,10 +148,10 @@ def test_a_remembered_password_ends_with_its_hash_and_with_its_user():
 
     async def run() -> None:
         passwords = Passwords()
-        assert await passwords.accept({b"a": old}, (b"a", b"old"))
-        assert not await passwords.accept({b"a": new}, (b"a", b"old"))
-        assert not await passwords.accept({b"b": old}, (b"a", b"old"))
-        assert await passwords.accept({b"a": old, b"b": new}, (b"a", b"old"))
+        assert await passwords.accept({b"a": old}, (b"a", b"old"), HOST)
+        assert not await passwords.accept({b"a": new}, (b"a", b"old"), HOST)
+        assert not await passwords.accept({b"b": old}, (b"a", b"old"), HOST)
+        assert await passwords.accept({b"a": old, b"b": new}, (b"a", b"old"), HOST)
 
     asyncio.run(run())
 
@@ -139,7 +164,7 @@ def test_a_hundred_are_remembered_none_of_them_as_it_is(monkeypatch):
     async def run() -> Passwords:
         passwords = Passwords()
         for user in users:
-            assert await passwords.accept(users, (user, b"right"))
+            assert await passwords.accept(users, (user, b"right"), HOST)
         return passwords
 
     passwords = asyncio.run(run())
