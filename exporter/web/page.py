@@ -1,23 +1,26 @@
 """The metrics page, kept ready: rendered in a thread when something changed, joined by a scrape."""
 
 import asyncio
+import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from prometheus_client import generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
 
 from exporter.core.exposition import account_families, data_families
 from exporter.core.gzip_member import Body, beginning, body
-from exporter.core.series import Lines, lines
+from exporter.core.series import Lines, family_of, lines
 from exporter.core.view import AccountView
 
 _TICK_SECONDS: Final = 0.25
 """How often it is looked whether something changed, and how old a counter on the page can be."""
+
+_REST: Final = 9.0
+_LONGEST_REST_SECONDS: Final = 2.0
+"""With hundreds of accounts to look over a tenth of a core must do: it looks less often."""
 
 _PROCESS_SECONDS: Final = 1.0
 """How old the figures of the process can be: they change always, and alone are no reason before."""
@@ -38,19 +41,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """The whole page in both formats, and the views that it shows."""
+    """The whole page in both formats, and the views that it shows.
+
+    From ``until`` on, in monotonic seconds, one more of them is too old.
+    """
 
     text: Body
     openmetrics: Body
     views: Sequence[AccountView]
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    metrics: Sequence[Metric]
-
-    def collect(self) -> Iterator[Metric]:
-        return iter(self.metrics)
+    until: float
 
 
 class Renderer:
@@ -65,7 +64,7 @@ class Renderer:
         self._fresh: list[AccountView] = []
         self._data = beginning(b"")
         self._seen: Sequence[AccountView] = ()
-        self._stale: list[bool] = []
+        self._until = math.inf
         self._accounts = Lines("", "")
         self._metrics: list[Metric] = []
         self._rendered_at = 0.0
@@ -83,35 +82,37 @@ class Renderer:
         return self._bodies
 
     def shows_newest(self, bodies: Bodies) -> bool:
-        """Whether no view was published since this page was rendered; for any thread."""
-        return _are_same(self._views(), bodies.views)
+        """Whether the accounts are still as this page shows them; for any thread."""
+        return self._monotonic() < bodies.until and _are_same(self._views(), bodies.views)
 
     def _see_accounts(self, views: Sequence[AccountView], now: float) -> bool:
-        stale = [view.is_stale(now) for view in views]
-        if self._bodies is not None and _are_same(views, self._seen) and stale == self._stale:
+        if self._bodies is not None and now < self._until and _are_same(views, self._seen):
             return False
         fresh = [view for view in views if view.is_fresh(now)]
         if self._bodies is None or _data(fresh) != _data(self._fresh):
             self._data = beginning(lines(data_families(fresh)).text.encode())
         self._accounts = lines(account_families(views, now))
-        self._seen, self._stale, self._fresh = views, stale, fresh
+        self._until = min((v.stale_at for v in views if not v.is_stale(now)), default=math.inf)
+        self._seen, self._fresh = views, fresh
         return True
 
     def _new_bodies(self) -> Bodies:
-        given = _Given(self._metrics)
-        text = self._accounts.text.encode() + _text(given)
-        other = self._accounts.openmetrics.encode() + _openmetrics(given)
+        others = lines(map(family_of, self._metrics))
+        text = (self._accounts.text + others.text).encode()
+        openmetrics = (self._accounts.openmetrics + others.openmetrics).encode() + _END
         # The data series are gauges without exemplars, which both formats write alike.
-        return Bodies(body(self._data, text), body(self._data, other), self._seen)
+        both = body(self._data, text), body(self._data, openmetrics)
+        return Bodies(*both, self._seen, self._until)
 
     def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
         """Return the samples and families of these names, as text and as OpenMetrics."""
         now, views = self._monotonic(), self._views()
         fresh = [view for view in views if view.is_fresh(now)]
-        families = (*data_families(fresh), *account_families(views, now))
-        every = (*(family.metric() for family in families), *self._registry.collect())
-        given = _Given([metric for each in every for metric in _restricted(each, names)])
-        return _text(given), _openmetrics(given)
+        own = (*data_families(fresh), *account_families(views, now))
+        every = (*own, *map(family_of, self._registry.collect()))
+        asked = (family.only(names) for family in every)
+        found = lines(family for family in asked if family.blocks)
+        return found.text.encode(), found.openmetrics.encode() + _END
 
 
 def _are_same(some: Sequence[AccountView], others: Sequence[AccountView]) -> bool:
@@ -127,21 +128,9 @@ def _own(metrics: Sequence[Metric]) -> list[Metric]:
     return [metric for metric in metrics if not metric.name.startswith(_PROCESS)]
 
 
-def _restricted(metric: Metric, names: Collection[str]) -> Iterator[Metric]:
-    samples = [s for s in metric.samples if s.name in names or metric.name in names]
-    if samples:
-        found = Metric(metric.name, metric.documentation, metric.type, metric.unit)
-        found.samples = samples
-        yield found
-
-
-def _text(given: _Given) -> bytes:
-    return generate_latest(given)
-
-
-def _openmetrics(given: _Given) -> bytes:
-    found: bytes = openmetrics.generate_latest(given)  # type: ignore[no-untyped-call]
-    return found
+def pause_after(taken: float) -> float:
+    """Return the seconds until it is looked again, when that took so many seconds."""
+    return max(_TICK_SECONDS, min(_REST * taken, _LONGEST_REST_SECONDS))
 
 
 class Page:
@@ -158,10 +147,12 @@ class Page:
 
         An error while it is rendered is a bug, and leaves here.
         """
+        loop = asyncio.get_running_loop()
         while not stop.is_set():
+            began = loop.time()
             self._bodies = await self._in_thread(self._renderer.render)
             try:
-                async with asyncio.timeout(_TICK_SECONDS):
+                async with asyncio.timeout(pause_after(loop.time() - began)):
                     await stop.wait()
             except TimeoutError:
                 pass
@@ -169,8 +160,8 @@ class Page:
     async def newest(self) -> Bodies:
         """Return the page.
 
-        Who is told of a failure finds it there: a view that was published since the page was
-        rendered, at most a moment ago, is waited for.
+        Who is told of a failure finds it there, and nobody what is too old: when an account changed
+        since the page was rendered, at most a moment ago, it is rendered first.
         """
         bodies = self._bodies
         if bodies is None or not self._renderer.shows_newest(bodies):

@@ -4,15 +4,18 @@ from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import Exemplar, Metric
+from prometheus_client.gc_collector import GCCollector
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as read_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
 
-from exporter.core.series import Block, Family, lines
+from exporter.core.series import Block, Family, family_of, lines
 from tests.core.everything import EVERYTHING, ODD
 from tests.core.exposed import families_of
 
@@ -75,6 +78,36 @@ def test_the_lines_are_read_back_as_what_they_were_made_of(made):
     ):
         samples = [s for family in read(text) for s in family.samples]
         assert [(s.name, s.labels, s.value) for s in samples] == expected
+
+
+class Kept:
+    """The metrics of a registry as they were once, without when they were created."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._metrics = list(registry.collect())
+        for metric in self._metrics:
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def test_the_lines_of_a_registry_are_those_of_the_library():
+    registry = CollectorRegistry()
+    counter = Counter("cartesia_counted", ODD, ("z", "a"), registry=registry)
+    for value in ("", "z", ODD):
+        counter.labels(value, "a").inc(3)
+    Counter("cartesia_never", "Never.", ("a",), registry=registry)
+    took = Histogram("cartesia_took_seconds", "Took.", ("z",), registry=registry)
+    for value in ("", ODD):
+        took.labels(value).observe(2)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    kept = Kept(registry)
+    found = lines(map(family_of, kept.collect()))
+    assert found.text.encode() == generate_latest(kept)
+    assert (found.openmetrics + "# EOF\n").encode() == generate_openmetrics(kept)
+    assert {metric.type for metric in kept.collect()} == {"gauge", "counter", "histogram"}
 
 
 def test_the_lines_of_everything_are_those_of_the_library():
