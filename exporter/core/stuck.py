@@ -7,6 +7,7 @@ from typing import Final
 from exporter.core.message import timestamp
 from exporter.core.model import (
     CREATED,
+    TERMINAL,
     TRAINING,
     AccountKey,
     Event,
@@ -54,15 +55,20 @@ def stuck_event(store_id: str, account: AccountKey, known: Known, now: float) ->
 
 
 def after_jump(known: Mapping[str, Known], snapshot: Snapshot) -> dict[str, Known]:
-    """Return the stays that move along with the wall clock, by id: when it jumped, none gets older.
+    """Return the stays that a jump of the wall clock changes, by id.
 
-    A stay never begins later than now: one that was stored before a wrong clock was set right
-    would have to wait for years.
+    One that should pass moves along: it gets no older. It never begins later than now: one that was
+    stored before a wrong clock was set right would have to wait for years. A completed or failed
+    one stays where it is, for it lasts while the machine sleeps; how long it took is not observed.
     """
-    if not snapshot.clock_jump:
-        return {}
     return {
-        fine_tune_id: replace(each, since=min(each.since + snapshot.clock_jump, snapshot.read_at))
+        fine_tune_id: _after_jump(each, snapshot)
         for fine_tune_id, each in known.items()
-        if each.fine_tune.status in _PASSING
+        if snapshot.clock_jump and (each.since_seen or each.fine_tune.status not in TERMINAL)
     }
+
+
+def _after_jump(known: Known, snapshot: Snapshot) -> Known:
+    if known.fine_tune.status in TERMINAL:
+        return replace(known, since_seen=False)
+    return replace(known, since=min(known.since + snapshot.clock_jump, snapshot.read_at))

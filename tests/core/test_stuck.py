@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from exporter.core.account import AccountState, Step, advance
 from exporter.core.diff import event
-from exporter.core.model import AccountKey, FineTune, Known, Transition
+from exporter.core.model import TERMINAL, AccountKey, FineTune, Known, Transition
 from exporter.core.stuck import after_jump, stuck_event
+from exporter.core.tallies import StayKey, Stays
 from tests.core.histories import (
     INTERVAL,
     KEY,
@@ -156,9 +157,28 @@ def test_a_clock_set_right_makes_no_stay_begin_in_the_future():
     assert moved["ft"].since == right.read_at
 
 
-def test_what_is_not_counted_stays_where_it_was():
-    known = {"ft": Known(FineTune("ft", status="failed"), 1, START, since_seen=True)}
-    assert after_jump(known, replace(snapshot({}), clock_jump=DAY)) == {}
+def test_what_is_over_stays_where_it_was_and_nobody_knows_how_long_it_takes():
+    failed = Known(FineTune("ft", status="failed"), 1, START, since_seen=True)
+    jumped = replace(snapshot({}), clock_jump=DAY)
+    moved = after_jump({"ft": failed}, jumped)
+    assert moved == {"ft": replace(failed, since_seen=False)}
+    assert after_jump(moved, jumped) == {}
+
+
+@bounded
+@given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9]))
+def test_a_jump_of_the_wall_clock_makes_no_stay_longer_or_shorter(polls, at, jump):
+    """Those of what was over when the clock was set are left out, all others are as ever."""
+
+    def stays(found: list[Step]) -> dict[StayKey, Stays]:
+        return dict(found[-1].state.tallies.stays)
+
+    expected, found = stays(steps(polls)), stays(jumping(polls, at, jump, 1e9))
+    for key, each in expected.items():
+        assert found.get(key, Stays()).total <= each.total
+        assert found.get(key, Stays()).seconds <= each.seconds
+        assert key[0] in TERMINAL or found[key] == each
+    assert found.keys() <= expected.keys()
 
 
 def test_its_event_says_since_when_and_that_nothing_changed():
