@@ -1,18 +1,20 @@
 """A real Prometheus scrapes a real agent, and answers what dashboards and alerts ask."""
 
-import json
 import re
-import socket
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from exporter.simulator.world import Population, World
-from tests.process.agent import Agent, get, until, url_of
-from tests.process.cloud import cloud, watching, webhook
+from tests.process.agent import Agent, until, url_of
+from tests.process.cloud import Api, cloud, watching, webhook
+from tests.process.prometheus import Prometheus, prometheus
 from tests.programs import required
+from tests.web.guarded import File, ask, hash_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,84 +23,100 @@ FAILED_TRAININGS = (
     "sum by (model_id) (increase(cartesia_fine_tune_transitions_total"
     '{from_status="training",to_status="failed"}[1m])) > 0'
 )
+USER, PASSWORD = "prometheus", "hunter2ThePassword"
 
 
-class Prometheus:
-    def __init__(self, url: str) -> None:
-        self._url = url
+@dataclass(frozen=True)
+class Scraped:
+    """An agent with everything switched on, whose page Prometheus reads over TLS, by password."""
 
-    def value(self, query: str) -> float | None:
-        """The one value of a query, None where there is no series."""
-        answer = httpx.get(
-            f"{self._url}/api/v1/query", params={"query": query}, trust_env=False, timeout=10
-        ).json()
-        assert answer["status"] == "success", answer
-        found = answer["data"]["result"]
-        return float(found[0]["value"][1]) if found else None
+    api: Api
+    prometheus: Prometheus
+    url: str
+    web: File
 
-    def exemplars(self, query: str) -> set[str]:
-        """The fine-tunes that a series points to."""
-        asked = {"query": query, "start": "0", "end": "4102444800"}
-        answer = httpx.get(
-            f"{self._url}/api/v1/query_exemplars", params=asked, trust_env=False, timeout=10
-        ).json()
-        assert answer["status"] == "success", answer
-        found = [each for series in answer["data"] for each in series["exemplars"]]
-        return {each["labels"]["fine_tune_id"] for each in found}
+    def page(self) -> str:
+        """What a person sees who has the password: the text format."""
+        return ask(self.url, auth=(USER, PASSWORD), tls=self.web.client()).text
 
 
-@pytest.fixture
-def scraped(tmp_path):
-    """An agent, the world it watches, and a Prometheus that scrapes it each second."""
-    program = required("prometheus", package="prometheus")
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    folder = tmp_path_factory.mktemp("scraped")
+    web = File(folder)
+    web.ca.cert_pem.write_to_path(folder / "ca.pem")
+    web.write(tls_server_config=web.issue(), basic_auth_users={USER: hash_of(PASSWORD)})
+    job = {
+        "scheme": "https",
+        "tls_config": {"ca_file": str(folder / "ca.pem")},
+        "basic_auth": {"username": USER, "password": PASSWORD},
+    }
     world = World(Population(fine_tunes=30, fail_rate=0.2, reattempt_rate=0))
-    with cloud(world=world) as (api, _), Agent(tmp_path, **watching(api)).process() as process:
-        target = url_of(process).removeprefix("http://")
-        job = {"job_name": "cartesia", "static_configs": [{"targets": [target]}]}
-        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
-        file = tmp_path / "prometheus.yml"
-        file.write_text(json.dumps(config), encoding="utf-8")
-        # Prometheus cannot be given port 0; it has this one as soon as we let it go.
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        command = [
-            program,
-            f"--config.file={file}",
-            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--enable-feature=exemplar-storage",
-        ]
-        with (tmp_path / "prometheus.log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            until(lambda: get(f"{url}/-/ready").status_code == 200, seconds=30)
-            yield world, Prometheus(url)
-        finally:
-            server.terminate()
-            server.wait(20)
+    with cloud(world=world) as (api, inbox):
+        config = watching(api, webhook(inbox), stale_after="6s")
+        config["accounts"][0]["labels"] = {"team": "voices"}
+        config["metrics"] = {"labels": ["model_id", "language", "dataset"], "per_fine_tune": True}
+        with Agent(folder, **config).process(f"--web.config.file={web.path}") as process:
+            url = url_of(process)
+            with prometheus(folder, url.removeprefix("https://"), **job) as scraping:
+                yield Scraped(api, scraping, f"{url}/metrics", web)
 
 
 def test_prometheus_sees_the_counts_and_the_first_failure(scraped):
-    world, prometheus = scraped
-    until(lambda: prometheus.value("cartesia_up") == 1, seconds=30)
-    assert prometheus.value("sum(cartesia_fine_tunes)") == 30
+    world, value = scraped.api.world, scraped.prometheus.value
+    until(lambda: value("cartesia_up") == 1, seconds=30)
+    assert value("sum(cartesia_fine_tunes)") == 30
     for status in ("created", "training", "completed", "failed"):
-        query = f'sum(cartesia_fine_tunes{{account="main",status="{status}"}})'
-        assert prometheus.value(query) == sum(f.status == status for f in world)
-    assert prometheus.value(f"sum({FAILURES})") in {None, 0}
+        query = f'sum(cartesia_fine_tunes{{account="main",team="voices",status="{status}"}})'
+        assert value(query) == sum(f.status == status for f in world)
+    assert value(f"sum({FAILURES})") in {None, 0}
 
-    until(lambda: prometheus.value("count_over_time(cartesia_up[1m])") >= 2)
+    until(lambda: value("count_over_time(cartesia_up[1m])") >= 2)
     failing = next(f for f in world if f.status == "training")
     world.set_status(failing.id, "failed")
-    until(lambda: (prometheus.value(f"sum({FAILURES})") or 0) > 0)
-    until(lambda: (prometheus.value(FAILED_TRAININGS) or 0) > 0)
-    assert prometheus.value('up{job="cartesia"}') == 1
-    assert prometheus.value("scrape_samples_post_metric_relabeling") > 50
-    assert prometheus.value('cartesia_exporter_poll_failures_total{reason="connect"}') == 0
-    until(lambda: prometheus.exemplars("cartesia_fine_tune_transitions_total") == {failing.id})
+    until(lambda: (value(f"sum({FAILURES})") or 0) > 0)
+    until(lambda: (value(FAILED_TRAININGS) or 0) > 0)
+    assert value(f'cartesia_fine_tune_status{{fine_tune_id="{failing.id}",status="failed"}}') == 1
+    assert value('up{job="cartesia"}') == 1
+    assert value("scrape_samples_post_metric_relabeling") > 50
+    assert value('cartesia_exporter_poll_failures_total{reason="connect"}') == 0
+    seen = scraped.prometheus.exemplars
+    until(lambda: seen("cartesia_fine_tune_transitions_total") == {failing.id})
     for query in (*queries_of_the_readme(), *queries_of_the_metrics()):
-        prometheus.value(query)
+        value(query)
+
+
+def test_prometheus_sees_an_outage_go_from_keep_to_drop_and_back(scraped):
+    value = scraped.prometheus.value
+    until(lambda: value("cartesia_up") == 1, seconds=30)
+    scraped.api.answer = lambda _: PlainTextResponse("down", 500)
+    try:
+        marked = "count(cartesia_fine_tunes) and on () (cartesia_up + cartesia_stale == 0)"
+        until(lambda: value(marked))
+        until(lambda: value("absent(cartesia_fine_tunes) and on () (cartesia_stale == 1)"))
+        assert value("count(cartesia_fine_tune_status)") is None
+        assert value("time() - cartesia_poll_success_timestamp_seconds") >= 6
+        assert value("count(cartesia_fine_tune_transitions_total)") > 0
+    finally:
+        scraped.api.answer = lambda _: None
+    until(lambda: value("sum(cartesia_fine_tunes) and on () (cartesia_stale == 0)") == 30)
+    until(lambda: value("cartesia_up") == 1)
+
+
+def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(scraped):
+    until(lambda: 'cartesia_up{account="main"} 1.0' in scraped.page())
+    page = scraped.page()
+    for name in ("cartesia_fine_tune_status{", 'cartesia_fine_tunes{account="main",dataset='):
+        assert name in page
+    checked = subprocess.run(
+        [required("promtool", package="prometheus"), "check", "metrics"],
+        input=page,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def queries_of_the_readme() -> list[str]:
@@ -124,26 +142,3 @@ def test_the_example_of_a_scrape_configuration_is_one():
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "localhost:10060" in file.read_text(encoding="utf-8")
-
-
-def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(tmp_path):
-    program = required("promtool", package="prometheus")
-    metrics = {"labels": ["model_id", "language", "dataset"], "per_fine_tune": True}
-    with (
-        cloud(world=World(Population(fine_tunes=30))) as (api, inbox),
-        Agent(tmp_path, **watching(api, webhook(inbox)), metrics=metrics).process() as process,
-    ):
-        page = f"{url_of(process)}/metrics"
-        until(lambda: 'cartesia_up{account="main"} 1.0' in get(page).text)
-        text = get(page).text
-    for name in ("cartesia_fine_tune_status{", 'cartesia_fine_tunes{account="main",dataset='):
-        assert name in text
-    checked = subprocess.run(
-        [program, "check", "metrics"],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

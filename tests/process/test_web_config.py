@@ -1,53 +1,25 @@
 """A real agent behind TLS and a password, scraped by a real Prometheus."""
 
-import contextlib
-import json
 import socket
-import subprocess
 
 import httpx
 import pytest
 
 from tests.process.agent import Agent, until, url_of
 from tests.process.cloud import cloud, watching
-from tests.programs import required
+from tests.process.prometheus import prometheus
 from tests.web.guarded import File, ask, hash_of
 
 PASSWORD, NEW = "hunter2ThePassword", "hunter3TheNextOne"
 
 
-@contextlib.contextmanager
-def prometheus(folder, target, password_file):
-    """Scrape a target each second; yield what answers queries."""
-    program = required("prometheus", package="prometheus")
-    job = {
-        "job_name": "cartesia",
+def behind_tls(folder, password_file):
+    """The keys of a job that trusts our certificates and gives a password."""
+    return {
         "scheme": "https",
-        "static_configs": [{"targets": [target]}],
         "tls_config": {"ca_file": str(folder / "ca.pem")},
         "basic_auth": {"username": "prometheus", "password_file": str(password_file)},
     }
-    file = folder / "prometheus.yml"
-    whole = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
-    file.write_text(json.dumps(whole), encoding="utf-8")
-    # Prometheus cannot be given port 0; it has this one as soon as we let it go.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    flags = (f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}")
-    command = [program, *flags, f"--web.listen-address=127.0.0.1:{port}"]
-    with (folder / "prometheus.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        yield f"http://127.0.0.1:{port}/api/v1/query"
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def up(url):
-    answer = httpx.get(url, params={"query": "up"}, trust_env=False, timeout=10).json()
-    found = answer["data"]["result"]
-    return float(found[0]["value"][1]) if found else None
 
 
 @pytest.fixture
@@ -73,13 +45,14 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
         assert f"base_url: {api.url}\n" in shown.text
         assert str(web.path) not in shown.text
         assert "basic_auth_users" not in shown.text
-        with prometheus(tmp_path, url.removeprefix("https://"), password) as queries:
-            until(lambda: up(queries) == 1, seconds=30)
+        target = url.removeprefix("https://")
+        with prometheus(tmp_path, target, **behind_tls(tmp_path, password)) as scraping:
+            until(lambda: scraping.value("up") == 1, seconds=30)
             users = {"prometheus": hash_of(NEW)}
             web.write(tls_server_config=web.issue(), basic_auth_users=users)
-            until(lambda: up(queries) == 0, seconds=30)
+            until(lambda: scraping.value("up") == 0, seconds=30)
             password.write_text(NEW)
-            until(lambda: up(queries) == 1, seconds=30)
+            until(lambda: scraping.value("up") == 1, seconds=30)
         assert process.stop() == 0
         assert "Traceback" not in process.text
         for secret in (PASSWORD, NEW, hash_of(PASSWORD), hash_of(NEW), "PRIVATE KEY"):

@@ -1,0 +1,65 @@
+"""A real Prometheus: it scrapes each second, and answers queries."""
+
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.process.agent import get, until
+from tests.programs import required
+
+
+class Prometheus:
+    """What answers queries under a URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def value(self, query: str) -> float | None:
+        """The one value of a query, None where there is no series."""
+        found = self._data("query", query=query)["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def exemplars(self, query: str) -> set[str]:
+        """The fine-tunes that series point to."""
+        series = self._data("query_exemplars", query=query, start="0", end="4102444800")
+        return {e["labels"]["fine_tune_id"] for each in series for e in each["exemplars"]}
+
+    def _data(self, what: str, **asked: str) -> Any:
+        url = f"{self._url}/api/v1/{what}"
+        answer = httpx.get(url, params=asked, trust_env=False, timeout=10).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
+    """Scrape a target, as the keys of its job say."""
+    scraped = {"job_name": "cartesia", "static_configs": [{"targets": [target]}], **job}
+    whole = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
+    file = folder / "prometheus.yml"
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    # Prometheus cannot be given port 0; it has this one as soon as we let it go.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        required("prometheus", package="prometheus"),
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+    ]
+    with (folder / "prometheus.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: get(f"{url}/-/ready").status_code == 200, seconds=30)
+        yield Prometheus(url)
+    finally:
+        server.terminate()
+        server.wait(20)
