@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from heapq import nsmallest
+from operator import attrgetter
 from typing import Final, Literal
 
 from exporter.core.model import FineTune
@@ -36,13 +38,12 @@ class Labels:
         fine_tunes = list(fine_tunes)
         after = self
         for name in dict.fromkeys((MODEL, *names)):
-            known = dict.fromkeys(self.values(name))
-            for value in sorted({label_value(getattr(each, name)) for each in fine_tunes}):
-                # A value that is empty is no label at all and needs no name; a model never is.
-                if len(known) < most and (value or name == MODEL):
-                    known.setdefault(value)
-            if len(known) != len(self.values(name)):
-                after = replace(after, **{_FIELDS[name]: tuple(known)})
+            known = self.values(name)
+            # A value that is empty is no label at all and needs no name; a model never is.
+            found = _values(fine_tunes, name).difference(known, () if name == MODEL else ("",))
+            new = nsmallest(most - len(known), found)
+            if new:
+                after = replace(after, **{_FIELDS[name]: (*known, *new)})
         return after
 
     def values(self, name: LabelName) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ class Naming:
         return frozenset(
             (label[0], value)
             for label in self.named
-            for value in {label_value(getattr(each, label[0])) for each in fine_tunes}
+            for value in _values(fine_tunes, label[0])
             if _named(label, value) != value
         )
 
@@ -86,6 +87,11 @@ def _named(label: tuple[LabelName, frozenset[str]], text: str) -> str:
     name, named = label
     value = label_value(text)
     return value if value in named or not (value or name == MODEL) else OTHER
+
+
+def _values(fine_tunes: Iterable[FineTune], name: LabelName) -> set[str]:
+    # Equal texts first: most fine-tunes share theirs with others.
+    return set(map(label_value, set(map(attrgetter(name), fine_tunes))))
 
 
 def label_value(text: str) -> str:
