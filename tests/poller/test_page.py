@@ -1,6 +1,7 @@
 """What a poller publishes: data that ages by itself, stays that outlive a restart, labels."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 from exporter.cartesia.errors import CartesiaError
@@ -9,6 +10,7 @@ from exporter.core.view import Shape
 from tests.core.exposed import metrics_of, openmetrics
 from tests.poller.bench import STALE_AFTER, Bench, bench, listing, on_bench
 
+DAY = 86_400.0
 DOWN = CartesiaError("connect", "no route")
 TRAINS = FineTune("a", model_id="m", language="en", status="training")
 FAILED = replace(TRAINS, status="failed")
@@ -100,11 +102,11 @@ def test_stays_and_label_values_outlive_a_restart_and_exemplars_do_not(tmp_path)
             b.clock.now += 60
             await b.poller.turn()
             b.then(listing(FAILED))
-            b.clock.now += 3600
+            b.clock.now += 2 * DAY
             await b.poller.turn()
             stays, labels = b.view.tallies.stays, b.view.labels
             assert [(key, each.total, each.seconds) for key, each in stays.items()] == [
-                (("training", 3600.0), 1, 3600.0)
+                (("training", math.inf), 1, 2 * DAY)
             ]
             assert '# {fine_tune_id="a"} 1.0' in openmetrics(b.view)
         async with bench(tmp_path / "state.db", DOWN, shape=shape) as again:
@@ -113,12 +115,12 @@ def test_stays_and_label_values_outlive_a_restart_and_exemplars_do_not(tmp_path)
             assert labels.languages == ("en",)
             assert "fine_tune_id" not in openmetrics(again.view)
             again.then(listing(TRAINS))
-            again.clock.now += 7200
+            again.clock.now += 3 * DAY
             for _ in range(2):
                 await again.poller.turn()
             assert again.view.tallies.stays.keys() == {
-                ("training", 3600.0),
-                ("failed", 3600.0),
+                ("training", math.inf),
+                ("failed", DAY),
             }
 
     asyncio.run(run())
