@@ -14,6 +14,7 @@ from tests.process.agent import Agent, until, url_of
 from tests.process.cloud import Api, cloud, watching, webhook
 from tests.process.prometheus import Prometheus, prometheus
 from tests.programs import required
+from tests.test_documented import documented
 from tests.web.guarded import File, ask, hash_of
 
 ROOT = Path(__file__).parent.parent
@@ -117,6 +118,12 @@ def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(sc
         check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_what_a_running_agent_serves_and_what_is_documented_are_the_same(scraped):
+    types = re.findall(r"^# TYPE (cartesia_\w+) (\w+)$", scraped.page(), re.MULTILINE)
+    rows = [(name.strip("`"), kind) for name, kind, *_ in documented()]
+    assert sorted(types) == sorted(rows)
 
 
 def queries_of_the_readme() -> list[str]:
