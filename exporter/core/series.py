@@ -48,16 +48,6 @@ class Family:
         blocks = [each for each in self.blocks if whole or self.name + each.suffix in names]
         return replace(self, blocks=blocks)
 
-    def metric(self) -> Metric:
-        """Return it as the library knows it."""
-        metric = Metric(self.name, self.text, self.kind)
-        for block in self.blocks:
-            for values, number in block.rows:
-                labels = {**block.fixed, **dict(zip(block.names, values, strict=True))}
-                exemplar = block.exemplars.get(values)
-                metric.add_sample(self.name + block.suffix, labels, number, exemplar=exemplar)
-        return metric
-
 
 def family_of(metric: Metric) -> Family:
     """Return a gauge, counter or histogram of the library, without exemplars, as a family."""

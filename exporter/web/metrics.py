@@ -1,6 +1,5 @@
 """The answer to a scrape: parts that are ready, joined; it renders nothing."""
 
-import gzip
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -24,25 +23,14 @@ def metrics_endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
         kind = content_type(",".join(request.headers.getlist("accept")))
         coding = encoding(",".join(request.headers.getlist("accept-encoding")))
         names = request.query_params.getlist(_FILTER)
-        if names:
-            text, openmetrics = await page.only(frozenset(names))
-            return _answer(_encoded(text if kind == TEXT else openmetrics, coding), kind, coding)
-        bodies = await page.newest()
+        bodies = await (page.only(frozenset(names)) if names else page.newest())
         body = bodies.text if kind == TEXT else bodies.openmetrics
-        return _answer(_joined(body, coding), kind, coding)
+        return _answer(body, kind, coding)
 
     return metrics
 
 
-def _joined(body: Body, coding: Encoding) -> bytes:
-    return b"".join(body.gzipped if coding == "gzip" else body.plain)
-
-
-def _encoded(plain: bytes, coding: Encoding) -> bytes:
-    return gzip.compress(plain, 5) if coding == "gzip" else plain
-
-
-def _answer(content: bytes, kind: str, coding: Encoding) -> Response:
+def _answer(body: Body, kind: str, coding: Encoding) -> Response:
     headers = {
         "Content-Type": kind,
         "Vary": "Accept, Accept-Encoding",
@@ -51,4 +39,4 @@ def _answer(content: bytes, kind: str, coding: Encoding) -> Response:
     }
     if coding == "gzip":
         headers["Content-Encoding"] = coding
-    return Response(content, headers=headers)
+    return Response(b"".join(body.gzipped if coding == "gzip" else body.plain), headers=headers)

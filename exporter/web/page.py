@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 from prometheus_client.core import Metric
 
 from exporter.core.exposition import account_families, data_families
-from exporter.core.gzip_member import Body, beginning, body
+from exporter.core.gzip_member import Beginning, Body, beginning, body
 from exporter.core.series import Lines, family_of, lines
 from exporter.core.view import AccountView
 
@@ -48,8 +48,8 @@ class Bodies:
 
     text: Body
     openmetrics: Body
-    views: Sequence[AccountView]
-    until: float
+    views: Sequence[AccountView] = ()
+    until: float = math.inf
 
 
 class Renderer:
@@ -98,21 +98,25 @@ class Renderer:
 
     def _new_bodies(self) -> Bodies:
         others = lines(map(family_of, self._metrics))
-        text = (self._accounts.text + others.text).encode()
-        openmetrics = (self._accounts.openmetrics + others.openmetrics).encode() + _END
+        rest = Lines(
+            self._accounts.text + others.text, self._accounts.openmetrics + others.openmetrics
+        )
         # The data series are gauges without exemplars, which both formats write alike.
-        both = body(self._data, text), body(self._data, openmetrics)
-        return Bodies(*both, self._seen, self._until)
+        return Bodies(*_behind(self._data, rest), self._seen, self._until)
 
-    def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
-        """Return the samples and families of these names, as text and as OpenMetrics."""
+    def only(self, names: Collection[str]) -> Bodies:
+        """Return the samples and families of these names, as they are now."""
         now, views = self._monotonic(), self._views()
         fresh = [view for view in views if view.is_fresh(now)]
         own = (*data_families(fresh), *account_families(views, now))
         every = (*own, *map(family_of, self._registry.collect()))
         asked = (family.only(names) for family in every)
         found = lines(family for family in asked if family.blocks)
-        return found.text.encode(), found.openmetrics.encode() + _END
+        return Bodies(*_behind(beginning(b""), found))
+
+
+def _behind(first: Beginning, rest: Lines) -> tuple[Body, Body]:
+    return body(first, rest.text.encode()), body(first, rest.openmetrics.encode() + _END)
 
 
 def _are_same(some: Sequence[AccountView], others: Sequence[AccountView]) -> bool:
@@ -168,8 +172,8 @@ class Page:
             bodies = self._bodies = await self._in_thread(self._renderer.render)
         return bodies
 
-    async def only(self, names: Collection[str]) -> tuple[bytes, bytes]:
-        """Return a part of the page, rendered for this request: as text and as OpenMetrics."""
+    async def only(self, names: Collection[str]) -> Bodies:
+        """Return a part of the page, rendered for this request."""
         return await self._in_thread(lambda: self._renderer.only(names))
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:

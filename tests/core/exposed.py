@@ -14,8 +14,19 @@ def families_of(views: Sequence[AccountView], monotonic: float = 0.0) -> list[Fa
     return [*data_families(fresh), *account_families(views, monotonic)]
 
 
+def metric_of(family: Family) -> Metric:
+    """The family as the library knows it."""
+    metric = Metric(family.name, family.text, family.kind)
+    for block in family.blocks:
+        for values, number in block.rows:
+            labels = {**block.fixed, **dict(zip(block.names, values, strict=True))}
+            exemplar = block.exemplars.get(values)
+            metric.add_sample(family.name + block.suffix, labels, number, exemplar=exemplar)
+    return metric
+
+
 def metrics_of(views: Sequence[AccountView], monotonic: float = 0.0) -> list[Metric]:
-    return [family.metric() for family in families_of(views, monotonic)]
+    return [metric_of(family) for family in families_of(views, monotonic)]
 
 
 def text(*views: AccountView, monotonic: float = 0.0) -> str:

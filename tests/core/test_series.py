@@ -17,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from exporter.core.series import Block, Family, family_of, lines
 from tests.core.everything import EVERYTHING, ODD
-from tests.core.exposed import families_of
+from tests.core.exposed import families_of, metric_of
 
 values = st.one_of(st.text(max_size=20), st.text('"\\\n\r\x00nx=,{} #%', max_size=12), st.just(ODD))
 numbers = st.one_of(st.integers(0, 2**53), st.floats(0, 1e12), st.just(float("inf")))
@@ -29,7 +29,7 @@ class Given:
         self._families = families
 
     def collect(self) -> list[Metric]:
-        return [family.metric() for family in self._families]
+        return [metric_of(family) for family in self._families]
 
 
 KINDS: tuple[Literal["gauge", "counter"], ...] = ("gauge", "counter")
@@ -71,7 +71,7 @@ def test_the_lines_are_those_of_the_library(made):
 @given(families(PLAIN))
 def test_the_lines_are_read_back_as_what_they_were_made_of(made):
     found = lines(made)
-    expected = [(s.name, s.labels, s.value) for f in made for s in f.metric().samples]
+    expected = [(s.name, s.labels, s.value) for f in made for s in metric_of(f).samples]
     for read, text in (
         (read_text, found.text),
         (read_openmetrics, found.openmetrics + "# EOF\n"),
