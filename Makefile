@@ -29,9 +29,11 @@ imports: .venv/dev
 unit: .venv/dev
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal --cov
 
-# The long forms of the tests: storms of thousands, thousands of polls, long histories.
+# The long forms of the tests: storms of thousands, thousands of polls, long histories, and twelve
+# times the examples of each property.
 soak: .venv/dev
-	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal -m soak
+	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal \
+		-m 'soak or hypothesis' --hypothesis-profile=soak
 
 # Minutes, and only as good as the machine is idle: no part of `make test`.
 bench: .venv/dev

@@ -30,6 +30,8 @@ from tests.process.agent import Agent, Process, get, run, until, url_of
 from tests.process.cloud import Inbox, cloud, watching
 from tests.programs import required
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @dataclass(frozen=True)
 class Real:

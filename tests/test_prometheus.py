@@ -17,6 +17,8 @@ from tests.programs import required
 from tests.test_documented import documented
 from tests.web.guarded import File, ask, hash_of
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROOT = Path(__file__).parent.parent
 
 FAILURES = 'increase(cartesia_fine_tune_transitions_total{to_status="failed"}[1m])'

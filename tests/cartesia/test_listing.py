@@ -5,7 +5,7 @@ import json
 from math import ceil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cartesia.errors import CartesiaError
@@ -186,7 +186,6 @@ lists_of_ids = st.lists(st.text(min_size=1, max_size=3).filter(str.isascii), uni
 sizes = st.integers(1, 7)
 
 
-@settings(deadline=None)
 @given(lists_of_ids, sizes)
 def test_any_list_is_read_exactly_and_in_order_with_no_request_too_many(ids, size):
     api = Api(ids, size)
@@ -215,7 +214,6 @@ BROKEN = [
 ]
 
 
-@settings(deadline=None)
 @given(lists_of_ids.filter(bool), sizes, st.data())
 def test_one_broken_page_never_gives_a_smaller_listing(ids, size, data):
     number = data.draw(st.integers(1, ceil(len(ids) / size)))
@@ -224,7 +222,6 @@ def test_one_broken_page_never_gives_a_smaller_listing(ids, size, data):
         listed(api)
 
 
-@settings(deadline=None)
 @given(lists_of_ids.filter(lambda ids: len(ids) > 1), st.data())
 def test_a_repeated_page_never_gives_a_smaller_listing(ids, data):
     """As a server does that ignores the cursor from some page on."""

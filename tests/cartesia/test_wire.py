@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cartesia.wire import Page, PageError, Problem, read_page, read_problem
@@ -197,7 +197,6 @@ def test_deep_nesting_is_a_page_or_refused(body):
             read_page(body.format(nested).encode())
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_a_page_or_refused(body):
     with suppress(PageError):
@@ -207,7 +206,6 @@ def test_any_bytes_are_a_page_or_refused(body):
 items = st.dictionaries(st.sampled_from(FineTune.__slots__), json_values, max_size=4)
 
 
-@settings(deadline=None)
 @given(
     json_values
     | st.fixed_dictionaries(
@@ -268,7 +266,6 @@ def test_a_problem_never_quotes_a_key(key, text):
     assert not any(part in problem.title for part in ("sec", "+", "odd"))
 
 
-@settings(deadline=None)
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_error_body_is_read_without_an_error(body):
     assert isinstance(read_problem(body, KEY), Problem)

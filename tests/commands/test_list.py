@@ -79,6 +79,7 @@ def test_the_table_has_a_line_for_each_whatever_its_name(two_accounts, tmp_path)
         assert sum(fine_tune.id in line for line in done.stdout.splitlines()) == 2
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_locale_without_unicode_ends_nothing(two_accounts, tmp_path):
     for output in ("table", "csv"):
         done = listed(two_accounts, tmp_path, f"--output={output}", PYTHONIOENCODING="ascii")
@@ -146,6 +147,7 @@ def piped(two_accounts, tmp_path, output: str, behind: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("output", "reader"),
     [("table", "head -1"), ("json", "head -1"), ("csv", "head -1"), ("csv", "true")],
@@ -156,6 +158,7 @@ def test_a_reader_that_has_enough_is_a_quiet_end(two_accounts, tmp_path, output,
     assert done.stdout.count("\n") == (reader != "true")
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 @pytest.mark.parametrize(
     ("target", "said"),

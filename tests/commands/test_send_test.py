@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent import Agent, run
+from exporter.cli import main
+from tests.process.agent import KEY, Agent, run
 from tests.process.cloud import cloud, watching, webhook
 
 
@@ -25,23 +27,33 @@ def receivers(tmp_path_factory):
 def send(receivers, name: str, *more: str):
     agent, inbox = receivers
     before = len(inbox.arrived)
-    done = run(agent.folder, "send-test", f"--config.file={agent.file}", name, *more)
-    assert "Traceback" not in done.stderr
+    command = ["send-test", f"--config.file={agent.file}", name, *more]
+    done = CliRunner(env={"CARTESIA_API_KEY": KEY}).invoke(main, command)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done, inbox.arrived[before:]
 
 
 @pytest.mark.parametrize("name", ["ops", "chat"])
 def test_a_message_that_was_taken_is_said_to_be_delivered(receivers, name):
     done, arrived = send(receivers, name)
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert done.stdout.startswith(f"{name}: delivered: answered 200 (")
     assert len(arrived) == 1
     assert b"est" in arrived[0].body
 
 
+def test_a_process_says_the_same(receivers):
+    agent, inbox = receivers
+    before = len(inbox.arrived)
+    done = run(agent.folder, "send-test", f"--config.file={agent.file}", "ops")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ops: delivered: answered 200 (")
+    assert len(inbox.arrived) == before + 1
+
+
 def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receivers):
     done, arrived = send(receivers, "gone")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stdout.startswith("gone: endpoint: answered 404 (")
     assert done.stdout.endswith(" s)\n")
     assert len(arrived) == 1
@@ -49,14 +61,14 @@ def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receiv
 
 def test_a_receiver_that_is_not_there_is_said_not_to_be_there_without_its_url(receivers):
     done, _ = send(receivers, "nobody")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stdout.startswith("nobody: transient: no connection")
     assert "s3cret" not in done.stdout + done.stderr
 
 
 def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
     done, arrived = send(receivers, "ops", "--dry-run")
-    assert (done.returncode, arrived) == (0, [])
+    assert (done.exit_code, arrived) == (0, [])
     assert json.loads(done.stdout)["type"] == "agent.test"
 
 
@@ -82,7 +94,7 @@ def test_a_sample_arrives_as_an_alert_does_and_says_everywhere_that_it_is_a_test
 @pytest.mark.parametrize("sample", ["failed", "digest", "long"])
 def test_a_sample_in_chat_begins_with_test_and_is_within_the_limits(receivers, sample):
     done, [arrived] = send(receivers, "chat", f"--sample={sample}")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     body = json.loads(arrived.body)
     assert body["text"].startswith("TEST: ")
     assert len(body["text"]) + len(json.dumps(body["blocks"], ensure_ascii=False)) < 20_000
@@ -94,7 +106,7 @@ def test_a_sample_is_new_each_time_and_only_shown_by_a_dry_run(receivers):
     ids = {send(receivers, "ops", "--sample=failed")[1][0].id for _ in range(2)}
     assert len(ids) == 2
     done, arrived = send(receivers, "ops", "--sample=digest", "--dry-run")
-    assert (done.returncode, arrived) == (0, [])
+    assert (done.exit_code, arrived) == (0, [])
     assert json.loads(done.stdout)["type"] == "fine_tune.digest"
 
 
@@ -112,6 +124,6 @@ def test_a_digest_has_no_more_events_than_the_receiver_takes():
 
 def test_an_unknown_receiver_is_told_the_known_ones(receivers):
     done, _ = send(receivers, "opps")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "no receiver opps" in done.stderr
     assert "ops, gone, nobody, chat" in done.stderr

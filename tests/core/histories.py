@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from exporter.core.account import AccountState, FirstRun, Rules, Step, advance
@@ -20,7 +19,6 @@ STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "
 histories = st.lists(
     st.dictionaries(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=14
 )
-bounded = settings(max_examples=120, deadline=None)
 
 
 def rules(first_run: FirstRun = "summary", max_models: int = 50, stuck_after: float = 1e9) -> Rules:

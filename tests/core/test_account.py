@@ -11,7 +11,6 @@ from exporter.core.model import AccountKey, Event, status_label
 from tests.core.histories import (
     KEY,
     Poll,
-    bounded,
     confirmed,
     histories,
     readings,
@@ -55,7 +54,6 @@ def of_type(step: Step, kind: str) -> list[str]:
     return [event.fine_tune.id for event in step.events if event.fine_tune and event.type == kind]
 
 
-@bounded
 @given(histories)
 def test_every_entry_into_failed_alerts_exactly_once(polls):
     for number, step in enumerate(steps(polls)[1:], 1):
@@ -63,7 +61,6 @@ def test_every_entry_into_failed_alerts_exactly_once(polls):
         assert sorted(of_type(step, "fine_tune.failed")) == sorted(entries)
 
 
-@bounded
 @given(histories)
 def test_every_confirmed_change_and_every_removal_is_an_event_exactly_once(polls):
     for number, step in enumerate(steps(polls)[1:], 1):
@@ -72,7 +69,6 @@ def test_every_confirmed_change_and_every_removal_is_an_event_exactly_once(polls
         assert removed == Counter(expected_removals(polls, number))
 
 
-@bounded
 @given(histories)
 def test_what_is_known_and_what_changed_make_what_was_read(polls):
     known: dict[str, object] = {}
@@ -86,7 +82,6 @@ def test_what_is_known_and_what_changed_make_what_was_read(polls):
             assert kept.absences == 0
 
 
-@bounded
 @given(histories)
 def test_the_counters_are_the_sum_of_the_events(polls):
     taken = steps(polls)
@@ -106,14 +101,12 @@ def test_the_counters_are_the_sum_of_the_events(polls):
     assert taken[-1].state.tallies.removed == removed
 
 
-@bounded
 @given(histories)
 def test_no_two_events_have_the_same_id(polls):
     ids = [event.id for step in steps(polls) for event in step.events]
     assert len(set(ids)) == len(ids)
 
 
-@bounded
 @given(histories, st.integers(min_value=0))
 def test_a_step_computed_again_after_a_crash_has_the_same_events(polls, crash):
     taken = steps(polls)
@@ -124,7 +117,6 @@ def test_a_step_computed_again_after_a_crash_has_the_same_events(polls, crash):
     assert [event.id for event in later.events] == [event.id for event in taken[number].events]
 
 
-@bounded
 @given(histories)
 def test_the_same_list_again_tells_nothing_once_it_is_confirmed(polls):
     state = steps(polls)[-1].state
@@ -136,7 +128,6 @@ def test_the_same_list_again_tells_nothing_once_it_is_confirmed(polls):
         assert (again.changed, again.events, again.state) == ({}, (), state)
 
 
-@bounded
 @given(histories)
 def test_a_summary_is_all_that_a_baseline_tells(polls):
     [event] = steps(polls)[0].events
@@ -145,7 +136,6 @@ def test_a_summary_is_all_that_a_baseline_tells(polls):
     assert event.facts["failed"] == list(polls[0].values()).count("failed")
 
 
-@bounded
 @given(histories)
 def test_a_silent_baseline_tells_nothing_and_what_follows_is_the_same(polls):
     first, *rest = steps(polls, rules("silent"))
@@ -153,7 +143,6 @@ def test_a_silent_baseline_tells_nothing_and_what_follows_is_the_same(polls):
     assert rest == steps(polls)[1:]
 
 
-@bounded
 @given(histories)
 def test_an_alerting_baseline_tells_what_has_failed_and_counts_no_transition(polls):
     first, *rest = steps(polls, rules("alert"))

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.circuit import PROBES, WELL, Health, change
@@ -11,7 +11,6 @@ from exporter.core.retry import DELIVERIES, Attempt, Outcome
 
 NOW = 1_800_000_000.0
 
-bounded = settings(max_examples=200, deadline=None)
 chances = st.floats(0, 1, exclude_max=True)
 failures = st.integers(1, sys.maxsize)
 seconds = st.floats(0, allow_nan=False, allow_infinity=False)
@@ -30,7 +29,6 @@ def in_trouble(number: int = 1, since: float = NOW, *, opened: bool = False) -> 
     return Health(number, since, opened, "503")
 
 
-@bounded
 @given(troubled, seconds, failures, chances, st.booleans())
 def test_a_wait_that_was_asked_for_is_kept_between_a_second_and_an_hour(
     outcome, asked, number, chance, opened
@@ -49,7 +47,6 @@ def test_a_throttled_receiver_waits_as_long_as_it_asks_for(asked, pause):
         assert health.pause(throttled, NOW + 10_000, 0.99) == pause
 
 
-@bounded
 @given(failures, chances)
 def test_without_a_wish_the_back_off_applies(number, chance):
     pause = in_trouble(number).pause(failed(Outcome.TRANSIENT), NOW, chance)
@@ -87,7 +84,6 @@ def test_a_probe_that_is_not_answered_leaves_the_circuit_open():
     assert health.pause(failed(Outcome.TRANSIENT), NOW + 9, 0.0) == PROBES[2]
 
 
-@bounded
 @given(healths, attempts, chances)
 def test_only_what_was_read_makes_well_and_only_what_is_well_has_no_pause(health, attempt, chance):
     after = health.after(attempt, NOW)
@@ -99,7 +95,6 @@ def test_only_what_was_read_makes_well_and_only_what_is_well_has_no_pause(health
         assert after.pause(attempt, NOW, chance) == 0
 
 
-@bounded
 @given(healths, attempts)
 def test_opening_and_closing_is_an_event_of_its_own_and_nothing_else_is(health, attempt):
     after = health.after(attempt, NOW)

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import (
@@ -132,7 +132,6 @@ def test_accounts_stand_beside_each_other():
 names = st.one_of(st.text(max_size=30), st.text('"\\\n\r\x00nx=,{} #', max_size=12))
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(names, st.sampled_from(["failed", "training", "odd"]))))
 @example([(ODD, "failed"), ("", "odd"), ("x" * 5000, "failed")])
 def test_any_model_name_is_read_back_as_it_was(fine_tunes):

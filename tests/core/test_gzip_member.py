@@ -4,17 +4,15 @@ import gzip
 import subprocess
 import zlib
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.core.gzip_member import beginning, body
 from tests.programs import required
 
 contents = st.one_of(st.binary(max_size=2000), st.text("ab\n", max_size=3000).map(str.encode))
-bounded = settings(max_examples=150, deadline=None)
 
 
-@bounded
 @given(contents, contents)
 @example(b"", b"")
 @example(b"x" * 300_000, b"")
@@ -29,7 +27,6 @@ def test_any_two_texts_are_one_member(first, rest):
     assert gzip.decompress(b"".join(found.gzipped)) == first + rest
 
 
-@bounded
 @given(contents, contents, contents)
 def test_the_first_text_is_used_again_behind_which_another_stands(first, rest, later):
     start = beginning(first)

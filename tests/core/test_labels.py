@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.labels import OTHER, Labels, label_value
@@ -15,14 +15,12 @@ fine_tunes = st.builds(
     FineTune, st.text(), model_id=models, status=st.one_of(st.sampled_from(STATUSES), st.text())
 )
 readings = st.lists(st.lists(fine_tunes, max_size=8), max_size=6)
-bounded = settings(max_examples=80, deadline=None)
 
 
 def of_models(*names: str) -> list[FineTune]:
     return [FineTune(f"ft{number}", model_id=name) for number, name in enumerate(names)]
 
 
-@bounded
 @given(readings, st.integers(1, 5))
 def test_a_model_that_has_a_name_keeps_it_for_good(polls, most):
     labels = Labels()
@@ -33,7 +31,6 @@ def test_a_model_that_has_a_name_keeps_it_for_good(polls, most):
         labels = after
 
 
-@bounded
 @given(readings, st.integers(1, 5))
 def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
     labels = Labels()
@@ -44,7 +41,6 @@ def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
     assert list(labels.models) == seen[:most]
 
 
-@bounded
 @given(readings, st.integers(1, 5))
 def test_every_fine_tune_is_counted_exactly_once(polls, most):
     labels = Labels()
@@ -58,7 +54,6 @@ def test_every_fine_tune_is_counted_exactly_once(polls, most):
         assert {model for model, _ in counts} <= {*labels.models, OTHER}
 
 
-@bounded
 @given(st.lists(fine_tunes, max_size=12), st.integers(1, 5))
 def test_every_transition_is_counted_exactly_once(moved, most):
     labels = Labels().seeing(moved, most)

@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.account import advance
@@ -74,7 +74,6 @@ def test_a_name_that_only_hides_is_as_none():
     assert nameless.title == "Fine-tune failed: (unprintable id)"
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 20), st.integers(1, 120))
 def test_nothing_that_is_owed_is_lost_or_told_twice(number, threshold, most):
     owed = many(number)
@@ -111,7 +110,6 @@ def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
     assert digest.rest == ("failed_20", "failed_21", "failed_22", "failed_0", "failed_1")
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(2, 60), st.integers(0, 30), st.integers(0, 30))
 def test_a_digest_names_or_lists_every_event(failures, completions, agents):
     accounts = [Event(str(n), "agent.baseline", f"account-{n}", AT) for n in range(agents)]
@@ -260,7 +258,6 @@ fine_tunes = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(fine_tunes, min_size=1, max_size=25))
 def test_nothing_hidden_and_nothing_endless_is_in_any_message(found):
     told = message([of(fine_tune) for fine_tune in found], PAGES)

@@ -2,7 +2,7 @@
 
 import sys
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.retry import (
@@ -21,7 +21,6 @@ NAMED = {
     429: Outcome.THROTTLED,
 }
 
-bounded = settings(max_examples=200, deadline=None)
 chances = st.floats(0, 1, exclude_max=True)
 failures = st.integers(1, sys.maxsize)
 back_offs = st.sampled_from([BackOff(1, 8), DELIVERIES, DELIVERIES_LATER])
@@ -32,13 +31,11 @@ def test_every_status_has_its_class():
     assert found == {status: NAMED.get(status, Outcome.TRANSIENT) for status in found}
 
 
-@bounded
 @given(back_offs, failures, chances)
 def test_no_number_of_failures_waits_longer_than_the_bound(back_off, number, chance):
     assert 0 <= back_off.delay(number, chance) <= back_off.longest
 
 
-@bounded
 @given(back_offs, failures, chances)
 def test_the_jitter_is_full(back_off, number, chance):
     """Any wait between nothing and the bound is as likely as any other."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import Exemplar, Metric
@@ -58,7 +58,6 @@ def blocks(draw: st.DrawFn, kind: str, ids: st.SearchStrategy[str]) -> Block:
     return Block(fixed, tuple(of), list(rows.items()), "_total", exemplars)
 
 
-@settings(max_examples=150, deadline=None)
 @given(families())
 def test_the_lines_are_those_of_the_library(made):
     found = lines(made)
@@ -67,7 +66,6 @@ def test_the_lines_are_those_of_the_library(made):
     assert (found.openmetrics + "# EOF\n").encode() == whole
 
 
-@settings(max_examples=80, deadline=None)
 @given(families(PLAIN))
 def test_the_lines_are_read_back_as_what_they_were_made_of(made):
     found = lines(made)

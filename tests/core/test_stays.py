@@ -8,7 +8,7 @@ from exporter.core.account import Step
 from exporter.core.tallies import Stays, Tallies
 from exporter.core.view import AccountView
 from tests.core.exposed import text
-from tests.core.histories import INTERVAL, bounded, histories, of_one, readings, steps
+from tests.core.histories import INTERVAL, histories, of_one, readings, steps
 
 BOUNDS = ["60.0", "300.0", "900.0", "1800.0", "3600.0", "7200.0", "14400.0", "28800.0", "86400.0"]
 NAME = "cartesia_fine_tune_status_duration_seconds"
@@ -48,7 +48,6 @@ def stays_in(step: Step) -> int:
     return sum(stays.total for stays in step.state.tallies.stays.values())
 
 
-@bounded
 @given(histories)
 def test_no_more_stays_are_observed_than_statuses_were_left_and_none_is_longer_than_all(polls):
     last = steps(polls)[-1]

@@ -16,7 +16,6 @@ from tests.core.histories import (
     KEY,
     START,
     Poll,
-    bounded,
     confirmed,
     histories,
     of_one,
@@ -84,7 +83,6 @@ def expected(polls: list[Poll], fine_tune: str, after: float) -> list[int]:
 afters = st.sampled_from([0.5 * INTERVAL, INTERVAL, AFTER, 4 * INTERVAL])
 
 
-@bounded
 @given(histories, afters)
 def test_it_is_told_exactly_once_in_each_stay_that_lasts_longer(polls, after):
     found = steps(polls, rules(stuck_after=after))
@@ -93,7 +91,6 @@ def test_it_is_told_exactly_once_in_each_stay_that_lasts_longer(polls, after):
         assert told == expected(polls, fine_tune, after)
 
 
-@bounded
 @given(histories, afters)
 def test_being_stuck_changes_no_counter_and_no_other_event(polls, after):
     for watched, plain in zip(steps(polls, rules(stuck_after=after)), steps(polls), strict=True):
@@ -103,14 +100,12 @@ def test_being_stuck_changes_no_counter_and_no_other_event(polls, after):
         assert watched.state.labels == plain.state.labels
 
 
-@bounded
 @given(histories, afters)
 def test_no_two_events_have_the_same_id(polls, after):
     found = [each.id for step in steps(polls, rules(stuck_after=after)) for each in step.events]
     assert len(set(found)) == len(found)
 
 
-@bounded
 @given(histories, afters)
 def test_what_is_told_is_to_be_stored_with_it(polls, after):
     known: dict[str, Known] = {}
@@ -134,7 +129,6 @@ def jumping(polls: list[Poll], at: int, jump: float, after: float) -> list[Step]
     return taken
 
 
-@bounded
 @given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9, 30.0]), afters)
 def test_a_jump_of_the_wall_clock_changes_nothing_of_what_is_told(polls, at, jump, after):
     def ids(found: list[Step]) -> list[list[str]]:

@@ -3,12 +3,11 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.text import LONGEST, cut, one_line, scalar_text
 
-bounded = settings(max_examples=150, deadline=None)
 hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "L", "So"]))
 
 
@@ -34,7 +33,6 @@ def test_one_line(truth, text, shown):
     assert one_line(text) == shown, truth
 
 
-@bounded
 @given(hostile, st.integers(1, 40))
 def test_a_line_is_short_and_clean_whatever_was_written(text, most):
     line = one_line(text, most)
@@ -48,7 +46,6 @@ def test_a_line_of_megabytes_is_cut_before_it_is_cleaned():
     assert one_line("x" * 50_000_000) == "x" * (LONGEST - 1) + "…"
 
 
-@bounded
 @given(st.text(), st.integers(1, 20))
 def test_text_is_cut_only_when_too_long_and_then_says_so(text, most):
     shown = cut(text, most)
@@ -57,7 +54,6 @@ def test_text_is_cut_only_when_too_long_and_then_says_so(text, most):
     assert (len(text) <= most) == (shown == text) or text == shown
 
 
-@bounded
 @given(st.text(st.characters()))
 def test_scalar_text_can_be_encoded_and_changes_nothing_else(text):
     assert scalar_text(text).encode().decode() == scalar_text(text)

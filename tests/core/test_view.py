@@ -17,7 +17,7 @@ from exporter.core.tallies import Tallies, examples
 from exporter.core.view import AccountView, Shape, count, oldest, series
 from tests.core.everything import EVERYTHING, FINE_TUNES, NOW, SHAPE, seen
 from tests.core.exposed import openmetrics, text
-from tests.core.histories import bounded, histories, rules, snapshot, steps
+from tests.core.histories import histories, rules, snapshot, steps
 
 FINE_TUNE_STATUS = "cartesia_fine_tune_status"
 OLDEST = "cartesia_fine_tune_oldest_in_status_timestamp_seconds"
@@ -81,7 +81,6 @@ def test_only_the_data_series_carry_the_labels_of_the_account():
             assert ("team" in sample.labels) == (family.name in DATA), sample
 
 
-@bounded
 @given(histories)
 def test_the_oldest_of_a_status_is_there_exactly_while_somebody_is_in_it(polls):
     for number, step in enumerate(steps(polls)):
@@ -167,7 +166,6 @@ def test_stale_is_told_of_each_account_by_itself_and_the_rest_stays():
         assert {labels["account"] for labels, _ in samples(page, name)} == {"old", "fresh"}
 
 
-@bounded
 @given(st.text(max_size=200) | st.text("abz_-09", max_size=200))
 def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
     moved = Transition(FineTune(fine_tune_id, model_id="m", status="failed"), 2, "training")

@@ -12,6 +12,8 @@ from exporter.cli import main
 from tests.process.agent import KEY, Agent, Process, get, run, until, url_of
 from tests.process.cloud import Api, Inbox, cloud, watching, webhook
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def invoke(agent: Agent, *arguments: str) -> Result:
     """Run a command in this process, which is another one than the agent's."""

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 from starlette.responses import PlainTextResponse
 
 from tests.process.agent import Agent, until
 from tests.process.cloud import Inbox, cloud, watching, webhook
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def types(inbox: Inbox, name: str) -> list[str]:

@@ -10,6 +10,8 @@ from tests.process.cloud import Api, Inbox, cloud, watching, webhook
 from tests.process.outage import fail_in_one_poll, rows, settled
 from tests.programs import required
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 HASTY = """
 import exporter.core.circuit as circuit
 from exporter.core.retry import BackOff

@@ -7,6 +7,8 @@ import pytest
 from tests.process.agent import Agent, until
 from tests.process.cloud import Api, cloud, watching, webhook
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def polled_again(api: Api, pages: int = 1) -> None:
     """Wait until a poll that began after this call has ended: another one has begun."""

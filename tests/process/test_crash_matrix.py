@@ -18,6 +18,8 @@ from tests.process.cloud import Api, Arrived, Inbox, cloud, watching, webhook
 from tests.process.failpoints import dying
 from tests.process.outage import fail_while_away, settled
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 REPEAT = "possible repeat: the answer to this message was lost"
 
 NOTHING_ARRIVED = [

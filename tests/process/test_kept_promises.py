@@ -12,6 +12,8 @@ from tests.process.agent import Agent, until
 from tests.process.cloud import Api, Arrived, Inbox, cloud, watching, webhook
 from tests.process.outage import fail_in_one_poll, rows, settled
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 # The pauses behind a failure are not what is looked at.
 HASTY = """
 import exporter.core.circuit as circuit

@@ -13,6 +13,8 @@ from tests.process.agent import Agent, until
 from tests.process.cloud import Api, Arrived, cloud, watching, webhook
 from tests.process.outage import fail_in_one_poll, settled
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def texts(payload: dict[str, Any]) -> list[str]:
     """Every text that Slack counts, of all blocks."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -57,7 +57,6 @@ def test_the_minimal_form_names_the_fine_tune_and_holds_nothing_that_people_wrot
     assert "hotline" not in text
 
 
-@settings(deadline=None)
 @given(events, st.booleans(), st.floats(0, 10_000))
 def test_whatever_is_in_an_event_alertmanager_takes_it(event, minimal, seconds_on):
     ends_at = event.observed_at + seconds_on

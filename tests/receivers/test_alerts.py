@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import Pages
@@ -22,8 +22,6 @@ from tests.receivers.told import (
     fine_tunes,
     trouble,
 )
-
-bounded = settings(max_examples=100, deadline=None)
 
 
 def failed(fine_tune: FineTune) -> Event:
@@ -137,7 +135,6 @@ def test_the_fingerprint_is_alertmanagers():
     assert int(fingerprint({}), 16) == 14695981039346656037
 
 
-@bounded
 @given(events)
 def test_labels_are_short_clean_and_never_empty(event):
     for value in labels(event).values():
@@ -145,7 +142,6 @@ def test_labels_are_short_clean_and_never_empty(event):
         assert_clean(value)
 
 
-@bounded
 @given(events, st.booleans())
 def test_annotations_are_bounded_clean_and_never_empty(event, minimal):
     found = annotations(event, PAGES, minimal=minimal)
@@ -161,7 +157,6 @@ def assert_clean(value: str) -> None:
     assert hidden <= {"\u200d"}
 
 
-@bounded
 @given(fine_tunes, fine_tunes)
 def test_two_fine_tunes_are_two_alerts(one, other):
     same = one.id == other.id

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -18,7 +18,6 @@ from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
 
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
-bounded = settings(max_examples=120, deadline=None)
 some_events = st.lists(events, min_size=1, max_size=30)
 
 
@@ -27,7 +26,6 @@ def rendered(told: list[Event], *, minimal: bool = False) -> dict[str, Any]:
     return body
 
 
-@bounded
 @given(some_events)
 def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
     first = MAIL.render(message(told, PAGES))
@@ -37,7 +35,6 @@ def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
         assert 1 <= len(found["body"]) <= 10_000
 
 
-@bounded
 @given(some_events)
 def test_nothing_from_the_api_hides_or_calls_anybody(told):
     found = rendered(told)
@@ -48,14 +45,12 @@ def test_nothing_from_the_api_hides_or_calls_anybody(told):
     assert "\n" not in found["title"]
 
 
-@bounded
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(told, minimal):
     what = message(told, PAGES)
     assert MAIL.render(what, minimal=minimal) == MAIL.render(what, minimal=minimal)
 
 
-@bounded
 @given(some_events)
 def test_the_minimal_message_is_one_ascii_line_that_fits_an_sms(told):
     found = rendered(told, minimal=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import Pages, message
@@ -23,7 +23,6 @@ from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
 ENDPOINT = Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 MENTION = "<!subteam^S123|@voices> & co"
 
-bounded = settings(max_examples=120, deadline=None)
 some_events = st.lists(events, min_size=1, max_size=30)
 mentions = st.sampled_from(["", "<!here>", MENTION, "@" * 500])
 
@@ -62,7 +61,6 @@ def assert_inert(markup: str, mention: str) -> None:
     assert re.search(r"[<>]|&(?!amp;|lt;|gt;)", rest) is None
 
 
-@bounded
 @given(some_events, mentions)
 def test_slack_accepts_any_message(told, mention):
     body = rendered(told, mention)
@@ -74,7 +72,6 @@ def test_slack_accepts_any_message(told, mention):
             assert len(block["text"]["text"]) <= 150
 
 
-@bounded
 @given(some_events, mentions)
 def test_no_text_is_empty_or_long_and_all_of_them_fit_slacks_unwritten_limit(told, mention):
     found = texts(rendered(told, mention))
@@ -82,7 +79,6 @@ def test_no_text_is_empty_or_long_and_all_of_them_fit_slacks_unwritten_limit(tol
     assert sum(map(len, found)) <= 10_000
 
 
-@bounded
 @given(some_events, mentions)
 def test_nothing_from_the_api_pings_links_or_hides(told, mention):
     body = rendered(told, mention)
@@ -95,14 +91,12 @@ def test_nothing_from_the_api_pings_links_or_hides(told, mention):
             assert_inert(found["text"], mention)
 
 
-@bounded
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(told, minimal):
     slack, what = Slack("team", ENDPOINT, MENTION), message(told, PAGES)
     assert slack.render(what, minimal=minimal) == slack.render(what, minimal=minimal)
 
 
-@bounded
 @given(some_events)
 def test_the_minimal_message_is_one_short_ascii_line(told):
     body = rendered(told, minimal=True)

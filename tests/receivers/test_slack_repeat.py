@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -36,7 +36,6 @@ def test_a_minimal_repeat_says_so_too():
     assert again == first | {"text": f"{first['text']}\n{REPEAT}"}
 
 
-@settings(max_examples=120, deadline=None)
 @given(
     st.lists(events, min_size=1, max_size=30),
     st.sampled_from(["", "<!here>", "@" * 500]),

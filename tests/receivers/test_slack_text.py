@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -99,7 +99,6 @@ def test_the_line_of_these_tests_passed_the_check():
     assert line_fault(LINE, shown) is None
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(events, min_size=1, max_size=30), st.sampled_from(["", "<!here>", "@" * 500]))
 def test_slack_accepts_any_message_with_a_line(told, mention):
     body = rendered(LINE, *told, mention=mention)

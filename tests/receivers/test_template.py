@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -108,7 +108,6 @@ def test_what_an_event_lacks_is_null_so_that_a_template_can_ask():
     assert variables(message([stuck(FineTune("ft"))], PAGES))["data"]["since"] == SINCE
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(events, min_size=1, max_size=10))
 def test_nothing_that_a_template_sees_is_endless(told):
     def texts(value: Any):
@@ -126,7 +125,6 @@ def test_nothing_that_a_template_sees_is_endless(told):
     assert all(len(text) <= 1000 for text in texts(seen))
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(events, min_size=1, max_size=100), st.booleans())
 def test_a_template_that_passed_the_check_renders_any_message(told, minimal):
     found = body(*told, minimal=minimal)

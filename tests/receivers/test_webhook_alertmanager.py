@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import message
@@ -98,7 +98,6 @@ def test_a_message_fires_while_anything_in_it_does():
     assert body(trouble("agent.poll_recovered"), FAILED)["status"] == "firing"
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(events, min_size=1, max_size=10), st.booleans())
 def test_it_is_a_payload_whatever_was_written(told, minimal):
     found = body(*told, minimal=minimal)
@@ -106,7 +105,6 @@ def test_it_is_a_payload_whatever_was_written(told, minimal):
     assert len(found["alerts"]) == len(told)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(events, min_size=1, max_size=10))
 def test_the_minimal_payload_leaves_out_what_people_wrote(told):
     for alert in body(*told, minimal=True)["alerts"]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.message import Pages, group, message
@@ -176,7 +176,6 @@ def test_a_request_carries_at_most_a_hundred_events_and_none_is_lost():
     assert ids == [f"ft_{n}" for n in range(250)]
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(events, min_size=1, max_size=10), st.booleans())
 def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters(told, minimal):
     found = json.loads(body(*told, minimal=minimal))
@@ -194,7 +193,6 @@ def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters
         assert ("name" in rendered["data"]["fine_tune"]) is not minimal
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(events, min_size=1, max_size=5))
 def test_rendering_again_gives_the_same_bytes(told):
     assert WEBHOOK.render(message(told, PAGES)) == WEBHOOK.render(message(told, PAGES))

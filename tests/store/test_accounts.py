@@ -116,7 +116,7 @@ states = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(state=states)
 def test_any_state_survives(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("any") / "state.db"

@@ -14,6 +14,8 @@ from exporter.store.outbox import Outbox
 from tests.store.examples import KEY, NOW, committed, reading
 from tests.store.killed import BASELINE, COMMITTED, POINTS, found
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 async def make_store(path) -> AccountState:
     """A store with a baseline and a reading that missed one fine-tune for the first time."""

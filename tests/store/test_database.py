@@ -11,6 +11,8 @@ from exporter.store.errors import StoreError
 from exporter.store.files import Lock
 from tests.store.examples import committed, fine_tune, reading
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def pragma(database: Database, name: str) -> object:
     with database.read() as connection:

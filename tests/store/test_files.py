@@ -17,6 +17,8 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreError, StoreRefusedError
 from tests.store.examples import committed, fine_tune, reading
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 async def use(path) -> None:
     async with Database(path) as database:

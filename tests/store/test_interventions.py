@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -270,7 +270,6 @@ async def events_with_a_delivery(database: Database) -> set[str]:
     return await database.run(read)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(_steps, max_size=14))
 def test_whatever_is_done_no_event_is_lost_and_what_is_shown_is_what_is_owed(steps):
     async def run(path: Path) -> None:
