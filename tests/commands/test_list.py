@@ -57,6 +57,7 @@ def test_json_holds_what_the_api_sent(two_accounts, tmp_path):
     assert not CONTROL.search(done.stdout)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_csv_holds_what_the_api_sent_formulas_too(two_accounts, tmp_path):
     done = subprocess.run(
         [*MODULE, "list", f"--config.file={two_accounts[0]}", "--output=csv"],
@@ -175,6 +176,7 @@ def test_output_that_goes_nowhere_is_an_error_of_one_line(
     assert (done.returncode, done.stderr) == (1, said)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_narrow_terminal_shows_each_id_whole(two_accounts, tmp_path):
     shown = in_terminal(two_accounts, tmp_path, columns=80)
     for fine_tune in two_accounts[1]:

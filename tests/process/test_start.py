@@ -13,6 +13,7 @@ from tests.process.agent import KEY, Agent, get, run, started, until, url_of
 from tests.process.cloud import cloud, watching, webhook
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_second_agent_on_the_same_state_is_told_who_has_it_and_the_first_runs_on(tmp_path):
     with cloud() as (api, _):
         agent = Agent(tmp_path, **watching(api))
@@ -61,6 +62,7 @@ def of_another_program(agent: Agent) -> None:
     connection.close()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -82,6 +84,7 @@ def test_a_state_that_it_must_not_use_is_refused_and_left_as_it_is(tmp_path, mak
         assert api.asked == 0
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
     key_file = tmp_path / "key"
     key_file.write_text("no_such_key\n", encoding="utf-8")
@@ -110,6 +113,7 @@ def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
             assert process.runs
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_without_a_file_the_environment_is_enough(tmp_path):
     with cloud() as (api, inbox):
         api.world.add(status="completed")
@@ -126,6 +130,7 @@ def test_without_a_file_the_environment_is_enough(tmp_path):
         assert (tmp_path / "here" / "state.db").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tmp_path):
     """Without a network it runs, and counts that it cannot reach the API."""
     with started(
