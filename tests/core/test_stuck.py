@@ -159,7 +159,6 @@ def test_what_is_over_stays_where_it_was_and_nobody_knows_how_long_it_takes():
     assert after_jump(moved, jumped) == {}
 
 
-@bounded
 @given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9]))
 def test_a_jump_of_the_wall_clock_makes_no_stay_longer_or_shorter(polls, at, jump):
     """Those of what was over when the clock was set are left out, all others are as ever."""
