@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +42,21 @@ class Agent:
         number = len(self.polls(up=up)) + times
         await until(lambda: len(self.polls(up=up)) >= number)
 
+    async def reload(self, method: str = "POST") -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+            return await http.request(method, f"{self.url}/-/reload")
+
+    async def shown(self, name: str, expected: Mapping[tuple[str, ...], float]) -> None:
+        """Wait until the page shows this: a counter on it may be a quarter of a second old."""
+        async with asyncio.timeout(10):
+            while await self.metric(name) != expected:  # noqa: ASYNC110 - as a scraper would
+                await asyncio.sleep(0.05)
+
+    async def accounts(self) -> set[str]:
+        """The accounts that the page names."""
+        lines = (await self.page()).splitlines()
+        return {line.partition('account="')[2].partition('"')[0] for line in lines} - {""}
+
     async def page(self) -> str:
         async with httpx.AsyncClient(trust_env=False) as http:
             answer = await http.get(f"{self.url}/metrics")
@@ -79,6 +94,12 @@ class Place:
     def write(self) -> None:
         """Write the configuration as the settings are now."""
         self.config.write_text(json.dumps(self.settings), encoding="utf-8")
+
+    async def reloaded(self, agent: Agent) -> None:
+        """Write the configuration, and have an agent take it."""
+        self.write()
+        answer = await agent.reload()
+        assert (answer.status_code, answer.text) == (200, "The configuration is in force.\n")
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[Agent]:
@@ -141,3 +162,14 @@ async def place(tmp_path: Path, fine_tunes: int = 5) -> AsyncIterator[Place]:
         }
         here.write()
         yield here
+
+
+def running(tmp_path: Path, test: Callable[[Place, Agent], Coroutine[None, None, None]]) -> None:
+    """Run a test beside an agent that has polled."""
+
+    async def run() -> None:
+        async with place(tmp_path) as here, here.agent() as agent:
+            await agent.polled()
+            await test(here, agent)
+
+    asyncio.run(run())
