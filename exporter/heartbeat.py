@@ -5,6 +5,7 @@ is gone. It has a part of its own: whatever becomes of a GET, polls and deliveri
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -42,9 +43,14 @@ class HeartbeatPlan:
 
 
 class Heartbeat:
-    """Fetches a URL, which is a secret, once after each round in which all is well."""
+    """Fetches a URL, which is a secret, once after each round in which all is well.
+
+    ``due_at`` is the monotonic time by which a round will have been looked after; between rounds
+    it waits for the polls.
+    """
 
     def __init__(self, url: Secret, exchange: Exchange, plan: HeartbeatPlan, clock: Clock) -> None:
+        self.due_at = math.inf
         self._url = url
         self._exchange = exchange
         self._plan = plan
@@ -76,9 +82,11 @@ class Heartbeat:
         while True:
             await self._round.wait()
             self._round.clear()
+            self.due_at = self._clock.monotonic() + _BOUNDS.seconds
             withheld = await self._withheld()
             failed = "" if withheld else await self._fetch()
             self._tell(withheld, failed)
+            self.due_at = math.inf
 
     async def _withheld(self) -> str:
         """Return why all is not well, in words that stay the same as long as it lasts."""

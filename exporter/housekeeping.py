@@ -1,6 +1,7 @@
 """What has to be done now and then: try the store, delete what is old, count what is orphaned."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +31,8 @@ class HousekeepingPlan:
 class Housekeeper:
     """Looks after the store once a minute; its troubles are told and end nothing.
 
-    ``plan`` returns what is configured now.
+    ``plan`` returns what is configured now; ``due_at`` is the monotonic time by which
+    it will have set its next round.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Housekeeper:
         registry: CollectorRegistry,
         clock: Clock,
     ) -> None:
+        self.due_at = math.inf
         self._database = database
         self._upkeep = Upkeep(database)
         self._plan = plan
@@ -56,7 +59,9 @@ class Housekeeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Do a round a minute until ``stop`` is set."""
         while not stop.is_set():
+            self.due_at = self._clock.monotonic()
             await self.round()
+            self.due_at = self._clock.monotonic() + _ROUND_SECONDS
             try:
                 async with asyncio.timeout(_ROUND_SECONDS):
                     await stop.wait()

@@ -1,6 +1,7 @@
 """The straight line: read every page, work out what changed, store it with what is owed."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -64,7 +65,11 @@ class PollPlan:
 
 
 class Poller:
-    """Polls one account; another account's trouble never delays it."""
+    """Polls one account; another account's trouble never delays it.
+
+    ``due_at`` is the monotonic time by which it will have set its next turn: a poll its deadline,
+    a rest its end.
+    """
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class Poller:
         clock: Clock,
     ) -> None:
         self.account = plan.rules.key.name
+        self.due_at = math.inf
         self._source = source
         self._accounts = accounts
         self._plan = plan
@@ -129,8 +135,10 @@ class Poller:
         """Poll, from start to start of the interval, until ``stop`` is set."""
         turn = self._clock.monotonic()
         while not stop.is_set():
+            self.due_at = self._clock.monotonic() + self._plan.timeout
             await self.turn()
             turn = max(turn + self._plan.interval, self._clock.monotonic())
+            self.due_at = turn
             try:
                 async with asyncio.timeout(turn - self._clock.monotonic()):
                     await stop.wait()

@@ -63,10 +63,15 @@ class Deliverer:
         self._metrics = metrics
         self._clock = clock
         self._pace = Pace(clock, receiver.spacing)
-        self._loop = Loop(receiver.name)
+        self._loop = Loop(receiver.name, clock.monotonic)
         self._unmarked: dict[str, _Tried] = {}
         self._log = log.bind(receiver=receiver.name)
         metrics.initialise(receiver.name)
+
+    @property
+    def due_at(self) -> float:
+        """The monotonic time by which it will have set its next turn."""
+        return self._loop.due_at
 
     def wake(self) -> None:
         """Say that the outbox changed."""
@@ -193,7 +198,9 @@ class Deliverer:
             self._loop.tell_trouble(error)
         body = self._receiver.repeated(delivery.body) if delivery.repeat else delivery.body
         started = self._clock.monotonic()
+        self._loop.expect(self._receiver.seconds)
         attempt = await self._receiver.send(replace(delivery, body=body), self._clock.now())
+        self._loop.expect(0.0)
         self._metrics.tried.labels(self.name).inc()
         self._metrics.duration.labels(self.name).observe(self._clock.monotonic() - started)
         return attempt

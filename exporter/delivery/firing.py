@@ -44,6 +44,11 @@ class AlertDeliverer:
         ]
         metrics.initialise(receiver.name)
 
+    @property
+    def due_at(self) -> float:
+        """The monotonic time by which each member will have set its next turn."""
+        return min(member.due_at for member in self.members)
+
     def wake(self) -> None:
         """Say that the outbox changed."""
         for member in self.members:
@@ -69,10 +74,15 @@ class MemberDeliverer:
         self._metrics = metrics
         self._clock = clock
         self._posting = Posting(MOST_ALERTS, clock.monotonic())
-        self._loop = Loop(board.name)
+        self._loop = Loop(board.name, clock.monotonic)
         self._nudges: int | None = None
         # By its place in the configuration: its URL is a secret.
         self._log = log.bind(receiver=board.name, member=number + 1)
+
+    @property
+    def due_at(self) -> float:
+        """The monotonic time by which it will have set its next turn."""
+        return self._loop.due_at
 
     def wake(self) -> None:
         """Say that the outbox changed."""
@@ -118,7 +128,9 @@ class MemberDeliverer:
     async def _post(self, batch: Sequence[Firing]) -> Attempt:
         body = render(self._alert(each) for each in batch)
         started = self._clock.monotonic()
+        self._loop.expect(self._member.seconds)
         attempt = await self._member.post(body, self._clock.now())
+        self._loop.expect(0.0)
         self._metrics.tried.labels(self._board.name).inc()
         self._metrics.duration.labels(self._board.name).observe(self._clock.monotonic() - started)
         return attempt

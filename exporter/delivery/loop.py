@@ -1,6 +1,7 @@
 """The loop around a receiver's turns, and what it says of a store that cannot be used."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,10 +18,13 @@ log = structlog.get_logger()
 class Loop:
     """Takes a receiver's turns: when the outbox changed, when its time has come, at least each 5 s.
 
-    It tells once of a trouble of the store, and once of its end.
+    It tells once of a trouble of the store, and once of its end. ``due_at`` is the monotonic time
+    by which it will have set its next turn.
     """
 
-    def __init__(self, receiver: str) -> None:
+    def __init__(self, receiver: str, monotonic: Callable[[], float]) -> None:
+        self.due_at = math.inf
+        self._monotonic = monotonic
         self._changed = asyncio.Event()
         self._trouble = ""
         self._log = log.bind(receiver=receiver)
@@ -36,6 +40,7 @@ class Loop:
         try:
             while not stop.is_set():
                 self._changed.clear()
+                self.expect(0.0)
                 wait = await self._take(turn)
                 if wait > 0 and not stop.is_set():
                     await self._rest(wait)
@@ -49,9 +54,15 @@ class Loop:
             self.tell_trouble(error)
             return LOOK_SECONDS
 
+    def expect(self, seconds: float) -> None:
+        """Say for how long what is done now may last."""
+        self.due_at = self._monotonic() + seconds
+
     async def _rest(self, seconds: float) -> None:
+        wait = min(seconds, LOOK_SECONDS)
+        self.expect(wait)
         try:
-            async with asyncio.timeout(min(seconds, LOOK_SECONDS)):
+            async with asyncio.timeout(wait):
                 await self._changed.wait()
         except TimeoutError:
             pass

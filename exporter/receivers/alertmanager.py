@@ -79,6 +79,11 @@ class Member:
 
     endpoint: Endpoint
 
+    @property
+    def seconds(self) -> float:
+        """The longest that one post takes."""
+        return self.endpoint.seconds
+
     async def post(self, body: bytes, now: float) -> Attempt:
         """Post alerts once, at ``now`` (Unix seconds), and say what came of it.
 
@@ -101,6 +106,11 @@ class Alertmanager:
 
     spacing: ClassVar[float] = 0.0
     most_events: ClassVar[int] = MOST_ALERTS
+
+    @property
+    def seconds(self) -> float:
+        """The longest that one attempt takes: the members are posted to side by side."""
+        return max(member.seconds for member in self.members)
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the body of a message as alerts, one for each event, that fire for 5 minutes."""

@@ -32,6 +32,11 @@ class Receiver(Protocol):
         ...
 
     @property
+    def seconds(self) -> float:
+        """The longest that one attempt takes."""
+        ...
+
+    @property
     def most_events(self) -> int:
         """How many events one digest may carry."""
         ...

@@ -53,6 +53,11 @@ class Slack:
     spacing: ClassVar[float] = 1.2  # Slack takes one message a second per channel
     most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
 
+    @property
+    def seconds(self) -> float:
+        """The longest that one attempt takes."""
+        return self.endpoint.seconds
+
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the JSON body; the minimal one is one plain ASCII line without blocks.
 

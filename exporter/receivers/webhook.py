@@ -32,6 +32,11 @@ class Webhook:
     spacing: ClassVar[float] = 0.0
     most_events: ClassVar[int] = MOST_EVENTS
 
+    @property
+    def seconds(self) -> float:
+        """The longest that one attempt takes."""
+        return self.endpoint.seconds
+
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the JSON body; the minimal one leaves out what people wrote.
 

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from exporter.core.health import Health
 from exporter.core.readiness import Readiness
 from exporter.core.view import AccountView
 from exporter.web.front import HEADERS, front_page
 from exporter.web.guard import is_trusted
-from exporter.web.health import ready_text
+from exporter.web.health import healthy_text, ready_text
 from exporter.web.lifecycle import METHODS, Reload, reload_endpoint
 from exporter.web.metrics import metrics_endpoint
 from exporter.web.page import Page
@@ -33,6 +34,7 @@ class Shown:
         reload: what reads the configuration again; None where requests can't ask for it.
         configuration: the configuration in force, as YAML without its secrets. It is asked for each
             request, in a thread.
+        health: which parts are late, now.
     """
 
     page: Page
@@ -41,13 +43,16 @@ class Shown:
     views: Callable[[], Sequence[AccountView]] = tuple
     reload: Reload | None = None
     configuration: Callable[[], str] = str
+    health: Callable[[], Health] = lambda: Health(0)
 
 
 def application(shown: Shown) -> Starlette:
     """Return the web application."""
 
-    async def healthy(_: Request) -> Response:
-        return PlainTextResponse("cartesia-exporter is healthy.\n")
+    async def healthy(request: Request) -> Response:
+        now = shown.health()
+        text = healthy_text(now, detailed=is_trusted(request))
+        return PlainTextResponse(text, status_code=200 if now.healthy else 503)
 
     async def ready(request: Request) -> Response:
         now = shown.readiness()

@@ -60,7 +60,7 @@ class Renderer:
     ) -> None:
         self._registry = registry
         self._views = views
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._fresh: list[AccountView] = []
         self._data = beginning(b"")
         self._seen: Sequence[AccountView] = ()
@@ -72,7 +72,7 @@ class Renderer:
 
     def render(self) -> Bodies:
         """Return the page as it is now; what did not change since the last time is as it was."""
-        now, views = self._monotonic(), self._views()
+        now, views = self.monotonic(), self._views()
         changed = self._see_accounts(views, now)
         metrics = list(self._registry.collect())
         changed |= _own(metrics) != _own(self._metrics)
@@ -83,7 +83,7 @@ class Renderer:
 
     def shows_newest(self, bodies: Bodies) -> bool:
         """Whether the accounts are still as this page shows them; for any thread."""
-        return self._monotonic() < bodies.until and _are_same(self._views(), bodies.views)
+        return self.monotonic() < bodies.until and _are_same(self._views(), bodies.views)
 
     def _see_accounts(self, views: Sequence[AccountView], now: float) -> bool:
         if self._bodies is not None and now < self._until and _are_same(views, self._seen):
@@ -106,7 +106,7 @@ class Renderer:
 
     def only(self, names: Collection[str]) -> Bodies:
         """Return the samples and families of these names, as they are now."""
-        now, views = self._monotonic(), self._views()
+        now, views = self.monotonic(), self._views()
         fresh = [view for view in views if view.is_fresh(now)]
         own = (*data_families(fresh), *account_families(views, now))
         every = (*own, *map(family_of, self._registry.collect()))
@@ -138,9 +138,13 @@ def pause_after(taken: float) -> float:
 
 
 class Page:
-    """The page that scrapes are answered with, and the part that renews it."""
+    """The page that scrapes are answered with, and the part that renews it.
+
+    ``due_at`` is the monotonic time by which it will be ready, or begin to renew it.
+    """
 
     def __init__(self, renderer: Renderer) -> None:
+        self.due_at = math.inf
         self._renderer = renderer
         # Not the loop's own threads: a few names that DNS does not answer would hold them all.
         self._thread = ThreadPoolExecutor(1, "page")
@@ -154,9 +158,12 @@ class Page:
         loop = asyncio.get_running_loop()
         while not stop.is_set():
             began = loop.time()
+            self.due_at = self._renderer.monotonic()
             self._bodies = await self._in_thread(self._renderer.render)
+            pause = pause_after(loop.time() - began)
+            self.due_at = self._renderer.monotonic() + pause
             try:
-                async with asyncio.timeout(pause_after(loop.time() - began)):
+                async with asyncio.timeout(pause):
                     await stop.wait()
             except TimeoutError:
                 pass

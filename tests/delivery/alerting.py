@@ -37,6 +37,7 @@ class FakeMember:
     answers: deque[Attempt] = field(default_factory=deque)
     asked: list[bytes] = field(default_factory=list)
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    seconds: float = 15.0
 
     def __post_init__(self) -> None:
         self.go.set()

@@ -36,6 +36,7 @@ class FakeReceiver:
     name: str = "slack"
     spacing: float = 0.0
     most_events: int = 1000
+    seconds: float = 15.0
     answers: deque[Answer] = field(default_factory=deque)
     sent: list[Delivery] = field(default_factory=list)
 

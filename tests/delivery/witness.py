@@ -80,6 +80,7 @@ class Witness:
     name: str
     most_events: int
     spacing: float = 0.0
+    seconds: float = 15.0
     faults: deque[Fault] = field(default_factory=deque)
     messages: dict[str, _Message] = field(default_factory=dict)
     carried: set[str] = field(default_factory=set)

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
 
+from exporter.core.health import Health
 from exporter.core.labels import Labels
 from exporter.core.readiness import Readiness
 from exporter.core.tallies import Tallies
@@ -15,6 +16,7 @@ from exporter.core.view import AccountView
 from exporter.web.application import Shown, application
 from exporter.web.page import Page, Renderer
 from exporter.web.views import Views
+from tests.web.guarded import PASSWORD, USER, File, ask, hash_of
 
 HOSTILE = "<script>alert(1)</script>&\"'\\\n\u2028"
 
@@ -125,9 +127,32 @@ def test_nothing_can_be_posted():
         assert page("POST", path, shown()).status_code == 405
 
 
-def test_healthy_says_that_the_process_answers_whatever_the_accounts_do():
-    answer = page("GET", "/-/healthy", shown(readiness=Readiness(0, 3, "no room")))
-    assert (answer.status_code, answer.text) == (200, "cartesia-exporter is healthy.\n")
+def test_healthy_says_that_the_parts_are_on_time_whatever_the_accounts_do():
+    well = shown(readiness=Readiness(0, 3, "no room"), health=lambda: Health(4))
+    answer = page("GET", "/-/healthy", well)
+    assert answer.status_code == 200
+    assert answer.text == "cartesia-exporter is healthy: 4 of 4 parts are on time.\n"
+
+
+LATE = Health(4, {"poll main": 75.4, "deliver ops": 61.0})
+
+
+def test_healthy_is_503_when_a_part_is_late_and_names_it():
+    answer = page("GET", "/-/healthy", shown(health=lambda: LATE))
+    assert answer.status_code == 503
+    assert answer.text == (
+        "cartesia-exporter is not healthy: 2 of 4 parts are on time.\n"
+        "deliver ops: 61 s late\npoll main: 75 s late\n"
+    )
+
+
+def test_who_gave_no_password_is_told_how_many_parts_are_late_and_not_which(tmp_path):
+    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    with file.served(application(shown(health=lambda: LATE))) as [url]:
+        answer = ask(f"{url}/-/healthy")
+        assert answer.status_code == 503
+        assert answer.text == "cartesia-exporter is not healthy: 2 of 4 parts are on time.\n"
+        assert "poll main: 75 s late" in ask(f"{url}/-/healthy", auth=(USER, PASSWORD)).text
 
 
 @pytest.mark.parametrize(
