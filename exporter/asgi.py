@@ -62,7 +62,12 @@ def _listen_everywhere(port: int) -> socket.socket:
 
 
 def base_url(listener: socket.socket, *, tls: bool = False) -> str:
-    """Return the URL of a listening socket; every address shows as localhost."""
+    """Return the URL of a listening socket; every address shows as localhost.
+
+    A Unix socket has none: it is shown as unix: and its path, @ before the name of an abstract one.
+    """
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(listener.getsockname())}".replace("\0", "@")
     scheme = "https" if tls else "http"
     host, port = listener.getsockname()[:2]
     if host in {"::", "0.0.0.0"}:  # noqa: S104 - recognised, not bound

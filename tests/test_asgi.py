@@ -56,6 +56,13 @@ def test_a_name_with_addresses_of_both_protocols_is_its_ipv4_address(monkeypatch
         assert listener.getsockname()[0] == "127.0.0.1"
 
 
+def test_a_unix_socket_is_shown_by_its_path(tmp_path):
+    for place, shown in {str(tmp_path / "web"): str(tmp_path / "web"), "\0web": "@web"}.items():
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(place)
+            assert asgi.base_url(bound) == asgi.base_url(bound, tls=True) == f"unix:{shown}"
+
+
 def test_a_port_in_use_is_named():
     with closing(listen("127.0.0.1")) as taken:
         port = taken.getsockname()[1]
