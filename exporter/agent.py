@@ -1,9 +1,10 @@
 """One agent: its parts, as the configuration in force wants them, and what joins them."""
 
 import platform
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import structlog
@@ -23,6 +24,7 @@ from exporter.core.routing import receivers_of
 from exporter.core.view import AccountView
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.firing import AlertDeliverer
+from exporter.health import HealthWatch
 from exporter.heartbeat import Heartbeat
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
 from exporter.parts import SYSTEM_CLOCK, interest_of, retention_of
@@ -34,6 +36,7 @@ from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.supervisor import Running, Supervisor
+from exporter.systemd import Notifier
 from exporter.web.application import Shown, application
 from exporter.web.guard import Guard
 from exporter.web.lifecycle import Reload
@@ -56,7 +59,8 @@ class Surface:
 
     ``web`` is the web configuration, if there is one, and ``reloading`` how the configuration is
     read again, if it can be. ``on_view`` is told each new view of an account, and ``on_listening``
-    the URLs that answer.
+    the URLs that answer. ``passed`` are sockets that listen already, in place of the addresses, and
+    ``manager`` is told how the agent is.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
@@ -66,6 +70,8 @@ class Surface:
     reloading: Reloading | None = None
     on_listening: Callable[[Sequence[str]], None] | None = None
     on_view: Callable[[AccountView], None] | None = None
+    passed: Sequence[socket.socket] = ()
+    manager: Notifier = field(default_factory=Notifier)
 
 
 class Agent:
@@ -82,6 +88,7 @@ class Agent:
         self._views = Views()
         renderer = Renderer(self.registry, self._views.newest, SYSTEM_CLOCK.monotonic)
         self._metrics_page = Page(renderer)
+        self._health = HealthWatch(supervisor.due, SYSTEM_CLOCK.monotonic, surface.manager)
         self._housekeeper = Housekeeper(database, self._upkeep, self.registry, SYSTEM_CLOCK)
         self._recipes = Recipes(self._wiring(), self.registry)
         self._running: dict[str, Running] = {}
@@ -119,6 +126,7 @@ class Agent:
             self._supervisor.start(name, running)
         self._supervisor.start("page", Running(self._metrics_page))
         self._supervisor.start("housekeeping", Running(self._housekeeper))
+        self._supervisor.start("health", Running(self._health))
 
     async def reload(self, config: Config) -> None:
         """Put another configuration in force; parts whose recipe is the same are not touched.
@@ -173,6 +181,7 @@ class Agent:
                 self._views.newest,
                 reload if over_http else None,
                 lambda: masked(self._config),
+                self._health.newest,
             )
         )
         return page if surface.web is None else Guard(page, surface.web)

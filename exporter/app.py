@@ -1,11 +1,13 @@
 """Build the parts, run them together, stop them together."""
 
 import asyncio
+import math
 import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import ClassVar
 
 import structlog
 from prometheus_client import disable_created_metrics
@@ -33,7 +35,7 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
         # First: who starts twice is told who holds the state, not that the port is taken.
         database = await resources.enter_async_context(Database(config.storage.path))
-        listeners = [await _listener(resources, *address) for address in surface.addresses]
+        listeners = await _listeners(surface, resources)
         supervisor = Supervisor()
         agent = Agent(config, surface, database, supervisor)
         reloading = surface.reloading or Reloading(lambda: config)
@@ -48,8 +50,10 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
             agent.start()
             supervisor.start("web", Running(web))
             supervisor.start("reload", Running(reloader))
+            surface.manager.ready("running")
             await stop.wait()
             log.info("stopping")
+            surface.manager.stopping()
             await supervisor.stop_all()
     log.info("stopped")
 
@@ -61,6 +65,8 @@ class Web:
     app: ASGIApp
     listeners: Sequence[socket.socket]
     tls: ssl.SSLContext | None = None
+
+    due_at: ClassVar[float] = math.inf  # it waits for requests
 
     @property
     def urls(self) -> list[str]:
@@ -79,7 +85,11 @@ def _tell_what_has_no_effect(config: Config, surface: Surface) -> None:
         log.warning("a key of the web configuration has no effect", note=note)
 
 
-async def _listener(resources: AsyncExitStack, host: str, port: int) -> socket.socket:
-    listener = await asgi.listen(host, port)
-    resources.callback(listener.close)
-    return listener
+async def _listeners(surface: Surface, resources: AsyncExitStack) -> list[socket.socket]:
+    listeners = list(surface.passed)
+    for listener in listeners:
+        resources.callback(listener.close)
+    for address in () if listeners else surface.addresses:
+        listeners.append(await asgi.listen(*address))
+        resources.callback(listeners[-1].close)
+    return listeners

@@ -1,6 +1,7 @@
 """Looks after the parts: who is late is told to the log, to the service manager and to who asks."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -33,7 +34,12 @@ class Manager(Protocol):
 
 
 class HealthWatch:
-    """Knows which parts are late. ``due`` returns by when each will have set its next wake-up."""
+    """Knows which parts are late. ``due`` returns by when each will have set its next wake-up.
+
+    Its own ``due_at`` is infinite: who looks whether it looks is the service manager.
+    """
+
+    due_at: Final = math.inf
 
     def __init__(
         self,

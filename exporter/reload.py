@@ -1,6 +1,7 @@
 """Reads the configuration again while the agent runs, and puts it in force or says why not."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from exporter.config import Config, ConfigError
 from exporter.core.clock import Clock
+from exporter.systemd import Notifier
 
 _READ_SECONDS: Final = 30.0
 _SLOW: Final = f"the configuration could not be read within {_READ_SECONDS:.0f} s"
@@ -32,19 +34,21 @@ class Reloading:
     """How the configuration is read again, and who may ask for it.
 
     ``read`` may block and raises ConfigError; ``asked`` is set when somebody wants it; with
-    ``over_http`` that may be anybody who can send a request.
+    ``over_http`` that may be anybody who can send a request. ``manager`` is told of each reload.
     """
 
     read: Callable[[], Config]
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     over_http: bool = False
+    manager: Notifier = field(default_factory=Notifier)
 
 
 class Reloader:
     """Reloads, one at a time; whoever asks during one is answered by the next.
 
     ``apply`` puts a configuration in force as a whole, or raises ReloadRefusedError and changes
-    nothing.
+    nothing. ``due_at`` is the monotonic time by which a reload will have read all it needs; between
+    them it waits to be asked.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Reloader:
         registry: CollectorRegistry,
         clock: Clock,
     ) -> None:
+        self.due_at = math.inf
         self._reloading = reloading
         self._apply = apply
         self._clock = clock
@@ -81,7 +86,9 @@ class Reloader:
             while await asked.wait() and not stop.is_set():
                 asked.clear()
                 waiting, self._waiting = self._waiting, []
+                self.due_at = self._clock.monotonic() + _READ_SECONDS
                 _answer(waiting, await self._reload())
+                self.due_at = math.inf
         finally:
             stopping.cancel()
             _answer(self._waiting, [_ENDING])
@@ -95,6 +102,7 @@ class Reloader:
         return found
 
     async def _reload(self) -> list[str]:
+        self._reloading.manager.reloading()
         try:
             await self._apply(await self._read())
             problems: list[str] = []
@@ -103,6 +111,7 @@ class Reloader:
         self._note(problems)
         for problem in problems:
             log.error("reload refused, the old configuration stays in force", error=problem)
+        self._reloading.manager.ready("reload refused, see the log" if problems else "reloaded")
         return problems
 
     async def _read(self) -> Config:

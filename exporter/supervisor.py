@@ -18,6 +18,14 @@ log = structlog.get_logger()
 class Part(Protocol):
     """What runs beside the others."""
 
+    @property
+    def due_at(self) -> float:
+        """The monotonic time by which it will have set its next wake-up.
+
+        Infinite while it waits for others alone.
+        """
+        ...
+
     async def run(self, stop: asyncio.Event) -> None:
         """Do its work until ``stop`` is set."""
 
@@ -32,6 +40,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class _Started:
+    part: Part
     task: asyncio.Task[None]
     stop: asyncio.Event
 
@@ -66,7 +75,11 @@ class Supervisor:
         if self._ending:  # a reload that the end overtakes
             stop.set()
         task = self._group.create_task(_watched(name, running, stop), name=name)
-        self._started[name] = _Started(task, stop)
+        self._started[name] = _Started(running.part, task, stop)
+
+    def due(self) -> dict[str, float]:
+        """Return by when each part that runs will have set its next wake-up."""
+        return {name: started.part.due_at for name, started in self._started.items()}
 
     async def stop(self, names: Collection[str]) -> None:
         """Stop parts; what is in flight then has 8 s, and is cut off behind them."""

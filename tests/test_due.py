@@ -6,13 +6,17 @@ import threading
 from collections.abc import AsyncIterator
 from math import inf
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
+from exporter.config import ConfigError
 from exporter.core.clock import Clock
 from exporter.http import Exchange
+from exporter.reload import Reloader, Reloading
 from exporter.store.database import Database
 from exporter.web.page import Page, Renderer
 from tests import test_heartbeat
@@ -21,6 +25,7 @@ from tests.delivery import bench as delivery
 from tests.delivery.bench import until
 from tests.delivery.test_run import Held
 from tests.fakes.answers import silence
+from tests.fakes.clock import FakeClock
 from tests.fakes.server import Server
 from tests.poller import bench as polling
 from tests.poller.test_run import Starts
@@ -184,6 +189,30 @@ def test_a_page_is_due_while_it_is_rendered_and_then_at_the_next_look():
             now[0] = 200.0
             goes_on.set()
             await until(lambda: 200 < page.due_at < 260)
+
+    try:
+        asyncio.run(test())
+    finally:
+        goes_on.set()
+
+
+def test_a_reload_is_due_when_its_file_must_be_read_and_between_them_it_waits_to_be_asked():
+    goes_on = threading.Event()
+
+    def read():
+        goes_on.wait(20)
+        raise ConfigError(["no"])
+
+    async def test() -> None:
+        clock, reloading = FakeClock(NOW), Reloading(read)
+        reloader = Reloader(reloading, AsyncMock(), CollectorRegistry(), clock.clock)
+        async with running(reloader):
+            assert reloader.due_at == inf
+            asked = asyncio.create_task(reloader.reload())
+            await until(lambda: reloader.due_at == NOW + 30)
+            goes_on.set()
+            assert await asked == ["no"]
+            await until(lambda: reloader.due_at == inf)
 
     try:
         asyncio.run(test())

@@ -19,6 +19,7 @@ class Part:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     closed: bool = False
+    due_at: float = 100.0
 
     async def run(self, stop: asyncio.Event) -> None:
         self.begun.set()
@@ -50,6 +51,22 @@ def test_a_part_that_is_stopped_ends_alone_and_what_it_held_open_is_closed():
             assert (second.ended, second.closed) == (False, False)
             await supervisor.stop_all()
         assert (second.ended, second.closed) == (True, True)
+
+    asyncio.run(run())
+
+
+def test_it_says_by_when_the_parts_that_run_will_wake_up_and_nothing_of_those_that_left():
+    async def run() -> None:
+        first, second = Part(), Part(due_at=200.0)
+        async with Supervisor() as supervisor:
+            supervisor.start("first", first.running())
+            supervisor.start("second", second.running())
+            assert supervisor.due() == {"first": 100.0, "second": 200.0}
+            first.due_at = 300.0
+            assert supervisor.due()["first"] == 300.0
+            await supervisor.stop(["second"])
+            assert supervisor.due() == {"first": 300.0}
+            await supervisor.stop_all()
 
     asyncio.run(run())
 
