@@ -23,6 +23,7 @@ from exporter.commands.configuration import (
 )
 from exporter.commands.deliveries import deliveries
 from exporter.commands.events import events
+from exporter.commands.health import health
 from exporter.commands.samples import SAMPLES
 from exporter.exits import CONFIGURATION, RUNTIME, fail, reason, standard_output
 from exporter.flags import Address, Commands, Duration, Number
@@ -51,8 +52,8 @@ def main() -> None:
     """
 
 
-main.add_command(deliveries)
-main.add_command(events)
+for _command in (deliveries, events, health):
+    main.add_command(_command)
 
 
 @main.command()

@@ -12,7 +12,10 @@ from exporter.cli import main
 from exporter.flags import Address, Duration
 from tests.process.agent import INSTALLED, run
 
-COMMANDS = ("run", "check-config", "list", "send-test", "simulate", "demo", "deliveries", "events")
+COMMANDS = (
+    *("run", "check-config", "list", "send-test", "health", "simulate", "demo"),
+    *("deliveries", "events"),
+)
 WITHIN = (
     *(f"deliveries {name}" for name in ("list", "show", "retry", "discard", "reassign")),
     "events list",
@@ -59,7 +62,7 @@ def test_the_help_of_the_whole_names_every_command():
     assert [name for name in COMMANDS if f"  {name} " not in shown] == []
 
 
-@pytest.mark.parametrize("command", ["run", "deliveries retry", "events list"])
+@pytest.mark.parametrize("command", ["run", "health", "deliveries retry", "events list"])
 def test_help_loads_nothing_heavy(command):
     """Asked of the modules, not of the clock: it has to answer well under half a second."""
     code = """
