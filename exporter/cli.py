@@ -2,13 +2,11 @@
 
 import asyncio
 import os
-import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,17 +22,14 @@ from exporter.commands.configuration import (
 from exporter.commands.deliveries import deliveries
 from exporter.commands.events import events
 from exporter.commands.health import health
+from exporter.commands.run import run
 from exporter.commands.samples import SAMPLES
 from exporter.exits import CONFIGURATION, RUNTIME, fail, reason, standard_output
 from exporter.flags import Address, Commands, Duration, Number
 
 # The rest is imported by the commands that need it: --help has to answer at once.
 if TYPE_CHECKING:
-    from exporter.agent import Surface
     from exporter.config import Config, Receiver
-    from exporter.reload import Reloading
-
-_TELEMETRY_PATH: Final = re.compile(r"(?!/-/|/config$)(/[\w.~-]+)+", re.ASCII)
 
 
 def _number(
@@ -52,126 +47,8 @@ def main() -> None:
     """
 
 
-for _command in (deliveries, events, health):
+for _command in (run, deliveries, events, health):
     main.add_command(_command)
-
-
-@main.command()
-@config_file_option
-@click.option(
-    "--web.listen-address",
-    "addresses",
-    type=Address(),
-    multiple=True,
-    default=(":10060",),
-    show_default=True,
-    help="Where to listen; repeatable.",
-)
-@web_config_file_option
-@click.option(
-    "--web.telemetry-path",
-    "telemetry_path",
-    default="/metrics",
-    show_default=True,
-    metavar="PATH",
-    help="Where the metrics are.",
-)
-@click.option(
-    "--web.external-url",
-    "external_url",
-    metavar="URL",
-    help="Where people reach this agent; messages link to it.",
-)
-@click.option(
-    "--web.enable-lifecycle",
-    "lifecycle",
-    is_flag=True,
-    help="Let a POST to /-/reload reload the configuration.",
-)
-@click.option(
-    "--log.level",
-    "level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="The least level that is logged.",
-)
-@click.option(
-    "--log.format",
-    "style",
-    type=click.Choice(["logfmt", "json"]),
-    default="logfmt",
-    show_default=True,
-    help="The form of the log, on standard error.",
-)
-@click.option("--config.check", "check", is_flag=True, help="Check the configuration and exit.")
-@click.version_option(__version__, prog_name="cartesia-exporter")
-def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web: Any) -> None:
-    """Poll the accounts, serve the metrics, send the alerts, until SIGTERM or SIGINT."""
-    from exporter import logs, process
-
-    hangup = asyncio.Event()
-    process.end_at_once_on_signal(hangup)
-    web_file, lifecycle = web.pop("web_file"), web.pop("lifecycle")
-    surface = _surface(**web)
-    config, web_config = load_both(config_file, web_file)
-    if check:
-        report_check(config, web_config)
-        return
-    reloading = _reloading(config_file, hangup, over_http=lifecycle)
-    surface = replace(surface, web=web_config, reloading=reloading)
-    logs.set_up(level, style)
-    process.run_until_signal(partial(_run, config_file, config, surface), hangup)
-
-
-def _reloading(path: Path | None, hangup: asyncio.Event, *, over_http: bool) -> "Reloading":
-    from exporter.config import load as read
-    from exporter.reload import Reloading
-
-    return Reloading(partial(read, path, os.environ), hangup, over_http)
-
-
-def _surface(
-    addresses: tuple[tuple[str, int], ...], telemetry_path: str, external_url: str | None
-) -> "Surface":
-    from exporter.agent import Surface
-    from exporter.config.values import check_web_url, check_without_userinfo
-
-    if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:
-        raise click.UsageError(
-            "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/,"
-            " not /config"
-        )
-    try:
-        if external_url is not None:
-            check_web_url(external_url)
-            check_without_userinfo(external_url)
-    except ValueError as error:
-        raise click.UsageError(f"--web.external-url {error}") from None
-    return Surface(addresses, telemetry_path, external_url)
-
-
-async def _run(path: Path | None, config: "Config", surface: "Surface", stop: asyncio.Event) -> int:
-    import structlog
-
-    from exporter import app
-    from exporter.store.errors import StoreError, StoreRefusedError
-
-    log = structlog.get_logger()
-    log.info(
-        "starting",
-        version=__version__,
-        config="environment" if path is None else str(path),
-        accounts=" ".join(account.name for account in config.accounts),
-        receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
-        state=str(config.storage.path),
-    )
-    try:
-        await app.run(config, surface, stop)
-    except (StoreError, OSError) as error:
-        log.error("cannot start", error=reason(error))  # noqa: TRY400 - no bug, no traceback
-        return CONFIGURATION if isinstance(error, StoreRefusedError) else RUNTIME
-    return 0
 
 
 @main.command("check-config")

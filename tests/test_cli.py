@@ -103,6 +103,10 @@ def test_the_version_is_that_of_the_distribution(tmp_path):
         (["--log.level=loud"], "'loud' is not one of"),
         (["--log.format=xml"], "'xml' is not one of"),
         (["--web.listen-address=10060"], "write :10060, 127.0.0.1:10060 or [::1]:10060"),
+        (
+            ["--web.systemd-socket", "--web.listen-address=:10060"],
+            "--web.systemd-socket and --web.listen-address exclude each other",
+        ),
         (["list", "--output=xml"], "'xml' is not one of"),
         (["send-test"], "Missing argument 'RECEIVER'"),
         (["send-test", "ops", "--sample=none"], "'none' is not one of"),
