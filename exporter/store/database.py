@@ -26,6 +26,7 @@ _Result = TypeVar("_Result")
 
 _STORE_ID = select(meta.c.value).where(meta.c.name == "store_id")
 _BUSY_MILLISECONDS = 5000
+_STILL_BUSY_MILLISECONDS = 50
 _LOCKED = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
 _CLOSE_SECONDS = 2.0
 _LONGEST = 200
@@ -50,6 +51,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._engine = _engine(self.path)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._locked = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -86,7 +88,8 @@ class Database:
         """Yield a connection within a transaction that may write; it commits at the end.
 
         The write lock is taken at once: a transaction that begins by reading and writes later fails
-        without waiting when another process wrote in between.
+        without waiting when another process wrote in between. Once that lock was not to be had, the
+        next ones hardly wait for it: one behind the other they would keep the thread for minutes.
         """
         try:
             with self._told(), self._writer.connect() as connection, connection.begin():
@@ -95,6 +98,7 @@ class Database:
             self.trouble = str(error)
             raise
         self.trouble = ""
+        self._note_lock(locked=False)
 
     async def try_to_write(self) -> None:
         """Find out whether the state can be written; nothing changes. Raises StoreError."""
@@ -118,8 +122,19 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if (damage := _damage(cause)) is not None:
                 raise self._damaged(damage) from error
-            words = _LOCKED if _code(cause) == sqlite3.SQLITE_BUSY else cause
+            words: object = cause
+            if _code(cause) == sqlite3.SQLITE_BUSY:
+                words = _LOCKED
+                self._note_lock(locked=True)
             raise StoreError(f"the state file {self.path}: {words}") from error
+
+    def _note_lock(self, *, locked: bool) -> None:
+        if locked == self._locked:
+            return
+        wait = _STILL_BUSY_MILLISECONDS if locked else _BUSY_MILLISECONDS
+        with suppress(SQLAlchemyError, sqlite3.Error):  # then the next one waits as long as this
+            self._outside_transactions(f"PRAGMA busy_timeout = {wait}")
+            self._locked = locked
 
     def _damaged(self, how: str) -> StoreRefusedError:
         return StoreRefusedError(
@@ -133,7 +148,7 @@ class Database:
         self._check()
         restrict(self.path)
         with self._told():
-            self._turn_on_wal()
+            self._outside_transactions("PRAGMA journal_mode = WAL")
         with self.write() as connection:
             migrate(connection, self.path)
             self.store_id = connection.execute(_STORE_ID).scalar_one()
@@ -154,10 +169,10 @@ class Database:
         if connection.execute(_STORE_ID).scalar() is None:
             raise self._damaged("without store_id")
 
-    def _turn_on_wal(self) -> None:
-        raw = self._engine.raw_connection()  # the mode cannot change within a transaction
+    def _outside_transactions(self, statement: str) -> None:
+        raw = self._engine.raw_connection()
         try:
-            raw.cursor().execute("PRAGMA journal_mode = WAL")
+            raw.cursor().execute(statement)
         finally:
             raw.close()
 

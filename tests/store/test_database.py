@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -148,6 +149,34 @@ def test_one_that_never_ends_its_transaction_is_a_store_error(tmp_path, monkeypa
                 await committed(database, None, reading(fine_tune("a")))
             other.close()
             await committed(database, None, reading(fine_tune("a")))
+
+    asyncio.run(run())
+
+
+def test_of_many_writes_only_the_first_waits_for_one_that_never_ends_its_transaction(
+    tmp_path, monkeypatch
+):
+    """In the one thread of the store they would wait behind each other, and all reads with them."""
+    monkeypatch.setattr("exporter.store.database._BUSY_MILLISECONDS", 1000)
+    path = tmp_path / "state.db"
+
+    async def failed(database: Database) -> float:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="locked"):
+            await database.try_to_write()
+        return time.monotonic() - began
+
+    async def run() -> None:
+        async with Database(path) as database:
+            other = sqlite3.connect(path, isolation_level=None)
+            for _ in range(2):
+                other.execute("BEGIN IMMEDIATE")
+                waits = [await failed(database) for _ in range(4)]
+                assert waits[0] >= 0.9
+                assert max(waits[1:]) < 0.9
+                other.execute("COMMIT")
+                await database.try_to_write()
+            other.close()
 
     asyncio.run(run())
 
