@@ -1,5 +1,6 @@
 """The pages: metrics, health, the configuration, and a plain front page that says what this is."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +15,7 @@ from exporter.core.readiness import Readiness
 from exporter.core.view import AccountView
 from exporter.web.front import HEADERS, front_page
 from exporter.web.guard import is_trusted
-from exporter.web.health import healthy_text, ready_text
+from exporter.web.health import healthy_text, ready_text, troubles
 from exporter.web.lifecycle import METHODS, Reload, reload_endpoint
 from exporter.web.metrics import metrics_endpoint
 from exporter.web.page import Page
@@ -35,6 +36,7 @@ class Shown:
         configuration: the configuration in force, as YAML without its secrets. It is asked for each
             request, in a thread.
         health: which parts are late, now.
+        monotonic: the time, in seconds, by which data grows old.
     """
 
     page: Page
@@ -44,6 +46,7 @@ class Shown:
     reload: Reload | None = None
     configuration: Callable[[], str] = str
     health: Callable[[], Health] = lambda: Health(0)
+    monotonic: Callable[[], float] = time.monotonic
 
 
 def application(shown: Shown) -> Starlette:
@@ -56,11 +59,13 @@ def application(shown: Shown) -> Starlette:
 
     async def ready(request: Request) -> Response:
         now = shown.readiness()
-        text = ready_text(now, shown.views(), detailed=is_trusted(request))
+        troubled = troubles(shown.views(), shown.monotonic())
+        text = ready_text(now, troubled, detailed=is_trusted(request))
         return PlainTextResponse(text, status_code=200 if now.ready else 503)
 
     async def front(_: Request) -> Response:
-        return HTMLResponse(front_page(shown.views(), shown.telemetry_path), headers=HEADERS)
+        text = front_page(shown.views(), shown.telemetry_path, shown.monotonic())
+        return HTMLResponse(text, headers=HEADERS)
 
     # Not async: a long one takes long to write, and the loop has to go on meanwhile.
     def configuration(_: Request) -> Response:

@@ -7,7 +7,7 @@ from typing import Final
 from exporter import __version__
 from exporter.core.message import timestamp
 from exporter.core.model import STATUSES
-from exporter.core.view import AccountView
+from exporter.core.view import AccountView, Counts
 
 HEADERS: Final = {
     # No script can run on the page, whatever is written into it.
@@ -26,9 +26,12 @@ footer { color: #666 }
 """
 
 
-def front_page(views: Iterable[AccountView], telemetry_path: str) -> str:
-    """Return the page as HTML; nothing of an account reaches it unescaped."""
-    rows = "\n".join(_row(view) for view in views)
+def front_page(views: Iterable[AccountView], telemetry_path: str, monotonic: float) -> str:
+    """Return the page as HTML, at a monotonic time in seconds.
+
+    Nothing of an account reaches it unescaped, and no count that is too old.
+    """
+    rows = "\n".join(_row(view, monotonic) for view in views)
     statuses = "".join(f'<th class="number">{status.capitalize()}</th>' for status in STATUSES)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -60,25 +63,26 @@ def front_page(views: Iterable[AccountView], telemetry_path: str) -> str:
 """
 
 
-def _row(view: AccountView) -> str:
+def _row(view: AccountView, monotonic: float) -> str:
     texts = (
         view.account,
-        state_of(view),
+        state_of(view, monotonic),
         timestamp(view.succeeded_at) if view.succeeded_at else "",
     )
     cells = "".join(f"<td>{html.escape(text) or '&ndash;'}</td>" for text in texts)
-    return f"<tr>{cells}{''.join(_number(view, status) for status in STATUSES)}</tr>"
+    counts = view.counts if view.is_fresh(monotonic) else None
+    return f"<tr>{cells}{''.join(_number(counts, status) for status in STATUSES)}</tr>"
 
 
-def state_of(view: AccountView) -> str:
-    """Return how an account's last poll ended, in words."""
+def state_of(view: AccountView, monotonic: float) -> str:
+    """Return how an account's last poll ended, in words, and whether its data is too old."""
+    old = "; its data is too old and withheld" if view.counts and view.is_stale(monotonic) else ""
     if view.up:
-        return "complete"
-    return f"failed: {view.failure.replace('_', ' ')}" if view.failure else "not yet"
+        return f"complete{old}"
+    return f"failed: {view.failure.replace('_', ' ')}{old}" if view.failure else "not yet"
 
 
-def _number(view: AccountView, status: str) -> str:
-    counts = view.counts
+def _number(counts: Counts | None, status: str) -> str:
     if counts is None:
         return '<td class="number">&ndash;</td>'
     number = sum(n for key, n in counts.items() if key[-1] == status)

@@ -16,12 +16,21 @@ def healthy_text(now: Health, *, detailed: bool) -> str:
     return f"cartesia-exporter is {word}: {now.counts}.\n{''.join(lines)}"
 
 
-def ready_text(now: Readiness, views: Iterable[AccountView], *, detailed: bool) -> str:
-    """Return whether the data can be relied on; ``detailed`` adds the accounts' names and why."""
+def ready_text(now: Readiness, troubled: Iterable[str], *, detailed: bool) -> str:
+    """Return whether the data can be relied on; ``detailed`` adds why not, and who is troubled."""
     word = "ready" if now.ready else "not ready"
     counts = f"{now.fresh} of {now.accounts} accounts have a fresh snapshot"
     if not detailed:
         return f"cartesia-exporter is {word}: {counts}.\n"
     stored = f"; the state cannot be stored: {now.trouble}" if now.trouble else ""
-    lines = [f"{view.account}: {state_of(view)}\n" for view in views if not view.up]
-    return f"cartesia-exporter is {word}: {counts}{stored}.\n{''.join(lines)}"
+    lines = "".join(f"{line}\n" for line in troubled)
+    return f"cartesia-exporter is {word}: {counts}{stored}.\n{lines}"
+
+
+def troubles(views: Iterable[AccountView], monotonic: float) -> list[str]:
+    """Return the accounts that could not be read last or for too long, at a monotonic time."""
+    return [
+        f"{view.account}: {state_of(view, monotonic)}"
+        for view in views
+        if not view.up or view.is_stale(monotonic)
+    ]

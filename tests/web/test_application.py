@@ -170,6 +170,19 @@ def test_ready_says_how_many_accounts_are_fresh(readiness, status, said):
     assert answer.text.endswith(said)
 
 
+def test_ready_names_the_accounts_that_are_troubled_and_no_other():
+    views = [
+        view(account="well", stale_at=51.0),
+        view(account="old", stale_at=50.0),
+        view(account="failing", up=False, failure="timeout"),
+    ]
+    answer = page("GET", "/-/ready", shown(*views, monotonic=lambda: 50.0))
+    assert answer.text.splitlines()[1:] == [
+        "old: complete; its data is too old and withheld",
+        "failing: failed: timeout",
+    ]
+
+
 def test_the_metrics_are_where_the_flag_says():
     moved = shown(telemetry_path="/probe/metrics")
     assert page("GET", "/probe/metrics", moved).status_code == 200

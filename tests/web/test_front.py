@@ -43,8 +43,9 @@ def test_each_account_has_a_row_with_its_state_and_counts():
         view(account="broken", up=False, failure="rate_limited"),
         AccountView("new"),
         AccountView("refused", up=False, polled_at=1.0, failure="unauthorized"),
+        view(account="old", up=False, failure="timeout", stale_at=50.0),
     ]
-    head, *rows = Cells(front_page(views, "/metrics")).rows
+    head, *rows = Cells(front_page(views, "/metrics", 50.0)).rows
     assert head[:3] == ["Account", "Last poll", "Last complete poll"]
     assert head[3:] == ["Created", "Training", "Completed", "Failed", "Unknown"]
     at = "2027-01-15T08:00:00Z"
@@ -53,12 +54,13 @@ def test_each_account_has_a_row_with_its_state_and_counts():
         ["broken", "failed: rate limited", at, "0", "0", "40", "3", "0"],
         ["new", "not yet", "\u2013", *["\u2013"] * 5],
         ["refused", "failed: unauthorized", "\u2013", *["\u2013"] * 5],
+        ["old", "failed: timeout; its data is too old and withheld", at, *["\u2013"] * 5],
     ]
 
 
 def test_no_text_becomes_markup():
     hostile = view(account=HOSTILE, up=False, failure=HOSTILE)
-    cells = Cells(front_page([hostile], f'/x"><script>{HOSTILE}'))
+    cells = Cells(front_page([hostile], f'/x"><script>{HOSTILE}', 0.0))
     assert "script" not in cells.tags
     assert cells.rows[1][0] == HOSTILE
 
