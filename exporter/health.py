@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from exporter.core.health import Health, health
+from exporter.pause import pause
 
 LOOK_SECONDS: Final = 5.0
 """How often it is looked whether a part is late."""
@@ -67,11 +68,7 @@ class HealthWatch:
         self._looked_at = self._running_since = self._monotonic()
         while not stop.is_set():
             self.look()
-            try:
-                async with asyncio.timeout(self._every):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await pause(stop, self._every)
 
     def look(self) -> None:
         """Tell what changed; while none is late, keep the manager from losing patience."""

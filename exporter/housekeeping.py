@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from exporter.core.clock import Clock
+from exporter.pause import pause
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.upkeep import Upkeep
@@ -62,11 +63,7 @@ class Housekeeper:
             self.due_at = self._clock.monotonic()
             await self.round()
             self.due_at = self._clock.monotonic() + _ROUND_SECONDS
-            try:
-                async with asyncio.timeout(_ROUND_SECONDS):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await pause(stop, _ROUND_SECONDS)
 
     async def round(self) -> None:
         """Try the store, count what is orphaned, and once an hour delete what is old."""

@@ -17,6 +17,7 @@ from exporter.core.tallies import examples
 from exporter.core.text import one_line
 from exporter.core.view import AccountView, Shape, count, oldest, series
 from exporter.outage import OutageWatch
+from exporter.pause import pause
 from exporter.poll_log import tell_changes, tell_poll
 from exporter.poll_metrics import PollMetrics
 from exporter.store.accounts import Accounts, PollRecord
@@ -139,11 +140,7 @@ class Poller:
             await self.turn()
             turn = max(turn + self._plan.interval, self._clock.monotonic())
             self.due_at = turn
-            try:
-                async with asyncio.timeout(turn - self._clock.monotonic()):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await pause(stop, turn - self._clock.monotonic())
 
     async def turn(self) -> None:
         """Poll, unless the API asked to wait or refused the key; tell it when that goes on long."""

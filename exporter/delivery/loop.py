@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from exporter.pause import pause
 from exporter.store.errors import StoreError
 
 LOOK_SECONDS: Final = 5.0
@@ -61,11 +62,7 @@ class Loop:
     async def _rest(self, seconds: float) -> None:
         wait = min(seconds, LOOK_SECONDS)
         self.expect(wait)
-        try:
-            async with asyncio.timeout(wait):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        await pause(self._changed, wait)
 
     def tell_trouble(self, error: StoreError) -> None:
         """Say that the store cannot be used; the same words are said once."""

@@ -14,6 +14,7 @@ from exporter.core.exposition import account_families, data_families
 from exporter.core.gzip_member import Beginning, Body, beginning, body
 from exporter.core.series import Lines, family_of, lines
 from exporter.core.view import AccountView
+from exporter.pause import pause
 
 _TICK_SECONDS: Final = 0.25
 """How often it is looked whether something changed, and how old a counter on the page can be."""
@@ -160,13 +161,9 @@ class Page:
             began = loop.time()
             self.due_at = self._renderer.monotonic()
             self._bodies = await self._in_thread(self._renderer.render)
-            pause = pause_after(loop.time() - began)
-            self.due_at = self._renderer.monotonic() + pause
-            try:
-                async with asyncio.timeout(pause):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            wait = pause_after(loop.time() - began)
+            self.due_at = self._renderer.monotonic() + wait
+            await pause(stop, wait)
 
     async def newest(self) -> Bodies:
         """Return the page.
