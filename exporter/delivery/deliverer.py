@@ -89,9 +89,14 @@ class Deliverer:
         """
         self._pace.heed(await self._outbox.standing())
         await self._settle()
+        if not self._metrics.shows(self.name):  # the attempt may take as long as it may
+            await self._show()
         wait = await self._attempt_due()
-        self._metrics.show(self.name, await self._outbox.backlog(), self._pace.health)
+        await self._show()
         return wait
+
+    async def _show(self) -> None:
+        self._metrics.show(self.name, await self._outbox.backlog(), self._pace.health)
 
     async def _settle(self) -> None:
         """Store what is known and could not be stored yet."""

@@ -100,6 +100,8 @@ class MemberDeliverer:
         """
         self._heed(await self._board.standing())
         await self._store()
+        if not self._metrics.shows(self._board.name):  # the request may take as long as it may
+            await self._board.show()
         wait = await self._post_due()
         await self._board.show()
         return wait

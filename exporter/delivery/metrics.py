@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from exporter.core.circuit import WELL, Health
+from exporter.core.circuit import Health
 from exporter.store.records import Backlog
 
 _REASONS: Final = ("throttled", "transient", "endpoint", "payload", "expired")
@@ -48,20 +48,22 @@ class DeliveryMetrics(Collector):
         registry.register(self)
 
     def initialise(self, receiver: str) -> None:
-        """Show a receiver's series before anything happens."""
+        """Show a receiver's counters before anything happens."""
         self.tried.labels(receiver)
         for reason in _REASONS:
             self.failed.labels(receiver, reason)
         self.duration.labels(receiver)
         self.delay.labels(receiver)
-        if receiver not in self._shown:  # known is more than nothing, when a reload made it anew
-            self.show(receiver, Backlog(), WELL)
 
     def forget(self, receiver: str) -> None:
         """Show nothing of a receiver any more."""
         for metric in (self.tried, self.failed, self.duration, self.delay):
             metric.remove_by_labels({"receiver": receiver})
         self._shown = {name: shown for name, shown in self._shown.items() if name != receiver}
+
+    def shows(self, receiver: str) -> bool:
+        """Whether it is known what a receiver is owed; until then nothing is said of it."""
+        return receiver in self._shown
 
     def show(self, receiver: str, backlog: Backlog, health: Health) -> None:
         """Show what a receiver is owed now, and how it is doing."""

@@ -11,7 +11,7 @@ from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.outbox import Outbox
 from exporter.store.records import Backlog
-from tests.delivery.bench import Bench, FakeReceiver, fail, on_bench, plan_of, until
+from tests.delivery.bench import BUSY, REFUSED, Bench, FakeReceiver, fail, on_bench, plan_of, until
 from tests.fakes.clock import FakeClock
 from tests.store.examples import NOW
 
@@ -37,7 +37,6 @@ def looks_only_when_woken(monkeypatch):
 async def ended(b: Bench, stop: asyncio.Event, running: asyncio.Task[None]) -> None:
     """Stop a deliverer as the agent does, and wait for its end."""
     stop.set()
-    b.deliverer.wake()
     async with asyncio.timeout(10):
         await running
 
@@ -242,3 +241,28 @@ def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):
             await b.deliverer.run(asyncio.Event())
 
     on_bench(tmp_path / "state.db", test, Buggy())
+
+
+def test_what_was_owed_before_the_start_is_shown_while_the_first_attempt_hangs(tmp_path):
+    async def before(b: Bench) -> None:
+        b.receiver.answers += [REFUSED, REFUSED]
+        await b.fail("a")
+        await b.settle()
+        b.receiver.answers.append(BUSY)
+        await b.fail("b")
+        await b.turns(1)
+
+    async def test(b: Bench) -> None:
+        held, stop = b.receiver, asyncio.Event()
+        assert isinstance(held, Held)
+        assert b.metric("cartesia_exporter_deliveries_dead") is None
+        running = asyncio.create_task(b.deliverer.run(stop))
+        await held.asked.wait()
+        assert b.metric("cartesia_exporter_deliveries_dead") == 1
+        assert b.metric("cartesia_exporter_deliveries_pending") == 1
+        assert b.metric("cartesia_exporter_receiver_up") == 0
+        held.go.set()
+        await ended(b, stop, running)
+
+    on_bench(tmp_path / "state.db", before)
+    on_bench(tmp_path / "state.db", test, Held())
