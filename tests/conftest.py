@@ -20,8 +20,8 @@ _OURS = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are processors: many tests wait for processes and timers."""
-    return 3 * (os.cpu_count() or 2) // 2
+    """Twice as many as there are processors: many tests wait for processes and timers."""
+    return 2 * (os.cpu_count() or 2)
 
 
 @pytest.fixture(autouse=True)
