@@ -40,8 +40,8 @@ from exporter.systemd import Notifier
 from exporter.web.application import Shown, application
 from exporter.web.guard import Guard
 from exporter.web.lifecycle import Reload
+from exporter.web.live_settings import LiveSettings
 from exporter.web.page import Page, Renderer
-from exporter.web.reloading import Reloading as WebReloading
 from exporter.web.views import Views
 
 _Kind = TypeVar("_Kind")
@@ -66,7 +66,7 @@ class Surface:
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
     telemetry_path: str = "/metrics"
     external_url: str | None = None
-    web: WebReloading | None = None
+    web: LiveSettings | None = None
     reloading: Reloading | None = None
     on_listening: Callable[[Sequence[str]], None] | None = None
     on_view: Callable[[AccountView], None] | None = None

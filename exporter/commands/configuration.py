@@ -10,7 +10,7 @@ from exporter.exits import CONFIGURATION, fail
 
 if TYPE_CHECKING:
     from exporter.config import Config
-    from exporter.web.reloading import Reloading
+    from exporter.web.live_settings import LiveSettings
 
 config_file_option: Final = click.option(
     "--config.file",
@@ -50,7 +50,7 @@ def load(path: Path | None) -> "Config":
     return load_both(path, None)[0]
 
 
-def load_both(path: Path | None, web_path: Path | None) -> tuple["Config", "Reloading | None"]:
+def load_both(path: Path | None, web_path: Path | None) -> tuple["Config", "LiveSettings | None"]:
     """Return the configuration and the web configuration, or end with every mistake in both."""
     from exporter.config import ConfigError
     from exporter.config import load as read
@@ -69,12 +69,12 @@ def load_both(path: Path | None, web_path: Path | None) -> tuple["Config", "Relo
     return config, web
 
 
-def _load_web(path: Path) -> "Reloading":
+def _load_web(path: Path) -> "LiveSettings":
     from exporter.config.web_file import WebFile
-    from exporter.web.reloading import Reloading
+    from exporter.web.live_settings import LiveSettings
 
     file = WebFile(path)
-    return Reloading(file.read(), file.newest)
+    return LiveSettings(file.read(), file.newest)
 
 
 def _refusal(what: str, where: object, problems: list[str]) -> str:
@@ -82,7 +82,7 @@ def _refusal(what: str, where: object, problems: list[str]) -> str:
     return f"the {what} in {where} cannot be used:{lines}"
 
 
-def report_check(config: "Config", web: "Reloading | None") -> None:
+def report_check(config: "Config", web: "LiveSettings | None") -> None:
     """Say that the configuration is valid, and what in it has no effect."""
     for key in config.without_effect():
         click.echo(f"warning: {key} has no effect in this version", err=True)

@@ -8,9 +8,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from exporter.web.live_settings import LiveSettings
 from exporter.web.passwords import BusyError, Passwords, basic_credentials
 from exporter.web.rate import TokenBucket
-from exporter.web.reloading import Reloading
 from exporter.web.settings import WebSettings
 
 EXEMPT: Final = frozenset({"/-/healthy", "/-/ready"})
@@ -32,15 +32,15 @@ class Guard:
     would restart the agent for a slip in a file, and it would not come back.
     """
 
-    def __init__(self, app: ASGIApp, reloading: Reloading) -> None:
+    def __init__(self, app: ASGIApp, live: LiveSettings) -> None:
         self._app = app
-        self._reloading = reloading
+        self._live = live
         self._passwords = Passwords()
         self._bucket: TokenBucket | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have the application do so."""
-        settings = await self._reloading.settings()
+        settings = await self._live.settings()
         if settings is not None:
             send = _with_headers(send, settings.headers)
         if scope["path"] in EXEMPT:
@@ -83,7 +83,7 @@ class Guard:
             return False
 
     def _within_limit(self) -> bool:
-        now, limit = asyncio.get_running_loop().time(), self._reloading.first.rate_limit
+        now, limit = asyncio.get_running_loop().time(), self._live.first.rate_limit
         if limit is None:
             return True
         if self._bucket is None:

@@ -156,13 +156,12 @@ class Page:
 
         An error while it is rendered is a bug, and leaves here.
         """
-        loop = asyncio.get_running_loop()
+        monotonic = self._renderer.monotonic
         while not stop.is_set():
-            began = loop.time()
-            self.due_at = self._renderer.monotonic()
+            began = self.due_at = monotonic()
             self._bodies = await self._in_thread(self._renderer.render)
-            wait = pause_after(loop.time() - began)
-            self.due_at = self._renderer.monotonic() + wait
+            wait = pause_after(monotonic() - began)
+            self.due_at = monotonic() + wait
             await pause(stop, wait)
 
     async def newest(self) -> Bodies:

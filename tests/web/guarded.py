@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from exporter import asgi
 from exporter.config.web_file import WebFile
 from exporter.web.guard import Guard
-from exporter.web.reloading import Reloading
+from exporter.web.live_settings import LiveSettings
 
 USER, PASSWORD = "ännchen", "pässwort:zwei"
 
@@ -74,8 +74,8 @@ class File:
     def served(self, app: ASGIApp = page, listeners: int = 1) -> Iterator[list[str]]:
         """Serve the pages as this file says; yield the URLs."""
         file = WebFile(self.path)
-        reloading = Reloading(file.read(), file.newest)
-        with serving(Guard(app, reloading), listeners, reloading.listening_tls) as urls:
+        live = LiveSettings(file.read(), file.newest)
+        with serving(Guard(app, live), listeners, live.listening_tls) as urls:
             yield urls
 
 

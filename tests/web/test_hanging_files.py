@@ -4,9 +4,9 @@ import threading
 import time
 
 from exporter.config.web_file import WebFile
-from exporter.web import reloading as reloading_module
+from exporter.web import live_settings
 from exporter.web.guard import Guard
-from exporter.web.reloading import Reloading
+from exporter.web.live_settings import LiveSettings
 from exporter.web.settings import WebSettings
 from tests.web.guarded import File, ask, page, serving
 
@@ -27,13 +27,13 @@ class Held:
 def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_long(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(reloading_module, "_REQUEST_WAITS", 0.1)
+    monkeypatch.setattr(live_settings, "_REQUEST_WAITS", 0.1)
     file = File(tmp_path)
     file.write(tls_server_config=file.issue())
     settings = WebFile(file.path).read()
     source = Held(settings)
-    reloading = Reloading(settings, source)
-    with serving(Guard(page, reloading), 1, reloading.listening_tls) as [url]:
+    live = LiveSettings(settings, source)
+    with serving(Guard(page, live), 1, live.listening_tls) as [url]:
         trusted = file.client()
         assert ask(url, tls=trusted).status_code == 200
         source.gate.clear()
@@ -51,8 +51,8 @@ def test_the_event_loop_waits_for_files_that_hang_once_and_not_for_each_connecti
     settings = WebFile(file.path).read()
     source = Held(settings)
     source.gate.clear()
-    reloading = Reloading(settings, source)
+    live = LiveSettings(settings, source)
     before = time.monotonic()
-    assert {reloading.newest_tls() for _ in range(100)} == {settings.tls}
+    assert {live.newest_tls() for _ in range(100)} == {settings.tls}
     assert time.monotonic() - before < 1
     source.gate.set()

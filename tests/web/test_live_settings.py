@@ -10,7 +10,7 @@ import trustme
 from structlog.testing import capture_logs
 
 from exporter.config.web_file import WebFile
-from exporter.web.reloading import Reloading
+from exporter.web.live_settings import LiveSettings
 from tests.web.guarded import PASSWORD, USER, File, ask, hash_of
 
 GOOD = (USER, PASSWORD)
@@ -251,5 +251,5 @@ def test_no_secret_is_shown_by_what_holds_one(tmp_path):
     file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
     settings = web.read()
-    shown = repr((web, settings, Reloading(settings, web.newest)))
+    shown = repr((web, settings, LiveSettings(settings, web.newest)))
     assert hash_of(PASSWORD) not in shown

@@ -21,7 +21,7 @@ _TURNED: Final = (
 log = structlog.get_logger()
 
 
-class Reloading:
+class LiveSettings:
     """What the web configuration says now.
 
     Its methods belong to the event loop; the files are read in a thread of its own, by one look at
@@ -106,13 +106,13 @@ class _Newest(ssl.SSLContext):
     ciphers and the authorities of clients stay as they were at the start.
     """
 
-    _reloading: Reloading
+    _live: LiveSettings
 
-    def __new__(cls, reloading: Reloading) -> Self:
+    def __new__(cls, live: LiveSettings) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        context._reloading = reloading
+        context._live = live
         return context
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a connection."""
-        return self._reloading.newest_tls().wrap_bio(*arguments, **named)
+        return self._live.newest_tls().wrap_bio(*arguments, **named)
