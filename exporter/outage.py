@@ -53,6 +53,10 @@ class OutageWatch:
             begun = self._clock.monotonic() - lasted
             self._outage = Outage(since, begun, watched, tried=True, told=True)
 
+    def follow(self, other: "OutageWatch") -> None:
+        """Go on with the outage of another watch of the same account."""
+        self._outage = other._outage  # noqa: SLF001 - of its own class
+
     def failed(self, reason: str, error: str, *, watched: bool) -> None:
         """Note a poll that failed, for a reason (as in the metrics) and with an error."""
         outage = self._outage or Outage(self._clock.now(), self._clock.monotonic(), watched)

@@ -117,16 +117,18 @@ class Poller:
     def follow(self, other: "Poller") -> None:
         """Go on where the account's poller ended that a reload replaces.
 
-        What that showed stays shown, if this one would show it alike, and a wait that the API asked
-        for goes on. Before `restore`.
+        What that showed stays shown, if this one would show it alike; a wait that the API asked for
+        and an outage that is not told yet go on. Before `restore`.
         """
         plan, was, view = self._plan, other._plan, other._view  # noqa: SLF001 - of its own class
-        if (plan.rules.key, plan.rules.max_models) != (was.rules.key, was.rules.max_models):
+        if plan.rules.key != was.rules.key:
             return
-        self._resume_at = other._resume_at  # noqa: SLF001
-        if plan.shape == was.shape:
+        self._resume_at, self._wall_ahead = other._resume_at, other._wall_ahead  # noqa: SLF001
+        self._outages.follow(other._outages)  # noqa: SLF001
+        if (plan.shape, plan.rules.max_models) == (was.shape, was.rules.max_models):
             stale_at = view.stale_at + plan.stale_after - was.stale_after
             self._view = replace(view, stale_at=stale_at)
+            self._folded = other._folded  # noqa: SLF001
 
     def try_again(self) -> None:
         """Poll at the next turn, also an account whose key was refused: it may work now."""

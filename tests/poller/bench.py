@@ -4,8 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -105,6 +106,15 @@ class Bench:
 
     async def allow(self) -> None:
         await self.execute("DROP TRIGGER no")
+
+    async def reload(self, **changes: Any) -> None:
+        """Have another poller take over, as after a reload that changes the plan."""
+        old = self.poller
+        plan = replace(old._plan, **changes)
+        accounts = Accounts(self.database)
+        self.poller = Poller(self.source, accounts, plan, old._metrics, self.clock.clock)
+        self.poller.follow(old)
+        await self.poller.restore()
 
     def then(self, *answers: Answer) -> None:
         self.source.answers = deque(answers)
