@@ -1,5 +1,7 @@
 """An account with everything switched on, and what a hostile or unlucky API can put into it."""
 
+from typing import Any
+
 from exporter.core.labels import Labels
 from exporter.core.model import FineTune, Known, Snapshot, Transition
 from exporter.core.tallies import Tallies, examples
@@ -28,7 +30,7 @@ def seen(
         for place, each in enumerate(fine_tunes)
     }
     moved = [Transition(each, 2, "created", stayed=60.0 * n) for n, each in enumerate(fine_tunes)]
-    whole = {
+    whole: dict[str, Any] = {
         "up": True,
         "polled_at": NOW,
         "succeeded_at": NOW,
@@ -42,7 +44,7 @@ def seen(
         "series": series(snapshot, known, labels, shape.most_fine_tunes),
         "examples": examples(moved, labels, NOW),
     }
-    return AccountView("default", **{**whole, **fields})  # type: ignore[arg-type]
+    return AccountView("default", **{**whole, **fields})
 
 
 EVERYTHING = seen(FINE_TUNES)

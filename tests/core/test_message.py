@@ -2,6 +2,7 @@
 
 import unicodedata
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.core.account import advance
 from exporter.core.message import Link, Message, Pages, group, links, message, timestamp
-from exporter.core.model import Event, FineTune, stable_id
+from exporter.core.model import Event, EventType, FineTune, stable_id
 from exporter.core.outage import Outage, failing_event, recovered_event
 from tests.core.histories import KEY, rules, snapshot
 
@@ -20,7 +21,8 @@ VOICE = FineTune("ft_1", "My voice", "For the\nhotline", "en", "sonic-2", "ds_1"
 
 def of(fine_tune: FineTune, kind: str = "failed", previous: str | None = "training") -> Event:
     number = stable_id("evt", fine_tune.id, kind)
-    return Event(number, f"fine_tune.{kind}", "default", AT, fine_tune, previous)  # type: ignore[arg-type]
+    kind_of_event = cast("EventType", f"fine_tune.{kind}")
+    return Event(number, kind_of_event, "default", AT, fine_tune, previous)
 
 
 def many(number: int, kind: str = "failed", model: str = "sonic-2") -> list[Event]:

@@ -1,6 +1,7 @@
 """An Alertmanager is told what is wrong for as long as it is: each member by itself."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -36,6 +37,10 @@ async def run_in(a: Alerting, work) -> None:
             work(connection)
 
     await a.database.run(write)
+
+
+def is_told(member: FakeMember, name: str) -> bool:
+    return name in member.alerts.names()
 
 
 def test_every_event_is_an_alert_of_its_own_never_more_than_64_a_request(tmp_path):
@@ -167,16 +172,28 @@ def test_a_member_that_hangs_delays_no_other_and_ends_when_told_to(tmp_path, mon
         for name in ("a", "b"):
             await a.fail(name)
             a.deliverer.wake()
-            await until(lambda name=name: name in well.alerts.names())  # type: ignore[misc]
+            await until(partial(is_told, well, name))
         assert len(hanging.asked) == 1
         assert await a.outbox.backlog() == Backlog()
         stop.set()
-        a.deliverer.wake()
         hanging.go.set()  # what is in flight may finish
         await asyncio.wait_for(running, 10)
         assert hanging.alerts.names() == ["a"]
 
     on_bench(tmp_path, test, members=2)
+
+
+def test_what_is_owed_is_shown_while_the_first_request_hangs(tmp_path):
+    async def test(a: Alerting) -> None:
+        a.members[0].go.clear()
+        await a.fail("ft")
+        running = asyncio.create_task(a.deliverer.run(asyncio.Event()))
+        await until(lambda: bool(a.members[0].asked))
+        assert a.metric("cartesia_exporter_deliveries_pending") == 1
+        running.cancel()
+        await asyncio.wait((running,), timeout=10)
+
+    on_bench(tmp_path, test)
 
 
 def test_cut_off_while_a_member_hangs_it_ends(tmp_path):
@@ -192,12 +209,12 @@ def test_cut_off_while_a_member_hangs_it_ends(tmp_path):
     on_bench(tmp_path, test, members=2)
 
 
-def test_a_bug_in_one_member_ends_all(tmp_path):
+def test_a_bug_in_one_member_ends_all(tmp_path, monkeypatch):
     async def test(a: Alerting) -> None:
         async def broken(body: bytes, now: float):
             raise ZeroDivisionError
 
-        a.members[1].post = broken  # type: ignore[method-assign]
+        monkeypatch.setattr(a.members[1], "post", broken)
         await a.fail("ft")
         with pytest.raises(ExceptionGroup) as raised:
             await a.deliverer.run(asyncio.Event())

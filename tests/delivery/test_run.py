@@ -1,6 +1,7 @@
 """The loop around deliver_due: it rests, wakes, outlives a sick store and ends when told."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -31,7 +32,8 @@ class Held(FakeReceiver):
 
 @pytest.fixture(autouse=True)
 def looks_only_when_woken(monkeypatch):
-    monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 3600.0)
+    for module in ("loop", "deliverer"):
+        monkeypatch.setattr(f"exporter.delivery.{module}.LOOK_SECONDS", 3600.0)
 
 
 async def ended(b: Bench, stop: asyncio.Event, running: asyncio.Task[None]) -> None:
@@ -39,6 +41,10 @@ async def ended(b: Bench, stop: asyncio.Event, running: asyncio.Task[None]) -> N
     stop.set()
     async with asyncio.timeout(10):
         await running
+
+
+def has_sent(b: Bench, body: str) -> bool:
+    return b.receiver.bodies[-1:] == [body]
 
 
 def test_a_stop_before_the_start_is_not_lost(tmp_path):
@@ -56,17 +62,17 @@ def test_it_sends_what_is_owed_when_woken_and_ends_while_it_rests(tmp_path):
     async def test(b: Bench) -> None:
         stop = asyncio.Event()
         running = asyncio.create_task(b.deliverer.run(stop))
-        for number, name in enumerate("abc", 1):
+        for name in "abc":
             await b.fail(name)
             b.deliverer.wake()
-            await until(lambda number=number: len(b.receiver.sent) == number)  # type: ignore[misc]
+            await until(partial(has_sent, b, f"full {name}"))
         await ended(b, stop, running)
         assert b.receiver.bodies == ["full a", "full b", "full c"]
 
     on_bench(tmp_path / "state.db", test)
 
 
-def test_woken_once_it_looks_once_more_and_rests_again(tmp_path):
+def test_woken_once_it_looks_once_more_and_rests_again(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         stop = asyncio.Event()
         real, turns = b.deliverer.deliver_due, []
@@ -75,7 +81,7 @@ def test_woken_once_it_looks_once_more_and_rests_again(tmp_path):
             turns.append(await real())
             return turns[-1]
 
-        b.deliverer.deliver_due = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(b.deliverer, "deliver_due", counted)
         running = asyncio.create_task(b.deliverer.run(stop))
         await until(lambda: len(turns) == 1)
         b.deliverer.wake()
@@ -101,7 +107,7 @@ def test_it_looks_by_itself_too(tmp_path, monkeypatch):
     on_bench(tmp_path / "state.db", test)
 
 
-def test_what_is_owed_between_the_look_and_the_rest_is_not_missed(tmp_path):
+def test_what_is_owed_between_the_look_and_the_rest_is_not_missed(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         stop = asyncio.Event()
         real, turns = b.deliverer.deliver_due, []
@@ -114,7 +120,7 @@ def test_what_is_owed_between_the_look_and_the_rest_is_not_missed(tmp_path):
                 b.deliverer.wake()
             return wait
 
-        b.deliverer.deliver_due = then_owe  # type: ignore[method-assign]
+        monkeypatch.setattr(b.deliverer, "deliver_due", then_owe)
         running = asyncio.create_task(b.deliverer.run(stop))
         await until(lambda: b.receiver.bodies == ["full a"])
         assert turns[0] > 0

@@ -232,7 +232,7 @@ def test_what_could_not_be_stored_before_its_end_is_not_told(tmp_path):
     on_bench(tmp_path / "state.db", test, TROUBLE)
 
 
-def test_an_outage_whose_commit_was_not_seen_to_succeed_has_an_end(tmp_path):
+def test_an_outage_whose_commit_was_not_seen_to_succeed_has_an_end(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         begin = b.poller._accounts.begin_outage
 
@@ -240,7 +240,7 @@ def test_an_outage_whose_commit_was_not_seen_to_succeed_has_an_end(tmp_path):
             await begin(account, since, owed)
             raise StoreError("the answer was lost")
 
-        b.poller._accounts.begin_outage = lost  # type: ignore[method-assign]
+        monkeypatch.setattr(b.poller._accounts, "begin_outage", lost)
         await turns(b, 1200)
         assert await told(b) == TYPES[:1]
         b.then(BEFORE)
@@ -268,7 +268,7 @@ def test_an_end_that_could_not_be_stored_is_no_end_and_is_told_later(tmp_path):
     on_bench(tmp_path / "state.db", test, TROUBLE)
 
 
-def test_its_end_and_what_the_poll_saw_are_one_commit(tmp_path):
+def test_its_end_and_what_the_poll_saw_are_one_commit(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         await b.poller.turn()
         b.then(TROUBLE)
@@ -279,7 +279,7 @@ def test_its_end_and_what_the_poll_saw_are_one_commit(tmp_path):
             seen.append([event for event, _ in (*record.recovery, *record.owed)])
             await commit(record)
 
-        b.poller._accounts.commit = noted  # type: ignore[method-assign]
+        monkeypatch.setattr(b.poller._accounts, "commit", noted)
         b.then(AFTER)
         await turns(b, 120)
         assert [[event.type for event in events] for events in seen] == [

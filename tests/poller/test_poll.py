@@ -8,7 +8,7 @@ import pytest
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.model import Event
-from exporter.store.accounts import Accounts
+from exporter.store.accounts import Accounts, PollRecord
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
 from exporter.store.records import Owed
@@ -112,7 +112,7 @@ def test_first_it_is_committed_then_shown_and_then_the_receivers_are_woken(tmp_p
     asyncio.run(run())
 
 
-def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path):
+def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         await b.poller.poll()
         commit, tried = b.poller._accounts.commit, list[list[Event]]()
@@ -121,7 +121,7 @@ def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path):
             tried.append([event for event, _ in record.owed])
             await commit(record)
 
-        b.poller._accounts.commit = noted  # type: ignore[method-assign]
+        monkeypatch.setattr(b.poller._accounts, "commit", noted)
         await b.forbid()
         for _ in range(2):
             b.clock.now += 60
@@ -137,17 +137,23 @@ def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path):
     on_bench(tmp_path / "state.db", test, BEFORE, AFTER)
 
 
-def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path):
+def lose_the_next_answer(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the next commit succeed without being seen to."""
+    accounts = b.poller._accounts
+    commit = accounts.commit
+
+    async def lost(record: PollRecord) -> None:
+        await commit(record)
+        monkeypatch.setattr(accounts, "commit", commit)
+        raise StoreError("the answer was lost")
+
+    monkeypatch.setattr(accounts, "commit", lost)
+
+
+def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         await b.poller.poll()
-        commit = b.poller._accounts.commit
-
-        async def lost(record) -> None:
-            await commit(record)
-            b.poller._accounts.commit = commit  # type: ignore[method-assign]
-            raise StoreError("the answer was lost")
-
-        b.poller._accounts.commit = lost  # type: ignore[method-assign]
+        lose_the_next_answer(b, monkeypatch)
         await b.poller.poll()
         assert b.metric(FAILURES, reason="storage") == 1
         await b.poller.poll()
@@ -160,19 +166,14 @@ def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path):
     on_bench(tmp_path / "state.db", test, BEFORE, AFTER)
 
 
-def test_a_failure_behind_a_commit_whose_success_was_not_seen_is_an_event_of_its_own(tmp_path):
+def test_a_failure_behind_a_commit_whose_success_was_not_seen_is_an_event_of_its_own(
+    tmp_path, monkeypatch
+):
     """Counted from what was known before that commit, it had the id of the failure before it."""
 
     async def test(b: Bench) -> None:
         await b.poller.poll()
-        commit = b.poller._accounts.commit
-
-        async def lost(record) -> None:
-            await commit(record)
-            b.poller._accounts.commit = commit  # type: ignore[method-assign]
-            raise StoreError("the answer was lost")
-
-        b.poller._accounts.commit = lost  # type: ignore[method-assign]
+        lose_the_next_answer(b, monkeypatch)
         for _ in range(4):
             await b.poller.poll()
         assert len({event.id for event in await b.owed()}) == 2
