@@ -164,7 +164,7 @@ def _first_answer(port: int) -> None:
             connection.request("GET", "/metrics")
             if connection.getresponse().status == 200:
                 return
-        time.sleep(0.002)
+        time.sleep(0.002)  # nothing tells when a port is open
     raise TimeoutError("The agent did not answer within 30 s.")
 
 

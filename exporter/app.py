@@ -42,13 +42,13 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
         reloader = Reloader(reloading, agent.reload, agent.registry, SYSTEM_CLOCK)
         await agent.prepare()
         tls = None if surface.web is None else surface.web.listening_tls
-        web = Web(agent.application(reloader.reload), listeners, tls)
-        log.info("listening", addresses=" ".join(web.urls), version=__version__)
+        server = Server(agent.application(reloader.reload), listeners, tls)
+        log.info("listening", addresses=" ".join(server.urls), version=__version__)
         if surface.on_listening is not None:
-            surface.on_listening(web.urls)
+            surface.on_listening(server.urls)
         async with supervisor:
             agent.start()
-            supervisor.start("web", Running(web))
+            supervisor.start("web", Running(server))
             supervisor.start("reload", Running(reloader))
             surface.manager.ready("running")
             await stop.wait()
@@ -59,7 +59,7 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Web:
+class Server:
     """The part that answers requests."""
 
     app: ASGIApp

@@ -30,8 +30,6 @@ from exporter.store.firing import AlertOutbox
 from exporter.store.outbox import Outbox
 from exporter.supervisor import Part, Running
 
-HEARTBEAT = "heartbeat"
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -80,16 +78,14 @@ class Recipes:
 
     def of(self, config: Config) -> dict[str, Recipe]:
         """Return the recipe of each part, receivers before accounts, by the name of the part."""
-        recipes = {
-            **{
-                deliver(section.name): self._deliverer(section, config)
-                for section in config.receivers
-            },
-            **{poll(account.name): self._poller(account, config) for account in config.accounts},
-        }
+        recipes: dict[str, Recipe] = {}
+        for section in config.receivers:
+            recipes[f"deliver {section.name}"] = self._deliverer(section, config)
+        for account in config.accounts:
+            recipes[f"poll {account.name}"] = self._poller(account, config)
         url = config.heartbeat_url_secret
         if url is not None:
-            recipes[HEARTBEAT] = self._heartbeat(url, config)
+            recipes["heartbeat"] = self._heartbeat(url, config)
         return recipes
 
     def forget(self, part: Part) -> None:
@@ -164,16 +160,6 @@ class Recipes:
 async def _make_heartbeat(url: Secret, plan: HeartbeatPlan, resources: AsyncExitStack) -> Part:
     exchange = await resources.enter_async_context(Exchange())
     return Heartbeat(url, exchange, plan, SYSTEM_CLOCK)
-
-
-def deliver(receiver: str) -> str:
-    """Return the name of the part that tells a receiver."""
-    return f"deliver {receiver}"
-
-
-def poll(account: str) -> str:
-    """Return the name of the part that polls an account."""
-    return f"poll {account}"
 
 
 def _ingredients(section: Account | Receiver) -> tuple[object, ...]:
