@@ -10,6 +10,7 @@ import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -85,6 +86,12 @@ class Exchange:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def twin(self) -> "Exchange":
+        """Return another of the same settings that sends over connections of its own."""
+        other = copy(self)
+        other._clients = {}  # noqa: SLF001 - of its own class
+        return other
 
     async def aclose(self) -> None:
         """Close the connections."""

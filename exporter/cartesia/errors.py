@@ -19,6 +19,8 @@ Reason = Literal[
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
+OVER: Final = "the time for the whole poll is over (poll.timeout)"
+
 
 class CartesiaError(Exception):
     """The listing could not be read completely; the text says why and what to look at.

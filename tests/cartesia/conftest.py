@@ -1,9 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import respx
 
-from exporter.cartesia import client
+from exporter.cartesia import lane, pace
 from tests.fakes.clock import FakeClock
 
 
@@ -11,7 +9,8 @@ from tests.fakes.clock import FakeClock
 def clock(monkeypatch):
     """Time that passes only while the client waits between two attempts."""
     fake = FakeClock()
-    monkeypatch.setattr(client, "asyncio", SimpleNamespace(sleep=fake.sleep))
+    for module in (lane, pace):
+        monkeypatch.setattr(module, "sleep", fake.sleep)
     return fake
 
 

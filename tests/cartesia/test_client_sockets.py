@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from exporter.cartesia import client
+from exporter.cartesia import lane
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
 from tests.cartesia.account import KEY, REAL_CLOCK, Account
@@ -143,7 +143,7 @@ def test_after_any_answer_but_a_page_the_connection_is_a_new_one(fake, clock, ot
 
 
 def test_a_list_without_an_end_is_not_read_for_ever(fake, clock, monkeypatch):
-    monkeypatch.setattr("exporter.cartesia.listing._MOST_BYTES", 20_000)
+    monkeypatch.setattr("exporter.cartesia.desk._MOST_BYTES", 20_000)
     for number in range(1000):
         fake.then(as_json(page([fine_tune(f"endless{number}")], has_more=True)))
     error = Account(clock, fake.base_url).fails()
@@ -201,7 +201,7 @@ def test_a_repeat_that_the_deadline_cuts_short_does_not_hide_what_is_wrong(fake)
 
 
 def test_one_hung_request_leaves_time_for_another(fake, monkeypatch):
-    monkeypatch.setattr(client, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(lane, "_REQUEST_SECONDS", 0.2)
     fake.then(drips(head(200, content_length=10**6)))
     account = Account(REAL_CLOCK, fake.base_url)
     assert list(account.list(seconds=30).fine_tunes) == ["a"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cartesia.errors import CartesiaError
-from exporter.cartesia.listing import list_all
+from exporter.cartesia.listing import Lister
 from exporter.cartesia.wire import read_page
 
 
@@ -41,7 +41,7 @@ def body(ids, has_more):
 
 
 def listed(api, on_page=None):
-    return asyncio.run(list_all(api.fetch, on_page))
+    return asyncio.run(Lister().read([api.fetch], on_page))
 
 
 def refused(api, reason="protocol", match=None):

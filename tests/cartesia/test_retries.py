@@ -5,7 +5,7 @@ import email.utils
 import httpx
 import pytest
 
-from exporter.cartesia import client
+from exporter.cartesia import lane
 from exporter.http import Bounds
 from tests.cartesia.account import EMPTY, LIST_URL, Account
 
@@ -146,7 +146,7 @@ def test_one_request_gets_30_seconds_or_what_is_left(monkeypatch, api, clock):
             given.append((seconds, body))
             super().__init__(seconds, body)
 
-    monkeypatch.setattr(client, "Bounds", Recorded)
+    monkeypatch.setattr(lane, "Bounds", Recorded)
     api.get(LIST_URL).respond(503, headers={"Retry-After": "15"})
     Account(clock).fails(seconds=50)
     assert given == [(30, 8 * 2**20), (30, 8 * 2**20), (20, 8 * 2**20), (5, 8 * 2**20)]

@@ -1,0 +1,88 @@
+"""Pages asked for side by side: which lane asks for which, and who waits for it."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from exporter.cartesia.errors import CartesiaError
+from exporter.cartesia.wire import Page
+
+Fetch = Callable[[str | None], Awaitable[Page]]
+"""Given the cursor (None at the head of the list), return the page behind it."""
+
+_MOST_BYTES: Final = 512 * 1024 * 1024
+_NOW: Final = -1
+_TOO_LARGE: Final = f"the pages of the list are larger than {_MOST_BYTES // 2**20} MiB"
+
+
+class Desk:
+    """Gives the lanes their work: first the page that is waited for, then those ``ahead``.
+
+    Unless all lanes work ``at_once``, the others wait until the first lane has brought a page: an
+    API that is down is not asked for every page side by side, poll after poll.
+    """
+
+    def __init__(self, ahead: Iterable[str], *, at_once: bool) -> None:
+        self._work: asyncio.PriorityQueue[tuple[int, str | None]] = asyncio.PriorityQueue()
+        for turn, cursor in enumerate((None, *ahead)):
+            self._work.put_nowait((turn, cursor))
+        new = asyncio.get_running_loop().create_future
+        self._answers = defaultdict[str | None, asyncio.Future[Page | CartesiaError]](new)
+        self._asked: set[str | None] = set()
+        self._size = 0
+        self._open = asyncio.Event()
+        if at_once:
+            self._open.set()
+
+    async def page(self, cursor: str | None) -> Page:
+        """Return the page behind ``cursor``, asked for ahead or now; raise its CartesiaError."""
+        if cursor not in self._asked:
+            self._work.put_nowait((_NOW, cursor))
+        answer = await self._answers[cursor]
+        del self._answers[cursor]
+        if isinstance(answer, CartesiaError):
+            raise answer
+        return answer
+
+    async def serve(self, lane: Fetch) -> None:
+        """Ask for pages over a lane until cancelled; an error is the answer for its page alone."""
+        while True:
+            _, cursor = await self._work.get()
+            if cursor in self._asked:
+                continue
+            self._asked.add(cursor)
+            self._answers[cursor].set_result(await self._answer(lane, cursor))
+            self._open.set()
+
+    async def serve_when_open(self, lane: Fetch) -> None:
+        """Do the same once a page was brought."""
+        await self._open.wait()
+        await self.serve(lane)
+
+    async def _answer(self, lane: Fetch, cursor: str | None) -> Page | CartesiaError:
+        try:
+            page = await lane(cursor)
+        except CartesiaError as error:
+            return error
+        self._size += page.size
+        if self._size > _MOST_BYTES:
+            return CartesiaError("too_large", _TOO_LARGE)
+        return page
+
+
+@asynccontextmanager
+async def served(desk: Desk, lanes: Sequence[Fetch]) -> AsyncIterator[None]:
+    """Have the lanes work at the desk within the context; a bug in one of them leaves here."""
+    first, *others = lanes
+    async with asyncio.TaskGroup() as group:
+        workers = [
+            group.create_task(desk.serve(first)),
+            *(group.create_task(desk.serve_when_open(lane)) for lane in others),
+        ]
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.cancel()

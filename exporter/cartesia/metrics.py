@@ -1,0 +1,50 @@
+"""What is counted of the requests to the API."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from exporter.cartesia.errors import REASONS
+
+
+class ClientMetrics:
+    """Counts of the requests to the API, for all accounts of a registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        label = ("account",)
+        self.requests = Counter(
+            "cartesia_exporter_api_requests_total",
+            "Requests to the Cartesia API that were answered, by HTTP status.",
+            (*label, "code"),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "cartesia_exporter_api_request_failures_total",
+            "Requests to the Cartesia API that failed, by reason.",
+            (*label, "reason"),
+            registry=registry,
+        )
+        self.retries = Counter(
+            "cartesia_exporter_api_request_retries_total",
+            "Requests to the Cartesia API that repeated a failed one.",
+            label,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "cartesia_exporter_api_request_duration_seconds",
+            "Time of one request to the Cartesia API, until its body was read.",
+            label,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+            registry=registry,
+        )
+
+    def initialise(self, account: str) -> None:
+        """Show an account's counters at zero before anything happens."""
+        self.requests.labels(account, "200")
+        for reason in REASONS:
+            self.failures.labels(account, reason)
+        self.retries.labels(account)
+        self.duration.labels(account)
+
+    def forget(self, account: str) -> None:
+        """Show nothing of an account any more."""
+        for metric in (self.requests, self.failures, self.retries, self.duration):
+            metric.remove_by_labels({"account": account})

@@ -1,0 +1,87 @@
+"""When the next request of an account may go out: how many at once, and how often."""
+
+import asyncio
+from asyncio import sleep
+from dataclasses import dataclass
+
+from exporter.cartesia.errors import OVER, CartesiaError
+from exporter.core.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How gently the API is asked.
+
+    ``concurrency`` is how many requests may be under way at once, with 1 for one after another;
+    ``per_second`` how many may begin in a second, with 0 for no limit.
+    """
+
+    concurrency: int = 8
+    per_second: float = 0.0
+
+
+class Pace:
+    """Lets requests go. Once the API has said 429, they go one after another until the next poll.
+
+    Deadlines are in monotonic seconds.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._next_at = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a poll, of which nothing is known yet."""
+        self._most = self._limits.concurrency
+        self._under_way = 0
+        self._resume_at = 0.0
+        self._told: CartesiaError | None = None
+        self._left = asyncio.Event()
+
+    async def enter(self, deadline: float) -> None:
+        """Wait until one more request may be under way; it is until ``leave``.
+
+        Raises CartesiaError, also that of a 429, when the wait ends only behind the deadline.
+        """
+        while self._under_way >= self._most:
+            await self._left.wait()
+        self._under_way += 1
+        try:
+            await self._heed(deadline)
+            await self.slot(deadline)
+            await self._heed(deadline)  # what was said while this one waited for its slot
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Say that a request is over."""
+        self._under_way -= 1
+        self._left.set()
+        self._left = asyncio.Event()
+
+    async def _heed(self, deadline: float) -> None:
+        while (wait := self._resume_at - self._clock.monotonic()) > 0:
+            if self._told is not None and self._resume_at >= deadline:
+                raise self._told
+            await sleep(wait)
+
+    def slow_down(self, error: CartesiaError, seconds: float) -> None:
+        """Heed a 429: nothing goes out for so many seconds, and then one request at a time."""
+        self._most = 1
+        self._told = error
+        self._resume_at = max(self._resume_at, self._clock.monotonic() + seconds)
+
+    async def slot(self, deadline: float) -> None:
+        """Wait for the time of one more request; raise CartesiaError when that is too late."""
+        if not self._limits.per_second:
+            return
+        now = self._clock.monotonic()
+        at = max(self._next_at, now)
+        if at >= deadline:
+            raise CartesiaError("timeout", OVER)
+        self._next_at = at + 1 / self._limits.per_second
+        if at > now:
+            await sleep(at - now)

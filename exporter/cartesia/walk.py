@@ -1,0 +1,74 @@
+"""The way through the list, page by page; when a page is asked for is others' business.
+
+What stands behind a cursor is a page, and a cursor is the id of a fine-tune (``starting_after`` in
+the API's OpenAPI document). Who goes on from the last id that was read meets every fine-tune that
+is in the list all the while, whatever comes and goes beside it, and whenever a page was asked for.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+
+from exporter.cartesia.errors import CartesiaError
+from exporter.cartesia.wire import Page
+from exporter.core.model import FineTune
+
+
+class Walk:
+    """One reading of the list, from its head to its end.
+
+    ``cursor`` is where it stands: the page behind it is needed next; None is the head of the list.
+    ``fine_tunes`` are those it has met, by id, on so many ``pages``, and ``trail`` the cursors it
+    has gone on from. ``remembered`` are cursors of earlier pages: a page that has one of them in
+    its middle is cut behind it, so that the way leads over pages that may be there already.
+    """
+
+    def __init__(self, remembered: Iterable[str] = ()) -> None:
+        self.cursor: str | None = None
+        self.ended = False
+        self.pages = 0
+        self.fine_tunes: dict[str, FineTune] = {}
+        self.trail: list[str] = []
+        self._landmarks = set(remembered)
+        self._used: set[str] = set()
+        self._longest = 1
+
+    def take(self, page: Page) -> None:
+        """Go on over the page behind ``cursor``; of an id that comes twice, the later item counts.
+
+        Raises CartesiaError for a page that says that more follow and leads nowhere new.
+        """
+        self.pages += 1
+        items = self._cut(page.fine_tunes) if page.has_more else page.fine_tunes
+        self.fine_tunes.update((item.id, item) for item in items)
+        self._longest = max(self._longest, len(page.fine_tunes))
+        if not page.has_more:
+            self.ended = True
+            return
+        self.cursor = self._next(items)
+        self.trail.append(self.cursor)
+        self._used.add(self.cursor)
+        self._landmarks.discard(self.cursor)
+
+    def _cut(self, items: Sequence[FineTune]) -> Sequence[FineTune]:
+        """Return the items up to the last landmark among them; all of them when there is none."""
+        marks = (n for n in range(len(items), 0, -1) if items[n - 1].id in self._landmarks)
+        return items[: next(marks, len(items))]
+
+    def _next(self, items: Sequence[FineTune]) -> str:
+        if not items:
+            raise CartesiaError("protocol", f"page {self.pages} is empty but says that more follow")
+        if items[-1].id in self._used:
+            raise CartesiaError("protocol", f"page {self.pages} ends where an earlier page ended")
+        return items[-1].id
+
+    def cursors(self) -> tuple[str, ...]:
+        """Return the cursors to remember: those of the trail, unless fewer pages would do.
+
+        Then the list is divided anew from its end, where nothing moves while new fine-tunes come
+        in at the head: the pages stay as they are from poll to poll, all but the first.
+        """
+        pages = ceil(len(self.fine_tunes) / self._longest)
+        if self.pages <= pages:
+            return tuple(self.trail)
+        ids = list(self.fine_tunes)
+        return tuple(ids[-1 - self._longest * n] for n in range(pages - 1, 0, -1))
