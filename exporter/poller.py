@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -12,7 +12,7 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, Rules, Step, advance
 from exporter.core.clock import Clock
-from exporter.core.model import Event, Snapshot
+from exporter.core.model import Event, FineTune, Snapshot
 from exporter.core.tallies import examples
 from exporter.core.text import one_line
 from exporter.core.view import AccountView, Shape, count, oldest, series
@@ -41,6 +41,10 @@ class Source(Protocol):
 
     def key_is_refused(self) -> bool:
         """Return whether the key is still the one that the API refused last."""
+        ...
+
+    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
+        """Take what an earlier listing returned for the last one."""
         ...
 
 
@@ -89,6 +93,7 @@ class Poller:
         self._clock = clock
         self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
         self._state: AccountState | None = None
+        self._cursors: tuple[str, ...] = ()
         self._unsure = True
         stale_at = clock.monotonic() + plan.stale_after
         self._view = AccountView(self.account, shape=plan.shape, stale_at=stale_at)
@@ -106,11 +111,14 @@ class Poller:
         """
         await self._load()
         if self._state is not None:
+            known = (each.fine_tune for each in self._state.known.values())
+            self._source.remember(self._cursors, known)
             self._view = replace(self._view, labels=self._state.labels, tallies=self._state.tallies)
         self._plan.publish(self._view)
 
     async def _load(self) -> None:
         self._state = await self._accounts.load(self._plan.rules.key)
+        self._cursors = await self._accounts.cursors(self._plan.rules.key)
         await self._outages.restore(watched=self._state is not None)
         self._unsure = False
 
@@ -172,7 +180,7 @@ class Poller:
             listing = await self._source.list_fine_tunes(self._plan.timeout)
             read, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
             snapshot = Snapshot(listing.fine_tunes, now, read - started, listing.pages, jump)
-            await self._take(snapshot, stale_at=read + self._plan.stale_after)
+            await self._take(snapshot, listing.cursors, stale_at=read + self._plan.stale_after)
         except CartesiaError as error:
             self._wait_as_told(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
@@ -180,18 +188,18 @@ class Poller:
             self._unsure = True
             self._fail("storage", str(error), self._clock.monotonic() - started)
 
-    async def _take(self, snapshot: Snapshot, stale_at: float) -> None:
+    async def _take(self, snapshot: Snapshot, cursors: tuple[str, ...], *, stale_at: float) -> None:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
         if self._unsure:  # whether the commit that failed did; the same event must be itself
             await self._load()
         step = advance(self._state, snapshot, self._plan.rules)
-        record = self._record(step, snapshot)
+        record = self._record(step, snapshot, cursors)
         if not record.is_empty:
             await self._accounts.commit(record)
         self._outages.end()
         self._wall_ahead += snapshot.clock_jump
         self._tell(step, snapshot)
-        self._state = step.state
+        self._state, self._cursors = step.state, cursors
         self._fold(snapshot)
         self._view = replace(self._new_view(step, snapshot), stale_at=stale_at)
         self._slowed_turns = 0
@@ -218,11 +226,12 @@ class Poller:
             examples={**self._view.examples, **found},
         )
 
-    def _record(self, step: Step, snapshot: Snapshot) -> PollRecord:
+    def _record(self, step: Step, snapshot: Snapshot, cursors: tuple[str, ...]) -> PollRecord:
         owed = [(event, self._plan.route(event)) for event in step.events]
         recovery = self._outages.recovery(snapshot.read_at)
         key = self._plan.rules.key
-        return PollRecord(key, snapshot.read_at, self._state, step, owed, recovery)
+        moved = None if cursors == self._cursors else cursors
+        return PollRecord(key, snapshot.read_at, self._state, step, owed, recovery, moved)
 
     def _clock_jump(self) -> float:
         """Return how much the wall clock was set since the last poll that was taken, in seconds."""

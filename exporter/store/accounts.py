@@ -1,6 +1,6 @@
 """What is remembered of the accounts: their fine-tunes, labels and counters, and what they owe."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from exporter.core.labels import LabelName, Labels
 from exporter.core.model import AccountKey, FineTune, Known
 from exporter.core.tallies import Stays, Tallies
 from exporter.store import schema
+from exporter.store.cursors import read_cursors, write_cursors
 from exporter.store.database import Database
 from exporter.store.events import Told, record_events
 from exporter.store.outages import begin_outage, end_outage, outage_since
@@ -25,6 +26,7 @@ class PollRecord:
 
     ``before`` is None at the baseline. ``owed`` pairs each event with the receivers to be told.
     ``recovery`` is owed before them if the store has an outage of the account, which ends with it.
+    ``cursors`` are where the pages of the list begin now; None when that is as before.
     """
 
     account: AccountKey
@@ -33,11 +35,12 @@ class PollRecord:
     step: Step
     owed: Told
     recovery: Told = ()
+    cursors: Sequence[str] | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        if self.before is None or self.recovery:
+        if self.before is None or self.recovery or self.cursors is not None:
             return False
         return not self.step.changed and self.step.state == self.before
 
@@ -51,6 +54,10 @@ class Accounts:
     async def load(self, account: AccountKey) -> AccountState | None:
         """Return what is remembered of an account; None before its baseline."""
         return await self._database.run(self._load, account)
+
+    async def cursors(self, account: AccountKey) -> tuple[str, ...]:
+        """Return where the pages of an account's list began when it was last read."""
+        return await self._database.run(self._cursors, account)
 
     async def commit(self, record: PollRecord) -> None:
         """Store what a poll changed and what is owed for it, all or nothing."""
@@ -75,6 +82,10 @@ class Accounts:
                 _tallies(connection, number),
             )
 
+    def _cursors(self, account: AccountKey) -> tuple[str, ...]:
+        with self._database.read() as connection:
+            return read_cursors(connection, account)
+
     def _commit(self, record: PollRecord) -> None:
         with self._database.write() as connection:
             number = _number(connection, record.account)
@@ -87,6 +98,8 @@ class Accounts:
             _upsert(connection, schema.transitions, _transition_rows(number, before, after))
             _upsert(connection, schema.removals, _removal_rows(number, before, after))
             _upsert(connection, schema.stays, _stay_rows(number, before, after))
+            if record.cursors is not None:
+                write_cursors(connection, number, record.cursors)
             ended = bool(record.recovery) and end_outage(connection, record.account)
             record_events(connection, [*(record.recovery if ended else ()), *record.owed])
 

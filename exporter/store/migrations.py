@@ -193,6 +193,13 @@ CREATE TABLE stays (
 );
 """
 
+_CURSORS: Final = """
+CREATE TABLE cursors (
+    account INTEGER NOT NULL PRIMARY KEY REFERENCES accounts (number),
+    ids TEXT NOT NULL
+);
+"""
+
 
 def _create(connection: Connection) -> None:
     _run(connection, _FIRST)
@@ -207,13 +214,22 @@ def _add_stays(connection: Connection) -> None:
     _run(connection, _STAYS)
 
 
+def _add_cursors(connection: Connection) -> None:
+    _run(connection, _CURSORS)
+
+
 def _run(connection: Connection, script: str) -> None:
     for statement in script.split(";"):
         if statement.strip():
             connection.exec_driver_sql(statement)
 
 
-_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_circuits, _add_stays)
+_STEPS: Final[tuple[Callable[[Connection], None], ...]] = (
+    _create,
+    _add_circuits,
+    _add_stays,
+    _add_cursors,
+)
 
 SCHEMA_VERSION: Final = len(_STEPS)
 

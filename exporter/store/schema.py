@@ -100,6 +100,13 @@ stays = Table(
     Column("seconds", Float, nullable=False),
 )
 
+cursors = Table(
+    "cursors",
+    metadata,
+    _account(),
+    Column("ids", Text, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

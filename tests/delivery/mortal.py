@@ -6,7 +6,7 @@ It dies at named points, by `Crash`, and what it had not stored is gone.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,9 @@ class Circumstances:
 
     def key_is_refused(self) -> bool:
         return False
+
+    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
+        pass  # it has the list at hand
 
     @contextmanager
     def mortal(self, step: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,8 +35,8 @@ STALE_AFTER = 300.0
 TOLD = {"fine_tune.failed", "fine_tune.stuck", "agent.poll_failing", "agent.poll_recovered"}
 
 
-def listing(*fine_tunes: FineTune, pages: int = 1) -> Listing:
-    return Listing({fine_tune.id: fine_tune for fine_tune in fine_tunes}, pages)
+def listing(*fine_tunes: FineTune, pages: int = 1, cursors: tuple[str, ...] = ()) -> Listing:
+    return Listing({fine_tune.id: fine_tune for fine_tune in fine_tunes}, pages, cursors)
 
 
 Answer = Listing | CartesiaError | Callable[[], Coroutine[None, None, Listing]]
@@ -49,6 +49,7 @@ class FakeSource:
     answers: deque[Answer]
     refused: bool = False
     asked: int = 0
+    remembered: tuple[tuple[str, ...], dict[str, FineTune]] | None = None
 
     async def list_fine_tunes(self, seconds: float) -> Listing:
         self.asked += 1
@@ -59,6 +60,9 @@ class FakeSource:
 
     def key_is_refused(self) -> bool:
         return self.refused
+
+    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
+        self.remembered = (tuple(cursors), {known.id: known for known in fine_tunes})
 
 
 @dataclass

@@ -1,0 +1,45 @@
+"""After a restart the source knows what the last poll knew, and reads side by side at once."""
+
+import asyncio
+
+from tests.poller.bench import FAILURES, Bench, bench, listing, on_bench
+from tests.store.examples import fine_tune
+
+KNOWN = (fine_tune("a"), fine_tune("b", "completed"))
+
+
+def test_a_restart_gives_the_source_the_cursors_and_the_fine_tunes_of_the_last_poll(tmp_path):
+    path = tmp_path / "state.db"
+
+    async def test(b: Bench) -> None:
+        assert b.source.remembered is None
+        await b.poller.poll()
+
+    async def again(b: Bench) -> None:
+        assert b.source.remembered == (("a",), {known.id: known for known in KNOWN})
+
+    on_bench(path, test, listing(*KNOWN, cursors=("a",)))
+    on_bench(path, again, listing(*KNOWN))
+
+
+def test_cursors_are_written_when_they_change_and_only_then(tmp_path):
+    path = tmp_path / "state.db"
+
+    async def run() -> None:
+        async with bench(path, listing(*KNOWN, cursors=("a",))) as b:
+            await b.poller.poll()
+            await b.execute(
+                "CREATE TRIGGER no BEFORE UPDATE ON cursors BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            await b.poller.poll()
+            assert b.metric(FAILURES, reason="storage") == 0
+            b.then(listing(*KNOWN, cursors=("b",)))
+            await b.poller.poll()
+            assert b.metric(FAILURES, reason="storage") == 1
+            await b.execute("DROP TRIGGER no")
+            await b.poller.poll()
+        async with bench(path, listing(*KNOWN)) as b:
+            assert b.source.remembered is not None
+            assert b.source.remembered[0] == ("b",)
+
+    asyncio.run(run())
