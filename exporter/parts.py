@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
-from exporter.cartesia.client import Api
+from exporter.cartesia.client import Api, Limits
 from exporter.config import (
     Account,
     AlertmanagerReceiver,
@@ -15,6 +15,7 @@ from exporter.config import (
     AppriseReceiver,
     Config,
     Metrics,
+    Poll,
     SlackReceiver,
     WebhookReceiver,
 )
@@ -60,6 +61,11 @@ def api_of(account: Account, page_size: int) -> Api:
     return Api(
         account.name, account.base_url, account.api_version, account.api_key_secret, page_size
     )
+
+
+def limits_of(poll: Poll) -> Limits:
+    """Return how gently each account is asked."""
+    return Limits(poll.concurrency, poll.requests_per_second)
 
 
 def shape_of(account: Account, metrics: Metrics) -> Shape:

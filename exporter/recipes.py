@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from exporter.cartesia.client import Client, ClientMetrics
-from exporter.config import Account, Config, Receiver
+from exporter.config import Account, Config, Poll, Receiver
 from exporter.core.account import Rules
 from exporter.core.message import Pages
 from exporter.core.model import AccountKey, Event
@@ -20,7 +20,14 @@ from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.plan import DeliveryPlan
 from exporter.heartbeat import Heartbeat, HeartbeatPlan
 from exporter.http import Exchange, file_version
-from exporter.parts import SYSTEM_CLOCK, api_of, exchange_of, open_receiver, shape_of
+from exporter.parts import (
+    SYSTEM_CLOCK,
+    api_of,
+    exchange_of,
+    limits_of,
+    open_receiver,
+    shape_of,
+)
 from exporter.poll_metrics import PollMetrics
 from exporter.poller import Poller, PollPlan
 from exporter.receivers.alertmanager import Alertmanager
@@ -140,14 +147,15 @@ class Recipes:
             stale_after=config.poll.stale_after,
             shape=shape,
         )
-        make = partial(self._make_poller, account, config.poll.page_size, plan)
+        make = partial(self._make_poller, account, config.poll, plan)
         return Recipe((plan, config.poll, *_ingredients(account)), make)
 
     async def _make_poller(
-        self, account: Account, page_size: int, plan: PollPlan, resources: AsyncExitStack
+        self, account: Account, polls: Poll, plan: PollPlan, resources: AsyncExitStack
     ) -> Part:
         exchange = await resources.enter_async_context(exchange_of(account))
-        client = Client(exchange, api_of(account, page_size), self._requests, SYSTEM_CLOCK)
+        api, limits = api_of(account, polls.page_size), limits_of(polls)
+        client = Client(exchange, api, self._requests, SYSTEM_CLOCK, limits)
         accounts = Accounts(self._wiring.database)
         return Poller(client, accounts, plan, self._polls, SYSTEM_CLOCK)
 

@@ -15,7 +15,7 @@ from exporter.commands.output import Layout, Output
 from exporter.commands.output import write as write_records
 from exporter.config import Config
 from exporter.core.model import FineTune
-from exporter.parts import SYSTEM_CLOCK, api_of, exchange_of
+from exporter.parts import SYSTEM_CLOCK, api_of, exchange_of, limits_of
 
 Row = tuple[str, FineTune]
 """An account's name and one of its fine-tunes."""
@@ -45,7 +45,7 @@ async def read_all(config: Config) -> list[Row]:
         for account in config.accounts:
             async with exchange_of(account) as exchange:
                 api = api_of(account, config.poll.page_size)
-                client = Client(exchange, api, metrics, SYSTEM_CLOCK)
+                client = Client(exchange, api, metrics, SYSTEM_CLOCK, limits_of(config.poll))
                 try:
                     on_page = progress(account.name)
                     listing = await client.list_fine_tunes(config.poll.timeout, on_page)
