@@ -31,7 +31,7 @@ async def run(config: Config, surface: Surface, stop: asyncio.Event) -> None:
     can't. A part that dies of a bug takes the others with it, and its error leaves here in a group.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
-    _tell_what_has_no_effect(config, surface)
+    _tell_what_has_no_effect(surface)
     async with AsyncExitStack() as resources:
         # First: who starts twice is told who holds the state, not that the port is taken.
         database = await resources.enter_async_context(Database(config.storage.path))
@@ -78,9 +78,7 @@ class Server:
         await asgi.serve(self.app, self.listeners, stop, self.tls)
 
 
-def _tell_what_has_no_effect(config: Config, surface: Surface) -> None:
-    for path in config.without_effect():
-        log.warning("this key has no effect in this version", key=path)
+def _tell_what_has_no_effect(surface: Surface) -> None:
     for note in () if surface.web is None else surface.web.first.notes:
         log.warning("a key of the web configuration has no effect", note=note)
 

@@ -83,9 +83,7 @@ def _refusal(what: str, where: object, problems: list[str]) -> str:
 
 
 def report_check(config: "Config", web: "LiveSettings | None") -> None:
-    """Say that the configuration is valid, and what in it has no effect."""
-    for key in config.without_effect():
-        click.echo(f"warning: {key} has no effect in this version", err=True)
+    """Say that the configuration is valid, and what in the web configuration has no effect."""
     counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
     click.echo(f"The configuration is valid: {counts}.")
     if web is not None:

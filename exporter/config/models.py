@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from exporter.config.effect import without_effect
 from exporter.config.problems import Problem
 from exporter.config.receivers import EventName, ProxyUrl, Receiver
 from exporter.config.section import SecretKey, Section, secret_key
@@ -199,10 +198,6 @@ class Config(Section):
     def heartbeat_url_secret(self) -> Secret | None:
         """The URL to be fetched after each good poll round."""
         return self.get_secret("heartbeat_url")
-
-    def without_effect(self) -> list[str]:
-        """Return the paths of the keys that are set, accepted and do nothing in this version."""
-        return without_effect(self)
 
 
 def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
-from exporter.config.effect import _WITHOUT_EFFECT
 from tests.documents.example import EXAMPLE, uncommented
 
 HERE = Path(__file__).parent
@@ -72,7 +71,6 @@ def test_the_environment_alone_is_enough():
     assert account.api_key_secret() == "sk_car_hunter2.hunter2"
     assert account.api_key_secret.source == "$CARTESIA_API_KEY"
     assert config.receivers == ()
-    assert config.without_effect() == []
 
 
 def test_every_variable(tmp_path, monkeypatch):
@@ -97,7 +95,6 @@ def test_every_variable(tmp_path, monkeypatch):
     assert (webhook.name, webhook.url_secret()) == ("webhook", "http://127.0.0.1/hunter2")
     assert webhook.url_secret.source == "$CARTESIA_EXPORTER_WEBHOOK_URL"
     assert config.storage.path == Path("/var/lib/state.db")
-    assert config.without_effect() == []
     assert "hunter2" not in repr(config)
 
 
@@ -283,21 +280,8 @@ def test_whatever_stands_in_the_file_is_accepted_or_refused(tmp_path, key, value
         assert error.problems  # noqa: PT017  # either outcome is fine
 
 
-def test_keys_without_effect_are_told():
-    config = load(HERE / "good" / "everything.yaml", KEY)
-    assert config.without_effect() == [
-        "poll.concurrency",
-        "poll.requests_per_second",
-    ]
-
-
-def test_a_default_that_is_spelled_out_is_not_told():
-    assert load(HERE / "good" / "spelled_out_defaults.yaml", KEY).without_effect() == []
-
-
 def test_the_example_works_as_it_stands_and_shows_the_defaults():
     config = load(EXAMPLE, KEY)
-    assert config.without_effect() == []
     assert config == load(None, KEY)
 
 
@@ -319,7 +303,7 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_the_example_shows_every_key_that_works():
     shown = set(re.findall(r"(\w+):(?= |$)", EXAMPLE.read_text(), re.MULTILINE))
     shown = {name.removesuffix("_file").removesuffix("_env") for name in shown}
-    keys = set(keys_of(Config)) - {path.rpartition(".")[2] for path in _WITHOUT_EFFECT}
+    keys = set(keys_of(Config))
     assert len(keys) > 40
     assert keys - shown == set()
 
@@ -339,7 +323,6 @@ def test_the_example_works_with_every_key(tmp_path):
         (tmp_path / name).write_text(content)
     text = uncommented(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
     config = load(written(tmp_path, text), KEY)
-    assert config.without_effect() == []
     assert [account.name for account in config.accounts] == ["default", "research"]
     assert [receiver.name for receiver in config.receivers] == [
         "team-slack",

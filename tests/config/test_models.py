@@ -1,11 +1,10 @@
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from exporter.config import (
     Account,
@@ -15,7 +14,6 @@ from exporter.config import (
     SlackReceiver,
     WebhookReceiver,
 )
-from exporter.config.effect import _WITHOUT_EFFECT
 from exporter.config.models import Poll
 from exporter.config.sources import Origin
 
@@ -261,23 +259,3 @@ def test_what_an_apprise_receiver_cannot_do_is_refused(keys, text):
     found = refused({"name": "mail", "type": "apprise", "url": "mailto://example.com", **keys})
     assert text in found
     assert "hunter2" not in found
-
-
-def test_keys_without_effect_exist():
-    """A key that was renamed would leave a line in the table that never applies."""
-    known = ["accounts.*", "poll", "metrics", "alerts", "receivers.*", "storage"]
-    for key in _WITHOUT_EFFECT:
-        section, _, name = key.rpartition(".")
-        assert section in {*known, ""}
-        assert re.fullmatch(r"\w+(=\w+)?", name)
-    models: list[type[BaseModel]] = [
-        Account,
-        SlackReceiver,
-        WebhookReceiver,
-        AlertmanagerReceiver,
-        Config,
-    ]
-    fields = {name for model in models for name in model.model_fields}
-    for section in ("poll", "metrics", "alerts", "storage"):
-        fields |= set(type(getattr(config(), section)).model_fields)
-    assert {key.rpartition(".")[2].partition("=")[0] for key in _WITHOUT_EFFECT} <= fields

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 from exporter.config import Config
-from exporter.config.effect import _WITHOUT_EFFECT
 from exporter.config.receivers import CommonReceiver, HeaderValue
 from exporter.config.section import Section
 from tests.documents.example import Said, said
@@ -64,8 +63,6 @@ class _Place:
 
     def meaning(self, name: str) -> str:
         """Return what the example says of a key, wherever it says it first."""
-        if ".".join((*self.above, name)) in _WITHOUT_EFFECT:
-            return "has no effect in this version"
         places = {(*self.above, form) for form in forms_of(self.section, name)}
         return next(
             (each.meaning for each in self.example if each.place in places and each.meaning), ""
