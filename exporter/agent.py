@@ -27,7 +27,7 @@ from exporter.delivery.firing import AlertDeliverer
 from exporter.health import HealthWatch
 from exporter.heartbeat import Heartbeat
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
-from exporter.parts import SYSTEM_CLOCK, interest_of, retention_of
+from exporter.parts import SYSTEM_CLOCK, first_polls, interest_of, retention_of
 from exporter.poller import Poller
 from exporter.recipes import Recipe, Recipes, Wiring, changes
 from exporter.reload import Reloading, ReloadRefusedError
@@ -117,8 +117,11 @@ class Agent:
         Raises OSError when a certificate file can't be used, StoreError when the state can't.
         """
         self._running = await _made(self._in_force)
-        for poller in self._parts(Poller):
+        pollers = self._parts(Poller)
+        delays = first_polls(len(pollers), self._config.poll.interval)
+        for poller, seconds in zip(pollers, delays, strict=True):
             await poller.restore()
+            poller.begin_after(seconds)
 
     def start(self) -> None:
         """Start what was prepared, and what every agent has."""

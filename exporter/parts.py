@@ -40,6 +40,9 @@ from exporter.receivers.standard import Body, standard_body
 from exporter.receivers.template import NAMES, TemplateBody
 from exporter.receivers.webhook import Basic, Bearer, Webhook
 
+_SPREAD_SECONDS: Final = 5.0
+"""Within how long after the start the first poll of every account begins."""
+
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
 
@@ -66,6 +69,14 @@ def api_of(account: Account, page_size: int) -> Api:
 def limits_of(poll: Poll) -> Limits:
     """Return how gently each account is asked."""
     return Limits(poll.concurrency, poll.requests_per_second)
+
+
+def first_polls(accounts: int, interval: float) -> list[float]:
+    """Return after how many seconds each of so many accounts is polled first.
+
+    The first at once, the others spread out: many accounts do not all meet again at each interval.
+    """
+    return [n * min(interval, _SPREAD_SECONDS) / accounts for n in range(accounts)]
 
 
 def shape_of(account: Account, metrics: Metrics) -> Shape:

@@ -98,6 +98,7 @@ class Poller:
         stale_at = clock.monotonic() + plan.stale_after
         self._view = AccountView(self.account, shape=plan.shape, stale_at=stale_at)
         self._folded: frozenset[tuple[str, str]] = frozenset()
+        self._begin_after = 0.0
         self._resume_at = 0.0
         self._slowed_turns = 0
         self._wall_ahead = clock.now() - clock.monotonic()
@@ -142,9 +143,15 @@ class Poller:
         """Poll at the next turn, also an account whose key was refused: it may work now."""
         self._slowed_turns = 0
 
+    def begin_after(self, seconds: float) -> None:
+        """Have ``run`` wait for so long before the first poll."""
+        self._begin_after = seconds
+
     async def run(self, stop: asyncio.Event) -> None:
         """Poll, from start to start of the interval, until ``stop`` is set."""
-        turn = self._clock.monotonic()
+        turn = self._clock.monotonic() + self._begin_after
+        self.due_at = turn
+        await pause(stop, self._begin_after)
         while not stop.is_set():
             self.due_at = self._clock.monotonic() + self._plan.timeout
             await self.turn()

@@ -8,6 +8,7 @@ import pytest
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.clock import Clock
+from exporter.parts import first_polls
 from tests.poller.bench import POLLS, SKIPPED, Answer, Bench, bench, listing
 from tests.poller.virtual_time import VirtualTimeLoop
 
@@ -72,6 +73,40 @@ def test_polls_begin_an_interval_apart_and_never_two_at_once(tmp_path, lasting, 
         assert b.metric(SKIPPED) == 0
 
     in_virtual_time(tmp_path / "state.db", test, source)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "interval", "delays"),
+    [
+        (1, 60, [0]),
+        (2, 60, [0, 2.5]),
+        (5, 60, [0, 1, 2, 3, 4]),
+        (4, 1, [0, 0.25, 0.5, 0.75]),
+    ],
+)
+def test_the_first_account_is_polled_at_once_and_the_others_soon(accounts, interval, delays):
+    assert first_polls(accounts, interval) == delays
+
+
+def test_an_account_whose_first_poll_waits_keeps_its_distance(tmp_path):
+    source = Starts()
+
+    async def test(b: Bench) -> None:
+        b.poller.begin_after(2.5)
+        await run_for(b, 150)
+        assert source.at == pytest.approx([2.5, 62.5, 122.5])
+
+    in_virtual_time(tmp_path / "state.db", test, source)
+
+
+def test_a_stop_before_the_first_poll_begins_none(tmp_path):
+    async def test(b: Bench) -> None:
+        b.poller.begin_after(2.5)
+        await run_for(b, 1)
+        assert b.source.asked == 0
+        assert asyncio.get_running_loop().time() == pytest.approx(1)
+
+    in_virtual_time(tmp_path / "state.db", test, NOTHING)
 
 
 def test_a_stop_before_the_start_is_not_lost(tmp_path):
