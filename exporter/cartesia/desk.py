@@ -46,20 +46,20 @@ class Desk:
             raise answer
         return answer
 
-    async def serve(self, lane: Fetch) -> None:
+    async def serve(self, lane: Fetch, *, first: bool) -> None:
         """Ask for pages over a lane until cancelled; an error is the answer for its page alone."""
+        if not first:
+            await self._open.wait()
         while True:
             _, cursor = await self._work.get()
             if cursor in self._asked:
                 continue
             self._asked.add(cursor)
-            self._answers[cursor].set_result(await self._answer(lane, cursor))
-            self._open.set()
-
-    async def serve_when_open(self, lane: Fetch) -> None:
-        """Do the same once a page was brought."""
-        await self._open.wait()
-        await self.serve(lane)
+            answer = await self._answer(lane, cursor)
+            self._answers[cursor].set_result(answer)
+            if isinstance(answer, Page):
+                self._open.set()
+            await self._open.wait()
 
     async def _answer(self, lane: Fetch, cursor: str | None) -> Page | CartesiaError:
         try:
@@ -75,11 +75,10 @@ class Desk:
 @asynccontextmanager
 async def served(desk: Desk, lanes: Sequence[Fetch]) -> AsyncIterator[None]:
     """Have the lanes work at the desk within the context; a bug in one of them leaves here."""
-    first, *others = lanes
     async with asyncio.TaskGroup() as group:
         workers = [
-            group.create_task(desk.serve(first)),
-            *(group.create_task(desk.serve_when_open(lane)) for lane in others),
+            group.create_task(desk.serve(lane, first=number == 0))
+            for number, lane in enumerate(lanes)
         ]
         try:
             yield

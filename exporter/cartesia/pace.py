@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import sleep
+from collections import deque
 from dataclasses import dataclass
 
 from exporter.cartesia.errors import OVER, CartesiaError
@@ -38,16 +39,14 @@ class Pace:
         self._under_way = 0
         self._resume_at = 0.0
         self._told: CartesiaError | None = None
-        self._left = asyncio.Event()
+        self._line: deque[asyncio.Future[None]] = deque()
 
     async def enter(self, deadline: float) -> None:
         """Wait until one more request may be under way; it is until ``leave``.
 
         Raises CartesiaError, also that of a 429, when the wait ends only behind the deadline.
         """
-        while self._under_way >= self._most:
-            await self._left.wait()
-        self._under_way += 1
+        await self._place()
         try:
             await self._heed(deadline)
             await self.slot(deadline)
@@ -56,11 +55,27 @@ class Pace:
             self.leave()
             raise
 
+    async def _place(self) -> None:
+        if self._under_way < self._most and not self._line:
+            self._under_way += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given away just before
+                self.leave()
+            raise
+
     def leave(self) -> None:
-        """Say that a request is over."""
+        """Say that a request is over: the next in line may go."""
         self._under_way -= 1
-        self._left.set()
-        self._left = asyncio.Event()
+        while self._line and self._under_way < self._most:
+            place = self._line.popleft()
+            if not place.cancelled():
+                self._under_way += 1
+                place.set_result(None)
 
     async def _heed(self, deadline: float) -> None:
         while (wait := self._resume_at - self._clock.monotonic()) > 0:

@@ -28,7 +28,8 @@ class Walk:
         self.pages = 0
         self.fine_tunes: dict[str, FineTune] = {}
         self.trail: list[str] = []
-        self._landmarks = set(remembered)
+        self._remembered = frozenset(remembered)
+        self._landmarks = set(self._remembered)
         self._used: set[str] = set()
         self._longest = 1
 
@@ -64,11 +65,18 @@ class Walk:
     def cursors(self) -> tuple[str, ...]:
         """Return the cursors to remember: those of the trail, unless fewer pages would do.
 
-        Then the list is divided anew from its end, where nothing moves while new fine-tunes come
-        in at the head: the pages stay as they are from poll to poll, all but the first.
+        Whatever has to be divided anew is divided from its end, also what is new at the head. So
+        the other pages stay as they are from poll to poll while new fine-tunes come in there.
         """
-        pages = ceil(len(self.fine_tunes) / self._longest)
-        if self.pages <= pages:
-            return tuple(self.trail)
         ids = list(self.fine_tunes)
-        return tuple(ids[-1 - self._longest * n] for n in range(pages - 1, 0, -1))
+        if self.pages > ceil(len(ids) / self._longest):
+            return self._divided(ids)
+        met = (n for n, cursor in enumerate(self.trail) if cursor in self._remembered)
+        begun = self.trail[next(met, 0) :]
+        new = ids[: ids.index(begun[0]) + 1] if begun else []
+        return (*self._divided(new), *begun)
+
+    def _divided(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Return the ids behind which each page but the first begins, if all but it are full."""
+        full = range((len(ids) - 1) // self._longest, 0, -1)
+        return tuple(ids[-1 - self._longest * number] for number in full)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.cartesia.client import Api, Client, ClientMetrics
+from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.clock import Clock
@@ -35,6 +35,7 @@ class Account:
         *,
         ca_file: Path | None = None,
         proxy: Secret | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
     ) -> None:
         self.key = FakeSecret(KEY)
         self.registry = CollectorRegistry()
@@ -44,6 +45,7 @@ class Account:
             Api("default", base_url, "2026-03-01", self.key),
             ClientMetrics(self.registry),
             clock.clock if isinstance(clock, FakeClock) else clock,
+            limits,
         )
 
     def list(self, seconds: float = 60.0) -> Listing:

@@ -1,0 +1,94 @@
+"""The way through the list: where a page is cut, and what is remembered for the next time."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.cartesia.walk import Walk
+from exporter.cartesia.wire import Page
+from exporter.core.model import FineTune
+
+
+def page(ids, *, has_more=True) -> Page:
+    return Page([FineTune(text) for text in ids], has_more)
+
+
+def through(remembered, *pages) -> Walk:
+    walk = Walk(remembered)
+    for number, ids in enumerate(pages, 1):
+        walk.take(page(ids, has_more=number < len(pages)))
+    return walk
+
+
+def test_a_page_is_cut_behind_a_cursor_in_its_middle():
+    walk = Walk(["b", "d"])
+    walk.take(page("ab!"))
+    assert (walk.cursor, list(walk.fine_tunes)) == ("b", ["a", "b"])
+
+
+def test_of_several_cursors_in_a_page_the_last_one_counts():
+    walk = Walk(["a", "b", "c"])
+    walk.take(page("abx"))
+    assert walk.cursor == "b"
+
+
+def test_a_page_without_a_cursor_is_taken_whole():
+    walk = Walk(["x"])
+    walk.take(page("abc"))
+    assert walk.cursor == "c"
+
+
+def test_the_last_page_is_not_cut_so_what_began_behind_it_is_not_needed():
+    walk = Walk(["a"])
+    walk.take(page("abc", has_more=False))
+    assert walk.ended
+    assert list(walk.fine_tunes) == ["a", "b", "c"]
+
+
+def test_a_cursor_that_the_walk_has_gone_on_from_cuts_no_second_page():
+    """It moved within the list; a sequential reader reads on, and so does this one."""
+    walk = Walk(["a", "b"])
+    walk.take(page("ab"))
+    walk.take(page("cbd"))
+    assert (walk.cursor, walk.trail) == ("d", ["b", "d"])
+
+
+def test_the_cursors_of_the_trail_are_kept_while_no_fewer_pages_would_do():
+    assert through([], "abc", "def", "g").cursors() == ("c", "f")
+    assert through(["b", "d"], "ab!", "cd!", "efg").cursors() == ("b", "d")
+
+
+def test_a_trail_of_too_many_pages_is_divided_anew_from_the_end_of_the_list():
+    assert through(["a", "b"], "a", "b", "cde").cursors() == ("b",)
+    assert through(["a", "c", "d"], "a!!", "bc!", "d!!", "efg").cursors() == ("a", "d")
+
+
+def test_while_fine_tunes_come_in_at_the_head_the_other_pages_begin_where_they_did():
+    ids = [f"old{n}" for n in range(10)]
+    walk = through([], ids[:4], ids[4:8], ids[8:])
+    begun = set()
+    for new in range(40):
+        ids.insert(0, f"new{new}")
+        walk = Walk(walk.cursors())
+        while not walk.ended:
+            begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
+            walk.take(page(ids[begin : begin + 4], has_more=begin + 4 < len(ids)))
+        begun |= set(walk.cursors())
+    assert len(begun) <= 2 * len(ids) / 4
+
+
+def test_an_empty_list_has_no_cursors():
+    assert through([], "").cursors() == ()
+
+
+@given(st.integers(1, 7), st.integers(0, 60), st.sets(st.integers(0, 60)))
+def test_what_is_remembered_divides_the_list_into_as_few_pages_as_can_be(size, length, marks):
+    ids = [f"ft_{n}" for n in range(length)]
+    walk = Walk([f"ft_{n}" for n in marks])
+    while not walk.ended:
+        begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
+        walk.take(page(ids[begin : begin + size], has_more=begin + size < length))
+    begins = [0, *(ids.index(cursor) + 1 for cursor in walk.cursors())]
+    assert list(walk.fine_tunes) == ids
+    assert begins == sorted(set(begins))
+    assert all(b - a <= size for a, b in zip(begins, [*begins[1:], length], strict=True))
+    assert len(begins) == max(1, -(-length // size))
