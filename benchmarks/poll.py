@@ -1,0 +1,210 @@
+"""What a poll costs, beside the official SDK's `list(limit=100)` and a naive httpx loop.
+
+Prints the tables of the README. All read the same pages from the server in pages.py, in turns,
+round by round, so that a machine that gets slower for a while does so for all of them; what counts
+are ratios and medians over the rounds. Ours is warm: it knows the cursors of the poll before.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import httpx
+from cartesia import Cartesia
+from prometheus_client import CollectorRegistry
+
+from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
+from exporter.core.clock import Clock
+from exporter.http import Exchange
+
+SERVER = Path(__file__).parent / "pages.py"
+ROUNDS = 5
+KEY = "sk_car_benchmark.key"
+CLOCK = Clock(time.time, time.monotonic, random.random)
+
+
+class _Key:
+    source = "the benchmark"
+
+    def __call__(self) -> str:
+        return KEY
+
+
+@contextlib.contextmanager
+def pages(number: int, latency: float) -> Iterator[str]:
+    command = [sys.executable, str(SERVER), str(number), str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+def requests(base_url: str) -> int:
+    with urllib.request.urlopen(f"{base_url}/requests") as answered:
+        return int(answered.read())
+
+
+class Ours:
+    """The exporter's client in a loop of its own."""
+
+    def __init__(self, base_url: str, concurrency: int) -> None:
+        self._runner = asyncio.Runner()
+        api = Api("default", base_url, "2026-03-01", _Key())
+        metrics = ClientMetrics(CollectorRegistry())
+        self._client = Client(Exchange(), api, metrics, CLOCK, Limits(concurrency))
+
+    def __call__(self) -> int:
+        return self._runner.run(self._read())
+
+    async def _read(self) -> int:
+        # Not the listing itself: asyncio's runner makes a text of what a coroutine returns.
+        return len((await self._client.list_fine_tunes(600)).fine_tunes)
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+def sdk(base_url: str) -> Callable[[], int]:
+    client = Cartesia(api_key=KEY, base_url=base_url)
+    return lambda: len({item.id: item.status for item in client.fine_tunes.list(limit=100)})
+
+
+def naive(base_url: str) -> Callable[[], int]:
+    client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+
+    def read() -> int:
+        found, params = {}, {"limit": "100"}
+        while True:
+            body = client.get(f"{base_url}/fine-tunes/", params=params).json()
+            found.update((item["id"], item["status"]) for item in body["data"])
+            if not body["has_more"]:
+                return len(found)
+            params["starting_after"] = body["data"][-1]["id"]
+
+    return read
+
+
+@dataclass(frozen=True)
+class Cost:
+    wall: float
+    cpu: float
+
+
+def cost(read: Callable[[], int], number: int) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = read()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    assert found == number
+    return Cost(wall, cpu)
+
+
+def in_turns(readers: dict[str, Callable[[], int]], number: int) -> dict[str, list[Cost]]:
+    for read in readers.values():
+        read()
+    found: dict[str, list[Cost]] = {name: [] for name in readers}
+    for _ in range(ROUNDS):
+        for name, read in readers.items():
+            found[name].append(cost(read, number))
+    return found
+
+
+def median(costs: list[Cost]) -> float:
+    return statistics.median(each.wall for each in costs)
+
+
+def ratio(costs: list[Cost], base: list[Cost]) -> float:
+    return statistics.median(a.wall / b.wall for a, b in zip(costs, base, strict=True))
+
+
+def steady(number: int, latency: float) -> str:
+    with pages(number, latency) as base_url:
+        eight, sixteen = Ours(base_url, 8), Ours(base_url, 16)
+        readers = {"8": eight, "16": sixteen, "sdk": sdk(base_url), "naive": naive(base_url)}
+        found = in_turns(readers, number)
+        eight.close()
+        sixteen.close()
+    walls = " | ".join(f"{median(found[name]) * 1e3:,.0f}" for name in readers)
+    ratios = " | ".join(
+        f"{ratio(found[other], found[ours]):.1f} x"
+        for other in ("sdk", "naive")
+        for ours in ("8", "16")
+    )
+    bound = [number / 100 / lanes * latency * 1e3 for lanes in (8, 16)]
+    over = (
+        " | ".join(
+            f"{median(found[name]) * 1e3 / least:.2f}"
+            for name, least in zip(("8", "16"), bound, strict=True)
+        )
+        if latency
+        else "- | -"
+    )
+    return f"| {number:,} | {latency * 1e3:.0f} ms | {walls} | {ratios} | {over} |"
+
+
+def processor(number: int = 10_000) -> str:
+    """Return the processor time per page in microseconds: first and unchanged poll, and others'."""
+    found: dict[str, list[float]] = {name: [] for name in ("first", "unchanged", "sdk", "naive")}
+    with pages(number, 0) as base_url:
+        others = {"sdk": sdk(base_url), "naive": naive(base_url)}
+        for _ in range(ROUNDS):
+            ours = Ours(base_url, 8)
+            costs = {"first": cost(ours, number)}
+            ours()
+            costs["unchanged"] = cost(ours, number)
+            costs |= {name: cost(read, number) for name, read in others.items()}
+            ours.close()
+            for name, each in costs.items():
+                found[name].append(each.cpu / ceil(number / 100) * 1e6)
+    cells = " | ".join(f"{statistics.median(each):,.0f}" for each in found.values())
+    shares = [a / b for a, b in zip(found["unchanged"], found["sdk"], strict=True)]
+    return f"| {cells} | {statistics.median(shares):.2f} |"
+
+
+def sent() -> Iterator[str]:
+    """Yield how many requests a poll of so many fine-tunes takes."""
+    for number in (50, 100, 1_000, 10_000):
+        with pages(number, 0) as base_url:
+            ours = Ours(base_url, 8)
+            counts = []
+            for read in (ours, ours, sdk(base_url), naive(base_url)):
+                read()
+                counts.append(requests(base_url))
+            ours.close()
+        yield f"| {number:,} | {' | '.join(f'{each:,}' for each in counts)} |"
+
+
+def main() -> None:
+    if len(os.sched_getaffinity(0)) > 1:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    print(f"Steady polls, milliseconds, medians of {ROUNDS} rounds in turns\n")
+    print("| fine-tunes | latency | ours, 8 lanes | 16 lanes | SDK | httpx loop ", end="")
+    print("| SDK / 8 | SDK / 16 | httpx / 8 | httpx / 16 | / bound of 8 | of 16 |")
+    print("|--:|--:" + "|--:" * 10 + "|")
+    for number in (1_000, 10_000):
+        for latency in (0.0, 0.02, 0.05):
+            print(steady(number, latency), flush=True)
+    print("\nProcessor time per page of 100, microseconds\n")
+    print(
+        "| first poll | unchanged poll | SDK | httpx loop | unchanged / SDK |\n" + "|--:" * 5 + "|"
+    )
+    print(processor(), flush=True)
+    print("\nRequests of one poll\n")
+    print("| fine-tunes | first | unchanged | SDK | httpx loop |\n" + "|--:" * 5 + "|")
+    for line in sent():
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
