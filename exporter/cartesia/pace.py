@@ -56,7 +56,7 @@ class Pace:
             raise
 
     async def _place(self) -> None:
-        if self._under_way < self._most and not self._line:
+        if self._under_way < self._most:
             self._under_way += 1
             return
         place = asyncio.get_running_loop().create_future()

@@ -146,6 +146,19 @@ def test_a_429_whose_wait_is_longer_than_the_poll_ends_it_for_all_lanes(clock, b
     assert clock.slept == []
 
 
+def test_a_request_that_would_wait_for_another_ones_429_beyond_the_poll_says_so(clock, busy):
+    sorry = as_json(problem(503), 503)
+
+    def late(peer: Peer) -> None:
+        peer.wait(0.2)  # until the other lane has been told
+        sorry(peer)
+
+    busy.then_for = {None: late, "ft_99": as_json(problem(429), 429, retry_after=120)}
+    error = warm(clock, busy, concurrency=2).fails(seconds=60)
+    assert (error.reason, error.retry_after) == ("rate_limited", 120)
+    assert 120 not in clock.slept
+
+
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_requests_keep_their_distance_over_all_lanes_and_retries(busy, concurrency):
     busy.then_for["ft_99"] = as_json(problem(503), 503)
@@ -162,15 +175,20 @@ def test_a_request_whose_time_comes_after_the_poll_is_not_made(clock, busy):
     assert len(busy.requests) == 4, "at 0, 10, 20 and 30 s"
 
 
-def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, monkeypatch):
-    decoded = []
+@pytest.fixture
+def decoded(monkeypatch):
+    """What was decoded, and whether in the loop's thread."""
+    found = []
 
-    def counting(body):
-        decoded.append(len(body))
-        return read_page(body)
+    def noting(body):
+        found.append((body, threading.current_thread() is threading.main_thread()))
+        return wire.read_page(body)
 
-    read_page = wire.read_page
-    monkeypatch.setattr(shelf, "read_page", counting)
+    monkeypatch.setattr(shelf, "read_page", noting)
+    return found
+
+
+def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, decoded):
     account = warm(clock, busy)
     first = account.list()
     assert len(decoded) == 10
@@ -193,34 +211,26 @@ def test_what_is_known_from_before_the_start_is_held_once(clock, busy):
     assert all(read[each.id] is each for each in known)
 
 
-def test_what_a_failed_poll_has_read_is_not_kept(clock, busy):
-    """A page may come back as it was before a change that only the failed poll saw."""
+def test_what_only_a_failed_poll_has_read_is_not_kept(clock, busy, decoded):
+    """Or memory would grow with each poll of an API that is down and a list that changes."""
     account = warm(clock, busy, concurrency=1)
     account.list()
+    decoded.clear()
     busy.fine_tunes[0]["status"] = "failed"
-    busy.then_for["ft_99"] = as_json(problem(400), 401)
+    busy.then_for["ft_99"] = as_json(problem(401), 401)
     account.fails()
-    busy.fine_tunes[0]["status"] = "completed"
-    assert account.list().fine_tunes["ft_0"].status == "completed"
+    account.list()
+    assert len(decoded) == 2, "the first page, in each poll"
 
 
-def test_a_large_page_is_decoded_beside_the_loop(monkeypatch, busy):
+@pytest.mark.parametrize(
+    ("items", "in_loop"), [(1, True), (lane._INLINE_BYTES // 100, False)], ids=["small", "large"]
+)
+def test_a_large_page_is_decoded_beside_the_loop(busy, decoded, items, in_loop):
     """As many tiny items as fit would hold up every other account, and the scrapes."""
-    threads = set()
-
-    def noting(body):
-        threads.add(threading.current_thread() is threading.main_thread())
-        return read_page(body)
-
-    read_page = wire.read_page
-    monkeypatch.setattr(shelf, "read_page", noting)
-    small = page([fine_tune("a")])
-    large = page([fine_tune(f"b{n}") for n in range(lane._INLINE_BYTES // 100)])
-    for body, in_loop in ((small, True), (large, False)):
-        threads.clear()
-        busy.then_for[None] = as_json(body)
-        assert len(Account(REAL_CLOCK, busy.base_url).list().fine_tunes) == len(body["data"])
-        assert threads == {in_loop}
+    busy.then_for[None] = as_json(page([fine_tune(f"b{n}") for n in range(items)]))
+    assert len(Account(REAL_CLOCK, busy.base_url).list().fine_tunes) == items
+    assert [beside for _, beside in decoded] == [in_loop]
 
 
 def test_the_loop_runs_on_while_a_large_page_is_read(busy):

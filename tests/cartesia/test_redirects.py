@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from exporter.cartesia.client import Limits
 from tests.cartesia.account import BASE_URL, EMPTY, KEY, LIST_URL, Account
 
 AWAY = "the API redirects away from its origin; not followed"
@@ -103,3 +104,10 @@ def test_what_is_behind_a_redirect_may_be_an_error_and_is_retried_from_the_start
     account = Account(clock)
     assert account.list().pages == 1
     assert account.codes == {"307": 2, "503": 1, "200": 1}
+
+
+def test_a_redirect_is_a_request_of_its_own_to_the_limit_of_requests(api, clock):
+    api.get(LIST_URL).respond(307, headers={"Location": "/fine-tunes"})
+    api.get(f"{BASE_URL}/fine-tunes").respond(json=EMPTY)
+    Account(clock, limits=Limits(per_second=0.5)).list()
+    assert clock.slept == [2]
