@@ -40,6 +40,10 @@ class Pace:
         self._resume_at = 0.0
         self._told: CartesiaError | None = None
         self._line: deque[asyncio.Future[None]] = deque()
+        if self._limits.per_second:
+            # The slots of requests that the last poll has given up are free again.
+            latest = self._clock.monotonic() + 1 / self._limits.per_second
+            self._next_at = min(self._next_at, latest)
 
     async def enter(self, deadline: float) -> None:
         """Wait until one more request may be under way; it is until ``leave``.
