@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import time
+from base64 import b64encode
 
 import pytest
+import respx
 
 from exporter import http
 from exporter.core.secret import SecretError
@@ -53,8 +55,25 @@ def test_what_is_sent_is_the_request(server):
     assert request.headers["accept-encoding"] == "gzip"
 
 
-def test_no_redirect_is_followed(server):
-    server.otherwise = redirect("/elsewhere")
+def test_a_header_that_is_given_replaces_ours_whatever_its_case():
+    with respx.mock() as router:
+        router.get("http://api.test/").respond(200)
+        send(get("http://api.test/", {"ACCEPT": "text/plain", "user-agent": "mine"}))
+        headers = router.calls.last.request.headers
+    assert headers.get_list("accept") == ["text/plain"]
+    assert headers.get_list("user-agent") == ["mine"]
+
+
+def test_the_user_in_a_url_is_sent_as_basic_auth_and_not_in_the_host(server):
+    send(get(server.base_url.replace("//", "//al%40ice:s%3Acret@")))
+    (request,) = server.requests
+    assert request.headers["authorization"] == "Basic " + b64encode(b"al@ice:s:cret").decode()
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("location", ["/elsewhere", "https://a:x/", ""])
+def test_no_redirect_is_followed(server, location):
+    server.otherwise = redirect(location)
     assert send(server.base_url).status == 307
     assert len(server.requests) == 1
 
@@ -130,7 +149,6 @@ def test_no_cookie_is_kept_and_one_connection_serves_many_requests(server):
         pytest.param(
             answer(200, b"hello", content_encoding="gzip, gzip"), "protocol", "asked for", id="two"
         ),
-        pytest.param(redirect("https://a:x/"), "protocol", "speak HTTP", id="a wrong location"),
     ],
 )
 def test_an_incomplete_answer_is_an_error_that_may_have_acted(server, sent, reason, text):
