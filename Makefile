@@ -38,6 +38,7 @@ soak: .venv/dev
 # Minutes, and only as good as the machine is idle: no part of `make test`.
 bench: .venv/dev
 	$(BIN)/python benchmarks/scrape.py
+	$(BIN)/python benchmarks/poll.py
 
 # docs/flags.md, docs/configuration.md and the table of flags in README.md.
 docs: .venv/dev

@@ -141,7 +141,7 @@ def steady(number: int, latency: float) -> str:
         for other in ("sdk", "naive")
         for ours in ("8", "16")
     )
-    bound = [number / 100 / lanes * latency * 1e3 for lanes in (8, 16)]
+    bound = [max(1.0, number / 100 / lanes) * latency * 1e3 for lanes in (8, 16)]
     over = (
         " | ".join(
             f"{median(found[name]) * 1e3 / least:.2f}"
