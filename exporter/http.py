@@ -11,7 +11,7 @@ import logging
 import ssl
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ import httpx
 
 from exporter import __version__
 from exporter.core.secret import Secret
+from exporter.http_body import EncodingError, read_body
 from exporter.http_errors import CONNECT_SECONDS, ExchangeError, explained
 
 USER_AGENT: Final = f"cartesia-exporter/{__version__}"
@@ -119,7 +120,7 @@ class Exchange:
         except TimeoutError:
             detail = f"no complete answer within {bounds.seconds:.3g} s"
             error = ExchangeError("timeout", detail, sent=progress.sent)
-        except (zlib.error, _EncodingError) as failure:
+        except (zlib.error, EncodingError) as failure:
             detail = f"the body does not decode: {failure}"
             error = ExchangeError("protocol", detail, sent=True)
         except _SurplusError:
@@ -142,7 +143,7 @@ class Exchange:
             response.request = prepared  # as httpx's client does: errors of the body refer to it
             head = Response(prepared.url.host, response.status_code, response.headers)
             progress.head = head
-            body, cut = await _read(response, bounds.body)
+            body, cut = await read_body(response, bounds.body)
             return replace(head, body=body, cut=cut)
 
     def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
@@ -237,50 +238,6 @@ class _Progress:
 
 class _SurplusError(Exception):
     """The connection held more than the answers that were asked for."""
-
-
-class _EncodingError(Exception):
-    """The body's Content-Encoding is not one we asked for, or it ends too early."""
-
-
-async def _read(response: httpx.Response, most: int) -> tuple[bytes, bool]:
-    body = bytearray()
-    async with aclosing(_decoded(response, most)) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > most:
-                return bytes(body[:most]), True
-    return bytes(body), False
-
-
-def _decoded(response: httpx.Response, most: int) -> AsyncGenerator[bytes, None]:
-    encoding = response.headers.get("content-encoding", "").strip().lower()
-    if encoding in {"", "identity"}:
-        return _plain(response.aiter_raw())
-    if encoding in {"gzip", "x-gzip"}:
-        return _gunzip(response.aiter_raw(), most)
-    raise _EncodingError("an encoding that was not asked for")
-
-
-async def _plain(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async for piece in pieces:
-        yield piece
-
-
-async def _gunzip(pieces: AsyncIterator[bytes], most: int) -> AsyncGenerator[bytes, None]:
-    """Inflate at most ``most`` bytes at a time: httpx would inflate a whole piece, 1000-fold."""
-    inflater = zlib.decompressobj(wbits=31)
-    begun = False
-    async for piece in pieces:
-        data = piece
-        while data:
-            if inflater.eof:
-                inflater = zlib.decompressobj(wbits=31)
-            begun = True
-            yield inflater.decompress(data, most + 1)
-            data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-    if begun and not inflater.eof:
-        raise _EncodingError("it ends in the middle")
 
 
 def file_version(path: Path | None) -> tuple[int, ...] | None:
