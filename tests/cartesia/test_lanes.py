@@ -22,7 +22,8 @@ CURSORS = [f"ft_{number}" for number in range(99, 950, 100)]
 class BusyApi(FakeApi):
     """Takes a moment for each answer, and counts how many are under way.
 
-    `then_for` is answered once to the request for a cursor.
+    The first answers wait until `at_least` so many have been. `then_for` is answered once to the
+    request for a cursor.
     """
 
     def __init__(self, seconds: float = 0.05) -> None:
@@ -31,13 +32,16 @@ class BusyApi(FakeApi):
         self.then_for: dict[str | None, Answer] = {}
         self.under_way = 0
         self.most = 0
-        self._counting = threading.Lock()
+        self.at_least = 0
+        self._counting = threading.Condition()
         self.otherwise = self._answer
 
     def _answer(self, peer: Peer) -> None:
         with self._counting:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
+            self._counting.notify_all()
+            assert self._counting.wait_for(lambda: self.most >= self.at_least, 20)
         special = self.then_for.pop(peer.request.query.get("starting_after"), None)
         if special is None:
             peer.wait(self.seconds)
@@ -66,6 +70,7 @@ def connections(api: FakeApi) -> set[int]:
 def test_as_many_pages_as_allowed_are_under_way_each_on_a_connection_of_its_own(
     clock, busy, concurrency
 ):
+    busy.at_least = min(concurrency, 10)
     account = warm(clock, busy, concurrency=concurrency)
     assert list(account.list().fine_tunes) == IDS
     assert busy.most == min(concurrency, 10) == len(connections(busy))
@@ -74,9 +79,11 @@ def test_as_many_pages_as_allowed_are_under_way_each_on_a_connection_of_its_own(
 
 def test_after_a_listing_every_connection_is_a_new_one(clock, busy):
     account = warm(clock, busy, concurrency=4)
+    busy.at_least = 4
     account.list()
     first = connections(busy)
     busy.requests.clear()
+    busy.most = 0
     account.list()
     assert len(connections(busy)) == 4
     assert not connections(busy) & first
@@ -84,6 +91,7 @@ def test_after_a_listing_every_connection_is_a_new_one(clock, busy):
 
 def test_a_lane_whose_answer_was_no_page_goes_on_with_a_new_connection(clock, busy):
     busy.then_for["ft_99"] = as_json(problem(503), 503)
+    busy.at_least = 4
     account = warm(clock, busy, concurrency=4)
     assert list(account.list().fine_tunes) == IDS
     assert (busy.connections, account.failures) == (5, {"server_error": 1})
@@ -132,7 +140,7 @@ def test_after_a_429_the_rest_of_the_poll_is_one_request_at_a_time(clock, busy, 
     assert busy.most == 1
     assert account.failures == {"rate_limited": 1}
     assert sum(clock.slept) == wait.get("retry_after", 0.5)
-    busy.most = 0
+    busy.most, busy.at_least = 0, 4
     account.list()
     assert busy.most == 4, "the next poll begins as usual"
 
@@ -150,7 +158,7 @@ def test_a_request_that_would_wait_for_another_ones_429_beyond_the_poll_says_so(
     sorry = as_json(problem(503), 503)
 
     def late(peer: Peer) -> None:
-        peer.wait(0.2)  # until the other lane has been told
+        peer.wait(0.3)  # until the other lane has been told
         sorry(peer)
 
     busy.then_for = {None: late, "ft_99": as_json(problem(429), 429, retry_after=120)}
@@ -242,12 +250,12 @@ def test_the_loop_runs_on_while_a_large_page_is_read(busy):
 
     async def run() -> float:
         polling = asyncio.create_task(account.client.list_fine_tunes(60))
-        worst, before = 0.0, time.perf_counter()
+        worst, before = 0.0, time.thread_time()  # its own work, however busy the machine
         while not polling.done():
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
+            now = time.thread_time()
             worst, before = max(worst, now - before), now
         assert len((await polling).fine_tunes) > 100_000
         return worst
 
-    assert asyncio.run(run()) < 0.5
+    assert asyncio.run(run()) < 0.15
