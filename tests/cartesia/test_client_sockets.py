@@ -8,6 +8,7 @@ import time
 import pytest
 
 from exporter.cartesia import lane
+from exporter.cartesia.client import Limits
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
 from tests.cartesia.account import KEY, REAL_CLOCK, Account
@@ -105,7 +106,8 @@ def test_an_answer_too_many_is_not_taken_for_the_next_list(fake, clock):
     fake.then(as_json(page(whole[:1], has_more=True)))
     fake.then(sends(message + message))
     fake.then(as_json(page(whole, has_more=False)))
-    account = Account(clock, fake.base_url)
+    # With more lanes the second list is asked for side by side, and the answers go in any order.
+    account = Account(clock, fake.base_url, limits=Limits(concurrency=1))
 
     async def two_polls() -> list[list[str]]:
         return [list((await account.client.list_fine_tunes(60)).fine_tunes) for _ in range(2)]

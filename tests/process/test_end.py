@@ -59,11 +59,11 @@ def test_what_hangs_is_cut_off_and_told_after_the_restart_with_the_same_id_and_b
         config = watching(api, webhook(inbox), hanging)
         config["poll"] = {"interval": "60s", "timeout": "50s"}
         other = {**config["accounts"][0], "name": "slow", "base_url": f"{api.url}/slow"}
-        config["accounts"] += [other]
+        config["accounts"].insert(0, other)
         config["alerts"]["first_run"] = "alert"
         api.world.add(status="failed")
         inbox.gate.close()
-        # The second account's first page is held; the first one's is answered.
+        # The first account's page is held, the second one's is answered.
         api.gate.close()
         api.held = lambda scope: scope["path"].startswith("/slow")
         agent = Agent(tmp_path, **config)
