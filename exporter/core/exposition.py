@@ -5,7 +5,7 @@ What is gone upstream is gone here: nothing is a gauge that somebody must rememb
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -43,9 +43,8 @@ def data_families(views: Iterable[AccountView]) -> Iterator[Family]:
         )
 
 
-def account_families(views: Iterable[AccountView], monotonic: float) -> Iterator[Family]:
-    """Yield what is always shown of the accounts; ``monotonic`` is the time in seconds."""
-    views = list(views)
+def poll_families(views: Sequence[AccountView], monotonic: float) -> Iterator[Family]:
+    """Yield how the last polls of the accounts went; ``monotonic`` is the time in seconds."""
     for name, text, value in _GAUGES:
         yield _gauge(name, text, [_one(view, value(view)) for view in views])
     yield _gauge(
@@ -53,6 +52,10 @@ def account_families(views: Iterable[AccountView], monotonic: float) -> Iterator
         "Whether nothing was read for longer than poll.stale_after: the data series are withheld.",
         [_one(view, view.is_stale(monotonic)) for view in views],
     )
+
+
+def history_families(views: Sequence[AccountView]) -> Iterator[Family]:
+    """Yield what was ever counted of the accounts' fine-tunes."""
     yield Family(
         "cartesia_fine_tune_transitions",
         "counter",

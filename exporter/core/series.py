@@ -7,7 +7,7 @@ for a tenth of that, and most of them are the same in both formats.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Final
 
 from prometheus_client.core import Exemplar, Metric, Sample
@@ -72,17 +72,32 @@ class Lines:
 
 def lines(families: Iterable[Family]) -> Lines:
     """Return families as both formats write them."""
-    texts: list[str] = []
-    openmetrics: list[str] = []
-    for family in families:
-        total = "_total" if family.kind == "counter" else ""
-        texts.append(_head(family, total, _on_one_line(family.text)))
-        openmetrics.append(_head(family, "", escaped(family.text)))
-        for block in family.blocks:
-            found = list(_block(family.name + block.suffix, block))
-            texts.extend(found)
-            openmetrics.extend(_with_exemplars(found, block) if block.exemplars else found)
+    return joined(each for family in families for each in (head(family), rows(family)))
+
+
+def joined(parts: Iterable[Lines]) -> Lines:
+    """Return lines in a row."""
+    parts = list(parts)
+    texts, openmetrics = (each.text for each in parts), (each.openmetrics for each in parts)
     return Lines("".join(texts), "".join(openmetrics))
+
+
+def head(family: Family) -> Lines:
+    """Return what stands before the series of a family."""
+    total = "_total" if family.kind == "counter" else ""
+    return Lines(
+        _head(family, total, _on_one_line(family.text)), _head(family, "", escaped(family.text))
+    )
+
+
+def rows(family: Family) -> Lines:
+    """Return the series of a family, without its head."""
+    found = [list(_block(family.name + block.suffix, block)) for block in family.blocks]
+    text = "".join(chain.from_iterable(found))
+    if not any(block.exemplars for block in family.blocks):
+        return Lines(text, text)
+    openmetrics = map(_with_exemplars, found, family.blocks)
+    return Lines(text, "".join(chain.from_iterable(openmetrics)))
 
 
 def _head(family: Family, suffix: str, text: str) -> str:

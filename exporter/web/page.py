@@ -10,11 +10,12 @@ from typing import Final, Protocol, TypeVar
 
 from prometheus_client.core import Metric
 
-from exporter.core.exposition import account_families, data_families
+from exporter.core.exposition import data_families, history_families, poll_families
 from exporter.core.gzip_member import Beginning, Body, beginning, body
-from exporter.core.series import Lines, family_of, lines
+from exporter.core.series import Lines, family_of, joined, lines
 from exporter.core.view import AccountView
 from exporter.pause import pause
+from exporter.web.lines import HistoryLines, MetricLines
 
 _TICK_SECONDS: Final = 0.25
 """How often it is looked whether something changed, and how old a counter on the page can be."""
@@ -67,7 +68,9 @@ class Renderer:
         self._seen: Sequence[AccountView] = ()
         self._until = math.inf
         self._accounts = Lines("", "")
+        self._history = HistoryLines()
         self._metrics: list[Metric] = []
+        self._metric_lines = MetricLines()
         self._rendered_at = 0.0
         self._bodies: Bodies | None = None
 
@@ -92,16 +95,13 @@ class Renderer:
         fresh = [view for view in views if view.is_fresh(now)]
         if self._bodies is None or _data(fresh) != _data(self._fresh):
             self._data = beginning(lines(data_families(fresh)).text.encode())
-        self._accounts = lines(account_families(views, now))
+        self._accounts = joined((lines(poll_families(views, now)), self._history.of(views)))
         self._until = min((v.stale_at for v in views if not v.is_stale(now)), default=math.inf)
         self._seen, self._fresh = views, fresh
         return True
 
     def _new_bodies(self) -> Bodies:
-        others = lines(map(family_of, self._metrics))
-        rest = Lines(
-            self._accounts.text + others.text, self._accounts.openmetrics + others.openmetrics
-        )
+        rest = joined((self._accounts, self._metric_lines.of(self._metrics)))
         # The data series are gauges without exemplars, which both formats write alike.
         return Bodies(*_behind(self._data, rest), self._seen, self._until)
 
@@ -109,7 +109,7 @@ class Renderer:
         """Return the samples and families of these names, as they are now."""
         now, views = self.monotonic(), self._views()
         fresh = [view for view in views if view.is_fresh(now)]
-        own = (*data_families(fresh), *account_families(views, now))
+        own = (*data_families(fresh), *poll_families(views, now), *history_families(views))
         every = (*own, *map(family_of, self._registry.collect()))
         asked = (family.only(names) for family in every)
         found = lines(family for family in asked if family.blocks)

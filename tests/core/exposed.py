@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 from prometheus_client.core import Metric
 
-from exporter.core.exposition import account_families, data_families
+from exporter.core.exposition import data_families, history_families, poll_families
 from exporter.core.series import Family, lines
 from exporter.core.view import AccountView
 
 
 def families_of(views: Sequence[AccountView], monotonic: float = 0.0) -> list[Family]:
     fresh = [view for view in views if view.is_fresh(monotonic)]
-    return [*data_families(fresh), *account_families(views, monotonic)]
+    return [
+        *data_families(fresh),
+        *poll_families(views, monotonic),
+        *history_families(views),
+    ]
 
 
 def metric_of(family: Family) -> Metric:
