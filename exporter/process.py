@@ -1,6 +1,7 @@
 """How the process ends: by a signal, by its work, or by a bug."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -27,7 +28,19 @@ its group."""
 _KILLED: Final = 128
 """What a shell adds to the number of the signal that ended a process."""
 
+_SWITCH_SECONDS: Final = 0.001
+"""After how long a thread at work lets another go on. With Python's 5 ms the event loop, which lets
+go at each system call, comes to a few of them in the time in which a large page is written."""
+
 log = structlog.get_logger()
+
+
+def keep_loop_free() -> None:
+    """Keep the work of other threads from holding up the event loop; after what is imported."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    # Modules are for good: to look them all over in search of garbage takes 100 ms, in which no
+    # thread goes on.
+    gc.freeze()
 
 
 def run_until_signal(

@@ -170,7 +170,7 @@ def _with_what_systemd_gave(surface: "Surface", *, activated: bool) -> "Surface"
 async def _run(path: Path | None, config: "Config", surface: "Surface", stop: asyncio.Event) -> int:
     import structlog
 
-    from exporter import app
+    from exporter import app, process
     from exporter.store.errors import StoreError, StoreRefusedError
 
     log = structlog.get_logger()
@@ -182,6 +182,7 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
         receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
         state=str(config.storage.path),
     )
+    process.keep_loop_free()
     try:
         await app.run(config, surface, stop)
     except (StoreError, OSError) as error:
