@@ -2,7 +2,7 @@
 
 import platform
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -29,7 +29,7 @@ from exporter.heartbeat import Heartbeat
 from exporter.housekeeping import Housekeeper, HousekeepingPlan
 from exporter.parts import SYSTEM_CLOCK, first_polls, interest_of, retention_of
 from exporter.poller import Poller
-from exporter.recipes import Recipe, Recipes, Wiring, changes
+from exporter.recipes import HEARTBEAT, Recipe, Recipes, Wiring, changes
 from exporter.reload import Reloading, ReloadRefusedError
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
@@ -117,10 +117,16 @@ class Agent:
         Raises OSError when a certificate file can't be used, StoreError when the state can't.
         """
         self._running = await _made(self._in_force)
-        pollers = self._parts(Poller)
-        delays = first_polls(len(pollers), self._config.poll.interval)
-        for poller, seconds in zip(pollers, delays, strict=True):
+        self._spread(self._running.values())
+        for poller in self._parts(Poller):
             await poller.restore()
+
+    def _spread(self, made: Iterable[Running]) -> None:
+        """Have pollers that were made together begin one after another."""
+        pollers = _of(Poller, made)
+        for poller, seconds in zip(
+            pollers, first_polls(len(pollers), self._config.poll.interval), strict=True
+        ):
             poller.begin_after(seconds)
 
     def start(self) -> None:
@@ -146,6 +152,7 @@ class Agent:
             raise ReloadRefusedError([os_reason(error)]) from None
         # Before the parts that leave have ended: what they still find is owed to the new receivers.
         self._take(config, recipes)
+        self._spread(made.values())
         await self._supervisor.stop(leaving)
         gone = {name: self._running.pop(name) for name in leaving}
         for name, running in made.items():
@@ -190,7 +197,7 @@ class Agent:
         return page if surface.web is None else Guard(page, surface.web)
 
     def _parts(self, kind: type[_Kind]) -> list[_Kind]:
-        return [each.part for each in self._running.values() if isinstance(each.part, kind)]
+        return _of(kind, self._running.values())
 
     def _wake(self) -> None:
         for running in self._running.values():
@@ -210,8 +217,9 @@ class Agent:
 
     def _publish(self, view: AccountView) -> None:
         self._views.publish(view)
-        for heartbeat in self._parts(Heartbeat):
-            heartbeat.note(view)
+        beating = self._running.get(HEARTBEAT)  # not searched for: there may be many parts
+        if beating is not None and isinstance(beating.part, Heartbeat):
+            beating.part.note(view)
         if self._surface.on_view is not None:
             self._surface.on_view(view)
 
@@ -233,6 +241,10 @@ async def _made(recipes: Mapping[str, Recipe]) -> dict[str, Running]:
             opened.push_async_exit(made[name].resources)
         opened.pop_all()
     return made
+
+
+def _of(kind: type[_Kind], running: Iterable[Running]) -> list[_Kind]:
+    return [each.part for each in running if isinstance(each.part, kind)]
 
 
 def _named(parts: Collection[str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +37,9 @@ from exporter.store.database import Database
 from exporter.store.firing import AlertOutbox
 from exporter.store.outbox import Outbox
 from exporter.supervisor import Part, Running
+
+HEARTBEAT: Final = "heartbeat"
+"""The name of the part that sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Recipes:
             recipes[f"poll {account.name}"] = self._poller(account, config)
         url = config.heartbeat_url_secret
         if url is not None:
-            recipes["heartbeat"] = self._heartbeat(url, config)
+            recipes[HEARTBEAT] = self._heartbeat(url, config)
         return recipes
 
     def forget(self, part: Part) -> None:

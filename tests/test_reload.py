@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+import pytest
 from structlog.testing import capture_logs
 
 from exporter import supervisor
@@ -10,7 +11,7 @@ from exporter.simulator.api import Faults
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from tests.delivery.bench import until
-from tests.place import Agent, Place, running
+from tests.place import Agent, Place, place, running
 
 
 def test_what_is_added_works_at_once_and_disturbs_nothing(tmp_path):
@@ -32,6 +33,37 @@ def test_what_is_added_works_at_once_and_disturbs_nothing(tmp_path):
         await until(lambda: here.arrived("webhook")[voice.name] == 4)
 
     running(tmp_path, test)
+
+
+def begun(agent: Agent, name: str) -> list[float]:
+    """When each poll of an account began, by the wall clock."""
+    polls = [view for view in agent.views if view.account == name and view.polled_at]
+    return [view.polled_at - view.duration for view in polls]
+
+
+def test_many_that_are_added_at_once_begin_one_after_another_and_the_others_keep_their_time(
+    tmp_path,
+):
+    names = ["b", "c", "d"]
+
+    async def test() -> None:
+        async with place(tmp_path) as here:
+            here.settings["accounts"] += [here.account(name) for name in names]
+            here.settings["poll"] = {"interval": "2s"}
+            here.write()
+            async with here.agent() as agent:
+                await until(lambda: bool(agent.polls("d", up=True)))
+                assert begun(agent, "d")[0] - begun(agent, "main")[0] > 1
+                here.settings["accounts"] += [here.account(name * 2) for name in names]
+                await here.reloaded(agent)
+                await until(lambda: bool(agent.polls("dd", up=True)))
+                assert begun(agent, "dd")[0] - begun(agent, "bb")[0] > 0.9
+                await until(lambda: len(agent.polls("d", up=True)) == 3)
+                for name in ("main", *names):
+                    first, second, third, *_ = begun(agent, name)
+                    assert (second - first, third - second) == pytest.approx((2, 2), abs=0.9)
+
+    asyncio.run(test())
 
 
 def test_what_is_removed_leaves_the_page_and_what_comes_back_is_compared_with_its_state(
