@@ -1,5 +1,6 @@
 """One agent: its parts, as the configuration in force wants them, and what joins them."""
 
+import asyncio
 import platform
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -153,17 +154,25 @@ class Agent:
         # Before the parts that leave have ended: what they still find is owed to the new receivers.
         self._take(config, recipes)
         self._spread(made.values())
-        await self._supervisor.stop(leaving)
-        gone = {name: self._running.pop(name) for name in leaving}
-        for name, running in made.items():
-            await self._replace(name, running, gone.pop(name, None))
-        for running in gone.values():
-            self._forget(running)
+        # Each by itself: a poll that takes long to end holds up no other account.
+        names = dict.fromkeys((*leaving, *made))
+        await asyncio.gather(*(self._exchange(name, made.get(name)) for name in names))
         for poller in self._parts(Poller):
             poller.try_again()
         log.info("configuration reloaded", started=_named(made), stopped=_named(leaving))
 
-    async def _replace(self, name: str, running: Running, before: Running | None) -> None:
+    async def _exchange(self, name: str, running: Running | None) -> None:
+        """End the part of this name, if there is one, and then start the new one, if there is."""
+        before = self._running.get(name)
+        if before is not None:
+            await self._supervisor.stop([name])
+            del self._running[name]
+        if running is not None:
+            await self._begin(name, running, before)
+        elif before is not None:
+            self._forget(before)
+
+    async def _begin(self, name: str, running: Running, before: Running | None) -> None:
         if isinstance(running.part, Poller):
             if before is not None and isinstance(before.part, Poller):
                 running.part.follow(before.part)

@@ -11,6 +11,8 @@ from exporter.simulator.api import Faults
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from tests.delivery.bench import until
+from tests.fakes.answers import silence
+from tests.fakes.api import FakeApi
 from tests.place import Agent, Place, place, running
 
 
@@ -214,6 +216,24 @@ def test_a_poll_that_hangs_is_cut_off_by_a_change_and_holds_up_no_other_part(tmp
         await here.reloaded(agent)
         await agent.polled()
         assert len(agent.views) > asked
+
+    running(tmp_path, test)
+
+
+def test_a_poll_that_takes_long_to_end_holds_up_no_other_account_that_changes_too(tmp_path):
+    async def test(here: Place, agent: Agent) -> None:
+        with FakeApi() as slow:
+            slow.otherwise = silence
+            here.settings["accounts"].append(here.account("slow", base_url=slow.base_url))
+            here.settings["poll"] = {"interval": "3s", "timeout": "2500ms"}
+            await here.reloaded(agent)
+            await until(lambda: bool(slow.requests))
+            here.settings["poll"]["timeout"] = "2s"
+            reload = asyncio.create_task(here.reloaded(agent))
+            await agent.polled()
+            assert not agent.polls("slow", up=False), "it has not ended yet"
+            await reload
+            assert await agent.accounts() == {"main", "slow"}
 
     running(tmp_path, test)
 
