@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -32,7 +33,23 @@ _SWITCH_SECONDS: Final = 0.001
 """After how long a thread at work lets another go on. With Python's 5 ms the event loop, which lets
 go at each system call, comes to a few of them in the time in which a large page is written."""
 
+_FILES: Final = 65_536
+"""Files that may be open at once, where the system allows it."""
+
 log = structlog.get_logger()
+
+
+def allow_many_files() -> None:
+    """Have as many files open as the hard limit allows, as programs written in Go do.
+
+    The usual soft limit of 1024 is for programs that use select(); hundreds of accounts with a few
+    connections each are more, and then neither the state nor a page could be opened.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def keep_loop_free() -> None:

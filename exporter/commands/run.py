@@ -182,6 +182,7 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
         receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
         state=str(config.storage.path),
     )
+    process.allow_many_files()
     process.keep_loop_free()
     try:
         await app.run(config, surface, stop)

@@ -1,6 +1,7 @@
 """The end of a process, whatever its work does."""
 
 import gc
+import resource
 import signal
 import sys
 
@@ -78,3 +79,16 @@ def test_what_was_imported_is_not_looked_over_for_garbage_while_everything_waits
     finally:
         gc.unfreeze()
         sys.setswitchinterval(interval)
+
+
+def test_as_many_files_may_be_open_as_the_hard_limit_allows():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        process_module.allow_many_files()
+        now = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert (now[0] > 512, now[1]) == (True, hard)
+        process_module.allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == now
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
