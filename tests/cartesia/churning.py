@@ -9,12 +9,12 @@ from tests.fakes.server import Peer
 
 
 class ChurningApi(FakeApi):
-    """With each request a fine-tune comes, with each other one goes, and now and then one fails.
+    """With each request a fine-tune comes or goes, and now and then one fails.
 
-    Far more than 20 and 10 a second: a poll of 26 pages takes a fraction of one. They come at the
-    head of the list and in between, some of them failed. In each poll one that goes is a cursor,
-    when it is asked for: a second one that is needed would end the poll, as it should. Nothing
-    depends on how fast the API is asked. ``latency`` is in seconds.
+    More often than 20 and 10 times a second: 26 pages take a fraction of one. They come at the
+    head of the list and in between, some of them failed. In each poll the last one that goes is a
+    cursor, when it is asked for: a second one that is needed would end the poll, as it should.
+    Nothing depends on how fast the API is asked. ``latency`` is in seconds.
     """
 
     def __init__(self, latency: float, size: int = 2_500) -> None:
@@ -28,7 +28,6 @@ class ChurningApi(FakeApi):
         self._lock = threading.RLock()
         self._born = size
         self._turns = 0
-        self._cursors: set[str] = set()
         self.begin()
 
     @property
@@ -41,7 +40,7 @@ class ChurningApi(FakeApi):
         with self._lock:
             self.throughout = self.ids
             self.ever = set(self.throughout)
-            self._cursor_may_go = True
+            self._may_delete = True
 
     def _churn(self, peer: Peer) -> None:
         peer.wait(self._latency)
@@ -50,18 +49,20 @@ class ChurningApi(FakeApi):
             if not self.still:
                 self._turns += 1
                 self._change(self._turns, cursor)
-            self._note_next(cursor)
             self._list(peer)
 
     def _change(self, turn: int, cursor: str | None) -> None:
-        self._insert(0 if turn % 2 else self._chance.randrange(len(self.fine_tunes)))
+        if turn % 2:
+            self._insert(0 if turn % 4 == 1 else self._chance.randrange(len(self.fine_tunes)))
         if turn % 5 == 0:
             self._fail(self._chance.choice(self.fine_tunes))
-        if self._cursor_may_go and cursor in self.ids and turn % 8 == 0:
-            self._cursor_may_go = False
+        if cursor is not None and cursor not in self.ids:
+            self._may_delete = False
+        elif cursor is not None and self._may_delete and turn % 16 == 0:
             self._delete(cursor)
-        elif turn % 2:
-            self._delete(self._chance.choice(sorted(self.ids - self._cursors)))
+            self._may_delete = False
+        elif self._may_delete and turn % 2 == 0:
+            self._delete(self._chance.choice(self.fine_tunes)["id"])
 
     def _insert(self, index: int) -> None:
         made = fine_tune(f"ft_{self._born}", status="created")
@@ -79,9 +80,3 @@ class ChurningApi(FakeApi):
     def _fail(self, item: dict[str, Any]) -> None:
         item["status"] = "failed"
         self.failed.add(item["id"])
-
-    def _note_next(self, cursor: str | None) -> None:
-        """Keep the cursor of this request, and what its reader goes on from."""
-        ids = [item["id"] for item in self.fine_tunes]
-        begin = ids.index(cursor) if cursor in ids else -1
-        self._cursors.update(ids[max(begin, 0) : begin + 1], ids[begin + 100 : begin + 101])

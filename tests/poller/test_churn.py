@@ -76,7 +76,7 @@ def test_under_constant_churn_no_removal_is_false_and_no_failure_is_lost(
             for _ in range(8):
                 await poller.poll()
                 assert b.view.up, b.view.failure
-                assert not (await told(b, "fine_tune.removed")).keys() & api.ids
+            assert not (await told(b, "fine_tune.removed")).keys() & api.ids
             api.still = True
             for _ in range(2):  # a removal is confirmed by a second poll
                 await poller.poll()
