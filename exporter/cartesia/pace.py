@@ -50,14 +50,16 @@ class Pace:
 
         Raises CartesiaError, also that of a 429, when the wait ends only behind the deadline.
         """
-        await self._place()
-        try:
-            await self._heed(deadline)
-            await self.slot(deadline)
-            await self._heed(deadline)  # what was said while this one waited for its slot
-        except BaseException:
-            self.leave()
-            raise
+        while True:
+            await self._place()
+            try:
+                due = await self._due(deadline)
+            except BaseException:
+                self.leave()
+                raise
+            if due and self._under_way <= self._most:
+                return
+            self.leave()  # a 429 came while all these waited for their slots: now they line up
 
     async def _place(self) -> None:
         if self._under_way < self._most:
@@ -95,12 +97,18 @@ class Pace:
 
     async def slot(self, deadline: float) -> None:
         """Wait for the time of one more request; raise CartesiaError when that is too late."""
-        if not self._limits.per_second:
-            return
-        now = self._clock.monotonic()
-        at = max(self._next_at, now)
-        if at >= deadline:
-            raise CartesiaError("timeout", OVER)
-        self._next_at = at + 1 / self._limits.per_second
-        if at > now:
-            await sleep(at - now)
+        while not await self._due(deadline):
+            pass
+
+    async def _due(self, deadline: float) -> bool:
+        """Wait for a slot, and return whether no 429 has come meanwhile."""
+        await self._heed(deadline)
+        if self._limits.per_second:
+            now = self._clock.monotonic()
+            at = max(self._next_at, now)
+            if at >= deadline:
+                raise CartesiaError("timeout", OVER)
+            self._next_at = at + 1 / self._limits.per_second
+            if at > now:
+                await sleep(at - now)
+        return self._clock.monotonic() >= self._resume_at

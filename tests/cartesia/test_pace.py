@@ -110,8 +110,57 @@ def test_a_429_counts_also_for_one_that_waits_for_its_slot(clock, monkeypatch):
 
         monkeypatch.setattr(pace_module, "sleep", told_meanwhile)
         await pace.enter(LATE)
+        pace.leave()
         await pace.enter(LATE)
         assert clock.slept == [1, 7]
+
+    run(test())
+
+
+def test_after_a_429_those_that_waited_for_their_slots_do_not_go_all_at_once(clock, monkeypatch):
+    """Their slots pass while the API asks to wait, and then all of them would go side by side."""
+
+    async def test() -> None:
+        pace, told = Pace(Limits(8, per_second=1), clock.clock), asyncio.Event()
+        begun, under_way, most = [], 0, 0
+
+        async def sleep(seconds):
+            due = clock.now + seconds
+            await told.wait()
+            clock.now = max(clock.now, due)
+
+        async def request() -> None:
+            nonlocal under_way, most
+            await pace.enter(LATE)
+            begun.append(clock.now - start)
+            under_way += 1
+            most = max(most, under_way)
+            await settle()
+            under_way -= 1
+            pace.leave()
+
+        monkeypatch.setattr(pace_module, "sleep", sleep)
+        start = clock.now
+        await pace.enter(LATE)
+        waiting = [asyncio.create_task(request()) for _ in range(5)]
+        await settle()
+        pace.slow_down(SORRY, 60)
+        pace.leave()
+        told.set()
+        await asyncio.gather(*waiting)
+        assert begun == [60, 61, 62, 63, 64]
+        assert most == 1
+
+    run(test())
+
+
+def test_a_redirect_too_waits_for_what_a_429_asked(clock):
+    async def test() -> None:
+        pace = Pace(Limits(2), clock.clock)
+        await pace.enter(LATE)
+        pace.slow_down(SORRY, 7)
+        await pace.slot(LATE)
+        assert clock.slept == [7]
 
     run(test())
 
