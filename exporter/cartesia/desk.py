@@ -40,7 +40,8 @@ class Desk:
         """Return the page behind ``cursor``, asked for ahead or now; raise its CartesiaError."""
         if cursor not in self._asked:
             self._work.put_nowait((_NOW, cursor))
-        answer = await self._answers[cursor]
+        # Shielded: until it is cancelled too, a lane may bring the page of a poll that is.
+        answer = await asyncio.shield(self._answers[cursor])
         del self._answers[cursor]
         if isinstance(answer, CartesiaError):
             raise answer

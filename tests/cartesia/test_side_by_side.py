@@ -1,6 +1,7 @@
 """What is asked ahead helps the poll and never harms it: lanes, errors, and what is remembered."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -120,6 +121,29 @@ def test_a_bug_in_a_lane_is_not_taken_for_an_answer():
     with pytest.raises(ExceptionGroup, match="unhandled") as caught:
         read(Api(answers={"ft_14": KeyError("a bug")}), lister())
     assert caught.group_contains(KeyError)
+
+
+def test_a_listing_that_is_cancelled_at_any_moment_is_cancelled_and_nothing_else():
+    """Also when a page comes in the same turn: at the end of the agent that is no bug."""
+
+    async def cancelled_after(turns: int) -> bool:
+        reading = asyncio.create_task(lister().read([Api()] * 4))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        over = reading.done()
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+        return over
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            turns = 0
+            while not await cancelled_after(turns):
+                turns += 1
+            assert turns > 5
+
+    asyncio.run(run())
 
 
 def test_a_list_too_long_for_one_poll_is_read_in_the_next():
