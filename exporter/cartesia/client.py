@@ -6,7 +6,7 @@ from functools import partial
 
 from exporter.cartesia.key import ApiKey
 from exporter.cartesia.lane import Api, Lane, Shared
-from exporter.cartesia.listing import Lister, Listing, OnPage
+from exporter.cartesia.listing import PATIENCE, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
 from exporter.cartesia.pace import Limits, Pace
 from exporter.cartesia.shelf import Shelf
@@ -54,7 +54,7 @@ class Client:
         self._shelf.begin()
         try:
             lanes = [partial(lane.page, deadline=deadline) for lane in self._lanes]
-            listing = await self._lister.read(lanes, on_page)
+            listing = await self._lister.read(lanes, on_page, min(PATIENCE, seconds / 4))
         finally:
             await asyncio.gather(*(lane.aclose() for lane in self._lanes))
         self._shelf.keep(listing.fine_tunes)

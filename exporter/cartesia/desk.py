@@ -17,29 +17,43 @@ _NOW: Final = -1
 _TOO_LARGE: Final = f"the pages of the list are larger than {_MOST_BYTES // 2**20} MiB"
 
 
+class HeldUpError(Exception):
+    """No lane was free for a page that is needed: pages that are not hold up all of them."""
+
+
 class Desk:
     """Gives the lanes their work: first the page that is waited for, then those ``ahead``.
 
     Unless all lanes work ``at_once``, the others wait until the first lane has brought a page: an
-    API that is down is not asked for every page side by side, poll after poll.
+    API that is down is not asked for every page side by side, poll after poll. ``patience`` is for
+    how many seconds a page that is needed may wait for a lane.
     """
 
-    def __init__(self, ahead: Iterable[str], *, at_once: bool) -> None:
+    def __init__(
+        self, ahead: Iterable[str | None], patience: float, *, at_once: bool = True
+    ) -> None:
         self._work: asyncio.PriorityQueue[tuple[int, str | None]] = asyncio.PriorityQueue()
-        for turn, cursor in enumerate((None, *ahead)):
+        for turn, cursor in enumerate(ahead):
             self._work.put_nowait((turn, cursor))
         new = asyncio.get_running_loop().create_future
         self._answers = defaultdict[str | None, asyncio.Future[Page | CartesiaError]](new)
         self._asked: set[str | None] = set()
+        self._patience = patience
         self._size = 0
         self._open = asyncio.Event()
         if at_once:
             self._open.set()
 
     async def page(self, cursor: str | None) -> Page:
-        """Return the page behind ``cursor``, asked for ahead or now; raise its CartesiaError."""
+        """Return the page behind ``cursor``, asked for ahead or now.
+
+        Raises the CartesiaError that was its answer, HeldUpError when it can't be asked for.
+        """
         if cursor not in self._asked:
             self._work.put_nowait((_NOW, cursor))
+            await asyncio.wait([self._answers[cursor]], timeout=self._patience)
+            if cursor not in self._asked:
+                raise HeldUpError
         # Shielded: until it is cancelled too, a lane may bring the page of a poll that is.
         answer = await asyncio.shield(self._answers[cursor])
         del self._answers[cursor]

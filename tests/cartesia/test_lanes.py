@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from exporter.cartesia import lane, shelf, wire
+from exporter.cartesia import client, lane, shelf, wire
 from exporter.cartesia.client import Limits
 from tests.cartesia.account import REAL_CLOCK, Account
 from tests.fakes.answers import answer, as_json, drips, gzipped, head, sends, silence
@@ -115,6 +115,17 @@ def test_a_page_that_hangs_and_is_not_needed_is_given_up_with_its_connection(bus
     assert time.monotonic() - began < 20
     gc.collect()
     assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(60, 0.2), (4, 60)])
+def test_a_poll_outlives_pages_that_hang_on_every_lane_and_are_not_needed(
+    busy, monkeypatch, seconds, patience
+):
+    monkeypatch.setattr(client, "PATIENCE", patience)
+    busy.then_for = dict.fromkeys(CURSORS[:2], silence)
+    busy.fine_tunes = [item for item in busy.fine_tunes if item["id"] not in CURSORS[:2]]
+    account = warm(REAL_CLOCK, busy, concurrency=2)
+    assert len(account.list(seconds).fine_tunes) == len(IDS) - 2
 
 
 def test_a_page_that_hangs_and_is_needed_is_cut_off_at_the_polls_deadline(busy):

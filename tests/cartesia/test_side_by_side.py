@@ -49,10 +49,10 @@ def lister(cursors: Sequence[str] = CURSORS) -> Lister:
     return made
 
 
-def read(api: Api, made: Lister, width: int = 4) -> Listing:
+def read(api: Api, made: Lister, width: int = 4, patience: float = 10.0) -> Listing:
     async def run() -> Listing:
         async with asyncio.timeout(20):
-            return await made.read([api] * width)
+            return await made.read([api] * width, patience=patience)
 
     return asyncio.run(run())
 
@@ -93,6 +93,29 @@ def test_a_page_that_is_not_needed_and_never_comes_holds_up_nothing():
     api.world.ids.remove("ft_4")
     assert list(read(api, lister()).fine_tunes) == api.world.ids
     assert api.under_way == 0, "it was given up"
+
+
+def test_when_pages_that_are_not_needed_hold_up_all_lanes_the_rest_is_read_page_by_page():
+    """Or it would fail poll after poll: the cursors that hold it up stay those of the last one."""
+    api, made = Api(answers={"ft_4": asyncio.Event(), "ft_9": asyncio.Event()}), lister()
+    api.world.ids = [text for text in IDS if text not in api.answers]
+    assert list(read(api, made, 2, patience=0.01).fine_tunes) == api.world.ids
+    assert api.asked == [None, "ft_4", "ft_9", "ft_5", "ft_11", "ft_14"]
+    assert not set(made.cursors) & api.answers.keys()
+    assert api.under_way == 0
+
+
+def test_a_page_that_takes_long_is_waited_for_when_it_is_needed():
+    class Slow(Api):
+        async def __call__(self, cursor):
+            await asyncio.sleep(0.05)
+            return await super().__call__(cursor)
+
+    api = Slow()
+    read(api, lister(), width=4, patience=0.01)
+    assert api.asked.count("ft_4") == 1
+    read(api, Lister(), width=1, patience=0.01)
+    assert api.asked.count("ft_4") == 2
 
 
 @pytest.mark.parametrize(("cursor", "text"), [(None, "boom"), ("ft_9", "page 3: boom")])
