@@ -40,10 +40,6 @@ class Pace:
         self._resume_at = 0.0
         self._told: CartesiaError | None = None
         self._line: deque[asyncio.Future[None]] = deque()
-        if self._limits.per_second:
-            # The slots of requests that the last poll has given up are free again.
-            latest = self._clock.monotonic() + 1 / self._limits.per_second
-            self._next_at = min(self._next_at, latest)
 
     async def enter(self, deadline: float) -> None:
         """Wait until one more request may be under way; it is until ``leave``.
@@ -109,6 +105,11 @@ class Pace:
             if at >= deadline:
                 raise CartesiaError("timeout", OVER)
             self._next_at = at + 1 / self._limits.per_second
-            if at > now:
-                await sleep(at - now)
+            try:
+                if at > now:
+                    await sleep(at - now)
+            except asyncio.CancelledError:
+                # All that wait are given up together: their slots are free again.
+                self._next_at = min(self._next_at, at)
+                raise
         return self._clock.monotonic() >= self._resume_at
