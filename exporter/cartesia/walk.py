@@ -31,7 +31,7 @@ class Walk:
         self._remembered = frozenset(remembered)
         self._landmarks = set(self._remembered)
         self._used: set[str] = set()
-        self._longest = 1
+        self._lengths: list[int] = []
 
     def take(self, page: Page) -> None:
         """Go on over the page behind ``cursor``; of an id that comes twice, the later item counts.
@@ -41,10 +41,10 @@ class Walk:
         self.pages += 1
         items = self._cut(page.fine_tunes) if page.has_more else page.fine_tunes
         self.fine_tunes.update((item.id, item) for item in items)
-        self._longest = max(self._longest, len(page.fine_tunes))
         if not page.has_more:
             self.ended = True
             return
+        self._lengths.append(len(page.fine_tunes))
         self.cursor = self._next(items)
         self.trail.append(self.cursor)
         self._used.add(self.cursor)
@@ -68,15 +68,26 @@ class Walk:
         Whatever has to be divided anew is divided from its end, also what is new at the head. So
         the other pages stay as they are from poll to poll while new fine-tunes come in there.
         """
-        ids = list(self.fine_tunes)
-        if self.pages > ceil(len(ids) / self._longest):
-            return self._divided(ids)
+        ids, length = list(self.fine_tunes), self._length()
+        if self.pages > ceil(len(ids) / length):
+            return _divided(ids, length)
         met = (n for n, cursor in enumerate(self.trail) if cursor in self._remembered)
-        begun = self.trail[next(met, 0) :]
-        new = ids[: ids.index(begun[0]) + 1] if begun else []
-        return (*self._divided(new), *begun)
+        known = next(met, 0)
+        new = ids[: ids.index(self.trail[known]) + 1] if known else []
+        return (*_divided(new, length), *self.trail[known:])
 
-    def _divided(self, ids: Sequence[str]) -> tuple[str, ...]:
-        """Return the ids behind which each page but the first begins, if all but it are full."""
-        full = range((len(ids) - 1) // self._longest, 0, -1)
-        return tuple(ids[-1 - self._longest * number] for number in full)
+    def _length(self) -> int:
+        """Return how many fine-tunes a page has if more follow: as few as the shortest had.
+
+        Pages may have different lengths. Behind cursors that are further apart than one reaches,
+        each takes two requests. One that is shorter than half of the longest is an exception.
+        """
+        if not self._lengths:
+            return max(1, len(self.fine_tunes))
+        return max(min(self._lengths), max(self._lengths) // 2, 1)
+
+
+def _divided(ids: Sequence[str], length: int) -> tuple[str, ...]:
+    """Return the ids behind which each page but the first begins, if all but it are full."""
+    full = range((len(ids) - 1) // length, 0, -1)
+    return tuple(ids[-1 - length * number] for number in full)

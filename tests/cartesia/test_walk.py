@@ -58,7 +58,7 @@ def test_the_cursors_of_the_trail_are_kept_while_no_fewer_pages_would_do():
 
 
 def test_a_trail_of_too_many_pages_is_divided_anew_from_the_end_of_the_list():
-    assert through(["a", "b"], "a", "b", "cde").cursors() == ("b",)
+    assert through(["a", "d"], "a!!", "bcd", "e").cursors() == ("b",)
     assert through(["a", "c", "d"], "a!!", "bc!", "d!!", "efg").cursors() == ("a", "d")
 
 
@@ -74,6 +74,43 @@ def test_while_fine_tunes_come_in_at_the_head_the_other_pages_begin_where_they_d
             walk.take(page(ids[begin : begin + 4], has_more=begin + 4 < len(ids)))
         begun |= set(walk.cursors())
     assert len(begun) <= 2 * len(ids) / 4
+
+
+def walked(remembered, ids, size, hidden) -> Walk:
+    """Walk over an API whose pages lack what it hides."""
+    walk = Walk(remembered)
+    while not walk.ended:
+        begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
+        shown = [text for text in ids[begin : begin + size] if text not in hidden]
+        walk.take(page(shown, has_more=begin + size < len(ids)))
+    return walk
+
+
+def test_pages_of_different_lengths_are_not_divided_into_more_than_can_be_read_at_once():
+    """Behind every cursor there would be a page that ends just before the next, and one more."""
+    ids = [f"old{n}" for n in range(1_000)]
+    hidden = {text for n, text in enumerate(ids) if n % 7 == 3 or n % 31 == 5}
+    pages = walked([], ids, 20, hidden).pages
+    cursors: tuple[str, ...] = ()
+    for new in range(60):
+        ids.insert(0, f"new{new}")
+        walk = walked(cursors, ids, 20, hidden)
+        assert walk.pages <= 1.3 * pages
+        cursors = walk.cursors()
+
+
+def test_pages_of_different_lengths_that_stand_still_are_asked_for_once_each():
+    ids = [f"ft_{n}" for n in range(400)]
+    hidden = {text for n, text in enumerate(ids) if n % 7 == 3 or n % 31 == 5}
+    first = walked([], ids, 20, hidden)
+    second = walked(first.cursors(), ids, 20, hidden)
+    assert first.cursors() == second.cursors() == tuple(first.trail)
+
+
+def test_a_page_far_shorter_than_the_others_does_not_set_their_measure():
+    ids = [f"ft_{n}" for n in range(100)]
+    walk = through([], ids[:1], ids[1:11], *([text] for text in ids[11:90]), ids[90:])
+    assert len(walk.cursors()) == 100 / 5 - 1
 
 
 def test_an_empty_list_has_no_cursors():
