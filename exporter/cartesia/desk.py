@@ -56,7 +56,6 @@ class Desk:
                 raise HeldUpError
         # Shielded: until it is cancelled too, a lane may bring the page of a poll that is.
         answer = await asyncio.shield(self._answers[cursor])
-        del self._answers[cursor]
         if isinstance(answer, CartesiaError):
             raise answer
         return answer

@@ -31,14 +31,14 @@ class Pace:
         self._limits = limits
         self._clock = clock
         self._next_at = 0.0
+        self._resume_at = 0.0
+        self._told: CartesiaError | None = None
         self.begin()
 
     def begin(self) -> None:
-        """Begin a poll, of which nothing is known yet."""
+        """Begin a poll: side by side again, but not before the time that the last one was told."""
         self._most = self._limits.concurrency
         self._under_way = 0
-        self._resume_at = 0.0
-        self._told: CartesiaError | None = None
         self._line: deque[asyncio.Future[None]] = deque()
 
     async def enter(self, deadline: float) -> None:

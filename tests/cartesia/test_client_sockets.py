@@ -321,6 +321,7 @@ def test_an_api_that_limits_the_rate_is_told_so_and_waited_for(clock):
         assert error.retry_after is not None
         assert 90 <= error.retry_after <= 100
         assert clock.slept == []
+        clock.now += error.retry_after
         simulation.faults = Faults(rate_limit=0.5)
         account.fails(seconds=60)
         assert clock.slept[0] in {1, 2}, "what Retry-After says"

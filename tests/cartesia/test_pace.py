@@ -154,6 +154,18 @@ def test_after_a_429_those_that_waited_for_their_slots_do_not_go_all_at_once(clo
     run(test())
 
 
+def test_a_429_counts_in_the_next_poll_too_when_the_page_it_was_for_was_not_needed(clock):
+    async def test() -> None:
+        requests = Requests(Pace(Limits(2), clock.clock))
+        requests.pace.slow_down(SORRY, 7)
+        requests.pace.begin()
+        await requests.begin("a", "b")
+        assert clock.slept == [7]
+        assert requests.under_way == ["a", "b"], "and after it they go side by side"
+
+    run(test())
+
+
 def test_a_redirect_too_waits_for_what_a_429_asked(clock):
     async def test() -> None:
         pace = Pace(Limits(2), clock.clock)

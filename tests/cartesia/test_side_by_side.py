@@ -146,11 +146,12 @@ def test_a_bug_in_a_lane_is_not_taken_for_an_answer():
     assert caught.group_contains(KeyError)
 
 
-def test_a_listing_that_is_cancelled_at_any_moment_is_cancelled_and_nothing_else():
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_a_listing_that_is_cancelled_at_any_moment_is_cancelled_and_nothing_else(width):
     """Also when a page comes in the same turn: at the end of the agent that is no bug."""
 
     async def cancelled_after(turns: int) -> bool:
-        reading = asyncio.create_task(lister().read([Api()] * 4))
+        reading = asyncio.create_task(lister().read([Api()] * width))
         for _ in range(turns):
             await asyncio.sleep(0)
         over = reading.done()
