@@ -150,8 +150,14 @@ def test_a_bug_in_a_lane_is_not_taken_for_an_answer():
 def test_a_listing_that_is_cancelled_at_any_moment_is_cancelled_and_nothing_else(width):
     """Also when a page comes in the same turn: at the end of the agent that is no bug."""
 
+    class Slow(Api):
+        async def __call__(self, cursor):
+            for _ in range(2):
+                await asyncio.sleep(0)
+            return await super().__call__(cursor)
+
     async def cancelled_after(turns: int) -> bool:
-        reading = asyncio.create_task(lister().read([Api()] * width))
+        reading = asyncio.create_task(lister().read([Slow()] * width))
         for _ in range(turns):
             await asyncio.sleep(0)
         over = reading.done()
