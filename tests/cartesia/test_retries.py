@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from exporter.cartesia import lane
+from exporter.cartesia.pace import Pace
 from exporter.http import Bounds
 from tests.cartesia.account import EMPTY, LIST_URL, Account
 
@@ -74,12 +75,23 @@ def test_a_wait_that_the_api_asks_for_is_honoured(api, clock, status, form):
     assert clock.slept == [7]
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "1, 2", "0", "0.0"])
-def test_a_wait_that_says_nothing_is_the_usual_one(api, clock, text):
+@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "1, 2", "0", "0.0", "0.1"])
+def test_a_wait_that_says_nothing_or_less_than_ours_is_the_usual_one(api, clock, text):
     sorry = httpx.Response(503, headers={"Retry-After": text})
     api.get(LIST_URL).mock(side_effect=[sorry, OK])
     Account(clock).list()
     assert clock.slept == [0.5]
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [({}, 0.5), ({"Retry-After": "7"}, 7)])
+def test_a_429_holds_back_all_lanes_for_as_long_as_its_own(
+    api, clock, monkeypatch, headers, seconds
+):
+    told = []
+    monkeypatch.setattr(Pace, "slow_down", lambda _pace, _error, wait: told.append(wait))
+    api.get(LIST_URL).mock(side_effect=[httpx.Response(429, headers=headers), OK])
+    Account(clock).list()
+    assert told == clock.slept == [seconds]
 
 
 def test_a_date_that_has_passed_says_nothing_either(api, clock):
