@@ -223,6 +223,28 @@ def test_slots_that_are_given_up_do_not_hold_up_what_comes_next(clock, monkeypat
     run(test())
 
 
+def test_of_two_429s_the_longer_wait_counts(clock):
+    async def test() -> None:
+        pace = Pace(Limits(1), clock.clock)
+        pace.slow_down(SORRY, 7)
+        pace.slow_down(SORRY, 1)
+        await pace.enter(LATE)
+        assert clock.slept == [7]
+
+    run(test())
+
+
+def test_a_slot_behind_the_end_of_the_poll_is_not_waited_for(clock):
+    async def test() -> None:
+        pace = Pace(Limits(1, per_second=0.1), clock.clock)
+        await pace.slot(LATE)
+        with pytest.raises(CartesiaError, match=r"poll\.timeout"):
+            await pace.slot(clock.now + 10)
+        assert clock.slept == []
+
+    run(test())
+
+
 def test_time_that_no_request_used_is_not_made_up_for(clock):
     async def test() -> None:
         pace = Pace(Limits(1, per_second=1), clock.clock)
