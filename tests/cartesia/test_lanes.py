@@ -222,6 +222,14 @@ def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, d
         assert (third.fine_tunes[text] is first.fine_tunes[text]) == (text != "ft_250")
 
 
+def test_a_page_that_is_read_again_after_a_new_beginning_is_not_decoded_again(clock, busy, decoded):
+    busy.then_for["ft_199"] = as_json(problem(404), 404)
+    account = Account(clock, busy.base_url, limits=Limits(1))
+    assert list(account.list().fine_tunes) == IDS
+    assert len(busy.requests) == 10 + 3
+    assert len(decoded) == 10
+
+
 def test_what_is_known_from_before_the_start_is_held_once(clock, busy):
     known = Account(clock, busy.base_url).list().fine_tunes.values()
     account = Account(clock, busy.base_url)
