@@ -8,7 +8,6 @@ import time
 import pytest
 
 from exporter.cartesia import lane
-from exporter.cartesia.client import Limits
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
 from tests.cartesia.account import KEY, REAL_CLOCK, Account
@@ -100,14 +99,12 @@ def test_a_page_that_stays_broken_fails_the_list_after_five_attempts(fake, clock
 
 
 def test_an_answer_too_many_is_not_taken_for_the_next_list(fake, clock):
-    whole = [fine_tune("a"), fine_tune("b")]
-    last = json.dumps(page(whole[1:], has_more=False)).encode()
+    fake.fine_tunes = [fine_tune("a"), fine_tune("b")]
+    last = json.dumps(page(fake.fine_tunes[1:], has_more=False)).encode()
     message = head(200, content_length=len(last)) + last
-    fake.then(as_json(page(whole[:1], has_more=True)))
+    fake.then(as_json(page(fake.fine_tunes[:1], has_more=True)))
     fake.then(sends(message + message))
-    fake.then(as_json(page(whole, has_more=False)))
-    # With more lanes the second list is asked for side by side, and the answers go in any order.
-    account = Account(clock, fake.base_url, limits=Limits(concurrency=1))
+    account = Account(clock, fake.base_url)
 
     async def two_polls() -> list[list[str]]:
         return [list((await account.client.list_fine_tunes(60)).fine_tunes) for _ in range(2)]
