@@ -140,7 +140,6 @@ class Exchange:
         prepared = _prepared(request, bounds.seconds, progress)
         transport = self._transport(proxy)
         async with aclosing(await transport.handle_async_request(prepared)) as response:
-            response.request = prepared  # as httpx's client does: errors of the body refer to it
             head = Response(prepared.url.host, response.status_code, response.headers)
             progress.head = head
             body, cut = await read_body(response, bounds.body)
