@@ -82,9 +82,8 @@ class Walk:
         Pages may have different lengths. Behind cursors that are further apart than one reaches,
         each takes two requests. One that is shorter than half of the longest is an exception.
         """
-        if not self._lengths:
-            return max(1, len(self.fine_tunes))
-        return max(min(self._lengths), max(self._lengths) // 2, 1)
+        shortest, longest = min(self._lengths, default=1), max(self._lengths, default=1)
+        return max(shortest, longest // 2, 1)
 
 
 def _divided(ids: Sequence[str], length: int) -> tuple[str, ...]:
