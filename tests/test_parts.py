@@ -1,8 +1,9 @@
 """What the configuration says of a receiver's interests is what it is told."""
 
+from exporter.cartesia.pace import Limits
 from exporter.config import load
 from exporter.core.model import Event, FineTune
-from exporter.parts import interest_of, retention_of
+from exporter.parts import interest_of, limits_of, retention_of
 from tests.config.test_load import KEY, written
 from tests.receivers.told import AT
 
@@ -57,3 +58,9 @@ def test_events_are_kept_for_as_long_as_they_are_posted_to_an_alertmanager(tmp_p
     for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
         config = load(written(tmp_path, text.replace("HOLD", hold)), KEY)
         assert retention_of(config) == expected
+
+
+def test_the_api_is_asked_as_gently_as_the_configuration_says(tmp_path):
+    text = "poll: {concurrency: 3, requests_per_second: 0.5}"
+    config = load(written(tmp_path, text), KEY)
+    assert limits_of(config.poll) == Limits(concurrency=3, per_second=0.5)
