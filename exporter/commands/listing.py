@@ -81,7 +81,8 @@ def _progress() -> Iterator[Callable[[str], OnPage]]:
 def write(rows: Iterable[Row], output: Output, stream: TextIO) -> None:
     """Write the fine-tunes to ``stream``."""
     records = [
-        {"account": account} | {name: getattr(fine_tune, name) for name in FineTune.__slots__}
+        {"account": account}
+        | {name: getattr(fine_tune, name) for name in FineTune.__struct_fields__}
         for account, fine_tune in rows
     ]
     write_records(records, _LAYOUT, output, stream)

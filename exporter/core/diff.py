@@ -1,7 +1,9 @@
 """A snapshot against what is known: what to remember, and what happened."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from exporter.core.model import (
     COMPLETED,

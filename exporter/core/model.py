@@ -1,12 +1,17 @@
 """The nouns: a fine-tune, a complete reading of an account, what is known of it, and what happened.
 
-Every type is frozen: equality is the diff, and a value can be read from any thread.
+Every type is frozen: equality is the diff, and a value can be read from any thread. Those of which
+there are as many as fine-tunes are structs that the garbage collector has no eye on: they are a
+third smaller, made in a fifteenth of the time, and a collection that looked at hundreds of
+thousands of them would hold up every thread.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
+
+from msgspec import Struct
 
 CREATED: Final = "created"
 TRAINING: Final = "training"
@@ -28,8 +33,7 @@ def status_label(status: str) -> str:
     return status if status in STATUSES else UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class FineTune:
+class FineTune(Struct, frozen=True, gc=False):
     """One fine-tune as the API lists it, text verbatim; what was missing or null is filled in."""
 
     id: str
@@ -65,8 +69,7 @@ class Snapshot:
     clock_jump: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True, gc=False):
     """What is known of one fine-tune after a poll; one row of the store.
 
     ``fine_tune`` is as last read, except that its status is the confirmed one. ``sequence`` counts
@@ -93,8 +96,7 @@ class Known:
         return self.absences >= 2  # noqa: PLR2004 - two is the confirmation, as for a status
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True, gc=False):
     """A confirmed change of one fine-tune: into ``fine_tune.status``, or out of the list.
 
     ``stayed`` is for how many seconds it was in its previous status, as observed; None when the

@@ -1,8 +1,9 @@
 """Fine-tunes that stay where they should only pass through."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from exporter.core.message import timestamp
 from exporter.core.model import (

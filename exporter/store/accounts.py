@@ -148,8 +148,12 @@ def _known_rows(number: int, changed: Iterable[Known]) -> list[dict[str, Any]]:
     return [
         {
             "account": number,
-            **{name: getattr(known.fine_tune, name) for name in FineTune.__slots__},
-            **{name: getattr(known, name) for name in Known.__slots__ if name != "fine_tune"},
+            **{name: getattr(known.fine_tune, name) for name in FineTune.__struct_fields__},
+            **{
+                name: getattr(known, name)
+                for name in Known.__struct_fields__
+                if name != "fine_tune"
+            },
         }
         for known in changed
     ]
@@ -157,9 +161,9 @@ def _known_rows(number: int, changed: Iterable[Known]) -> list[dict[str, Any]]:
 
 def _known(connection: Connection, number: int) -> Iterable[Known]:
     table = schema.fine_tunes
-    names = FineTune.__slots__
+    names = FineTune.__struct_fields__
     described = [table.c[name] for name in names]
-    others = [name for name in Known.__slots__ if name != "fine_tune"]
+    others = [name for name in Known.__struct_fields__ if name != "fine_tune"]
     query = select(*described, *(table.c[name] for name in others)).where(table.c.account == number)
     for row in connection.execute(query):
         fine_tune = FineTune(*row[: len(names)])

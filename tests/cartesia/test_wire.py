@@ -203,7 +203,7 @@ def test_any_bytes_are_a_page_or_refused(body):
         assert isinstance(read_page(body), Page)
 
 
-items = st.dictionaries(st.sampled_from(FineTune.__slots__), json_values, max_size=4)
+items = st.dictionaries(st.sampled_from(FineTune.__struct_fields__), json_values, max_size=4)
 
 
 @given(
@@ -219,7 +219,7 @@ def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
         return
     assert [fine_tune.id for fine_tune in page.fine_tunes if not fine_tune.id] == []
     for fine_tune in page.fine_tunes:
-        for name in FineTune.__slots__:
+        for name in FineTune.__struct_fields__:
             assert getattr(fine_tune, name).encode() is not None
 
 

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.core.account import advance
 from exporter.core.message import Link, Message, Pages, group, links, message, timestamp
@@ -186,7 +187,7 @@ def test_the_baseline_of_an_account_without_failures_names_none():
 
 
 def stuck(fine_tune_id: str) -> Event:
-    waiting = replace(VOICE, id=fine_tune_id, status="training")
+    waiting = structs.replace(VOICE, id=fine_tune_id, status="training")
     event = of(waiting, "stuck", previous="training")
     return replace(event, facts={"since": "2026-11-23T12:00:00Z"})
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.core.account import AccountState, Step, advance
 from exporter.core.diff import event
@@ -155,7 +156,7 @@ def test_what_is_over_stays_where_it_was_and_nobody_knows_how_long_it_takes():
     failed = Known(FineTune("ft", status="failed"), 1, START, since_seen=True)
     jumped = replace(snapshot({}), clock_jump=DAY)
     moved = after_jump({"ft": failed}, jumped)
-    assert moved == {"ft": replace(failed, since_seen=False)}
+    assert moved == {"ft": structs.replace(failed, since_seen=False)}
     assert after_jump(moved, jumped) == {}
 
 
@@ -201,7 +202,7 @@ def test_its_id_is_of_one_store_one_account_one_base_url_and_one_stay():
         stuck_event("restored", KEY, known, START).id,
         stuck_event("store", elsewhere, known, START).id,
         stuck_event("store", renamed, known, START).id,
-        stuck_event("store", KEY, replace(known, sequence=3), START).id,
+        stuck_event("store", KEY, structs.replace(known, sequence=3), START).id,
     }
     assert len(ids) == 5
     assert stuck_event("store", KEY, known, START + 1).id in ids

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
@@ -11,7 +12,7 @@ from tests.store.examples import NOW, fine_tune
 
 TROUBLE = CartesiaError("server_error", "page 1: the API answered 500", status=500)
 BUSY = CartesiaError("rate_limited", "page 1: the API answered 429", retry_after=120.0)
-FOUND = listing(fine_tune("a", "completed"), replace(fine_tune("b"), model_id="another"))
+FOUND = listing(fine_tune("a", "completed"), structs.replace(fine_tune("b"), model_id="another"))
 FOLDED = "cartesia_exporter_label_values_folded_total"
 
 

@@ -1,8 +1,7 @@
 """What a poller writes to the log: a line for each change, none for a poll, all of it tame."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
@@ -58,7 +57,7 @@ def test_a_poll_that_failed_says_when_the_next_one_is(tmp_path, error, refused, 
 def test_log_lines_hold_no_control_characters_and_have_an_end(tmp_path):
     nasty = "\x1b[31m\nlevel=error \u202e\x00" + "x" * 100_000
     failed = fine_tune(f"a{nasty}", "failed", name=nasty)
-    hostile = listing(replace(failed, model_id=nasty), fine_tune("b", nasty))
+    hostile = listing(structs.replace(failed, model_id=nasty), fine_tune("b", nasty))
 
     async def test(b: Bench) -> None:
         with capture_logs() as logs:

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from dataclasses import replace
+
+from msgspec import structs
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.core.model import FineTune
@@ -13,7 +14,7 @@ from tests.poller.bench import STALE_AFTER, Bench, bench, listing, on_bench
 DAY = 86_400.0
 DOWN = CartesiaError("connect", "no route")
 TRAINS = FineTune("a", model_id="m", language="en", status="training")
-FAILED = replace(TRAINS, status="failed")
+FAILED = structs.replace(TRAINS, status="failed")
 
 
 def shown(b: Bench) -> tuple[bool, float, float]:
@@ -129,7 +130,7 @@ def test_stays_and_label_values_outlive_a_restart_and_exemplars_do_not(tmp_path)
 def test_an_exemplar_stays_until_another_takes_its_place(tmp_path):
     async def test(b: Bench) -> None:
         await b.poller.turn()
-        for fine_tunes in ([TRAINS], [TRAINS], [TRAINS, replace(TRAINS, id="b")]):
+        for fine_tunes in ([TRAINS], [TRAINS], [TRAINS, structs.replace(TRAINS, id="b")]):
             b.then(listing(*fine_tunes))
             await b.poller.turn()
             last = fine_tunes[-1].id

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
@@ -245,7 +246,7 @@ def test_a_bug_is_not_a_failed_poll(tmp_path):
 def test_a_model_that_is_folded_is_counted_once_as_long_as_it_stays(tmp_path):
     async def run() -> None:
         def models(*names: str) -> Listing:
-            return listing(*(replace(fine_tune(name), model_id=name) for name in names))
+            return listing(*(structs.replace(fine_tune(name), model_id=name) for name in names))
 
         answers = (models("m1", "m2"), models("m1", "m2", "m3", "m4"), models("m3", "m5"))
         async with bench(tmp_path / "state.db", *answers, max_models=2) as b:

@@ -1,12 +1,12 @@
 """What an event is as an alert: its identity, and what is to be read about it."""
 
 import unicodedata
-from dataclasses import replace
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.core.message import Pages
 from exporter.core.model import Event, EventType, FineTune
@@ -101,7 +101,7 @@ def test_a_receivers_trouble_names_it_and_no_account():
 
 
 def test_a_fine_tune_that_fails_again_is_the_same_alert_whatever_it_is_called_by_then():
-    renamed = replace(VOICE, name="Other", description="changed")
+    renamed = structs.replace(VOICE, name="Other", description="changed")
     again = Event("evt_2", "fine_tune.failed", "default", AT + 9, renamed, "created")
     assert labels(again) == labels(FAILED)
     assert fingerprint(labels(again)) == fingerprint(labels(FAILED))

@@ -1,10 +1,10 @@
 """The body of the generic webhook, literally."""
 
 import json
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.core.message import Pages, group, message
 from exporter.core.model import AccountKey, Event, FineTune
@@ -127,7 +127,7 @@ def test_the_baseline():
 
 def test_a_stuck_fine_tune_also_says_since_when_it_waits():
     since = "2026-11-23T12:00:00Z"
-    waiting = replace(VOICE, status="training")
+    waiting = structs.replace(VOICE, status="training")
     event = Event("evt_1", "fine_tune.stuck", "default", AT, waiting, "training", {"since": since})
     for minimal in (False, True):
         failure = json.loads(body(FAILED, minimal=minimal))

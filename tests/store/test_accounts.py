@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import text
 
 from exporter.core.account import AccountState
@@ -127,7 +128,7 @@ def test_an_event_survives_with_its_fine_tune_and_its_facts(tmp_path):
     async def run() -> None:
         async with Database(tmp_path / "state.db") as database:
             state = await committed(database, None, reading(HOSTILE))
-            record = record_of(state, reading(replace(HOSTILE, status=FAILED), at=NOW + 60))
+            record = record_of(state, reading(structs.replace(HOSTILE, status=FAILED), at=NOW + 60))
             [(event, receivers)] = record.owed
             facts = {"text": HOSTILE.name, "n": 3, "lines": ["a", "\x00"], "none": None}
             event = replace(event, facts=facts)
