@@ -1,7 +1,7 @@
 """What one more complete reading of an account leads to: new state, and events."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from exporter.core.diff import Diff, baseline, diff, event
@@ -63,31 +63,36 @@ class Step:
 def advance(state: AccountState | None, snapshot: Snapshot, rules: Rules) -> Step:
     """Return what ``snapshot`` leads to; ``state`` is None before the account's baseline."""
     if state is None:
-        return _step(AccountState(), snapshot, rules, baseline(snapshot), _first(snapshot, rules))
+        found = baseline(snapshot)
+        return _step(AccountState(found.changed), snapshot, rules, found, _first(snapshot, rules))
     moved = after_jump(state.known, snapshot)
-    known = {**state.known, **moved} if moved else state.known
+    known = _with(state.known, moved)
     found = diff(known, snapshot)
-    stuck = newly_stuck({**known, **found.changed}, snapshot, rules.stuck_after)
+    known = _with(known, found.changed)
+    stuck = newly_stuck(known, snapshot, rules.stuck_after)
     identity = (rules.store_id, rules.key)
     events = (
         *(event(*identity, transition, snapshot.read_at) for transition in found.transitions),
         *(stuck_event(*identity, each, snapshot.read_at) for each in stuck.values()),
     )
+    after = replace(state, known=_with(known, stuck))
     changed = {**moved, **found.changed, **stuck}
-    return _step(state, snapshot, rules, Diff(changed, found.transitions), events)
+    return _step(after, snapshot, rules, Diff(changed, found.transitions), events)
 
 
 def _step(
     state: AccountState, snapshot: Snapshot, rules: Rules, found: Diff, events: tuple[Event, ...]
 ) -> Step:
+    """Return the step to a state that knows what was found, but has counted nothing of it yet."""
     fine_tunes = snapshot.fine_tunes.values()
     labels = state.labels.seeing(fine_tunes, rules.max_models, rules.names)
-    after = AccountState(
-        {**state.known, **found.changed} if found.changed else state.known,
-        labels,
-        state.tallies.adding(found.transitions, labels),
-    )
+    tallies = state.tallies.adding(found.transitions, labels)
+    after = AccountState(state.known, labels, tallies)
     return Step(found.changed, events, after, found.transitions)
+
+
+def _with(known: Mapping[str, Known], changed: Mapping[str, Known]) -> Mapping[str, Known]:
+    return {**known, **changed} if changed else known
 
 
 def _first(snapshot: Snapshot, rules: Rules) -> tuple[Event, ...]:

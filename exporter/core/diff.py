@@ -66,7 +66,7 @@ def _steps(known: Mapping[str, Known], snapshot: Snapshot) -> Iterator[_Step]:
         if before is None:
             after = Known(fine_tune, sequence=1, since=snapshot.read_at, since_seen=True)
             yield None, after, Transition(fine_tune, sequence=1, previous_status=None)
-        else:
+        elif before.fine_tune != fine_tune or before.leaving or before.absences:
             yield before, *_seen(before, fine_tune, snapshot.read_at)
     for fine_tune_id, before in known.items():
         if fine_tune_id not in snapshot.fine_tunes and not before.removed:

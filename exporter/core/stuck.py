@@ -31,8 +31,9 @@ def newly_stuck(
     found: dict[str, Known] = {}
     for fine_tune_id in snapshot.fine_tunes:
         each = known[fine_tune_id]
-        lasting = snapshot.read_at - each.since
-        if each.fine_tune.status in _PASSING and not each.stuck and lasting > stuck_after:
+        if each.fine_tune.status not in _PASSING or each.stuck:
+            continue
+        if snapshot.read_at - each.since > stuck_after:
             found[fine_tune_id] = replace(each, stuck=True)
     return found
 
