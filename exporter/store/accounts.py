@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from sys import intern
 from typing import Any, Final
 
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -18,6 +21,12 @@ from exporter.store.events import Told, record_events
 from exporter.store.outages import begin_outage, end_outage, outage_since
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
+
+_AT_ONCE: Final = 500
+"""How many rows are made ready together: those of a whole baseline would take 200 MB."""
+
+_OWN: Final = 3
+"""Id, name and description are a fine-tune's own; it shares the texts behind them with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ class Accounts:
                 number = _add_account(connection, record)
             before, after = record.before or AccountState(), record.step.state
             changed = record.step.changed.values()
-            _upsert(connection, schema.fine_tunes, _known_rows(number, changed))
+            _upsert(connection, schema.fine_tunes, (_known_row(number, each) for each in changed))
             _upsert(connection, schema.label_values, _label_rows(number, before, after))
             _upsert(connection, schema.transitions, _transition_rows(number, before, after))
             _upsert(connection, schema.removals, _removal_rows(number, before, after))
@@ -135,39 +144,29 @@ def _add_account(connection: Connection, record: PollRecord) -> int:
     return number
 
 
-def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
+def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
     values = {c.name: c for c in statement.excluded if c.name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    upsert = statement.on_conflict_do_update(index_elements=keys, set_=values)
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        connection.execute(upsert, some)
 
 
-def _known_rows(number: int, changed: Iterable[Known]) -> list[dict[str, Any]]:
-    return [
-        {
-            "account": number,
-            **{name: getattr(known.fine_tune, name) for name in FineTune.__struct_fields__},
-            **{
-                name: getattr(known, name)
-                for name in Known.__struct_fields__
-                if name != "fine_tune"
-            },
-        }
-        for known in changed
-    ]
+def _known_row(number: int, known: Known) -> dict[str, Any]:
+    row = {"account": number, **asdict(known), **asdict(known.fine_tune)}
+    del row["fine_tune"]
+    return row
 
 
 def _known(connection: Connection, number: int) -> Iterable[Known]:
     table = schema.fine_tunes
-    names = FineTune.__struct_fields__
-    described = [table.c[name] for name in names]
-    others = [name for name in Known.__struct_fields__ if name != "fine_tune"]
-    query = select(*described, *(table.c[name] for name in others)).where(table.c.account == number)
-    for row in connection.execute(query):
-        fine_tune = FineTune(*row[: len(names)])
-        yield Known(fine_tune, **dict(zip(others, row[len(names) :], strict=True)))
+    described, known = FineTune.__struct_fields__, Known.__struct_fields__[1:]
+    columns = (table.c[name] for name in (*described, *known))
+    for row in connection.execute(select(*columns).where(table.c.account == number)):
+        texts, others = row[: len(described)], row[len(described) :]
+        yield Known(FineTune(*texts[:_OWN], *map(intern, texts[_OWN:])), *others)
 
 
 def _label_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:

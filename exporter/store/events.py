@@ -15,6 +15,9 @@ DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
 DISCARDED: Final = "discarded"
 
+_AT_ONCE: Final = 500
+"""How many events are made ready together: those of a large account would take much memory."""
+
 Told = Sequence[tuple[Event, Sequence[str]]]
 """Events, each with the receivers that are to be told."""
 
@@ -31,8 +34,11 @@ def record_events(connection: Connection, told: Told) -> None:
     An event that is there already is left as it is: the same transition, detected again after a
     commit whose success was not seen, owes nothing new.
     """
-    if not told:
-        return
+    for begin in range(0, len(told), _AT_ONCE):
+        _record(connection, told[begin : begin + _AT_ONCE])
+
+
+def _record(connection: Connection, told: Told) -> None:
     last = connection.execute(select(func.coalesce(func.max(events.c.number), 0))).scalar_one()
     unless_there = insert(events).on_conflict_do_nothing(index_elements=["id"])
     connection.execute(unless_there, [_row(event) for event, _ in told])
