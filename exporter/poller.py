@@ -3,19 +3,21 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
-from exporter.core.account import AccountState, Rules, Step, advance
+from exporter.core.account import AccountState, Rules, Step
 from exporter.core.clock import Clock
-from exporter.core.model import Event, FineTune, Snapshot
-from exporter.core.tallies import examples
+from exporter.core.consequences import Consequences, Route, consequences
+from exporter.core.model import FineTune, Snapshot
 from exporter.core.text import one_line
-from exporter.core.view import AccountView, Shape, count, oldest, series
+from exporter.core.view import AccountView, Shape
 from exporter.outage import OutageWatch
 from exporter.pause import pause
 from exporter.poll_log import tell_changes, tell_poll
@@ -28,6 +30,10 @@ _SLOWED: Final = 10
 
 _HICCUP: Final = 10.0
 """By how many seconds the wall clock may be corrected before that is a jump."""
+
+_COMPARING: Final = ThreadPoolExecutor(1, "compare")
+"""Where readings are compared with what is known, which would hold up the loop for a large account.
+One thread for all accounts: each of several would take the interpreter from the loop in turn."""
 
 log = structlog.get_logger()
 
@@ -63,7 +69,7 @@ class PollPlan:
     rules: Rules
     failing_after: float
     publish: Callable[[AccountView], None]
-    route: Callable[[Event], Sequence[str]]
+    route: Route
     wake: Callable[[], None]
     stale_after: float
     shape: Shape = field(default_factory=Shape)
@@ -199,46 +205,36 @@ class Poller:
         """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
         if self._unsure:  # whether the commit that failed did; the same event must be itself
             await self._load()
-        step = advance(self._state, snapshot, self._plan.rules)
-        record = self._record(step, snapshot, cursors)
+        found = await self._consequences(snapshot)
+        record = self._record(found, snapshot, cursors)
         if not record.is_empty:
             await self._accounts.commit(record)
         self._outages.end()
         self._wall_ahead += snapshot.clock_jump
-        self._tell(step, snapshot)
-        self._state, self._cursors = step.state, cursors
-        self._fold(snapshot)
-        self._view = replace(self._new_view(step, snapshot), stale_at=stale_at)
+        self._tell(found.step, snapshot)
+        self._state, self._cursors = found.step.state, cursors
+        self._metrics.folded.inc(len(found.folded - self._folded))
+        self._folded = found.folded
+        last = {**self._view.examples, **found.view.examples}
+        self._view = replace(found.view, stale_at=stale_at, examples=last)
         self._slowed_turns = 0
         self._plan.publish(self._view)
         if record.owed or record.recovery:
             self._plan.wake()
 
-    def _new_view(self, step: Step, snapshot: Snapshot) -> AccountView:
-        shape, labels = self._plan.shape, step.state.labels
-        found = examples(step.transitions, labels, snapshot.read_at)
-        return AccountView(
-            self.account,
-            up=True,
-            polled_at=snapshot.read_at,
-            succeeded_at=snapshot.read_at,
-            duration=snapshot.duration,
-            pages=snapshot.pages,
-            labels=labels,
-            counts=count(snapshot.fine_tunes.values(), labels, shape.names),
-            tallies=step.state.tallies,
-            shape=shape,
-            oldest=oldest(snapshot, step.state.known),
-            series=series(snapshot, step.state.known, labels, shape.most_fine_tunes),
-            examples={**self._view.examples, **found},
-        )
+    async def _consequences(self, snapshot: Snapshot) -> Consequences:
+        rules, shape, route = self._plan.rules, self._plan.shape, self._plan.route
+        work = partial(consequences, self._state, snapshot, rules, shape, route)
+        return await asyncio.get_running_loop().run_in_executor(_COMPARING, work)
 
-    def _record(self, step: Step, snapshot: Snapshot, cursors: tuple[str, ...]) -> PollRecord:
-        owed = [(event, self._plan.route(event)) for event in step.events]
+    def _record(
+        self, found: Consequences, snapshot: Snapshot, cursors: tuple[str, ...]
+    ) -> PollRecord:
         recovery = self._outages.recovery(snapshot.read_at)
         key = self._plan.rules.key
         moved = None if cursors == self._cursors else cursors
-        return PollRecord(key, snapshot.read_at, self._state, step, owed, recovery, moved)
+        before, step = self._state, found.step
+        return PollRecord(key, snapshot.read_at, before, step, found.owed, recovery, moved)
 
     def _clock_jump(self) -> float:
         """Return how much the wall clock was set since the last poll that was taken, in seconds."""
@@ -275,13 +271,6 @@ class Poller:
         # Also when it was something else this time: the key is still the refused one.
         if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
             self._slowed_turns = _SLOWED - 1
-
-    def _fold(self, snapshot: Snapshot) -> None:
-        assert self._state is not None
-        naming = self._state.labels.naming(self._plan.rules.names)
-        folded = naming.folded(snapshot.fine_tunes.values())
-        self._metrics.folded.inc(len(folded - self._folded))
-        self._folded = folded
 
     def _tell(self, step: Step, snapshot: Snapshot) -> None:
         tell_poll(self._log, snapshot)
