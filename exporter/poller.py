@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, Rules, Step
 from exporter.core.clock import Clock
 from exporter.core.consequences import Consequences, Route, consequences
-from exporter.core.model import FineTune, Snapshot
+from exporter.core.model import Known, Snapshot
 from exporter.core.text import one_line
 from exporter.core.view import AccountView, Shape
 from exporter.outage import OutageWatch
@@ -41,16 +41,19 @@ log = structlog.get_logger()
 class Source(Protocol):
     """Where the fine-tunes of an account are read."""
 
-    async def list_fine_tunes(self, seconds: float) -> Listing:
-        """Return all of them, read within ``seconds``; raise CartesiaError."""
+    async def list_fine_tunes(self, seconds: float, known: Mapping[str, Known]) -> Listing:
+        """Return all of them, read within ``seconds``; raise CartesiaError.
+
+        Those that equal what is ``known``, by id, are the same objects.
+        """
         ...
 
     def key_is_refused(self) -> bool:
         """Return whether the key is still the one that the API refused last."""
         ...
 
-    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
-        """Take what an earlier listing returned for the last one."""
+    def remember(self, cursors: Sequence[str]) -> None:
+        """Take the cursors for those of the last listing, and nothing else for read."""
         ...
 
 
@@ -118,14 +121,13 @@ class Poller:
         """
         await self._load()
         if self._state is not None:
-            known = (each.fine_tune for each in self._state.known.values())
-            self._source.remember(self._cursors, known)
             self._view = replace(self._view, labels=self._state.labels, tallies=self._state.tallies)
         self._plan.publish(self._view)
 
     async def _load(self) -> None:
         self._state = await self._accounts.load(self._plan.rules.key)
         self._cursors = await self._accounts.cursors(self._plan.rules.key)
+        self._source.remember(self._cursors)
         await self._outages.restore(watched=self._state is not None)
         self._unsure = False
 
@@ -190,7 +192,8 @@ class Poller:
         started = self._clock.monotonic()
         self._metrics.polls.labels(self.account).inc()
         try:
-            listing = await self._source.list_fine_tunes(self._plan.timeout)
+            known = {} if self._state is None else self._state.known
+            listing = await self._source.list_fine_tunes(self._plan.timeout, known)
             read, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
             snapshot = Snapshot(listing.fine_tunes, now, read - started, listing.pages, jump)
             await self._take(snapshot, listing.cursors, stale_at=read + self._plan.stale_after)

@@ -1,7 +1,7 @@
 """The fine-tunes of one account, read over several connections, kindly."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from exporter.cartesia.key import ApiKey
@@ -9,9 +9,9 @@ from exporter.cartesia.lane import Api, Lane, Shared
 from exporter.cartesia.listing import PATIENCE, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
 from exporter.cartesia.pace import Limits, Pace
-from exporter.cartesia.shelf import Shelf
+from exporter.cartesia.shelf import NOTHING, Shelf
 from exporter.core.clock import Clock
-from exporter.core.model import FineTune
+from exporter.core.model import Known
 from exporter.http import Exchange
 
 __all__ = ["Api", "Client", "ClientMetrics", "Limits"]
@@ -39,25 +39,31 @@ class Client:
         self._lanes = [Lane(each, shared) for each in exchanges]
         metrics.initialise(api.account)
 
-    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
-        """Begin warm: with the ``cursors`` of an earlier listing, and what is known already."""
+    def remember(self, cursors: Sequence[str]) -> None:
+        """Begin warm, with the ``cursors`` of an earlier listing; no page is taken for read."""
         self._lister.cursors = tuple(cursors)
-        self._shelf.remember(fine_tunes)
+        self._shelf.clear()
 
-    async def list_fine_tunes(self, seconds: float, on_page: OnPage | None = None) -> Listing:
+    async def list_fine_tunes(
+        self,
+        seconds: float,
+        known: Mapping[str, Known] = NOTHING,
+        on_page: OnPage | None = None,
+    ) -> Listing:
         """Return all fine-tunes of the account, read within ``seconds`` of wall-clock time.
 
-        Raises CartesiaError when any page is missing, late or odd, or when there is no end of them.
+        Those that equal what is ``known``, by id, are the same objects. Raises CartesiaError when
+        any page is missing, late or odd, or when there is no end of them.
         """
         deadline = self._clock.monotonic() + seconds
         self._pace.begin()
-        self._shelf.begin()
+        self._shelf.begin(known)
         try:
             lanes = [partial(lane.page, deadline=deadline) for lane in self._lanes]
             listing = await self._lister.read(lanes, on_page, min(PATIENCE, seconds / 4))
         finally:
             await asyncio.gather(*(lane.aclose() for lane in self._lanes))
-        self._shelf.keep(listing.fine_tunes)
+        self._shelf.keep()
         return listing
 
     def key_is_refused(self) -> bool:

@@ -81,7 +81,7 @@ def _fine_tune(item: _Item, position: int) -> FineTune:
         item.description or "",
         sys.intern(item.language or ""),
         sys.intern(item.model_id or UNKNOWN),
-        item.dataset or "",
+        sys.intern(item.dataset or ""),
         sys.intern(item.status or UNKNOWN),
     )
 

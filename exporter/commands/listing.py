@@ -48,7 +48,7 @@ async def read_all(config: Config) -> list[Row]:
                 client = Client(exchange, api, metrics, SYSTEM_CLOCK, limits_of(config.poll))
                 try:
                     on_page = progress(account.name)
-                    listing = await client.list_fine_tunes(config.poll.timeout, on_page)
+                    listing = await client.list_fine_tunes(config.poll.timeout, on_page=on_page)
                 except CartesiaError as error:
                     raise ListingError(f"account {account.name}: {error}") from None
             rows += [(account.name, fine_tune) for fine_tune in listing.fine_tunes.values()]

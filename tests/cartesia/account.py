@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from prometheus_client import CollectorRegistry
 from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
+from exporter.cartesia.shelf import NOTHING
 from exporter.core.clock import Clock
+from exporter.core.model import Known
 from exporter.core.secret import Secret
 from exporter.http import Exchange
 from tests.fakes.clock import FakeClock
@@ -48,12 +51,12 @@ class Account:
             limits,
         )
 
-    def list(self, seconds: float = 60.0) -> Listing:
+    def list(self, seconds: float = 60.0, known: Mapping[str, Known] = NOTHING) -> Listing:
         """Read the list in an event loop of its own."""
 
         async def run() -> Listing:
             try:
-                return await self.client.list_fine_tunes(seconds)
+                return await self.client.list_fine_tunes(seconds, known)
             finally:
                 await self._exchange.aclose()
 

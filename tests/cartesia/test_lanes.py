@@ -10,6 +10,8 @@ import pytest
 
 from exporter.cartesia import client, lane, shelf, wire
 from exporter.cartesia.client import Limits
+from exporter.cartesia.listing import Listing
+from exporter.core.model import Known
 from tests.cartesia.account import REAL_CLOCK, Account
 from tests.fakes.answers import answer, as_json, drips, gzipped, head, sends, silence
 from tests.fakes.api import FakeApi, fine_tune, page, problem
@@ -58,8 +60,15 @@ def busy():
 
 def warm(clock, api: FakeApi, **limits) -> Account:
     account = Account(clock, api.base_url, limits=Limits(**limits))
-    account.client.remember(CURSORS, [])
+    account.client.remember(CURSORS)
     return account
+
+
+def known(listing: Listing) -> dict[str, Known]:
+    return {
+        text: Known(each, sequence=1, since=0.0, since_seen=False)
+        for text, each in listing.fine_tunes.items()
+    }
 
 
 def connections(api: FakeApi) -> set[int]:
@@ -216,7 +225,7 @@ def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, d
     second = account.list()
     assert len(decoded) == 10
     busy.fine_tunes[250]["status"] = "failed"
-    third = account.list()
+    third = account.list(known=known(second))
     assert len(decoded) == 11
     assert third.fine_tunes["ft_250"].status == "failed"
     for text in IDS:
@@ -233,11 +242,22 @@ def test_a_page_that_is_read_again_after_a_new_beginning_is_not_decoded_again(cl
 
 
 def test_what_is_known_from_before_the_start_is_held_once(clock, busy):
-    known = Account(clock, busy.base_url).list().fine_tunes.values()
-    account = Account(clock, busy.base_url)
-    account.client.remember(CURSORS, known)
-    read = account.list().fine_tunes
-    assert all(read[each.id] is each for each in known)
+    before = Account(clock, busy.base_url).list()
+    busy.fine_tunes[250]["status"] = "failed"
+    read = Account(clock, busy.base_url).list(known=known(before)).fine_tunes
+    for text, each in before.fine_tunes.items():
+        assert (read[text] is each) == (text != "ft_250")
+        assert read[text].id is each.id, "it is a key of what is known"
+
+
+def test_what_is_loaded_anew_is_held_once_after_the_next_poll(clock, busy, decoded):
+    """Or a store that failed once would double the memory that an account takes, for good."""
+    account = warm(clock, busy)
+    loaded = known(Account(clock, busy.base_url).list())
+    account.list()
+    account.client.remember(CURSORS)
+    read = account.list(known=loaded).fine_tunes
+    assert all(read[text] is each.fine_tune for text, each in loaded.items())
 
 
 def test_what_only_a_failed_poll_has_read_is_not_kept(clock, busy, decoded):

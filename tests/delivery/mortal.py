@@ -6,7 +6,7 @@ It dies at named points, by `Crash`, and what it had not stored is gone.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import Rules
 from exporter.core.clock import Clock
-from exporter.core.model import Delivery, FineTune
+from exporter.core.model import Delivery, FineTune, Known
 from exporter.core.routing import TYPES, Interest, receivers_of
 from exporter.core.view import AccountView
 from exporter.delivery.deliverer import Deliverer
@@ -63,7 +63,7 @@ class Circumstances:
         self.monotonic += seconds
         self.latest = max(self.latest, self.wall)
 
-    async def list_fine_tunes(self, seconds: float) -> Listing:
+    async def list_fine_tunes(self, seconds: float, known: Mapping[str, Known]) -> Listing:
         if self.api_fails:
             raise CartesiaError("server_error", "answered 503")
         return Listing(dict(self.fine_tunes), 1)
@@ -71,7 +71,7 @@ class Circumstances:
     def key_is_refused(self) -> bool:
         return False
 
-    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
+    def remember(self, cursors: Sequence[str]) -> None:
         pass  # it has the list at hand
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import Rules
 from exporter.core.clock import Clock
-from exporter.core.model import Event, FineTune
+from exporter.core.model import Event, FineTune, Known
 from exporter.core.view import AccountView, Shape
 from exporter.poll_metrics import PollMetrics
 from exporter.poller import Poller, PollPlan
@@ -49,10 +49,12 @@ class FakeSource:
     answers: deque[Answer]
     refused: bool = False
     asked: int = 0
-    remembered: tuple[tuple[str, ...], dict[str, FineTune]] | None = None
+    remembered: list[tuple[str, ...]] = field(default_factory=list)
+    known: Mapping[str, Known] = field(default_factory=dict)
 
-    async def list_fine_tunes(self, seconds: float) -> Listing:
+    async def list_fine_tunes(self, seconds: float, known: Mapping[str, Known]) -> Listing:
         self.asked += 1
+        self.known = known
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, CartesiaError):
             raise answer
@@ -61,8 +63,8 @@ class FakeSource:
     def key_is_refused(self) -> bool:
         return self.refused
 
-    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
-        self.remembered = (tuple(cursors), {known.id: known for known in fine_tunes})
+    def remember(self, cursors: Sequence[str]) -> None:
+        self.remembered.append(tuple(cursors))
 
 
 @dataclass

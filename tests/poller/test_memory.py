@@ -12,11 +12,14 @@ def test_a_restart_gives_the_source_the_cursors_and_the_fine_tunes_of_the_last_p
     path = tmp_path / "state.db"
 
     async def test(b: Bench) -> None:
-        assert b.source.remembered is None
+        assert b.source.remembered == [()]
         await b.poller.poll()
+        assert b.source.known == {}
 
     async def again(b: Bench) -> None:
-        assert b.source.remembered == (("a",), {known.id: known for known in KNOWN})
+        assert b.source.remembered == [("a",)]
+        await b.poller.poll()
+        assert [each.fine_tune for each in b.source.known.values()] == [*KNOWN]
 
     on_bench(path, test, listing(*KNOWN, cursors=("a",)))
     on_bench(path, again, listing(*KNOWN))
@@ -39,7 +42,6 @@ def test_cursors_are_written_when_they_change_and_only_then(tmp_path):
             await b.execute("DROP TRIGGER no")
             await b.poller.poll()
         async with bench(path, listing(*KNOWN)) as b:
-            assert b.source.remembered is not None
-            assert b.source.remembered[0] == ("b",)
+            assert b.source.remembered == [("b",)]
 
     asyncio.run(run())
