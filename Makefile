@@ -39,6 +39,7 @@ soak: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/poll.py
+	$(BIN)/python benchmarks/memory.py
 
 # docs/flags.md, docs/configuration.md and the table of flags in README.md.
 docs: .venv/dev
