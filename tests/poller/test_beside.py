@@ -1,0 +1,152 @@
+"""A stop or a reload while a reading is compared in a thread: nothing is lost, nothing repeated."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import poller
+from exporter.core.consequences import Consequences, consequences
+from exporter.core.model import Event
+from tests.poller.bench import Bench, bench, listing
+from tests.store.examples import fine_tune
+
+TRAINS = listing(fine_tune("a"))
+FAILED = listing(fine_tune("a", "failed"))
+SECONDS = 30.0
+
+
+class Held:
+    """Compares, but holds the second reading until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.free = threading.Event()
+        self.ended = threading.Event()
+        self.found: list[Consequences] = []
+
+    def compare(self, *arguments: Any) -> Consequences:
+        if len(self.found) == 1:
+            self.begun.set()
+            assert self.free.wait(SECONDS)
+        self.found.append(consequences(*arguments))
+        if len(self.found) == 2:
+            self.ended.set()
+        return self.found[-1]
+
+    async def until_begun(self) -> None:
+        assert await asyncio.to_thread(self.begun.wait, SECONDS)
+
+    async def let_go(self) -> None:
+        """Return when the thread is through, whether somebody waits for it or not."""
+        self.free.set()
+        assert await asyncio.to_thread(self.ended.wait, SECONDS)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    made = Held()
+    monkeypatch.setattr(poller, "consequences", made.compare)
+    yield made
+    made.free.set()
+
+
+async def polling(b: Bench, held: Held, stop: asyncio.Event) -> asyncio.Task[None]:
+    """Return the running poller, at work on the reading of a failure."""
+    await b.poller.poll()
+    b.then(FAILED)
+    running = asyncio.create_task(b.poller.run(stop))
+    await held.until_begun()
+    return running
+
+
+async def after_a_restart(path: Path) -> list[Event]:
+    """Return what is owed once another process has polled."""
+    async with bench(path, FAILED) as b:
+        await b.poller.poll()
+        return await b.owed()
+
+
+def test_a_stop_waits_for_what_was_read_to_be_stored(tmp_path, held):
+    path = tmp_path / "state.db"
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(path, TRAINS) as b:
+            stop = asyncio.Event()
+            running = await polling(b, held, stop)
+            stop.set()
+            await held.let_go()
+            await running
+            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
+            assert len(b.wakes) == 1
+        assert [event.type for event in await after_a_restart(path)] == ["fine_tune.failed"]
+
+    asyncio.run(run())
+
+
+def test_what_is_cut_off_was_not_read_and_is_told_once_after_a_restart(tmp_path, held):
+    path = tmp_path / "state.db"
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(path, TRAINS) as b:
+            running = await polling(b, held, asyncio.Event())
+            running.cancel()
+            await asyncio.wait([running])
+            await held.let_go()
+            assert (await b.owed(), b.wakes, len(b.views)) == ([], [], 2)
+        assert [event.type for event in await after_a_restart(path)] == ["fine_tune.failed"]
+
+    asyncio.run(run())
+
+
+def test_a_reload_that_cuts_it_off_has_it_told_once(tmp_path, held):
+    """By the new poller, while the thread of the one that it replaces is still at work."""
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
+            running = await polling(b, held, asyncio.Event())
+            running.cancel()
+            await asyncio.wait([running])
+            await b.reload(interval=30)
+            polled = asyncio.create_task(b.poller.poll())
+            await asyncio.sleep(0)
+            await held.let_go()
+            await polled
+            await b.poller.poll()
+            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
+            assert len(b.wakes) == 1
+
+    asyncio.run(run())
+
+
+def test_what_was_cut_off_had_found_the_same_events(tmp_path, held):
+    """So that neither would repeat the other, had both been stored."""
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
+            running = await polling(b, held, asyncio.Event())
+            running.cancel()
+            await asyncio.wait([running])
+            await held.let_go()
+            await b.poller.poll()
+            _, cut_off, stored = held.found
+            assert cut_off.step.events == stored.step.events
+            assert list(stored.step.events) == await b.owed()
+
+    asyncio.run(run())
+
+
+def test_a_bug_in_the_thread_ends_the_poller(tmp_path, monkeypatch):
+    def broken(*_: Any) -> Consequences:
+        raise KeyError("a bug")
+
+    async def run() -> None:
+        async with bench(tmp_path / "state.db", TRAINS) as b:
+            monkeypatch.setattr(poller, "consequences", broken)
+            with pytest.raises(KeyError, match="a bug"):
+                await b.poller.run(asyncio.Event())
+
+    asyncio.run(run())
