@@ -151,7 +151,7 @@ class Deliverer:
         if 0 <= waited < self._plan.group_wait:
             return self._plan.group_wait - waited
         try:
-            await self._outbox.freeze(self._messages(owed), now)
+            await self._outbox.freeze(await self._messages(owed), now)
         except StoreError as error:
             self._loop.tell_trouble(error)
             return LOOK_SECONDS
@@ -168,19 +168,18 @@ class Deliverer:
         failures = self._pace.health.failures
         return failures == 0 or await self._outbox.frozen() <= failures.bit_length()
 
-    def _messages(self, owed: list[Owed]) -> list[NewMessage]:
+    async def _messages(self, owed: list[Owed]) -> list[NewMessage]:
         numbers = {item.event.id: item.number for item in owed}
         groups = group(
             [item.event for item in owed], self._plan.digest_threshold, self._receiver.most_events
         )
-        return [
-            NewMessage(
-                events[0].id if len(events) == 1 else stable_id("msg", *(e.id for e in events)),
-                self._rendered(events),
-                tuple(numbers[event.id] for event in events),
-            )
-            for events in groups
-        ]
+        made = []
+        for events in groups:
+            key = events[0].id if len(events) == 1 else stable_id("msg", *(e.id for e in events))
+            carried = tuple(numbers[event.id] for event in events)
+            made.append(NewMessage(key, self._rendered(events), carried))
+            await asyncio.sleep(0)  # a thousand digests would hold up the loop for seconds
+        return made
 
     def _rendered(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
         """Return a message's bytes, none when it can't be rendered: it must not stop the others."""
