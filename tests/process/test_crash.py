@@ -91,8 +91,8 @@ CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')
 @pytest.mark.parametrize(
     ("function", "kind", "bug", "said"),
     [
-        ("poller.advance", "def", BUG, "This ended the part: poll main"),
-        ("poller.advance", "def", CANCELLATION, "This part was cancelled by a bug: poll main"),
+        ("poller.consequences", "def", BUG, "This ended the part: poll main"),
+        ("poller.consequences", "def", CANCELLATION, "This part was cancelled by a bug: poll main"),
         ("asgi.serve", "async def", BUG, "This ended the part: web"),
     ],
 )
