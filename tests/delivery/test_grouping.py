@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.core.message import Message
 from exporter.store.outbox import Outbox
 from exporter.store.records import Backlog
 from tests.delivery.bench import BUSY, Bench, FakeReceiver, bench, on_bench, plan_of
@@ -38,6 +39,30 @@ def test_a_digest_larger_than_the_receiver_takes_is_several(tmp_path):
         assert b.receiver.bodies == ["full a b", "full c d", "full e"]
 
     receiver = FakeReceiver(most_events=2)
+    on_bench(tmp_path / "state.db", test, receiver, plan_of(digest_threshold=3))
+
+
+def test_the_loop_goes_on_between_the_messages_of_a_storm(tmp_path):
+    turns, seen = [0], []
+
+    class Noting(FakeReceiver):
+        def render(self, message: Message, *, minimal: bool = False) -> bytes:
+            seen.append(turns[0])
+            return super().render(message, minimal=minimal)
+
+    async def tick() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def test(b: Bench) -> None:
+        await b.fail(*(f"ft_{n}" for n in range(20)))
+        ticking = asyncio.create_task(tick())
+        await b.deliverer.deliver_due()
+        ticking.cancel()
+        assert len(seen) == len(set(seen)) == 10
+
+    receiver = Noting(most_events=2)
     on_bench(tmp_path / "state.db", test, receiver, plan_of(digest_threshold=3))
 
 
