@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from exporter.cartesia.client import Client, Limits
 from exporter.cartesia.listing import Listing
-from exporter.core.model import Event, FineTune
+from exporter.core.model import Event, Known
 from exporter.poller import Poller
 from exporter.store.accounts import Accounts
 from tests.cartesia.account import REAL_CLOCK, Account
@@ -25,9 +25,9 @@ class Witness:
     api: ChurningApi
     listings: list[Listing] = field(default_factory=list)
 
-    async def list_fine_tunes(self, seconds: float) -> Listing:
+    async def list_fine_tunes(self, seconds: float, known: Mapping[str, Known]) -> Listing:
         self.api.begin()
-        found = await self.client.list_fine_tunes(seconds)
+        found = await self.client.list_fine_tunes(seconds, known)
         assert self.api.throughout <= found.fine_tunes.keys() <= self.api.ever
         self.listings.append(found)
         return found
@@ -35,8 +35,8 @@ class Witness:
     def key_is_refused(self) -> bool:
         return self.client.key_is_refused()
 
-    def remember(self, cursors: Sequence[str], fine_tunes: Iterable[FineTune]) -> None:
-        self.client.remember(cursors, fine_tunes)
+    def remember(self, cursors: Sequence[str]) -> None:
+        self.client.remember(cursors)
 
     def read(self) -> set[str]:
         """The ids that some listing had."""
