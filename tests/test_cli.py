@@ -74,7 +74,7 @@ try:
 except SystemExit as end:
     assert end.code == 0
 heavy = {"pydantic", "sqlalchemy", "httpx", "prometheus_client", "uvicorn", "starlette", "rich",
-         "structlog", "msgspec", "yaml"}
+         "structlog", "yaml"}
 print("loaded:", sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(

@@ -75,6 +75,7 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
+@pytest.mark.usefixtures("_frozen")
 @pytest.mark.parametrize("changed", [0, CHANGED], ids=["unchanged", "changing"])
 def test_memory_stays_as_it_is_from_poll_to_poll(tmp_path, changed):
     pages = LargeList(FEW)
