@@ -1,20 +1,23 @@
 """What an Alertmanager is owed: events that stay of interest for a while once they are taken."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select, update
 
 from exporter.core.circuit import WELL, Health
 from exporter.core.firing import ENDS, OwedAlert
 from exporter.core.model import Event
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DELIVERED, PENDING, Told, event_of, record_events
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, Told, event_of, record_events
 from exporter.store.outbox import Outbox
 from exporter.store.receivers import Standing, store_health
 from exporter.store.records import Backlog
 from exporter.store.schema import deliveries, events
+
+_NUMBER: Final[BindParameter[int]] = bindparam("of_event")
+_AT: Final[BindParameter[float]] = bindparam("at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,14 @@ class AlertOutbox:
         """Give up what is owed since before ``before``; return how many events that were."""
         return await self._outbox.expire(before, now)
 
+    async def version(self) -> Hashable:
+        """Return what is another value once something happened or another process wrote.
+
+        What this object stored makes no difference, and nothing else that runs in this process
+        changes what an Alertmanager is owed: but old events are deleted.
+        """
+        return await self._database.run(self._version)
+
     async def owed(self, since: float) -> list[OwedAlert]:
         """Return what is pending, and what was taken after ``since`` (Unix seconds)."""
         return await self._database.run(self._owed, since)
@@ -67,6 +78,14 @@ class AlertOutbox:
         """
         return await self._database.run(self._record, findings)
 
+    def _version(self) -> Hashable:
+        # The id, not the number: that of an event that was deleted is given out again.
+        newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
+        with self._database.read() as connection:
+            # https://sqlite.org/pragma.html#pragma_data_version: what others committed changes it.
+            others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+            return others, connection.execute(newest).scalar()
+
     def _owed(self, since: float) -> list[OwedAlert]:
         # Two queries: with an OR, SQLite would read all that was ever delivered.
         pending = self._of_state(PENDING)
@@ -80,7 +99,7 @@ class AlertOutbox:
         return (
             select(events.c.number, events.c.observed_at, deliveries.c.settled_at, _left_at())
             .join(deliveries, deliveries.c.event == events.c.number)
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
+            .where(self._mine(), deliveries.c.state == state)
         )
 
     def _events(self, numbers: Collection[int]) -> dict[int, Event]:
@@ -92,26 +111,35 @@ class AlertOutbox:
         with self._database.write() as connection:
             store_health(connection, self._receiver, findings.health, findings.resume_at)
             record_events(connection, findings.told)
-            for number, at in findings.dead.items():
-                given_up = update(deliveries).where(self._is(number), deliveries.c.state == PENDING)
-                connection.execute(given_up.values(state=DEAD, settled_at=at))
-            delays = [
-                self._deliver(connection, number, at) for number, at in findings.delivered.items()
-            ]
-        return [delay for delay in delays if delay is not None]
+            self._settle(connection, DEAD, findings.dead, (PENDING,))
+            # Only the first member's 2xx counts: `hold` begins with it.
+            first = (PENDING, DEAD, DISCARDED)
+            observed = self._settle(connection, DELIVERED, findings.delivered, first)
+        return [max(findings.delivered[number] - at, 0.0) for number, at in observed.items()]
 
-    def _deliver(self, connection: Connection, number: int, at: float) -> float | None:
-        # Only the first member's 2xx counts: `hold` begins with it.
-        first = and_(self._is(number), deliveries.c.state != DELIVERED)
-        values = {"state": DELIVERED, "settled_at": at}
-        if not connection.execute(update(deliveries).where(first).values(values)).rowcount:
-            return None
-        observed = select(events.c.observed_at).where(events.c.number == number)
-        observed_at: float = connection.execute(observed).scalar_one()
-        return max(at - observed_at, 0.0)
+    def _settle(
+        self, connection: Connection, to: str, settled: Mapping[int, float], states: Sequence[str]
+    ) -> dict[int, float]:
+        """Settle what is in one of ``states``; return when each of these was observed."""
+        query = (
+            select(events.c.number, events.c.observed_at, deliveries.c.state)
+            .join(deliveries, deliveries.c.event == events.c.number)
+            .where(self._mine(), deliveries.c.event.in_(settled))
+        )
+        # Their states are compared here: by them, SQLite might look for these among all.
+        found = {n: at for n, at, state in connection.execute(query) if state in states}
+        if found:
+            # At once: to put a statement together takes many times as long as to run it.
+            connection.execute(
+                update(deliveries)
+                .where(self._mine(), deliveries.c.event == _NUMBER)
+                .values(state=to, settled_at=_AT),
+                [{_NUMBER.key: number, _AT.key: settled[number]} for number in found],
+            )
+        return found
 
-    def _is(self, number: int) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.event == number)
+    def _mine(self) -> ColumnElement[bool]:
+        return deliveries.c.receiver == self._receiver
 
 
 def _left_at() -> Any:

@@ -9,11 +9,12 @@ from sqlalchemy.event import listen, remove
 from exporter.core.circuit import WELL, Health
 from exporter.core.firing import OwedAlert
 from exporter.core.model import Event, EventType
-from exporter.store.database import Database
+from exporter.store.database import Database, GuestDatabase
 from exporter.store.events import record_events
 from exporter.store.firing import AlertOutbox, Findings
 from exporter.store.receivers import Standing
 from exporter.store.records import Backlog
+from exporter.store.upkeep import Upkeep
 from tests.store.examples import NOW, fine_tune
 
 AM = "alertmanager"
@@ -133,6 +134,37 @@ def test_health_and_what_follows_are_stored_with_it(tmp_path):
         assert (await AlertOutbox(database, "slack").backlog()).pending == 1
         await outbox.record(Findings())
         assert (await outbox.standing()).health == WELL
+
+    in_store(tmp_path, test)
+
+
+def test_its_version_is_another_when_something_happened_or_another_process_wrote(tmp_path):
+    async def test(database: Database, outbox: AlertOutbox) -> None:
+        versions = [await outbox.version()]
+        await happened(database, "fine_tune.failed", NOW, AM)
+        versions.append(await outbox.version())
+        await happened(database, "fine_tune.changed", NOW)
+        versions.append(await outbox.version())
+        assert await outbox.record(Findings({1: NOW})) == [0]
+        assert await outbox.version() == versions[-1], "what it did itself it knows"
+        async with GuestDatabase(database.path) as beside:
+            await AlertOutbox(beside, AM).owed(0)
+            assert await outbox.version() == versions[-1], "to look changes nothing"
+            await AlertOutbox(beside, "another").record(Findings(resume_at=NOW))
+        versions.append(await outbox.version())
+        assert len(set(versions)) == 4
+
+    in_store(tmp_path, test)
+
+
+def test_a_number_that_is_given_out_again_is_another_version(tmp_path):
+    async def test(database: Database, outbox: AlertOutbox) -> None:
+        await happened(database, "fine_tune.changed", NOW, subject="old")
+        before = await outbox.version()
+        assert await Upkeep(database).delete_old(NOW + 1) == 1
+        await happened(database, "fine_tune.failed", NOW, AM)
+        assert [alert.number for alert in await outbox.owed(0)] == [1]
+        assert await outbox.version() != before
 
     in_store(tmp_path, test)
 
