@@ -93,3 +93,19 @@ def test_the_good_ones_are_told_the_bad_ones_found_in_few_requests(total, most, 
     assert taken == everything - hopeless
     assert all(posting.is_minimal(n) == (n in bad | hopeless) for n in everything)
     assert requests <= 3 * total
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(1, 8),
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 20.0, 61.0])), max_size=60),
+)
+def test_of_the_same_list_it_returns_what_it_does_of_another_like_it(total, most, steps):
+    firing, at = [fires(n) for n in range(total)], AT
+    same, others = Posting(most, AT), Posting(most, AT)
+    for taken, seconds in steps:
+        batch = same.next(firing, at)
+        assert others.next(list(firing), at) == batch
+        for posting in (same, others) if batch else ():
+            posting.took(batch) if taken else posting.refused(batch)
+        at += seconds
