@@ -1,8 +1,10 @@
 """Which alerts fire, which have ended, and until when: what an Alertmanager is to be told now."""
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.core.model import EventType
 
@@ -24,8 +26,7 @@ ENDS: Final[frozenset[EventType]] = frozenset(
 that a fine-tune is stuck does not change its status."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwedAlert:
+class OwedAlert(Struct, frozen=True, gc=False):
     """An event that an Alertmanager is owed, or took not long ago; all times are Unix seconds.
 
     ``settled_at`` is when the first member took it, None while none has. ``left_at`` is when what
@@ -38,8 +39,7 @@ class OwedAlert:
     left_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Firing:
+class Firing(Struct, frozen=True, gc=False):
     """One alert to be posted: that of the event ``number``; times are Unix seconds.
 
     ``left`` says that it ended before its time. ``pending`` are the numbers of all events that are
@@ -67,7 +67,22 @@ def firing(
         if _is_posted(alert, now, hold):
             same.setdefault(identity(alert.number), []).append(alert)
     found = [_standing_for(alerts, now, hold) for alerts in same.values()]
-    return sorted(found, key=lambda alert: (not alert.pending, alert.number))
+    found.sort(key=lambda alert: alert.number)
+    return [each for each in found if each.pending] + [each for each in found if not each.pending]
+
+
+def brought_up(alert: Firing, taken: Mapping[int, float], now: float, hold: float) -> Firing:
+    """Return an alert that ``firing`` returned a short while ago as it is at ``now``.
+
+    ``taken`` says when events were first taken since then, by their numbers.
+    """
+    if not alert.pending:
+        return alert
+    ends_at = alert.ends_at
+    if not alert.left and alert.number in alert.pending:
+        ends_at = max(taken.get(alert.number, now) + hold, alert.starts_at)
+    pending = tuple(number for number in alert.pending if number not in taken)
+    return replace(alert, ends_at=ends_at, pending=pending)
 
 
 def _is_posted(alert: OwedAlert, now: float, hold: float) -> bool:

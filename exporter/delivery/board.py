@@ -4,23 +4,25 @@ What came of them is kept here until the store has taken it, so that a full disk
 """
 
 import asyncio
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from exporter.core.circuit import WELL, Health
 from exporter.core.clock import Clock
-from exporter.core.firing import RESOLVED_SECONDS, Firing, OwedAlert, firing
+from exporter.core.firing import RESOLVED_SECONDS, Firing, OwedAlert, brought_up, firing
 from exporter.core.model import Event
-from exporter.core.routing import TROUBLES
 from exporter.delivery.changes import noted_change
+from exporter.delivery.identities import Identities
+from exporter.delivery.loop import LOOK_SECONDS
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.pace import Pace
 from exporter.delivery.plan import DeliveryPlan
-from exporter.receivers.alertmanager import Alertmanager, Content, content_of
+from exporter.delivery.posting import ROUND_SECONDS
+from exporter.receivers.alertmanager import Alert, Alertmanager, content_of
 from exporter.store.events import Told
 from exporter.store.firing import AlertOutbox, Findings
 from exporter.store.receivers import Standing
@@ -28,25 +30,13 @@ from exporter.store.receivers import Standing
 _STORED_AT_ONCE: Final = 500
 """How many alerts are marked in one transaction: others must have their turn in the store."""
 
-_READ_AT_ONCE: Final = 100
-"""How many events are made into alerts at a time: others must have their turn in the loop."""
+_READ_SECONDS: Final = ROUND_SECONDS
+"""How often everything is read again when nothing changed: time alone ends alerts, too."""
+
+_SHOW_SECONDS: Final = 1.0
+"""How often what is owed is counted at the most while one request follows the other."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """An event's alert in both forms; both are empty when it could not be made into one.
-
-    ``trouble`` says whether it tells of one, and ``identity`` are its labels, in a form that can be
-    compared.
-    """
-
-    id: str
-    trouble: bool
-    full: Content | None = None
-    minimal: Content | None = None
-    identity: Hashable = None
 
 
 class Board:
@@ -69,7 +59,12 @@ class Board:
         self._clock = clock
         self._begun = False
         self._stored = WELL
-        self._contents: dict[int, _Contents] = {}
+        self._identities = Identities(receiver.name, outbox, self._labels, self._give_up)
+        self._nudges = 0
+        self._seen: Hashable = None
+        self._old_at = self._rested_at = self._shown_at = clock.monotonic()
+        self._firing: Sequence[Firing] = ()
+        self._taken: dict[int, float] = {}
         self._refusals: dict[int, set[int]] = {}
         self._delivered: dict[int, float] = {}
         self._dead: dict[int, float] = {}
@@ -99,80 +94,103 @@ class Board:
             self._begun, self._stored = True, standing.health
             for pace in self.paces:
                 pace.heed(standing)
+        self._nudges = standing.nudges
         return standing
 
-    async def look(self) -> list[Firing]:
-        """Return what is to be posted now; raise StoreError when the store can't be read."""
-        now, hold = self._clock.now(), self._receiver.hold
-        owed = await self._outbox.owed(now - hold - RESOLVED_SECONDS)
-        known = [self._as_known(alert) for alert in owed]
+    async def look(self) -> Sequence[Firing]:
+        """Return what is to be posted, as it was a short while ago; see ``brought_up``.
+
+        It is another list only when something may have changed, and then made in a thread: there
+        may be a hundred thousand. Raises StoreError when the store can't be read.
+        """
         async with self._reading:
-            await self._read({alert.number for alert in known})
-        there = [self._as_ended(alert) for alert in known if self._is_there(alert.number)]
-        return firing(there, self._identity, now, hold)
+            seen, at = (self._nudges, await self._outbox.version()), self._clock.monotonic()
+            if self.rest() == 0.0 and (seen != self._seen or at >= self._old_at):
+                self._firing = await self._read(self._clock.now())
+                self._seen, self._old_at = seen, at + _READ_SECONDS
+                # As long as this took: where much happens, all else must go on beside it.
+                until = self._clock.monotonic()
+                self._rested_at = until + min(until - at, LOOK_SECONDS)
+            return self._firing
 
-    def _as_known(self, alert: OwedAlert) -> OwedAlert:
-        if alert.settled_at is None and alert.number in self._delivered:
-            return replace(alert, settled_at=self._delivered[alert.number])
-        return alert
+    def rest(self) -> float:
+        """Return in how many seconds ``look`` may see something new; 0 for at once."""
+        return max(self._rested_at - self._clock.monotonic(), 0.0)
 
-    def _as_ended(self, alert: OwedAlert) -> OwedAlert:
-        """Return an alert as over when nothing is wrong: reassigned to us, it may be good news."""
-        trouble = self._contents[alert.number].trouble
+    async def _read(self, now: float) -> list[Firing]:
+        owed = await self._outbox.owed(now - self._receiver.hold - RESOLVED_SECONDS)
+        # What else was taken until here is stored, and has been read.
+        self._taken = dict(self._delivered)
+        await self._identities.keep(owed)
+        self._refusals = {n: each for n, each in self._refusals.items() if n in self._identities}
+        return await asyncio.to_thread(self._made, owed, dict(self._taken), now)
+
+    def _made(
+        self, owed: Sequence[OwedAlert], taken: Mapping[int, float], now: float
+    ) -> list[Firing]:
+        alerts = (self._as_known(alert, taken) for alert in owed if self._is_alert(alert.number))
+        return firing(alerts, self._identity, now, self._receiver.hold)
+
+    def _as_known(self, alert: OwedAlert, taken: Mapping[int, float]) -> OwedAlert:
+        if alert.settled_at is None and alert.number in taken:
+            alert = replace(alert, settled_at=taken[alert.number])
+        # It is over when nothing is wrong: reassigned to us, it may be good news.
+        trouble = self._identities[alert.number].trouble
         return alert if trouble else replace(alert, left_at=alert.began_at)
 
-    async def _read(self, numbers: set[int]) -> None:
-        """Keep the contents of these events ready, and nothing of others."""
-        self._contents = {n: each for n, each in self._contents.items() if n in numbers}
-        self._refusals = {n: each for n, each in self._refusals.items() if n in numbers}
-        missing = sorted(numbers - self._contents.keys())
-        for begin in range(0, len(missing), _READ_AT_ONCE):
-            found = await self._outbox.events(missing[begin : begin + _READ_AT_ONCE])
-            for number, event in found.items():
-                self._contents[number] = self._contents_of(event)
-                if self._contents[number].full is None:
-                    self._dead[number] = self._clock.now()
-
-    def _contents_of(self, event: Event) -> _Contents:
-        try:
-            full = content_of(event, self._plan.pages)
-            minimal = content_of(event, self._plan.pages, minimal=True)
-            identity = tuple(sorted(full.labels.items()))
-            return _Contents(event.id, event.type in TROUBLES, full, minimal, identity)
-        except Exception:  # noqa: BLE001 - as in Deliverer: it must not stop the other alerts
-            self._log.exception("an alert cannot be made of an event", event_id=event.id)
-            return _Contents(event.id, event.type in TROUBLES)
-
-    def _is_there(self, number: int) -> bool:
-        return number in self._contents and self._contents[number].full is not None
+    def _is_alert(self, number: int) -> bool:
+        return number in self._identities and self._identity(number) is not None
 
     def _identity(self, number: int) -> Hashable:
-        return self._contents[number].identity
+        return self._identities[number].digest
 
-    def content(self, number: int, *, minimal: bool) -> Content:
-        """Return what is posted of an event that ``look`` returned."""
-        contents = self._contents[number]
-        found = contents.minimal if minimal else contents.full
-        assert found is not None
-        return found
+    def _labels(self, event: Event) -> Mapping[str, str]:
+        content_of(event, self._plan.pages, minimal=True)  # fails here, if it does
+        return content_of(event, self._plan.pages).labels
+
+    def brought_up(self, batch: Sequence[Firing]) -> list[Firing]:
+        """Return some of what ``look`` returned as it is now."""
+        now, hold = self._clock.now(), self._receiver.hold
+        return [brought_up(alert, self._taken, now, hold) for alert in batch]
+
+    async def alerts(self, batch: Sequence[Firing], minimal: Collection[int]) -> list[Alert]:
+        """Return what is posted of a batch, without what was deleted meanwhile.
+
+        ``minimal`` are the numbers of those that go in their minimal form. Raises StoreError.
+        """
+        events = await self._outbox.events([each.number for each in batch])
+        return [
+            Alert(
+                content_of(events[each.number], self._plan.pages, minimal=each.number in minimal),
+                each.starts_at,
+                each.ends_at,
+            )
+            for each in batch
+            if each.number in events
+        ]
 
     def took(self, alerts: Sequence[Firing]) -> None:
         """Note that a member took ``alerts``: delivered is what the first of them takes."""
         now = self._clock.now()
-        new = {number: now for alert in alerts for number in alert.pending}
-        self._delivered = new | self._delivered
+        for number in (number for alert in alerts for number in alert.pending):
+            self._delivered.setdefault(number, now)
+            self._taken.setdefault(number, now)
 
     def refused(self, member: int, alert: Firing) -> None:
         """Note that a member takes an alert in no form; when none does, it is given up."""
         refusals = self._refusals.setdefault(alert.number, set())
         refusals.add(member)
-        event_id = self._contents[alert.number].id if alert.number in self._contents else ""
+        known = alert.number in self._identities
+        event_id = self._identities[alert.number].event_id if known else ""
         said = self._log.bind(event_id=event_id, member=member + 1)
         if len(refusals) == len(self.paces) and alert.number in alert.pending:
-            self._dead.setdefault(alert.number, self._clock.now())
+            self._give_up(alert.number)
             said.error("alert given up, every member refuses it")
         else:
             said.error("alert refused")
+
+    def _give_up(self, number: int) -> None:
+        self._dead.setdefault(number, self._clock.now())
 
     def forget_refusals(self, member: int) -> None:
         """Forget what a member refused: it is tried once more."""
@@ -226,9 +244,16 @@ class Board:
         now = self._clock.now()
         expired = await self._outbox.expire(now - self._plan.max_age, now)
         if expired:
+            self._seen = None
             self._metrics.failed.labels(self._receiver.name, "expired").inc(expired)
             self._log.error("deliveries given up, they are too old", events=expired)
 
-    async def show(self) -> None:
-        """Show what is owed and how the receiver is doing."""
-        self._metrics.show(self._receiver.name, await self._outbox.backlog(), self.health)
+    async def show(self, *, more: bool = False) -> None:
+        """Show what is owed and how the receiver is doing.
+
+        With ``more`` to be posted at once, not each time: all that is pending has to be counted.
+        """
+        at = self._clock.monotonic()
+        if not more or at >= self._shown_at + _SHOW_SECONDS:
+            self._shown_at = at
+            self._metrics.show(self._receiver.name, await self._outbox.backlog(), self.health)

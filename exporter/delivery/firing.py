@@ -13,7 +13,7 @@ from exporter.delivery.loop import Loop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.plan import DeliveryPlan
 from exporter.delivery.posting import Posting
-from exporter.receivers.alertmanager import MOST_ALERTS, Alert, Alertmanager, Member, render
+from exporter.receivers.alertmanager import MOST_ALERTS, Alertmanager, Member, render
 from exporter.store.errors import StoreError
 from exporter.store.firing import AlertOutbox
 from exporter.store.receivers import Standing
@@ -103,7 +103,7 @@ class MemberDeliverer:
         if not self._metrics.shows(self._board.name):  # the request may take as long as it may
             await self._board.show()
         wait = await self._post_due()
-        await self._board.show()
+        await self._board.show(more=wait == 0.0)
         return wait
 
     def _heed(self, standing: Standing) -> None:
@@ -119,16 +119,23 @@ class MemberDeliverer:
             self._board.behind.discard(self._number)
             return paused
         firing = await self._board.look()
-        batch = self._posting.next(firing, self._clock.monotonic())
-        if not batch:
+        # In a thread: of a new list, or in a new round, it goes through all that is posted.
+        found = await asyncio.to_thread(self._posting.next, firing, self._clock.monotonic())
+        if not found:
             self._board.behind.discard(self._number)
-            return self._posting.wait(self._clock.monotonic())
+            return self._wait()
         self._board.behind.add(self._number)
+        batch = self._board.brought_up(found)
         await self._take_note(batch, await self._post(batch))
         return 0.0
 
+    def _wait(self) -> float:
+        wait, rest = self._posting.wait(self._clock.monotonic()), self._board.rest()
+        return min(wait, rest) if rest > 0 else wait
+
     async def _post(self, batch: Sequence[Firing]) -> Attempt:
-        body = render(self._alert(each) for each in batch)
+        minimal = [each.number for each in batch if self._posting.is_minimal(each.number)]
+        body = render(await self._board.alerts(batch, minimal))
         started = self._clock.monotonic()
         self._loop.expect(self._member.seconds)
         attempt = await self._member.post(body, self._clock.now())
@@ -136,11 +143,6 @@ class MemberDeliverer:
         self._metrics.tried.labels(self._board.name).inc()
         self._metrics.duration.labels(self._board.name).observe(self._clock.monotonic() - started)
         return attempt
-
-    def _alert(self, firing: Firing) -> Alert:
-        minimal = self._posting.is_minimal(firing.number)
-        content = self._board.content(firing.number, minimal=minimal)
-        return Alert(content, firing.starts_at, firing.ends_at)
 
     async def _take_note(self, batch: Sequence[Firing], attempt: Attempt) -> None:
         before = self._board.health

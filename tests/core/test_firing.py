@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.firing import ENDS, RESOLVED_SECONDS, Firing, OwedAlert, firing
+from exporter.core.firing import ENDS, RESOLVED_SECONDS, Firing, OwedAlert, brought_up, firing
 from exporter.core.routing import TROUBLES
 
 NOW = 1_800_000_000.0
@@ -126,3 +126,24 @@ def test_asked_again_it_says_the_same_of_all_that_was_taken(owed, now):
     before, after = fixed(now), fixed(now + 30)
     assert before.keys() >= after.keys()
     assert all(before[number] == end for number, end in after.items())
+
+
+@given(
+    st.dictionaries(st.integers(1, 30), st.none() | st.floats(0, 5000)),
+    st.dictionaries(st.integers(1, 30), st.floats(0, 60)),
+    st.integers(1, 5),
+)
+def test_brought_up_it_is_as_if_it_was_made_now(ago, taken, labels):
+    """What happens in between is only that some are taken; ``ago`` is when they left."""
+    owed = [
+        OwedAlert(number, NOW - 5000, left_at=None if left is None else NOW - left)
+        for number, left in ago.items()
+    ]
+    since = {number: NOW + after for number, after in taken.items()}
+    known = [OwedAlert(x.number, x.began_at, since.get(x.number), x.left_at) for x in owed]
+    now = NOW + 60
+    made = firing(owed, lambda number: number % labels, NOW, HOLD)
+    again = firing(known, lambda number: number % labels, now, HOLD)
+    brought = [brought_up(alert, since, now, HOLD) for alert in made]
+    assert sorted(brought, key=lambda x: x.number) == sorted(again, key=lambda x: x.number)
+    assert [brought_up(alert, since, now, HOLD) for alert in brought] == brought
