@@ -82,8 +82,11 @@ class Supervisor:
         return {name: started.part.due_at for name, started in self._started.items()}
 
     async def stop(self, names: Collection[str]) -> None:
-        """Stop parts; what is in flight then has 8 s, and is cut off behind them."""
-        leaving = [self._started.pop(name) for name in names]
+        """Stop parts; what is in flight then has 8 s, and is cut off behind them.
+
+        Those that are stopped already are left alone: the end may overtake a reload.
+        """
+        leaving = [self._started.pop(name) for name in names if name in self._started]
         for each in leaving:
             each.stop.set()
         if not leaving:

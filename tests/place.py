@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import app
 from exporter.agent import Surface
-from exporter.config import load
+from exporter.config import Config, load
 from exporter.core.view import AccountView
 from exporter.reload import Reloading
 from exporter.simulator.api import Simulation, create_app
@@ -102,12 +102,12 @@ class Place:
         assert (answer.status_code, answer.text) == (200, "The configuration is in force.\n")
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Agent]:
+    async def agent(self, reading: Callable[..., Config] = load) -> AsyncIterator[Agent]:
         agent, stop = Agent(), asyncio.Event()
         urls: list[str] = []
         surface = Surface(
             addresses=(("127.0.0.1", 0),),
-            reloading=Reloading(partial(load, self.config, {}), over_http=True),
+            reloading=Reloading(partial(reading, self.config, {}), over_http=True),
             on_listening=urls.extend,
             on_view=agent.views.append,
         )

@@ -1,15 +1,19 @@
 """The configuration is read again while the agent runs: what changed changes, the rest stays."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from exporter import supervisor
+from exporter.config import Config, load
 from exporter.simulator.api import Faults
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
+from exporter.supervisor import Supervisor
 from tests.delivery.bench import until
 from tests.fakes.answers import silence
 from tests.fakes.api import FakeApi
@@ -236,6 +240,36 @@ def test_a_poll_that_takes_long_to_end_holds_up_no_other_account_that_changes_to
             assert await agent.accounts() == {"main", "slow"}
 
     running(tmp_path, test)
+
+
+def test_an_end_that_comes_while_the_file_is_read_is_no_bug(tmp_path, monkeypatch):
+    reading, ending, real = threading.Event(), threading.Event(), Supervisor.stop_all
+
+    def slow(*arguments: Any) -> Config:
+        reading.set()
+        assert ending.wait(10)
+        return load(*arguments)
+
+    async def stop_all(of: Supervisor) -> None:
+        stopping = asyncio.create_task(real(of))
+        await asyncio.sleep(0)
+        ending.set()
+        await stopping
+
+    async def test() -> None:
+        async with place(tmp_path) as here:
+            with monkeypatch.context() as patch:
+                patch.setattr(Supervisor, "stop_all", stop_all)
+                async with here.agent(slow) as agent:
+                    await agent.polled()
+                    here.settings["poll"]["timeout"] = "800ms"
+                    here.settings["receivers"].pop()
+                    here.write()
+                    reload = asyncio.create_task(agent.reload())
+                    assert await asyncio.to_thread(reading.wait, 10)
+            await asyncio.wait([reload])  # its connection may be cut off
+
+    asyncio.run(test())
 
 
 def test_a_state_that_cannot_be_read_meanwhile_is_read_by_the_first_poll(tmp_path, monkeypatch):

@@ -96,6 +96,23 @@ def test_a_part_that_a_reload_starts_while_all_are_ending_ends_too():
     asyncio.run(run())
 
 
+def test_a_part_that_a_reload_stops_while_all_are_ending_is_stopped_once(monkeypatch):
+    monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
+
+    async def run() -> None:
+        hung = Part(forever)
+        async with Supervisor() as supervisor:
+            supervisor.start("hung", hung.running())
+            await hung.begun.wait()
+            ending = asyncio.create_task(supervisor.stop_all())
+            await asyncio.sleep(0)
+            await supervisor.stop(["hung"])
+            await ending
+        assert (hung.ended, hung.closed) == (True, True)
+
+    asyncio.run(run())
+
+
 class Ends:
     async def run(self, stop: asyncio.Event) -> None:
         pass
