@@ -22,12 +22,11 @@ class HistoryLines:
     def of(self, views: Sequence[AccountView]) -> Lines:
         """Return the lines of these accounts; what is known of others is forgotten."""
         self._kept = {view.account: self._rows(view) for view in views}
-        heads = map(head, history_families([]))
-        found = zip(*(each for _, each in self._kept.values()), strict=True)
-        # Without an account there are heads and no rows.
-        columns = list(found) or [()] * 3
+        every = [found for _, found in self._kept.values()]
         return joined(
-            line for first, column in zip(heads, columns, strict=True) for line in (first, *column)
+            line
+            for place, family in enumerate(history_families([]))
+            for line in (head(family), *(found[place] for found in every))
         )
 
     def _rows(self, view: AccountView) -> tuple[object, list[Lines]]:
