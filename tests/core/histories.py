@@ -16,6 +16,12 @@ INTERVAL = 60.0
 
 STATUSES = ("created", "training", "completed", "failed", "paused", "unknown", "")
 
+SAME = "a"
+"""The id of one whose texts are the same in every poll, so that all that can change is its status.
+
+The others have another name each time: whatever was read of them is to be stored.
+"""
+
 histories = st.lists(
     st.dictionaries(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=14
 )
@@ -28,10 +34,14 @@ def rules(first_run: FirstRun = "summary", max_models: int = 50, stuck_after: fl
 def snapshot(poll: Poll, number: int = 0) -> Snapshot:
     """The reading of a poll; a fine-tune's model follows from its id."""
     fine_tunes = {
-        key: FineTune(key, name=f"poll {number}", model_id=f"model-{key}", status=status)
+        key: FineTune(key, _name(key, number), model_id=f"model-{key}", status=status)
         for key, status in poll.items()
     }
     return Snapshot(fine_tunes, START + number * INTERVAL)
+
+
+def _name(fine_tune: str, number: int) -> str:
+    return "the same" if fine_tune == SAME else f"poll {number}"
 
 
 def steps(polls: Iterable[Poll], following: Rules | None = None) -> list[Step]:
@@ -44,9 +54,9 @@ def steps(polls: Iterable[Poll], following: Rules | None = None) -> list[Step]:
     return taken
 
 
-def of_one(history: str) -> list[Poll]:
+def of_one(history: str, fine_tune: str = "ft") -> list[Poll]:
     """The polls of a single fine-tune from words such as ``created - failed``; - is absence."""
-    return [{} if status == "-" else {"ft": status} for status in history.split()]
+    return [{} if status == "-" else {fine_tune: status} for status in history.split()]
 
 
 def readings(polls: list[Poll], fine_tune: str, upto: int) -> list[str | None]:

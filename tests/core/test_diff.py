@@ -4,7 +4,7 @@ import pytest
 
 from exporter.core.diff import diff, event, event_type
 from exporter.core.model import AccountKey, FineTune, Known, Snapshot, Transition
-from tests.core.histories import INTERVAL, KEY, START, of_one, snapshot, steps
+from tests.core.histories import INTERVAL, KEY, SAME, START, of_one, snapshot, steps
 
 ROWS = [
     # Invariant 4: the baseline, and what is first seen after it.
@@ -76,11 +76,12 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize("fine_tune", [SAME, "renamed"])
 @pytest.mark.parametrize(("history", "told"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
-def test_what_a_history_tells(history, told):
+def test_what_a_history_tells(history, told, fine_tune):
     found = [
         f"{number} {each.type.removeprefix('fine_tune.')}<{each.previous_status}"
-        for number, step in enumerate(steps(of_one(history)))
+        for number, step in enumerate(steps(of_one(history, fine_tune)))
         for each in step.events
         if each.fine_tune is not None
     ]

@@ -15,6 +15,7 @@ from exporter.core.tallies import StayKey, Stays
 from tests.core.histories import (
     INTERVAL,
     KEY,
+    SAME,
     START,
     Poll,
     confirmed,
@@ -139,9 +140,9 @@ def test_a_jump_of_the_wall_clock_changes_nothing_of_what_is_told(polls, at, jum
 
 
 def test_a_stay_that_moved_with_the_clock_is_stored():
-    last = jumping(of_one("training training"), at=1, jump=DAY, after=AFTER)[-1]
-    assert last.changed["ft"].since == START + DAY
-    assert last.state.known["ft"] == last.changed["ft"]
+    last = jumping(of_one("training training", SAME), at=1, jump=DAY, after=AFTER)[-1]
+    assert last.changed[SAME].since == START + DAY
+    assert last.state.known[SAME] == last.changed[SAME]
 
 
 def test_a_clock_set_right_makes_no_stay_begin_in_the_future():
