@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.core.model import STATUSES, Known, stable_id, status_label
+from exporter.core.model import STATUSES, FineTune, Known, Transition, stable_id, status_label
 from tests.core.histories import START, snapshot
 
 parts = st.lists(st.text("ab1:2", max_size=4), max_size=4)
@@ -42,3 +42,17 @@ def test_two_absences_are_a_removal(absences, removed):
     fine_tune = snapshot({"a": "failed"}).fine_tunes["a"]
     known = Known(fine_tune, 1, START, since_seen=True, absences=absences)
     assert known.removed is removed
+
+
+MANY = [
+    FineTune("a"),
+    Known(FineTune("a"), 1, START, since_seen=True),
+    Transition(FineTune("a"), 1, "training"),
+]
+
+
+@pytest.mark.parametrize("made", MANY, ids=lambda each: type(each).__name__)
+def test_what_there_are_many_of_is_frozen_and_no_work_for_the_garbage_collector(made):
+    assert not made.__struct_config__.gc
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(made, made.__struct_fields__[0], None)

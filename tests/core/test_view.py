@@ -116,6 +116,13 @@ def test_a_status_that_is_not_confirmed_yet_begins_now():
     assert oldest(then, state.known) == {"training": 60.0}
 
 
+def test_the_oldest_of_all_statuses_that_nobody_knows_is_that_of_unknown():
+    odd = [FineTune(text, status=text) for text in ("paused", "queued", "odd")]
+    since = zip(odd, (20.0, 10.0, 30.0), strict=True)
+    known = {each.id: Known(each, 1, began, since_seen=True) for each, began in since}
+    assert oldest(Snapshot({each.id: each for each in odd}, 60.0), known) == {"unknown": 10.0}
+
+
 def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
     read = Snapshot({each.id: each for each, _ in made}, NOW)
     known = {each.id: Known(each, 1, since, since_seen=True) for each, since in made}
