@@ -42,6 +42,16 @@ def test_an_empty_last_page_is_a_page():
     assert read_page(b'{"data":[],"has_more":false}') == Page([], has_more=False)
 
 
+SHARED = ("language", "model_id", "dataset", "status")
+
+
+def test_texts_that_fine_tunes_share_are_held_once():
+    """The decoder makes a new one each time."""
+    one, other = (read_item(**dict.fromkeys(SHARED, "the same")) for _ in range(2))
+    for name in SHARED:
+        assert getattr(one, name) is getattr(other, name)
+
+
 @pytest.mark.parametrize("name", ["name", "description", "language", "dataset"])
 @pytest.mark.parametrize("fields", ["missing", None, ""])
 def test_a_missing_or_null_text_is_empty(name, fields):

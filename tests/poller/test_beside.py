@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from exporter import poller
 from exporter.core.consequences import Consequences, consequences
 from exporter.core.model import Event
-from tests.poller.bench import Bench, bench, listing
+from tests.poller.bench import STALE_AFTER, Bench, bench, listing
 from tests.store.examples import fine_tune
 
 TRAINS = listing(fine_tune("a"))
@@ -135,6 +136,43 @@ def test_what_was_cut_off_had_found_the_same_events(tmp_path, held):
             _, cut_off, stored = held.found
             assert cut_off.step.events == stored.step.events
             assert list(stored.step.events) == await b.owed()
+
+    asyncio.run(run())
+
+
+def test_what_was_read_ages_from_when_it_was_read(tmp_path, held):
+    """Not from when it was compared, which others' readings may have to wait for."""
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
+            stop, read_at = asyncio.Event(), b.clock.now
+            running = await polling(b, held, stop)
+            stop.set()
+            b.clock.now += 5
+            await held.let_go()
+            await running
+            assert (b.view.polled_at, b.view.duration) == (read_at, 0)
+            assert b.view.stale_at == read_at + STALE_AFTER
+
+    asyncio.run(run())
+
+
+def test_readings_of_several_accounts_are_compared_one_after_another(tmp_path, monkeypatch):
+    """Each thread beside the loop would take the interpreter from it in turn."""
+    busy = threading.Lock()
+
+    def compare(*arguments: Any) -> Consequences:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.05)  # so that another would meet it
+        busy.release()
+        return consequences(*arguments)
+
+    monkeypatch.setattr(poller, "consequences", compare)
+
+    async def run() -> None:
+        async with bench(tmp_path / "a.db", TRAINS) as a, bench(tmp_path / "b.db", TRAINS) as b:
+            await asyncio.gather(a.poller.poll(), b.poller.poll())
+            assert (a.view.up, b.view.up) == (True, True)
 
     asyncio.run(run())
 
