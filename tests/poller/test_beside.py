@@ -12,8 +12,10 @@ import pytest
 from exporter import poller
 from exporter.core.consequences import Consequences, consequences
 from exporter.core.model import Event
+from exporter.store.accounts import Accounts
+from exporter.store.database import Database
 from tests.poller.bench import STALE_AFTER, Bench, bench, listing
-from tests.store.examples import fine_tune
+from tests.store.examples import KEY, fine_tune
 
 TRAINS = listing(fine_tune("a"))
 FAILED = listing(fine_tune("a", "failed"))
@@ -119,6 +121,44 @@ def test_a_reload_that_cuts_it_off_has_it_told_once(tmp_path, held):
             await b.poller.poll()
             assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
             assert len(b.wakes) == 1
+
+    asyncio.run(run())
+
+
+STORE_CALLS = 4
+"""Those of a poll behind one that could not be stored: three to load the state, and its commit."""
+
+
+@pytest.mark.parametrize("call", range(1, STORE_CALLS + 2))
+def test_what_is_cut_off_at_any_call_of_the_store_is_told_once(tmp_path, monkeypatch, call):
+    """Whether the call has an effect or not, which nobody waits to see."""
+    real, left = Database.run, [call]
+
+    async def cutting(database: Database, *arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_soon(task.cancel)
+        return await real(database, *arguments)
+
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
+            await b.poller.poll()
+            b.then(FAILED)
+            await b.forbid()
+            await b.poller.poll()
+            await b.allow()
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, "run", cutting)
+                cut_off = asyncio.create_task(b.poller.poll())
+                await asyncio.wait([cut_off])
+            assert cut_off.cancelled() == (call <= STORE_CALLS)
+            await b.reload(interval=30)
+            await b.poller.poll()
+            await b.poller.poll()
+            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
+            assert await Accounts(b.database).load(KEY) == b.poller._state
 
     asyncio.run(run())
 
