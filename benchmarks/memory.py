@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
 
-import httpx
 from cartesia import Cartesia
 from pages import fine_tunes
-from poll import KEY, ROUNDS, pages
+from poll import KEY, ROUNDS, naive_client, naive_items, pages
 
 NUMBER = 100_000
 SOON, LATER = 3, 8
 """After how many polls the agent is looked at: its memory has to stay as it is."""
 
-COUNTED = ("cartesia_exporter_polls_total{", "cartesia_exporter_poll_failures_total{")
+UP = 'cartesia_up{account="default"} 1.0'
+BEGUN, FAILED = "cartesia_exporter_polls_total{", "cartesia_exporter_poll_failures_total{"
 SECONDS = 120.0
 
 
@@ -63,17 +63,17 @@ def agent(base_url: str) -> Iterator[tuple[int, str]]:
 
 
 def polls(page: str) -> float:
-    """Return how many polls were complete."""
+    """Return how many polls were complete, or may be yet; 0 while the last one failed."""
     try:
         with urllib.request.urlopen(page) as answered:
             lines = answered.read().decode().splitlines()
     except OSError:  # it does not listen yet
         return 0.0
-    numbers = [line.rpartition(" ") for line in lines if line.startswith(COUNTED)]
-    # Only of one account that is up: the polls that were begun, without those that failed.
-    up = 'cartesia_up{account="default"} 1.0' in lines
-    failed = sum(float(number) for name, _, number in numbers if "failures" in name)
-    return up * (sum(float(number) for *_, number in numbers) - 2 * failed)
+    if UP not in lines:
+        return 0.0
+    numbers = [line.rpartition(" ") for line in lines]
+    begun = sum(float(number) for name, _, number in numbers if name.startswith(BEGUN))
+    return begun - sum(float(number) for name, _, number in numbers if name.startswith(FAILED))
 
 
 def ours(base_url: str) -> tuple[int, int]:
@@ -101,15 +101,8 @@ def models(base_url: str) -> list[object]:
 
 
 def dicts(base_url: str) -> list[object]:
-    found: list[object] = []
-    params = {"limit": "100"}
-    with httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as client:
-        while True:
-            body = client.get(f"{base_url}/fine-tunes/", params=params).json()
-            found.extend(body["data"])
-            if not body["has_more"]:
-                return found
-            params["starting_after"] = body["data"][-1]["id"]
+    with naive_client() as client:
+        return [*naive_items(client, base_url)]
 
 
 OTHERS = {"sdk": models, "json": dicts}

@@ -81,19 +81,23 @@ def sdk(base_url: str) -> Callable[[], int]:
     return lambda: len({item.id: item.status for item in client.fine_tunes.list(limit=100)})
 
 
+def naive_client() -> httpx.Client:
+    return httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+
+
+def naive_items(client: httpx.Client, base_url: str) -> Iterator[dict[str, str]]:
+    params = {"limit": "100"}
+    while True:
+        body = client.get(f"{base_url}/fine-tunes/", params=params).json()
+        yield from body["data"]
+        if not body["has_more"]:
+            return
+        params["starting_after"] = body["data"][-1]["id"]
+
+
 def naive(base_url: str) -> Callable[[], int]:
-    client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
-
-    def read() -> int:
-        found, params = {}, {"limit": "100"}
-        while True:
-            body = client.get(f"{base_url}/fine-tunes/", params=params).json()
-            found.update((item["id"], item["status"]) for item in body["data"])
-            if not body["has_more"]:
-                return len(found)
-            params["starting_after"] = body["data"][-1]["id"]
-
-    return read
+    client = naive_client()
+    return lambda: len({item["id"]: item["status"] for item in naive_items(client, base_url)})
 
 
 @dataclass(frozen=True)
