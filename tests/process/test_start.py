@@ -9,7 +9,7 @@ import time
 import pytest
 
 from exporter.store.database import Database
-from tests.process.agent import KEY, Agent, get, run, started, until, url_of
+from tests.process.agent import KEY, MODULE, Agent, get, run, started, until, url_of
 from tests.process.cloud import cloud, watching, webhook
 
 
@@ -152,6 +152,22 @@ def test_without_anything_all_that_is_missing_is_said(tmp_path):
     assert ended.returncode == 2
     assert "set CARTESIA_API_KEY" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_it_may_open_many_files_and_its_threads_give_way_soon(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gc, resource, sys\n"
+        "import exporter.app as app\n"
+        "async def injected(*_):\n"
+        "    many = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512\n"
+        "    raise OSError(f'{many} {gc.get_freeze_count() > 0} {sys.getswitchinterval()}')\n"
+        "app.run = injected\n",
+        encoding="utf-8",
+    )
+    limited = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", *MODULE]
+    with started(tmp_path, "run", command=limited, PYTHONPATH=str(tmp_path)) as process:
+        assert process.end() == 1
+        process.line("True True 0.001", seconds=0)
 
 
 def test_it_stops_while_it_starts(tmp_path):
