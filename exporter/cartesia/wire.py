@@ -6,7 +6,6 @@ right to add response fields and enum values.
 
 import json
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +14,7 @@ import msgspec
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.core.model import UNKNOWN, FineTune
-from exporter.core.text import one_line, scalar_text
+from exporter.core.text import one_line, scalar_text, shared
 
 
 class PageError(CartesiaError):
@@ -79,10 +78,10 @@ def _fine_tune(item: _Item, position: int) -> FineTune:
         item.id,
         item.name or "",
         item.description or "",
-        sys.intern(item.language or ""),
-        sys.intern(item.model_id or UNKNOWN),
-        sys.intern(item.dataset or ""),
-        sys.intern(item.status or UNKNOWN),
+        shared(item.language or ""),
+        shared(item.model_id or UNKNOWN),
+        shared(item.dataset or ""),
+        shared(item.status or UNKNOWN),
     )
 
 

@@ -1,6 +1,7 @@
 """Text from the API is hostile: what every place that shows it does first."""
 
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 LONGEST: Final = 1000
@@ -10,6 +11,10 @@ LONGEST: Final = 1000
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT: Final = frozenset({"\u200d"})  # joins emoji
 _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that show nothing
+
+_MANY: Final = 10_000
+_LONG: Final = 256
+"""How many texts are kept to be shared, and how many characters they have at most."""
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
@@ -34,3 +39,17 @@ def cut(text: str, most: int = LONGEST) -> str:
 def scalar_text(text: str) -> str:
     """Return ``text`` with lone surrogates spelled out, so that it can be encoded and stored."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shared(text: str) -> str:
+    """Return ``text``, as one object for equal texts of which others came not long ago.
+
+    Not interned: some versions of Python 3.12 keep an interned text for good, and an API may go on
+    to make up new ones.
+    """
+    return _first(text) if len(text) <= _LONG else text
+
+
+@lru_cache(_MANY)
+def _first(text: str) -> str:
+    return text

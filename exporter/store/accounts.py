@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from sys import intern
 from typing import Any, Final
 
 from msgspec.structs import asdict
@@ -14,6 +13,7 @@ from exporter.core.account import AccountState, Step
 from exporter.core.labels import LabelName, Labels
 from exporter.core.model import AccountKey, FineTune, Known
 from exporter.core.tallies import Stays, Tallies
+from exporter.core.text import shared
 from exporter.store import schema
 from exporter.store.cursors import read_cursors, write_cursors
 from exporter.store.database import Database
@@ -166,7 +166,7 @@ def _known(connection: Connection, number: int) -> Iterable[Known]:
     columns = (table.c[name] for name in (*described, *known))
     for row in connection.execute(select(*columns).where(table.c.account == number)):
         texts, others = row[: len(described)], row[len(described) :]
-        yield Known(FineTune(*texts[:_OWN], *map(intern, texts[_OWN:])), *others)
+        yield Known(FineTune(*texts[:_OWN], *map(shared, texts[_OWN:])), *others)
 
 
 def _label_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.text import LONGEST, cut, one_line, scalar_text
+from exporter.core.text import LONGEST, cut, one_line, scalar_text, shared
 
 hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "L", "So"]))
 
@@ -63,3 +63,19 @@ def test_scalar_text_can_be_encoded_and_changes_nothing_else(text):
 
 def test_a_lone_surrogate_is_spelled_out():
     assert scalar_text("a\ud800") == "a\\ud800"
+
+
+def test_equal_texts_are_one_until_many_others_have_come():
+    """Not for good: an API that always sends new ones would fill the memory."""
+    first, again, late = (b"set_1".decode() for _ in range(3))
+    assert shared(first) is first
+    assert shared(again) is first
+    for number in range(10_000):
+        shared(f"other_{number}")
+    assert shared(late) is late
+
+
+def test_a_long_text_is_not_kept():
+    first, again = (b"x".decode() * 257 for _ in range(2))
+    assert shared(first) is first
+    assert shared(again) is again
