@@ -63,10 +63,12 @@ def after_jump(known: Mapping[str, Known], snapshot: Snapshot) -> dict[str, Know
     stored before a wrong clock was set right would have to wait for years. A completed or failed
     one stays where it is, for it lasts while the machine sleeps; how long it took is not observed.
     """
+    if not snapshot.clock_jump:
+        return {}
     return {
         fine_tune_id: _after_jump(each, snapshot)
         for fine_tune_id, each in known.items()
-        if snapshot.clock_jump and (each.since_seen or each.fine_tune.status not in TERMINAL)
+        if each.since_seen or each.fine_tune.status not in TERMINAL
     }
 
 
