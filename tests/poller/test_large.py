@@ -24,6 +24,7 @@ def _frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.no_cover  # three times as long, of lines that other tests run
 @pytest.mark.usefixtures("_frozen")
 def test_a_large_account_never_holds_up_the_loop(tmp_path, monkeypatch):
     """At the baseline, when nothing changed, when much did, and after a restart."""
