@@ -183,6 +183,7 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
         state=str(config.storage.path),
     )
     process.allow_many_files()
+    process.give_memory_back()
     process.keep_loop_free()
     try:
         await app.run(config, surface, stop)

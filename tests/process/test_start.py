@@ -154,20 +154,38 @@ def test_without_anything_all_that_is_missing_is_said(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_it_may_open_many_files_and_its_threads_give_way_soon(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import gc, resource, sys\n"
-        "import exporter.app as app\n"
-        "async def injected(*_):\n"
-        "    many = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512\n"
-        "    raise OSError(f'{many} {gc.get_freeze_count() > 0} {sys.getswitchinterval()}')\n"
-        "app.run = injected\n",
-        encoding="utf-8",
-    )
+INJECTED = """
+import gc, resource, sys
+from pathlib import Path
+import exporter.app as app
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def given_back():
+    large = bytearray(2**24)  # when it goes, glibc keeps the next one of its size by default
+    del large
+    large = bytearray(2**24)
+    behind = bytearray(100_000)
+    before = resident()
+    del large
+    return before - resident() > 2**23
+
+async def injected(*_):
+    many = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
+    frozen = gc.get_freeze_count() > 0
+    raise OSError(f"{many} {frozen} {sys.getswitchinterval()} {given_back()}")
+
+app.run = injected
+"""
+
+
+def test_it_may_open_many_files_keeps_its_loop_free_and_gives_memory_back(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INJECTED, encoding="utf-8")
     limited = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", *MODULE]
     with started(tmp_path, "run", command=limited, PYTHONPATH=str(tmp_path)) as process:
         assert process.end() == 1
-        process.line("True True 0.001", seconds=0)
+        process.line("True True 0.001 True", seconds=0)
 
 
 def test_it_stops_while_it_starts(tmp_path):
