@@ -105,6 +105,7 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
         "docs/webhook.md",
         "docs/alerts.md",
         "docs/metrics.md",
+        "docs/runbooks.md",
         "docs/web-config.md",
         "docs/configuration.md",
         "docs/flags.md",

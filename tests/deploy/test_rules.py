@@ -1,0 +1,124 @@
+"""The alerting rules: they fire when they should, name what there is, and lead to a runbook."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from exporter.cli import main
+from tests.deploy.promql import selectors, strangers
+from tests.deploy.promtool import promtool
+from tests.test_documented import documented
+
+ROOT = Path(__file__).parent.parent.parent
+RULES = ROOT / "deploy" / "prometheus" / "rules" / "cartesia.rules.yml"
+RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
+
+Mapping = dict[str, Any]
+
+
+def read(path: Path) -> Mapping:
+    content: Mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
+
+
+RULES_BY_ALERT = {rule["alert"]: rule for group in read(RULES)["groups"] for rule in group["rules"]}
+
+
+def test_prometheus_takes_the_rules():
+    promtool("check", "rules", RULES)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_alerts_fire_and_end_as_their_unit_tests_say(path):
+    promtool("test", "rules", path)
+
+
+@pytest.mark.parametrize("alert", RULES_BY_ALERT)
+def test_an_alert_is_tested_where_it_fires_and_where_it_does_not(alert):
+    cases = [case for path in TESTS for test in read(path)["tests"] for case in cases_of(test)]
+    expected = [bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert]
+    assert set(expected) == {True, False}
+
+
+def cases_of(test: Mapping) -> list[Mapping]:
+    cases: list[Mapping] = test.get("alert_rule_test", [])
+    return cases
+
+
+@pytest.mark.parametrize("alert", RULES_BY_ALERT)
+def test_an_alert_names_only_metrics_and_labels_that_are_documented(alert):
+    expr = RULES_BY_ALERT[alert]["expr"]
+    assert list(selectors(expr)) != []
+    assert strangers(expr) == set()
+
+
+@pytest.mark.parametrize(
+    ("query", "strange"),
+    [
+        ("cartesia_fine_tune_total", {"cartesia_fine_tune_total"}),
+        ('cartesia_up{model_id="a"}', {"model_id"}),
+        ("sum by (job, receiver) (cartesia_up)", {"receiver"}),
+        ("cartesia_up * on (team) group_left (owner) up", {"team", "owner"}),
+        ('ALERTS{alertname="cartesia_nothing{x=1}"} and on () cartesia_up{account=~".+"}', set()),
+        ("sum by (le) (cartesia_fine_tune_status_duration_seconds_bucket)", set()),
+        (
+            "cartesia_fine_tune_status_duration_seconds",
+            {"cartesia_fine_tune_status_duration_seconds"},
+        ),
+    ],
+)
+def test_what_is_not_documented_is_noticed(query, strange):
+    assert strangers(query) == strange
+
+
+@pytest.mark.parametrize("alert", RULES_BY_ALERT)
+def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert):
+    rule = RULES_BY_ALERT[alert]
+    assert rule["labels"] in ({"severity": "critical"}, {"severity": "warning"})
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert.lower()}"
+    assert all(text.endswith(".") for name, text in rule["annotations"].items() if name[-1] != "l")
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    assert re.findall(r"^## (.+)$", RUNBOOKS, re.MULTILINE) == list(RULES_BY_ALERT)
+    for section in re.split(r"^## .+$", RUNBOOKS, flags=re.MULTILINE)[1:]:
+        assert re.findall(r"^\*\*([^*]+):\*\*", section, re.MULTILINE) == ["Means", "Look at", "Do"]
+
+
+def test_runbooks_link_to_sections_that_there_are():
+    sections = {heading.lower() for heading in re.findall(r"^## (.+)$", RUNBOOKS, re.MULTILINE)}
+    linked = re.findall(r"\]\(#([^)]+)\)", RUNBOOKS)
+    assert linked != []
+    assert set(linked) <= sections
+
+
+def typed() -> list[str]:
+    return re.findall(r"^cartesia-exporter .+$", RUNBOOKS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", sorted(set(typed())))
+def test_a_command_of_a_runbook_is_one_of_ours(line):
+    command: click.Command = main
+    _, *words = shlex.split(line)
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    # Without resilient parsing, the file of the example would have to be there.
+    context = command.make_context("x", words, resilient_parsing=True)
+    assert command.parse_args(context, words) == []
+    flags = {flag for option in command.params for flag in option.opts}
+    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= flags
+
+
+def test_runbooks_name_only_metrics_that_are_documented():
+    named = {
+        one or other for one, other in re.findall(r"`(cartesia_\w+)`|name\[\]=(\w+)", RUNBOOKS)
+    }
+    assert named != set()
+    assert named <= {name.strip("`") for name, *_ in documented()}
