@@ -41,7 +41,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/poll.py
 	$(BIN)/python benchmarks/memory.py
 
-# docs/flags.md, docs/configuration.md and the table of flags in README.md.
+# docs/flags.md, docs/configuration.md, the table of flags in README.md, and the dashboard.
 docs: .venv/dev
 	$(BIN)/python -m tests.documents
 

@@ -106,6 +106,7 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
         "docs/alerts.md",
         "docs/metrics.md",
         "docs/runbooks.md",
+        "deploy/grafana/README.md",
         "docs/web-config.md",
         "docs/configuration.md",
         "docs/flags.md",

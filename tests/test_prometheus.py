@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -49,7 +50,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     web = File(folder)
     web.ca.cert_pem.write_to_path(folder / "ca.pem")
     web.write(tls_server_config=web.issue(), basic_auth_users={USER: hash_of(PASSWORD)})
-    job = {
+    job: dict[str, Any] = {
         "scheme": "https",
         "tls_config": {"ca_file": str(folder / "ca.pem")},
         "basic_auth": {"username": USER, "password": PASSWORD},

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 from tests.documents import configuration, flags
+from tests.documents.dashboard import board
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 FLAGS = ROOT / "docs" / "flags.md"
+DASHBOARD = ROOT / "deploy" / "grafana" / "cartesia-fine-tunes.json"
 
 
 def written() -> dict[Path, str]:
@@ -19,4 +21,5 @@ def written() -> dict[Path, str]:
         README: table.sub(lambda _: f"{flags.table_of('run')}\n", readme),
         CONFIGURATION: configuration.document(),
         FLAGS: flags.document(),
+        DASHBOARD: board.document(),
     }

@@ -4,7 +4,8 @@ import contextlib
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ class Prometheus:
         found = self._data("query", query=query)["result"]
         return float(found[0]["value"][1]) if found else None
 
+    def values(self, query: str, seconds: float = 60) -> list[float]:
+        """Every value that a query has had since so many seconds, one for each second."""
+        now = time.time()
+        asked = {"start": str(now - seconds), "end": str(now), "step": "1"}
+        series = self._data("query_range", query=query, **asked)["result"]
+        return [float(value) for each in series for _, value in each["values"]]
+
+    def label_values(self, label: str, selector: str) -> set[str]:
+        """The values of a label that the series of a selector have."""
+        return set(self._data(f"label/{label}/values", **{"match[]": selector}))
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule, with what came of it."""
+        return [rule for group in self._data("rules")["groups"] for rule in group["rules"]]
+
     def exemplars(self, query: str) -> set[str]:
         """The fine-tunes that series point to."""
         series = self._data("query_exemplars", query=query, start="0", end="4102444800")
@@ -38,10 +54,16 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
-    """Scrape a target, as the keys of its job say."""
+def prometheus(
+    folder: Path, target: str, rules: Sequence[Path] = (), **job: Any
+) -> Iterator[Prometheus]:
+    """Scrape a target, as the keys of its job say, and evaluate the rules of these files."""
     scraped = {"job_name": "cartesia", "static_configs": [{"targets": [target]}], **job}
-    whole = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
+    whole = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(path) for path in rules],
+        "scrape_configs": [scraped],
+    }
     file = folder / "prometheus.yml"
     file.write_text(json.dumps(whole), encoding="utf-8")
     # Prometheus cannot be given port 0; it has this one as soon as we let it go.

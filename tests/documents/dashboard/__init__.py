@@ -1,0 +1,1 @@
+"""The dashboard for Grafana, made out of code: `make docs` writes it."""
