@@ -7,7 +7,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.deploy.promtool import promtool
+from tests.deploy.tools import promtool
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "prometheus"
 

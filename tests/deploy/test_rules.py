@@ -11,7 +11,7 @@ import yaml
 
 from exporter.cli import main
 from tests.deploy.promql import selectors, strangers
-from tests.deploy.promtool import promtool
+from tests.deploy.tools import amtool, promtool
 from tests.test_documented import documented
 
 ROOT = Path(__file__).parent.parent.parent
@@ -97,6 +97,24 @@ def test_runbooks_link_to_sections_that_there_are():
     linked = re.findall(r"\]\(#([^)]+)\)", RUNBOOKS)
     assert linked != []
     assert set(linked) <= sections
+
+
+def test_the_example_of_inhibition_is_taken_and_is_about_alerts_that_there_are(tmp_path):
+    (example,) = re.findall(r"^```yaml\n(.+?)^```$", RUNBOOKS, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(
+        f"route: {{receiver: a}}\nreceivers: [{{name: a}}]\n{example}", encoding="utf-8"
+    )
+    amtool("check-config", file)
+    (rule,) = yaml.safe_load(example)["inhibit_rules"]
+    named = re.compile(rule["target_matchers"][0].partition("=~")[2].strip('"'))
+    severities = {
+        alert: found["labels"]["severity"]
+        for alert, found in RULES_BY_ALERT.items()
+        if named.fullmatch(alert)
+    }
+    assert set(severities.values()) == {"warning"}
+    assert len(severities) == 3
 
 
 def typed() -> list[str]:
