@@ -1,0 +1,119 @@
+"""The composition is valid, its parts fit together, and what they are given they understand."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.config import load
+from tests.deploy.tools import DEPLOY, assert_clean, understood
+
+COMPOSE = DEPLOY / "compose"
+FILES = (COMPOSE / "compose.yaml", COMPOSE / "compose.api.yaml")
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+SERVICES = read(FILES[0])["services"]
+MOUNTS = [
+    mount.split(":")
+    for file in FILES
+    for service in read(file)["services"].values()
+    for mount in service.get("volumes", ())
+    if mount.startswith(".")
+]
+
+
+def test_the_files_are_as_the_specification_asks():
+    assert_clean("check-jsonschema", "--builtin-schema=vendor.compose-spec", *FILES)
+
+
+def test_what_is_mounted_is_there_and_read_only():
+    assert [source for source, *_ in MOUNTS if not (COMPOSE / source).exists()] == []
+    assert {mode for _, _, mode in MOUNTS} == {"ro"}
+
+
+def test_every_volume_is_declared_and_used():
+    for files in (FILES[:1], FILES[1:]):
+        used = {
+            mount.partition(":")[0]
+            for file in files
+            for service in read(file)["services"].values()
+            for mount in service.get("volumes", ())
+            if not mount.startswith(".")
+        }
+        assert used == {name for file in files for name in read(file)["volumes"]}
+
+
+def test_every_image_of_others_is_pinned():
+    images = {
+        name: service["image"] for name, service in SERVICES.items() if "build" not in service
+    }
+    assert sorted(images) == ["alertmanager", "grafana", "prometheus"]
+    for image in images.values():
+        assert re.fullmatch(r"docker\.io/[a-z/]+:v?\d+\.\d+\.\d+", image)
+
+
+def test_nothing_listens_beyond_this_machine_and_no_container_can_do_more_than_it_must():
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("service", ["exporter", "simulator"])
+def test_the_commands_are_ours(service):
+    name, *flags = SERVICES[service]["command"]
+    flags = [flag for flag in flags if not flag.startswith("--config.file=")]
+    understood(name, *flags)
+
+
+@pytest.mark.parametrize("kind", ["simulator", "api"])
+def test_the_agent_takes_its_configuration(kind):
+    config = load(COMPOSE / f"exporter.{kind}.yaml", {"CARTESIA_API_KEY": "sk_car_of.an_example"})
+    assert [receiver.type for receiver in config.receivers] == ["alertmanager"]
+
+
+def test_every_host_in_a_configuration_is_a_service_that_listens_there():
+    texts = [path.read_text(encoding="utf-8") for path in COMPOSE.rglob("*.y*ml")]
+    hosts = {
+        found for text in texts for found in re.findall(r'[/"]([a-z]+):(\d{4,5})(?=["\]/\n])', text)
+    }
+    assert hosts == {
+        ("simulator", "10061"),
+        ("exporter", "10060"),
+        ("alertmanager", "9093"),
+        ("prometheus", "9090"),
+    } | {("localhost", port) for port in ("10060", "9090", "9093")}
+
+
+def test_prometheus_takes_its_configuration_and_the_rules(tmp_path):
+    inside = {target: COMPOSE / source for source, target, _ in MOUNTS}
+    for target, source in inside.items():
+        if target.startswith("/etc/prometheus/"):
+            copy = tmp_path / target.removeprefix("/etc/prometheus/")
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(source, copy)
+    assert len(list(tmp_path.rglob("*.yml"))) == 2
+    assert_clean("promtool", "check", "config", tmp_path / "prometheus.yml", package="prometheus")
+
+
+def test_alertmanager_takes_its_configuration():
+    file = COMPOSE / "alertmanager.yml"
+    assert_clean("amtool", "check-config", file, package="prometheus-alertmanager")
+
+
+def test_grafana_is_given_prometheus_and_the_dashboard():
+    (source,) = read(COMPOSE / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    (folder,) = read(COMPOSE / "grafana/provisioning/dashboards/cartesia.yml")["providers"]
+    (mounted,) = [target for _, target, _ in MOUNTS if target.endswith(".json")]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert source["type"] == "prometheus"
+    assert mounted == home
+    assert mounted.startswith(folder["options"]["path"] + "/")
