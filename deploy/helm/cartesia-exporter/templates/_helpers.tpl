@@ -1,0 +1,77 @@
+{{- define "cartesia-exporter.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "cartesia-exporter.selector" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "cartesia-exporter.labels" -}}
+{{ include "cartesia-exporter.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "cartesia-exporter.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}
+{{- else -}}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cartesia-exporter.secretName" -}}
+{{- if .Values.existingSecret -}}
+{{- if .Values.secrets -}}
+{{- fail "give secrets or existingSecret, not both" -}}
+{{- end -}}
+{{- .Values.existingSecret -}}
+{{- else -}}
+{{- include "cartesia-exporter.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cartesia-exporter.serviceAccountName" -}}
+{{- default (ternary (include "cartesia-exporter.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "cartesia-exporter.scheme" -}}
+{{- ternary "HTTPS" "HTTP" (hasKey .Values.webConfig "tls_server_config") -}}
+{{- end -}}
+
+{{/* How both monitors scrape; the argument is [root, monitor]. */}}
+{{- define "cartesia-exporter.endpoint" -}}
+{{- $root := index . 0 -}}
+{{- with index . 1 -}}
+port: http
+path: /metrics
+scheme: {{ include "cartesia-exporter.scheme" $root | lower }}
+interval: {{ .interval }}
+scrapeTimeout: {{ .scrapeTimeout }}
+# There is one pod at a time. Under the same labels its series go on over a restart, and increase()
+# sees what the agent saw while it was away.
+relabelings:
+  - targetLabel: job # the rules look for a name with "cartesia" in it
+    replacement: cartesia-exporter
+  - targetLabel: instance
+    replacement: {{ include "cartesia-exporter.fullname" $root }}
+  - action: labeldrop
+    regex: pod
+{{- with .tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .basicAuth }}
+basicAuth:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,212 @@
+"""The chart says what Kubernetes and the Prometheus Operator understand, and fits together."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from exporter import __version__
+from tests.deploy.chart import CHART, OPERATOR, VALUES, Rendered, helm
+from tests.deploy.tools import DEPLOY
+
+FILES = [pytest.param(path, id=path.name.removesuffix("-values.yaml")) for path in VALUES]
+KUBERNETES = ("1.25", "1.37")
+"""The oldest that the chart asks for, and the newest whose schemas are known."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("helm")
+
+
+@pytest.fixture(scope="module", params=FILES)
+def rendered(home: Path, request: pytest.FixtureRequest) -> Rendered:
+    return Rendered(home, f"--values={request.param}")
+
+
+@pytest.fixture(scope="module")
+def everything(home: Path) -> Rendered:
+    return Rendered(home, f"--values={CHART / 'ci' / 'everything-values.yaml'}")
+
+
+@pytest.mark.parametrize("values", [None, *FILES])
+def test_helm_finds_nothing_to_complain_about(home, values):
+    flags = () if values is None else (f"--values={values}",)
+    linted = helm(home, "lint", "--strict", CHART, *flags)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    assert "[WARNING]" not in linted.stdout
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_knows_every_field(rendered, version):
+    known = [document for document in rendered.documents if document["kind"] not in OPERATOR]
+    assert len(known) >= 3
+    for document in known:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_prometheus_operator_knows_every_field(home, everything):
+    # By its name, or mypy would read the whole of it: 9 MB.
+    models = importlib.import_module("cloudcoil.models.prometheus_operator.v1")
+    pods = Rendered(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
+    for kind, source in zip(OPERATOR, (pods, everything, everything), strict=True):
+        document = source.one(kind)
+        taken = getattr(models, kind).model_validate(document)
+        kept = taken.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        # A model takes a misspelt field, and forgets it.
+        assert kept["spec"] == document["spec"]
+
+
+def test_there_is_one_agent_and_it_ends_before_the_next_one_begins(rendered):
+    spec = rendered.one("Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert rendered.pod["terminationGracePeriodSeconds"] > 10
+
+
+def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
+    pod, container = rendered.pod["securityContext"], rendered.container["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["capabilities"] == {"drop": ["ALL"]}
+    assert container["allowPrivilegeEscalation"] is False
+    assert container["readOnlyRootFilesystem"] is True
+    assert rendered.pod["automountServiceAccountToken"] is False
+    kinds = {key for volume in rendered.pod["volumes"] for key in volume} - {"name"}
+    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+
+
+def test_the_user_is_the_image_s(rendered):
+    dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    user = rendered.pod["securityContext"]["runAsUser"]
+    assert f"USER {user}:{rendered.pod['securityContext']['runAsGroup']}\n" in dockerfile
+    assert rendered.pod["securityContext"]["fsGroup"] == user
+    assert "requests" in rendered.container["resources"]
+
+
+def test_the_page_stays_reachable_while_the_pod_is_not_ready(rendered):
+    service = rendered.one("Service")["spec"]
+    labels = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert service["publishNotReadyAddresses"] is True
+    assert service["selector"].items() <= labels.items()
+    (port,) = rendered.container["ports"]
+    assert service["ports"][0]["targetPort"] == port["name"]
+    assert rendered.one("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_an_outage_of_the_api_restarts_nothing(rendered):
+    probes = {name: rendered.container[name]["httpGet"] for name in PROBES}
+    assert {name: probe["path"] for name, probe in probes.items()} == PROBES
+
+
+PROBES = {
+    "livenessProbe": "/-/healthy",
+    "readinessProbe": "/-/ready",
+    "startupProbe": "/-/healthy",
+}
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_object(rendered):
+    volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
+    mounts = [mount["name"] for mount in rendered.container["volumeMounts"]]
+    assert sorted(mounts) == sorted(volumes)
+    made = {
+        (kind, document["metadata"]["name"])
+        for kind in ("ConfigMap", "PersistentVolumeClaim", "Secret")
+        for document in rendered.all(kind)
+    }
+    named = {
+        *(("ConfigMap", v["configMap"]["name"]) for v in volumes.values() if "configMap" in v),
+        *(("Secret", v["secret"]["secretName"]) for v in volumes.values() if "secret" in v),
+        *(
+            ("PersistentVolumeClaim", v["persistentVolumeClaim"]["claimName"])
+            for v in volumes.values()
+            if "persistentVolumeClaim" in v
+        ),
+    }
+    brought = {
+        ("Secret", "cartesia"),
+        ("Secret", "cartesia-tls"),
+        ("PersistentVolumeClaim", "state"),
+    }
+    assert named - brought == made
+
+
+def test_another_configuration_is_another_pod(home):
+    flags = ("--set=existingSecret=cartesia", "--set=config.poll.interval=2m")
+    checksums = {
+        Rendered(home, *flags[:number]).one("Deployment")["spec"]["template"]["metadata"][
+            "annotations"
+        ]["checksum/config"]
+        for number in (1, 2)
+    }
+    assert len(checksums) == 2
+
+
+def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(home, everything):
+    pods = Rendered(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
+    (at_service,) = everything.one("ServiceMonitor")["spec"]["endpoints"]
+    (at_pod,) = pods.one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    selector = everything.one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= everything.one("Service")["metadata"]["labels"].items()
+    assert everything.one("Service")["spec"]["ports"][0]["name"] == at_service["port"]
+    assert pods.container["ports"][0]["name"] == at_pod["port"]
+    assert (at_service["scheme"], at_pod["scheme"]) == ("https", "http")
+    for endpoint in (at_service, at_pod):
+        fixed = {
+            rule.get("targetLabel"): rule.get("replacement") for rule in endpoint["relabelings"]
+        }
+        assert fixed["job"] == "cartesia-exporter"
+        assert fixed["instance"] == "watch-cartesia-exporter"
+        assert {"action": "labeldrop", "regex": "pod"} in endpoint["relabelings"]
+
+
+def test_the_rules_are_those_of_prometheus(everything):
+    rules = (DEPLOY / "prometheus" / "rules" / "cartesia.rules.yml").read_text(encoding="utf-8")
+    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(rules)
+
+
+def test_without_more_the_policy_lets_out_dns_and_https_alone(home):
+    flags = "--set=existingSecret=cartesia,networkPolicy.enabled=true"
+    spec = Rendered(home, flags).one("NetworkPolicy")["spec"]
+    ports = [(port["port"], port["protocol"]) for rule in spec["egress"] for port in rule["ports"]]
+    assert ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+
+
+REFUSED: list[Any] = [
+    ([], "give the key"),
+    (["--set=existingSecret=a,secrets.api-key=b"], "give secrets or existingSecret, not both"),
+    (
+        ["--set=existingSecret=a,serviceMonitor.enabled=true,podMonitor.enabled=true"],
+        "enable serviceMonitor or podMonitor, not both",
+    ),
+    (["--set=existingSecret=a,replicas=2"], "additional properties 'replicas' not allowed"),
+    (["--set=existingSecret=a,service.port=0"], "at '/service/port'"),
+    (["--set=existingSecret=a,config.storage.path=/tmp/x"], "at '/config/storage'"),
+    (["--set=existingSecret=a,log.level=loud"], "at '/log/level'"),
+]
+
+
+@pytest.mark.parametrize(("flags", "reason"), REFUSED)
+def test_values_that_cannot_work_are_refused_with_the_reason(home, flags, reason):
+    done = helm(home, "template", "watch", CHART, *flags)
+    assert done.returncode != 0
+    assert reason in done.stderr
+
+
+def test_the_notes_warn_of_what_is_missing(home):
+    flags = ("--set=existingSecret=cartesia", "--set=persistence.enabled=false")
+    done = helm(home, "install", "watch", CHART, "--dry-run=client", *flags)
+    assert done.returncode == 0, done.stderr
+    for warning in ("persistence is off", "Nothing scrapes it yet", "It tells nobody"):
+        assert warning in done.stdout
+
+
+def test_the_version_of_the_chart_is_the_agent_s():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+    assert re.search(rf"{re.escape(KUBERNETES[0])}\b", chart["kubeVersion"])
