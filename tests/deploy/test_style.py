@@ -1,0 +1,39 @@
+"""Scripts, YAML and workflows are what their linters ask for."""
+
+import re
+
+import yaml
+
+from tests.deploy.tools import ROOT, assert_clean
+
+WORKFLOWS = ROOT / ".github" / "workflows"
+
+
+def test_shellcheck_finds_nothing():
+    scripts = [
+        ROOT / ".ci" / "run",
+        *(ROOT / "tests").rglob("*.sh"),
+        *(ROOT / "deploy").rglob("*.sh"),
+    ]
+    assert len(scripts) >= 2
+    assert_clean("shellcheck", *scripts)
+
+
+def test_yamllint_finds_nothing():
+    folders = ("deploy", "tests", ".github")
+    assert_clean("yamllint", "--strict", *folders, "config.example.yaml", ".yamllint")
+
+
+def test_the_workflows_are_valid_and_give_nobody_more_than_they_need():
+    schema = "--builtin-schema=vendor.github-workflows"
+    assert_clean("check-jsonschema", schema, *WORKFLOWS.iterdir())
+    updates = WORKFLOWS.parent / "dependabot.yml"
+    assert_clean("check-jsonschema", "--builtin-schema=vendor.dependabot", updates)
+    assert_clean("zizmor", "--offline", "--pedantic", "--no-progress", "--quiet", WORKFLOWS.parent)
+
+
+def test_every_supported_python_is_in_the_matrix_and_no_other():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    supported = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
+    workflow = yaml.safe_load((WORKFLOWS / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == supported
