@@ -4,12 +4,8 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sqlite3
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,73 +23,14 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 from tests.process.agent import Agent, Process, get, run, until, url_of
-from tests.process.cloud import Inbox, cloud, watching
-from tests.programs import required
+from tests.process.alertmanager import Alertmanager, alertmanager, notified
+from tests.process.cloud import cloud, watching
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-@dataclass(frozen=True)
-class Real:
-    """A running Alertmanager that tells what it is told to a webhook."""
-
-    url: str
-
-    def alerts(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = get(f"{self.url}/api/v2/alerts").json()
-        return found
-
-    def names(self) -> list[str]:
-        return sorted(alert["labels"].get("fine_tune_id", "") for alert in self.alerts())
-
-
-def free_port() -> int:
-    # As with Prometheus: it cannot be given port 0; it has this one as soon as we let it go.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(folder: Path, inbox_url: str) -> Iterator[Real]:
-    program = required("prometheus-alertmanager", package="prometheus-alertmanager")
-    folder.mkdir()
-    hook = {"url": f"{inbox_url}/notified", "send_resolved": True}
-    route = {
-        "receiver": "hook",
-        "group_by": ["alertname", "model_id"],
-        "group_wait": "500ms",
-        "group_interval": "1s",
-        "repeat_interval": "1h",
-    }
-    config = {"route": route, "receivers": [{"name": "hook", "webhook_configs": [hook]}]}
-    file, port = folder / "alertmanager.yml", free_port()
-    file.write_text(json.dumps(config), encoding="utf-8")
-    command = [
-        program,
-        f"--config.file={file}",
-        f"--storage.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        real = Real(f"http://127.0.0.1:{port}")
-        until(lambda: get(f"{real.url}/-/ready").status_code == 200, seconds=30)
-        yield real
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
 def told_to(*urls: str, **more: Any) -> dict[str, Any]:
     return {"name": "am", "type": "alertmanager", "urls": list(urls), **more}
-
-
-def notified(inbox: Inbox, status: str) -> list[dict[str, Any]]:
-    """The alerts of that status in all that Alertmanager told, in the order they came."""
-    bodies = [json.loads(arrived.body) for arrived in inbox.arrived]
-    return [alert for body in bodies for alert in body["alerts"] if alert["status"] == status]
 
 
 def polled(process: Process) -> None:
@@ -103,7 +40,7 @@ def polled(process: Process) -> None:
 
 
 def test_it_is_told_of_failures_groups_them_and_resolves_them_over_a_restart(tmp_path):
-    with cloud() as (api, inbox), running(tmp_path / "am", inbox.url) as real:
+    with cloud() as (api, inbox), alertmanager(tmp_path / "am", inbox.url) as real:
         agent = Agent(tmp_path, **watching(api, told_to(real.url, hold="10m")))
         voices = [api.world.add(name=f"Voice {n}", model_id="sonic-3") for n in range(3)]
         names = sorted(voice.id for voice in voices)
@@ -145,7 +82,7 @@ def settled_at(agent: Agent) -> float:
     return float(found[0])
 
 
-def updated(real: Real) -> float:
+def updated(real: Alertmanager) -> float:
     return max((seconds(each["updatedAt"]) for each in real.alerts()), default=0.0)
 
 
@@ -153,7 +90,7 @@ def test_beside_a_member_that_hangs_the_other_is_told_at_once(tmp_path):
     with (
         cloud() as (api, inbox),
         Server(silence) as hanging,
-        running(tmp_path / "am", inbox.url) as real,
+        alertmanager(tmp_path / "am", inbox.url) as real,
     ):
         agent = Agent(tmp_path, **watching(api, told_to(hanging.base_url, real.url)))
         with agent.process() as process:
@@ -166,7 +103,7 @@ def test_beside_a_member_that_hangs_the_other_is_told_at_once(tmp_path):
 
 
 def test_send_test_shows_up_as_an_alert(tmp_path):
-    with running(tmp_path / "am", "http://127.0.0.1:1") as real:
+    with alertmanager(tmp_path / "am", "http://127.0.0.1:1") as real:
         agent = Agent(tmp_path, receivers=[told_to(real.url)])
         sent = run(tmp_path, "send-test", "am", f"--config.file={agent.file}")
         assert (sent.returncode, sent.stderr) == (0, "")
@@ -204,6 +141,6 @@ def test_of_a_request_that_it_refuses_it_holds_all_but_the_bad_one(tmp_path, wit
             async with alerting(tmp_path, members, clock=FakeClock(time.time())) as made:
                 await test(made)
 
-    with running(tmp_path / "am", "http://127.0.0.1:1") as real:
+    with alertmanager(tmp_path / "am", "http://127.0.0.1:1") as real:
         asyncio.run(play())
         assert real.names() == sorted(["bad", *(f"ft{n}" for n in range(20))])

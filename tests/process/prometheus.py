@@ -16,10 +16,10 @@ from tests.programs import required
 
 
 class Prometheus:
-    """What answers queries under a URL."""
+    """What answers queries."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def value(self, query: str) -> float | None:
         """The one value of a query, None where there is no series."""
@@ -47,21 +47,24 @@ class Prometheus:
         return {e["labels"]["fine_tune_id"] for each in series for e in each["exemplars"]}
 
     def _data(self, what: str, **asked: str) -> Any:
-        url = f"{self._url}/api/v1/{what}"
-        answer = httpx.get(url, params=asked, trust_env=False, timeout=10).json()
+        answer = self._client.get(f"/api/v1/{what}", params=asked).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
 
 @contextlib.contextmanager
 def prometheus(
-    folder: Path, target: str, rules: Sequence[Path] = (), **job: Any
+    folder: Path, target: str, rules: Sequence[Path] = (), alerted: Sequence[str] = (), **job: Any
 ) -> Iterator[Prometheus]:
-    """Scrape a target, as the keys of its job say, and evaluate the rules of these files."""
+    """Scrape a target, as the keys of its job say, and evaluate the rules of these files.
+
+    What fires is told to the Alertmanagers ``alerted``; each is a host and a port, as the target.
+    """
     scraped = {"job_name": "cartesia", "static_configs": [{"targets": [target]}], **job}
     whole = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in rules],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alerted)}]}]},
         "scrape_configs": [scraped],
     }
     file = folder / "prometheus.yml"
@@ -81,7 +84,9 @@ def prometheus(
     try:
         url = f"http://127.0.0.1:{port}"
         until(lambda: get(f"{url}/-/ready").status_code == 200, seconds=30)
-        yield Prometheus(url)
+        # One client for all queries: making one takes ten times as long as asking.
+        with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
+            yield Prometheus(client)
     finally:
         server.terminate()
         server.wait(20)
