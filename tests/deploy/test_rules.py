@@ -3,13 +3,15 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 import yaml
 
 from exporter.cli import main
+from exporter.core.model import Event, EventType
+from exporter.receivers.alerts import labels
 from tests.deploy.promql import selectors, strangers
 from tests.deploy.tools import amtool, promtool
 from tests.test_documented import documented
@@ -17,6 +19,9 @@ from tests.test_documented import documented
 ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "cartesia.rules.yml"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+OF_THE_AGENT = {labels(Event("", kind, "", 0))["alertname"] for kind in get_args(EventType)}
+"""The names of the alerts that the agent itself tells an Alertmanager."""
+
 TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
 
 Mapping = dict[str, Any]
@@ -106,15 +111,25 @@ def test_the_example_of_inhibition_is_taken_and_is_about_alerts_that_there_are(t
         f"route: {{receiver: a}}\nreceivers: [{{name: a}}]\n{example}", encoding="utf-8"
     )
     amtool("check-config", file)
-    (rule,) = yaml.safe_load(example)["inhibit_rules"]
-    named = re.compile(rule["target_matchers"][0].partition("=~")[2].strip('"'))
-    severities = {
-        alert: found["labels"]["severity"]
-        for alert, found in RULES_BY_ALERT.items()
-        if named.fullmatch(alert)
-    }
-    assert set(severities.values()) == {"warning"}
-    assert len(severities) == 3
+    for rule in yaml.safe_load(example)["inhibit_rules"]:
+        critical, warning = (
+            "".join(rule[side]).partition("=")[2].strip('~"')
+            for side in ("source_matchers", "target_matchers")
+        )
+        assert severities(critical) == {"critical"}
+        assert severities(warning) == {"warning"}
+        # The agent's own alert of a failed fine-tune is critical, and must hide nothing.
+        assert set(critical.split("|")).isdisjoint(OF_THE_AGENT)
+
+
+def severities(alerts: str) -> set[str]:
+    return {RULES_BY_ALERT[alert]["labels"]["severity"] for alert in alerts.split("|")}
+
+
+def test_the_runbooks_name_the_alerts_that_rules_and_agent_have_in_common():
+    shared = set(RULES_BY_ALERT) & set(OF_THE_AGENT)
+    (sentence,) = re.findall(r"uses the names (.+) too:", RUNBOOKS)
+    assert set(re.findall(r"`(\w+)`", sentence)) == shared
 
 
 def typed() -> list[str]:
