@@ -102,6 +102,13 @@ def test_an_outage_of_the_api_restarts_nothing(rendered):
     assert {name: probe["path"] for name, probe in probes.items()} == PROBES
 
 
+def test_a_kubelet_is_not_asked_for_a_certificate(home):
+    strict = "webConfig.tls_server_config.client_auth_type=RequireAndVerifyClientCert"
+    container = Rendered(home, f"--set=existingSecret=cartesia,{strict}").container
+    assert [container[name].get("httpGet") for name in PROBES] == [None] * 3
+    assert [container[name]["tcpSocket"] for name in PROBES] == [{"port": "http"}] * 3
+
+
 PROBES = {
     "livenessProbe": "/-/healthy",
     "readinessProbe": "/-/ready",
@@ -164,9 +171,13 @@ def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(ho
         assert {"action": "labeldrop", "regex": "pod"} in endpoint["relabelings"]
 
 
-def test_the_rules_are_those_of_prometheus(everything):
-    rules = (DEPLOY / "prometheus" / "rules" / "cartesia.rules.yml").read_text(encoding="utf-8")
-    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(rules)
+def test_the_rules_are_those_of_prometheus_with_runbooks_where_they_are_kept(home, everything):
+    shipped = (DEPLOY / "prometheus" / "rules" / "cartesia.rules.yml").read_text(encoding="utf-8")
+    plain = Rendered(home, "--set=existingSecret=cartesia,prometheusRule.enabled=true")
+    assert plain.one("PrometheusRule")["spec"] == yaml.safe_load(shipped)
+    kept = "https://git.example.com/cartesia-exporter/docs/runbooks.md#"
+    moved = shipped.replace(": docs/runbooks.md#", f": {kept}")
+    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(moved)
 
 
 def test_without_more_the_policy_lets_out_dns_and_https_alone(home):

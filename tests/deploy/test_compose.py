@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from exporter.cli import main
 from exporter.config import load
 from tests.deploy.tools import DEPLOY, assert_clean, understood
 
@@ -76,8 +78,11 @@ def test_the_commands_are_ours(service):
 
 @pytest.mark.parametrize("kind", ["simulator", "api"])
 def test_the_agent_takes_its_configuration(kind):
-    config = load(COMPOSE / f"exporter.{kind}.yaml", {"CARTESIA_API_KEY": "sk_car_of.an_example"})
-    assert [receiver.type for receiver in config.receivers] == ["alertmanager"]
+    file = COMPOSE / f"exporter.{kind}.yaml"
+    key = {"CARTESIA_API_KEY": "sk_car_of.an_example"}
+    checked = CliRunner(env=key).invoke(main, ["check-config", f"--config.file={file}"])
+    assert checked.exit_code == 0, checked.output
+    assert [each.type for each in load(file, key).receivers] == ["alertmanager"]
 
 
 def test_every_host_in_a_configuration_is_a_service_that_listens_there():
@@ -115,5 +120,8 @@ def test_grafana_is_given_prometheus_and_the_dashboard():
     (mounted,) = [target for _, target, _ in MOUNTS if target.endswith(".json")]
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert source["type"] == "prometheus"
+    (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    assert link["name"] == "fine_tune_id"
+    assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
     assert mounted == home
     assert mounted.startswith(folder["options"]["path"] + "/")

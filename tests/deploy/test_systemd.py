@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.core.health import LATE_SECONDS
 from tests.deploy.tools import DEPLOY, judged, understood
 
 UNITS = DEPLOY / "systemd"
@@ -57,6 +58,15 @@ def test_the_key_is_a_credential_and_the_state_where_systemd_keeps_it():
     }
     assert "\nLoadCredential=api-key:" in SERVICE
     assert "\nStateDirectory=cartesia-exporter\n" in SERVICE
+
+
+def test_systemd_waits_for_the_start_and_ends_an_agent_that_hangs():
+    """It tells ready, and feeds the watchdog; by default systemd asks for neither."""
+    (seconds,) = re.findall(r"^WatchdogSec=(\d+)min$", SERVICE, re.MULTILINE)
+    assert "\nType=notify\n" in SERVICE
+    assert "\nNotifyAccess=main\n" in SERVICE
+    assert int(seconds) * 60 > LATE_SECONDS
+    assert "\nRestart=on-failure\n" in SERVICE
 
 
 def test_the_service_ends_it_later_than_it_ends_by_itself():

@@ -43,6 +43,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- ternary "HTTPS" "HTTP" (hasKey .Values.webConfig "tls_server_config") -}}
 {{- end -}}
 
+{{/* How a probe asks; the argument is [root, path]. A kubelet has no certificate to show. */}}
+{{- define "cartesia-exporter.probe" -}}
+{{- $root := index . 0 -}}
+{{- $tls := default dict $root.Values.webConfig.tls_server_config -}}
+{{- if eq (default "" $tls.client_auth_type) "RequireAndVerifyClientCert" -}}
+tcpSocket:
+  port: http
+{{- else -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: http
+  scheme: {{ include "cartesia-exporter.scheme" $root }}
+{{- end -}}
+{{- end -}}
+
 {{/* How both monitors scrape; the argument is [root, monitor]. */}}
 {{- define "cartesia-exporter.endpoint" -}}
 {{- $root := index . 0 -}}
