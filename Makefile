@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test test-container soak lint types imports unit bench docs lock dist clean
+.PHONY: demo run test test-container soak lint types imports unit bench docs lock dist sbom clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -69,8 +69,22 @@ lock: .venv/dev
 		--quiet --output-file requirements-helm.lock $(UPGRADE)
 
 # The wheel is made out of the source distribution: what is missing there is missing in both.
+DIST ?= dist
 dist: .venv/dev
-	$(BIN)/python -m build --no-isolation --outdir dist
+	rm -f $(DIST)/cartesia_exporter-*
+	$(BIN)/python -m build --no-isolation --outdir $(DIST)
+
+# What an installation by the lock holds, with versions and licences, in CycloneDX. The version of
+# the whole is told apart: it is not in pyproject.toml, where the tool looks for it.
+INSTALLED ?= build/installed
+sbom: dist
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INSTALLED)
+	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --no-deps $(DIST)/*.whl
+	version=$$($(INSTALLED)/bin/cartesia-exporter --version) && \
+		sed "s/^dynamic = .*/version = \"$${version##* }\"/" pyproject.toml >$(INSTALLED)/pyproject.toml
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject $(INSTALLED)/pyproject.toml \
+		--output-file $(DIST)/cartesia-exporter.cdx.json $(INSTALLED)/bin/python
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed; make PYTHON=/path/to/python3'; exit 1; }

@@ -1,5 +1,6 @@
 """What would be published installs into an empty environment, and runs there."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -34,12 +35,13 @@ def installed(environment: Path, distribution: Path) -> Path:
 def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
     """The wheel is made out of the source distribution, so that nothing is missing in that one."""
     folder = tmp_path / "dist"
-    done(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", ROOT)
-    source, wheel = sorted(folder.iterdir(), key=lambda path: path.suffix)
+    made(folder, tmp_path / "wheel")
+    source, bill, wheel = sorted(folder.iterdir(), key=lambda path: path.suffix)
     assert source.name == f"cartesia_exporter-{__version__}.tar.gz"
     assert wheel.name == f"cartesia_exporter-{__version__}-py3-none-any.whl"
 
-    with started(tmp_path, "demo", command=[str(installed(tmp_path / "wheel", wheel))]) as demo:
+    demo_of = str(tmp_path / "wheel" / "bin" / "cartesia-exporter")
+    with started(tmp_path, "demo", command=[demo_of]) as demo:
         demo.line("^Metrics +http://")
         demo.line("ALERT +slack: Watching the fine-tunes of account demo")
         assert demo.stop(signal.SIGINT) == 0
@@ -48,6 +50,25 @@ def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
     assert run(tmp_path, "--version", command=[str(command)]).stdout.split()[-1] == __version__
     assert modules(tmp_path / "source") == modules(tmp_path / "wheel") == modules(ROOT)
     assert_nothing_else(source, wheel)
+    assert_names_all_that_is_installed(bill, tmp_path / "wheel")
+
+
+def made(folder: Path, environment: Path) -> None:
+    """What `make sbom` makes: the distributions, installed, and the bill of what that holds."""
+    places = (f"BIN={Path(sys.executable).parent}", f"DIST={folder}", f"INSTALLED={environment}")
+    done("make", "--silent", "--assume-old=.venv/dev", *places, "sbom")
+
+
+def assert_names_all_that_is_installed(bill: Path, environment: Path) -> None:
+    content = json.loads(bill.read_text(encoding="utf-8"))
+    whole = content["metadata"]["component"]
+    assert (whole["name"], whole["version"]) == ("cartesia-exporter", __version__)
+    named = {f"{each['name']}=={each['version']}".lower() for each in content["components"]}
+    freeze = [UV, "pip", "freeze", f"--python={environment / 'bin' / 'python'}"]
+    there = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.lower()
+    lines = {line.replace("-", "_") for line in there.splitlines() if "cartesia" not in line}
+    assert {line.replace("-", "_") for line in named} == lines != set()
+    assert all(each["licenses"] for each in content["components"])
 
 
 def modules(environment: Path) -> set[str]:

@@ -27,9 +27,19 @@ def test_yamllint_finds_nothing():
 def test_the_workflows_are_valid_and_give_nobody_more_than_they_need():
     schema = "--builtin-schema=vendor.github-workflows"
     assert_clean("check-jsonschema", schema, *WORKFLOWS.iterdir())
-    updates = WORKFLOWS.parent / "dependabot.yml"
-    assert_clean("check-jsonschema", "--builtin-schema=vendor.dependabot", updates)
+    updates = WORKFLOWS.parent / "renovate.json"
+    assert_clean("check-jsonschema", "--builtin-schema=vendor.renovate", updates)
     assert_clean("zizmor", "--offline", "--pedantic", "--no-progress", "--quiet", WORKFLOWS.parent)
+
+
+def test_what_the_workflows_run_is_there_and_what_they_use_is_pinned_by_its_hash():
+    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS.iterdir())
+    targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+    made = re.findall(r"\bmake ([\w-]+)$", text, re.MULTILINE)
+    assert {"dist", "sbom", "test-container"} == set(made)
+    assert [target for target in made if f"\n{target}:" not in targets] == []
+    used = re.findall(r"uses: (.+)", text)
+    assert [name for name in used if not re.fullmatch(r"\S+@[0-9a-f]{40} # v[\d.]+", name)] == []
 
 
 def test_every_supported_python_is_in_the_matrix_and_no_other():
