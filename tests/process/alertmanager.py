@@ -2,15 +2,14 @@
 
 import contextlib
 import json
-import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.process.agent import get, until
+from tests.process.agent import get
 from tests.process.cloud import Inbox
+from tests.process.listening import listening
 from tests.programs import required
 
 
@@ -48,27 +47,13 @@ def alertmanager(folder: Path, inbox_url: str) -> Iterator[Alertmanager]:
         "repeat_interval": "1h",
     }
     config = {"route": route, "receivers": [{"name": "hook", "webhook_configs": [hook]}]}
-    file, port = folder / "alertmanager.yml", _free_port()
+    file = folder / "alertmanager.yml"
     file.write_text(json.dumps(config), encoding="utf-8")
-    command = [
+    command = (
         program,
         f"--config.file={file}",
         f"--storage.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        real = Alertmanager(f"http://127.0.0.1:{port}")
-        until(lambda: get(f"{real.url}/-/ready").status_code == 200, seconds=30)
-        yield real
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _free_port() -> int:
-    # As with Prometheus: it cannot be given port 0; it has this one as soon as we let it go.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    )
+    with listening(folder, *command) as url:
+        yield Alertmanager(url)

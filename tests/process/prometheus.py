@@ -2,17 +2,28 @@
 
 import contextlib
 import json
-import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.process.agent import get, until
+from tests.process.listening import listening
 from tests.programs import required
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of a query: its labels, and its values by Unix time."""
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]]
+
+
+def _points(values: list[tuple[float, str]]) -> list[tuple[float, float]]:
+    return [(float(at), float(value)) for at, value in values]
 
 
 class Prometheus:
@@ -32,6 +43,22 @@ class Prometheus:
         asked = {"start": str(now - seconds), "end": str(now), "step": "1"}
         series = self._data("query_range", query=query, **asked)["result"]
         return [float(value) for each in series for _, value in each["values"]]
+
+    def series(self, query: str, start: float, end: float, step: float) -> list[Series]:
+        """Every series of a query between two times, a value for each step where there is one."""
+        asked = {"start": str(start), "end": str(end), "step": str(step)}
+        found = self._data("query_range", query=query, **asked)["result"]
+        return [Series(each["metric"], _points(each["values"])) for each in found]
+
+    def now(self, query: str, at: float) -> list[Series]:
+        """Every series of a query at a time, with that one value."""
+        found = self._data("query", query=query, time=str(at))["result"]
+        return [Series(each["metric"], _points([each["value"]])) for each in found]
+
+    def examples(self, query: str, start: float, end: float) -> list[tuple[float, float]]:
+        """When the exemplars of a query were, and the values that they have."""
+        found = self._data("query_exemplars", query=query, start=str(start), end=str(end))
+        return [(e["timestamp"], float(e["value"])) for each in found for e in each["exemplars"]]
 
     def label_values(self, label: str, selector: str) -> set[str]:
         """The values of a label that the series of a selector have."""
@@ -69,24 +96,15 @@ def prometheus(
     }
     file = folder / "prometheus.yml"
     file.write_text(json.dumps(whole), encoding="utf-8")
-    # Prometheus cannot be given port 0; it has this one as soon as we let it go.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
+    command = (
         required("prometheus", package="prometheus"),
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
         "--enable-feature=exemplar-storage",
-    ]
-    with (folder / "prometheus.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: get(f"{url}/-/ready").status_code == 200, seconds=30)
-        # One client for all queries: making one takes ten times as long as asking.
-        with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
-            yield Prometheus(client)
-    finally:
-        server.terminate()
-        server.wait(20)
+    )
+    # One client for all queries: making one takes ten times as long as asking.
+    with (
+        listening(folder, *command) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=10) as client,
+    ):
+        yield Prometheus(client)
