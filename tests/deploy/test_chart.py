@@ -221,3 +221,6 @@ def test_the_version_of_the_chart_is_the_agent_s():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
     assert re.search(rf"{re.escape(KUBERNETES[0])}\b", chart["kubeVersion"])
+    # What the README has people push is what the chart pulls.
+    pushed = re.findall(r"cartesia-exporter:(\S+)", (DEPLOY / "README.md").read_text("utf-8"))
+    assert set(pushed) == {__version__}
