@@ -11,9 +11,6 @@ BOARD: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
 PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in BOARD["templating"]["list"]}
 
-# $__rate_interval is four times the interval of the scrapes, at least.
-_BUILT_IN = {"$__rate_interval": "4s", "$__range": "60s"}
-
 
 @dataclass(frozen=True)
 class Target:
@@ -37,10 +34,13 @@ def targets() -> list[Target]:
     ]
 
 
-def filled_in(expr: str, **chosen: str) -> str:
-    """Return a query without variables; what is not chosen is what All stands for."""
-    for name, text in _BUILT_IN.items():
-        expr = expr.replace(name, text)
+def filled_in(expr: str, rate: int = 4, whole: int = 60, **chosen: str) -> str:
+    """Return a query without variables; what is not chosen is what All stands for.
+
+    ``rate`` is $__rate_interval, four times the interval of the scrapes at least, and ``whole``
+    the time of the dashboard, both in seconds.
+    """
+    expr = expr.replace("$__rate_interval", f"{rate}s").replace("$__range", f"{whole}s")
     for name, variable in VARIABLES.items():
         expr = expr.replace(f"${name}", chosen.get(name, variable.get("allValue", "")))
     assert "$" not in expr, expr

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from tests.deploy.test_rules import RULES, RULES_BY_ALERT
 from tests.documents.dashboard.fine_tunes import STUCK_SECONDS
 from tests.documents.dashboard.look import DASHES, PALETTE
 from tests.documents.dashboard.receivers import BACKLOG_SECONDS
+from tests.documents.picture.answers import Span, answers
 from tests.process.agent import Agent, until, url_of
 from tests.process.cloud import Api, Arrived, cloud, watching, webhook
 from tests.process.prometheus import Prometheus, prometheus
@@ -108,6 +110,15 @@ def test_the_panels_show_what_there_is(seen):
     model = Counter(each.model_id for each in api.world)["sonic-2"]
     assert shown("Fine-tunes A", model="sonic-2", account="main") == model < len(api.world)
     assert shown("Fine-tunes A", account="another") is None
+
+
+def test_every_panel_has_its_answers_in_a_picture(seen):
+    _, scraping = seen
+    now = time.time()
+    drawn = list(answers(BOARD["panels"], scraping, Span(now - 60, now)))
+    answered = [each.panel["title"] for each in drawn if each.lines]
+    assert answered == [panel["title"] for panel in PANELS]
+    assert [bool(each.examples) for each in drawn].count(True) == 1
 
 
 def test_the_failures_point_to_the_fine_tune_that_failed(seen):
