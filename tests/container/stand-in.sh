@@ -8,7 +8,7 @@ folder=$(mkdir -p "$1" && cd "$1" && pwd)
 build=(buildah --root "$folder/store" --runroot "$folder/run" --storage-driver overlay)
 
 python=${2:-python3.12}
-prefix=$("$python" -c 'import sys; print(sys.base_prefix if sys.version_info[:2] == (3, 12) else "")')
+prefix=$("$python" -c 'import sys; print(sys.base_prefix if sys.version_info[:2] == (3, 12) else "")' 2>/dev/null || true)
 case $prefix in
     "" | /usr | /usr/local)
         echo "a Python 3.12 in a folder of its own is needed, as pyenv makes it: make PYTHON312=..." >&2
