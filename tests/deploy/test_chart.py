@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from exporter import __version__
+from exporter.config.receivers import HeaderValue
+from exporter.config.section import Section
 from tests.deploy.chart import CHART, OPERATOR, VALUES, Rendered, helm
 from tests.deploy.tools import DEPLOY
 
@@ -142,15 +145,23 @@ def test_every_mount_has_its_volume_and_every_volume_its_object(rendered):
     assert named - brought == made
 
 
-def test_another_configuration_is_another_pod(home):
-    flags = ("--set=existingSecret=cartesia", "--set=config.poll.interval=2m")
+@pytest.mark.parametrize(
+    ("change", "restarted"),
+    [
+        ("config.poll.interval=2m", True),
+        ("webConfig.rate_limit.burst=20", True),
+        ("webConfig.basic_auth_users.b=another", False),
+    ],
+)
+def test_what_is_read_at_the_start_alone_is_another_pod(home, change, restarted):
+    given = ["--set=existingSecret=a", "--set=webConfig.basic_auth_users.b=one"]
     checksums = {
-        Rendered(home, *flags[:number]).one("Deployment")["spec"]["template"]["metadata"][
-            "annotations"
-        ]["checksum/config"]
-        for number in (1, 2)
+        Rendered(home, *flags).one("Deployment")["spec"]["template"]["metadata"]["annotations"][
+            "checksum/config"
+        ]
+        for flags in (given, [*given, f"--set={change}"])
     }
-    assert len(checksums) == 2
+    assert len(checksums) == 1 + restarted
 
 
 def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(home, everything):
@@ -167,7 +178,7 @@ def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(ho
             rule.get("targetLabel"): rule.get("replacement") for rule in endpoint["relabelings"]
         }
         assert fixed["job"] == "cartesia-exporter"
-        assert fixed["instance"] == "watch-cartesia-exporter"
+        assert fixed["instance"] == "voices/watch-cartesia-exporter"
         assert {"action": "labeldrop", "regex": "pod"} in endpoint["relabelings"]
 
 
@@ -200,6 +211,30 @@ REFUSED: list[Any] = [
     (["--set=existingSecret=a,config.storage.path=/tmp/x"], "at '/config/storage'"),
     (["--set=existingSecret=a,log.level=loud"], "at '/log/level'"),
 ]
+
+
+def secrets_of(section: type[Section]) -> Iterator[str]:
+    """The keys whose value is a secret, in this kind of section and those derived from it.
+
+    Headers are left out: most of them are none.
+    """
+    if section is not HeaderValue:
+        yield from (key.inline for key in section.SECRETS)
+    for each in section.__subclasses__():
+        yield from secrets_of(each)
+
+
+PLACES = {"api_key": "accounts[0]", "password": "receivers[0].basic_auth", "heartbeat_url": ""}
+
+
+@pytest.mark.parametrize("key", sorted({*secrets_of(Section)}))
+def test_a_secret_in_the_configuration_is_refused(home, key):
+    path = ".".join(filter(None, ("config", PLACES.get(key, "receivers[0]"), key)))
+    for form, reason in (("", f"read {key}: give it in secrets"), ("_file", "")):
+        flags = ("--set=existingSecret=a", f"--set={path}{form}=value-of-it")
+        done = helm(home, "template", "watch", CHART, *flags)
+        assert (done.returncode != 0, reason in done.stderr) == (bool(reason), True)
+        assert "value-of-it" not in done.stderr
 
 
 @pytest.mark.parametrize(("flags", "reason"), REFUSED)

@@ -35,6 +35,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* The configuration goes into a ConfigMap, which more people may read than may read a Secret. */}}
+{{- define "cartesia-exporter.config" -}}
+{{- $sections := list .Values.config -}}
+{{- range concat (default list .Values.config.accounts) (default list .Values.config.receivers) -}}
+{{- $sections = append (append $sections .) (default dict .basic_auth) -}}
+{{- end -}}
+{{- range $section := $sections -}}
+{{- range list "api_key" "bearer_token" "heartbeat_url" "password" "secret" "url" -}}
+{{- if hasKey $section . -}}
+{{- fail (printf "everybody who may read ConfigMaps would read %s: give it in secrets or existingSecret, and its path as %s_file" . .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml .Values.config -}}
+{{- end -}}
+
 {{- define "cartesia-exporter.serviceAccountName" -}}
 {{- default (ternary (include "cartesia-exporter.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
@@ -73,7 +89,7 @@ relabelings:
   - targetLabel: job # the rules look for a name with "cartesia" in it
     replacement: cartesia-exporter
   - targetLabel: instance
-    replacement: {{ include "cartesia-exporter.fullname" $root }}
+    replacement: {{ $root.Release.Namespace }}/{{ include "cartesia-exporter.fullname" $root }}
   - action: labeldrop
     regex: pod
 {{- with .tlsConfig }}
