@@ -2,17 +2,13 @@
 
 import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
 from exporter import __version__
-from exporter.config.receivers import HeaderValue
-from exporter.config.section import Section
 from tests.deploy.chart import CHART, OPERATOR, VALUES, Rendered, helm
 from tests.deploy.tools import DEPLOY
 
@@ -68,6 +64,8 @@ def test_there_is_one_agent_and_it_ends_before_the_next_one_begins(rendered):
     spec = rendered.one("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert rendered.pod["terminationGracePeriodSeconds"] > 10
+    for claim in rendered.all("PersistentVolumeClaim"):
+        assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
 def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
@@ -77,22 +75,37 @@ def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
     assert container["capabilities"] == {"drop": ["ALL"]}
     assert container["allowPrivilegeEscalation"] is False
     assert container["readOnlyRootFilesystem"] is True
-    assert rendered.pod["automountServiceAccountToken"] is False
+    for where in (rendered.pod, *rendered.all("ServiceAccount")):
+        assert where["automountServiceAccountToken"] is False
     kinds = {key for volume in rendered.pod["volumes"] for key in volume} - {"name"}
     assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    assert_nobody_else_reads_secrets(rendered.pod["volumes"])
 
 
-def test_the_user_is_the_image_s(rendered):
+def assert_nobody_else_reads_secrets(volumes):
+    ours = {"secrets", "web-config"}
+    modes = {each["secret"]["defaultMode"] for each in volumes if each["name"] in ours}
+    assert modes == {0o440}
+
+
+def test_user_and_state_are_where_the_image_has_them(rendered):
     dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
     user = rendered.pod["securityContext"]["runAsUser"]
     assert f"USER {user}:{rendered.pod['securityContext']['runAsGroup']}\n" in dockerfile
     assert rendered.pod["securityContext"]["fsGroup"] == user
+    mounts = {each["name"]: each["mountPath"] for each in rendered.container["volumeMounts"]}
+    assert f"\nVOLUME {mounts['state']}\n" in dockerfile
     assert "requests" in rendered.container["resources"]
+
+
+def labels_of_the_pod(rendered: Rendered) -> dict[str, str]:
+    labels: dict[str, str] = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    return labels
 
 
 def test_the_page_stays_reachable_while_the_pod_is_not_ready(rendered):
     service = rendered.one("Service")["spec"]
-    labels = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    labels = labels_of_the_pod(rendered)
     assert service["publishNotReadyAddresses"] is True
     assert service["selector"].items() <= labels.items()
     (port,) = rendered.container["ports"]
@@ -145,25 +158,6 @@ def test_every_mount_has_its_volume_and_every_volume_its_object(rendered):
     assert named - brought == made
 
 
-@pytest.mark.parametrize(
-    ("change", "restarted"),
-    [
-        ("config.poll.interval=2m", True),
-        ("webConfig.rate_limit.burst=20", True),
-        ("webConfig.basic_auth_users.b=another", False),
-    ],
-)
-def test_what_is_read_at_the_start_alone_is_another_pod(home, change, restarted):
-    given = ["--set=existingSecret=a", "--set=webConfig.basic_auth_users.b=one"]
-    checksums = {
-        Rendered(home, *flags).one("Deployment")["spec"]["template"]["metadata"]["annotations"][
-            "checksum/config"
-        ]
-        for flags in (given, [*given, f"--set={change}"])
-    }
-    assert len(checksums) == 1 + restarted
-
-
 def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(home, everything):
     pods = Rendered(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
     (at_service,) = everything.one("ServiceMonitor")["spec"]["endpoints"]
@@ -172,8 +166,11 @@ def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(ho
     assert selector.items() <= everything.one("Service")["metadata"]["labels"].items()
     assert everything.one("Service")["spec"]["ports"][0]["name"] == at_service["port"]
     assert pods.container["ports"][0]["name"] == at_pod["port"]
+    selector = pods.one("PodMonitor")["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= labels_of_the_pod(pods).items()
     assert (at_service["scheme"], at_pod["scheme"]) == ("https", "http")
     for endpoint in (at_service, at_pod):
+        assert endpoint["path"] == "/metrics"
         fixed = {
             rule.get("targetLabel"): rule.get("replacement") for rule in endpoint["relabelings"]
         }
@@ -193,55 +190,12 @@ def test_the_rules_are_those_of_prometheus_with_runbooks_where_they_are_kept(hom
 
 def test_without_more_the_policy_lets_out_dns_and_https_alone(home):
     flags = "--set=existingSecret=cartesia,networkPolicy.enabled=true"
-    spec = Rendered(home, flags).one("NetworkPolicy")["spec"]
+    rendered = Rendered(home, flags)
+    spec = rendered.one("NetworkPolicy")["spec"]
     ports = [(port["port"], port["protocol"]) for rule in spec["egress"] for port in rule["ports"]]
     assert ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-
-
-REFUSED: list[Any] = [
-    ([], "give the key"),
-    (["--set=existingSecret=a,secrets.api-key=b"], "give secrets or existingSecret, not both"),
-    (
-        ["--set=existingSecret=a,serviceMonitor.enabled=true,podMonitor.enabled=true"],
-        "enable serviceMonitor or podMonitor, not both",
-    ),
-    (["--set=existingSecret=a,replicas=2"], "additional properties 'replicas' not allowed"),
-    (["--set=existingSecret=a,service.port=0"], "at '/service/port'"),
-    (["--set=existingSecret=a,config.storage.path=/tmp/x"], "at '/config/storage'"),
-    (["--set=existingSecret=a,log.level=loud"], "at '/log/level'"),
-]
-
-
-def secrets_of(section: type[Section]) -> Iterator[str]:
-    """The keys whose value is a secret, in this kind of section and those derived from it.
-
-    Headers are left out: most of them are none.
-    """
-    if section is not HeaderValue:
-        yield from (key.inline for key in section.SECRETS)
-    for each in section.__subclasses__():
-        yield from secrets_of(each)
-
-
-PLACES = {"api_key": "accounts[0]", "password": "receivers[0].basic_auth", "heartbeat_url": ""}
-
-
-@pytest.mark.parametrize("key", sorted({*secrets_of(Section)}))
-def test_a_secret_in_the_configuration_is_refused(home, key):
-    path = ".".join(filter(None, ("config", PLACES.get(key, "receivers[0]"), key)))
-    for form, reason in (("", f"read {key}: give it in secrets"), ("_file", "")):
-        flags = ("--set=existingSecret=a", f"--set={path}{form}=value-of-it")
-        done = helm(home, "template", "watch", CHART, *flags)
-        assert (done.returncode != 0, reason in done.stderr) == (bool(reason), True)
-        assert "value-of-it" not in done.stderr
-
-
-@pytest.mark.parametrize(("flags", "reason"), REFUSED)
-def test_values_that_cannot_work_are_refused_with_the_reason(home, flags, reason):
-    done = helm(home, "template", "watch", CHART, *flags)
-    assert done.returncode != 0
-    assert reason in done.stderr
+    assert spec["podSelector"]["matchLabels"].items() <= labels_of_the_pod(rendered).items()
 
 
 def test_the_notes_warn_of_what_is_missing(home):
