@@ -77,6 +77,8 @@ def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
     assert container["readOnlyRootFilesystem"] is True
     for where in (rendered.pod, *rendered.all("ServiceAccount")):
         assert where["automountServiceAccountToken"] is False
+    # Variables of every service in the namespace are none of its business.
+    assert rendered.pod["enableServiceLinks"] is False
     kinds = {key for volume in rendered.pod["volumes"] for key in volume} - {"name"}
     assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
     assert_nobody_else_reads_secrets(rendered.pod["volumes"])

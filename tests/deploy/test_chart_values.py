@@ -1,7 +1,7 @@
 """What is given as a value of the chart gets where it belongs, or is refused with the reason."""
 
 import base64
-from collections import Counter
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,11 @@ def test_every_value_that_is_given_gets_somewhere(home):
     secrets = [text for each in rendered.all("Secret") for text in each["data"].values()]
     written = [*leaves(rendered.documents), *(base64.b64decode(each).decode() for each in secrets)]
     text = "\n".join(written)
-    given = Counter(leaves(yaml.safe_load(EVERYTHING.read_text(encoding="utf-8"))))
+    given = [*leaves(yaml.safe_load(EVERYTHING.read_text(encoding="utf-8")))]
     assert len(given) > 50
-    assert [value for value, times in given.items() if text.count(value) < times] == []
+    # As often as it is given: one value may be a part of another.
+    asked = "\n".join(given)
+    assert [each for each in given if text.count(each) < asked.count(each)] == []
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,23 @@ def test_a_secret_in_the_configuration_is_refused(home, key):
         done = helm(home, "template", "watch", CHART, *flags)
         assert (done.returncode != 0, reason in done.stderr) == (bool(reason), True)
         assert "value-of-it" not in done.stderr
+
+
+def closed(node: object) -> Iterator[bool]:
+    """Yield of each object with named properties whether others are refused."""
+    if isinstance(node, dict):
+        if "properties" in node and node.get("type") == "object":
+            yield node.get("additionalProperties") is False
+        node = [*node.values()]
+    if isinstance(node, list):
+        for each in node:
+            yield from closed(each)
+
+
+def test_a_misspelt_value_is_refused_wherever_values_have_names():
+    found = [*closed(json.loads((CHART / "values.schema.json").read_text(encoding="utf-8")))]
+    assert len(found) > 10
+    assert all(found)
 
 
 @pytest.mark.parametrize(("flags", "reason"), REFUSED)

@@ -45,14 +45,14 @@ def accounts() -> statetimeline.Panel:
         "Whether the last poll read every page; withheld: nothing was read for poll.stale_after, "
         "and the counts are not shown.",
     )
-    read = f"max by (account) (cartesia_up{{{ACCOUNT}}})"
+    read = f"min by (account) (cartesia_up{{{ACCOUNT}}})"
     stale = f"2 * max by (account) (cartesia_stale{{{ACCOUNT}}})"
     return states(text, Query(f"{read} + {stale}", "{{account}}"), _STATES)
 
 
 def age() -> timeseries.Panel:
     text = Text("Age of the data", "Since the last complete poll. Dashed: 5 and 15 minutes.")
-    query = Query(f"time() - max by (account) ({_SUCCESS})", "{{account}}")
+    query = Query(f"time() - min by (account) ({_SUCCESS})", "{{account}}")
     return lines(text, query, unit="s", above=_OLD)
 
 

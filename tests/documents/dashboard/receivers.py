@@ -28,7 +28,7 @@ def owed() -> stat.Panel:
 
 def receivers() -> statetimeline.Panel:
     text = Text("Receivers", "Down: the last request failed for the receiver's own sake.")
-    query = Query("max by (receiver) (cartesia_exporter_receiver_up)", "{{receiver}}")
+    query = Query("min by (receiver) (cartesia_exporter_receiver_up)", "{{receiver}}")
     return states(text, query, _STATES)
 
 
