@@ -19,6 +19,18 @@ def test_shellcheck_finds_nothing():
     assert_clean("shellcheck", *scripts)
 
 
+def test_ci_installs_every_program_that_the_tests_drive():
+    """There a missing one fails its tests, where it skips them elsewhere."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    named = {name for text in sources for name in re.findall(r'package="([a-z-]+)"', text)}
+    essential = {"dash", "gzip"}  # every Debian has them
+    assert {"chromium", "prometheus"} <= named
+    of_the_test_of_it = {"a-package"}
+    missing = named - essential - of_the_test_of_it
+    assert {name for name in missing if not re.search(rf"[( ]{name}[ )]", script)} == set()
+
+
 def test_yamllint_finds_nothing():
     folders = ("deploy", "tests", ".github")
     assert_clean("yamllint", "--strict", *folders, "config.example.yaml", ".yamllint")
