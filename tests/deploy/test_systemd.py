@@ -1,5 +1,6 @@
 """systemd itself finds nothing wrong with the units, and little that they leave open."""
 
+import json
 import re
 import shlex
 import sys
@@ -14,6 +15,18 @@ UNITS = DEPLOY / "systemd"
 SERVICE = (UNITS / "cartesia-exporter.service").read_text(encoding="utf-8")
 MOST_EXPOSED = 15
 """Ten times what `systemd-analyze security` may find: 1.5 of 10, where it found 1.2."""
+
+LEFT_OPEN = {
+    "DeviceAllow",  # /dev/null and its like, as DevicePolicy=closed leaves them
+    "IPAddressDeny",
+    "PrivateMounts",
+    "PrivateNetwork",
+    "ProcSubset",
+    "RestrictAddressFamilies_AF_INET_INET6",
+    "RestrictAddressFamilies_AF_UNIX",
+    "RootDirectoryOrRootImage",
+}
+"""What `systemd-analyze security` may complain of: the agent needs it, or it changes nothing."""
 
 
 @pytest.fixture
@@ -38,6 +51,26 @@ def test_the_service_is_less_exposed_than_the_bound(units):
     command = ("security", "--offline=true", threshold, "--no-pager", units[0])
     found = judged("systemd-analyze", *command, package="systemd")
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_nothing_else_is_left_open(units):
+    """One line less would be too little for the bound."""
+    command = ("security", "--offline=true", "--threshold=100", "--no-pager", "--json=short")
+    found = json.loads(judged("systemd-analyze", *command, units[0], package="systemd").stdout)
+    assert len(found) > 70
+    complained_of = {each["json_field"] for each in found if float(each["exposure"] or 0) > 0}
+    assert complained_of <= LEFT_OPEN
+
+
+def test_it_is_reloaded_by_its_signal_and_started_again_for_ever_in_its_own_folder():
+    for line in (
+        "StartLimitIntervalSec=0",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "EnvironmentFile=-/etc/default/cartesia-exporter",
+        "WorkingDirectory=%S/cartesia-exporter",
+        "StateDirectoryMode=0700",
+    ):
+        assert f"\n{line}\n" in SERVICE
 
 
 def test_the_command_line_of_the_service_is_one_of_ours():
