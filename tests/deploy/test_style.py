@@ -54,6 +54,12 @@ def test_what_the_workflows_run_is_there_and_what_they_use_is_pinned_by_its_hash
     assert [name for name in used if not re.fullmatch(r"\S+@[0-9a-f]{40} # v[\d.]+", name)] == []
 
 
+def test_nothing_is_released_that_was_not_tested():
+    jobs = yaml.safe_load((WORKFLOWS / "release.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["test"]["steps"][-1] == {"run": ".ci/run"}
+    assert (jobs["build"]["needs"], jobs["publish"]["needs"]) == ("test", "build")
+
+
 def test_every_supported_python_is_in_the_matrix_and_no_other():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     supported = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
