@@ -8,8 +8,12 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from exporter import __version__
 from tests.process.agent import run, started
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 ROOT = Path(__file__).parent.parent
 UV = str(Path(sys.executable).with_name("uv"))
