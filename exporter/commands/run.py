@@ -170,7 +170,7 @@ def _with_what_systemd_gave(surface: "Surface", *, activated: bool) -> "Surface"
 async def _run(path: Path | None, config: "Config", surface: "Surface", stop: asyncio.Event) -> int:
     import structlog
 
-    from exporter import app, process
+    from exporter import app, resources
     from exporter.store.errors import StoreError, StoreRefusedError
 
     log = structlog.get_logger()
@@ -182,9 +182,9 @@ async def _run(path: Path | None, config: "Config", surface: "Surface", stop: as
         receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
         state=str(config.storage.path),
     )
-    process.allow_many_files()
-    process.give_memory_back()
-    process.keep_loop_free()
+    resources.allow_many_files()
+    resources.give_memory_back()
+    resources.keep_loop_free()
     try:
         await app.run(config, surface, stop)
     except (StoreError, OSError) as error:

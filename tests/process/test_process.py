@@ -1,11 +1,8 @@
 """The end of a process, whatever its work does."""
 
-import gc
-import resource
 import signal
 import sys
 
-from exporter import process as process_module
 from tests.process.agent import run, started
 
 PYTHON = """
@@ -68,27 +65,3 @@ def test_a_thread_that_cannot_be_cancelled_holds_up_nothing(tmp_path):
     body = "import time; asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)"
     done = run(tmp_path, code(tmp_path, body), command=[sys.executable])
     assert done.returncode == 3
-
-
-def test_what_was_imported_is_not_looked_over_for_garbage_while_everything_waits():
-    interval = sys.getswitchinterval()
-    try:
-        process_module.keep_loop_free()
-        assert gc.get_freeze_count() > 10_000
-        assert sys.getswitchinterval() < interval
-    finally:
-        gc.unfreeze()
-        sys.setswitchinterval(interval)
-
-
-def test_as_many_files_may_be_open_as_the_hard_limit_allows():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-        process_module.allow_many_files()
-        now = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert (now[0] > 512, now[1]) == (True, hard)
-        process_module.allow_many_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == now
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
