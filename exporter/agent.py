@@ -125,9 +125,8 @@ class Agent:
     def _spread(self, made: Iterable[Running]) -> None:
         """Have pollers that were made together begin one after another."""
         pollers = _of(Poller, made)
-        for poller, seconds in zip(
-            pollers, first_polls(len(pollers), self._config.poll.interval), strict=True
-        ):
+        delays = first_polls(len(pollers), self._config.poll.interval)
+        for poller, seconds in zip(pollers, delays, strict=True):
             poller.begin_after(seconds)
 
     def start(self) -> None:

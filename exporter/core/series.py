@@ -150,5 +150,5 @@ def _braced(text: str) -> str:
 @lru_cache(_KEPT)
 def shown(number: float) -> str:
     """Return a number as both formats write it."""
-    found: str = floatToGoString(number)  # type: ignore[no-untyped-call]
+    found: str = floatToGoString(number)  # type: ignore[no-untyped-call]  # the library has no types here
     return found

@@ -66,6 +66,13 @@ async def polling(b: Bench, held: Held, stop: asyncio.Event) -> asyncio.Task[Non
     return running
 
 
+async def cut_off(b: Bench, held: Held) -> None:
+    """Have the poller cut off at work on the reading of a failure; its thread goes on."""
+    running = await polling(b, held, asyncio.Event())
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def after_a_restart(path: Path) -> list[Event]:
     """Return what is owed once another process has polled."""
     async with bench(path, FAILED) as b:
@@ -95,9 +102,7 @@ def test_what_is_cut_off_was_not_read_and_is_told_once_after_a_restart(tmp_path,
 
     async def run() -> None:
         async with asyncio.timeout(SECONDS), bench(path, TRAINS) as b:
-            running = await polling(b, held, asyncio.Event())
-            running.cancel()
-            await asyncio.wait([running])
+            await cut_off(b, held)
             await held.let_go()
             assert (await b.owed(), b.wakes, len(b.views)) == ([], [], 2)
         assert [event.type for event in await after_a_restart(path)] == ["fine_tune.failed"]
@@ -110,9 +115,7 @@ def test_a_reload_that_cuts_it_off_has_it_told_once(tmp_path, held):
 
     async def run() -> None:
         async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            running = await polling(b, held, asyncio.Event())
-            running.cancel()
-            await asyncio.wait([running])
+            await cut_off(b, held)
             await b.reload(interval=30)
             polled = asyncio.create_task(b.poller.poll())
             await asyncio.sleep(0)
@@ -151,9 +154,9 @@ def test_what_is_cut_off_at_any_call_of_the_store_is_told_once(tmp_path, monkeyp
             await b.allow()
             with monkeypatch.context() as patch:
                 patch.setattr(Database, "run", cutting)
-                cut_off = asyncio.create_task(b.poller.poll())
-                await asyncio.wait([cut_off])
-            assert cut_off.cancelled() == (call <= STORE_CALLS)
+                polled = asyncio.create_task(b.poller.poll())
+                await asyncio.wait([polled])
+            assert polled.cancelled() == (call <= STORE_CALLS)
             await b.reload(interval=30)
             await b.poller.poll()
             await b.poller.poll()
@@ -168,13 +171,11 @@ def test_what_was_cut_off_had_found_the_same_events(tmp_path, held):
 
     async def run() -> None:
         async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            running = await polling(b, held, asyncio.Event())
-            running.cancel()
-            await asyncio.wait([running])
+            await cut_off(b, held)
             await held.let_go()
             await b.poller.poll()
-            _, cut_off, stored = held.found
-            assert cut_off.step.events == stored.step.events
+            _, dropped, stored = held.found
+            assert dropped.step.events == stored.step.events
             assert list(stored.step.events) == await b.owed()
 
     asyncio.run(run())

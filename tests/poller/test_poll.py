@@ -182,7 +182,7 @@ def test_a_failure_behind_a_commit_whose_success_was_not_seen_is_an_event_of_its
     on_bench(tmp_path / "state.db", test, BEFORE, AFTER, BEFORE, BEFORE, AFTER)
 
 
-def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path):
+def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path, monkeypatch):
     async def test(b: Bench) -> None:
         await b.poller.poll()
         await b.forbid()
@@ -191,7 +191,7 @@ def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path)
         async def refuse(record) -> None:
             raise AssertionError(record)
 
-        b.poller._accounts.commit = refuse  # type: ignore[method-assign]
+        monkeypatch.setattr(b.poller._accounts, "commit", refuse)
         await b.poller.poll()
         assert b.view.up
         assert b.wakes == []
