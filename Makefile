@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test test-container soak lint types imports unit bench docs picture lock dist sbom clean
+.PHONY: demo run test test-container soak lint types imports unit bench docs lock dist sbom clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -51,11 +51,7 @@ bench: .venv/dev
 
 # docs/flags.md, docs/configuration.md, the table of flags in README.md, and the dashboard.
 docs: .venv/dev
-	$(BIN)/python -m tests.documents
-
-# docs/dashboard.svg: it takes ten minutes, for a dashboard has nothing to show before.
-picture: .venv/dev
-	$(BIN)/python -m tests.documents.picture
+	$(BIN)/python -m docs.generate
 
 # The locks hold no address of a package index: pip is told by its own configuration. With extras
 # kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.

@@ -55,7 +55,7 @@ def answers(number: int) -> dict[bytes | None, bytes]:
     return found
 
 
-class Pages(asyncio.Protocol):
+class LinkTemplates(asyncio.Protocol):
     requests = 0
 
     def __init__(self, answers: dict[bytes | None, bytes], latency: float) -> None:
@@ -73,10 +73,10 @@ class Pages(asyncio.Protocol):
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             if head.startswith(b"GET /requests"):
-                self._transport.write(answer(str(Pages.requests).encode()))
-                Pages.requests = 0
+                self._transport.write(answer(str(LinkTemplates.requests).encode()))
+                LinkTemplates.requests = 0
                 continue
-            Pages.requests += 1
+            LinkTemplates.requests += 1
             found = CURSOR.match(head)
             content = self._answers[found[1] if found else None]
             if self._latency:
@@ -88,7 +88,7 @@ class Pages(asyncio.Protocol):
 async def main(number: int, latency: float) -> None:
     ready = answers(number)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Pages(ready, latency), "127.0.0.1", 0, backlog=128
+        lambda: LinkTemplates(ready, latency), "127.0.0.1", 0, backlog=128
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

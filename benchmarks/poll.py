@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
 from exporter.core.clock import Clock
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 
 SERVER = Path(__file__).parent / "pages.py"
 ROUNDS = 5
@@ -63,7 +63,7 @@ class Ours:
         self._runner = asyncio.Runner()
         api = Api("default", base_url, "2026-03-01", _Key())
         metrics = ClientMetrics(CollectorRegistry())
-        self._client = Client(Exchange(), api, metrics, CLOCK, Limits(concurrency))
+        self._client = Client(HttpClient(), api, metrics, CLOCK, Limits(concurrency))
 
     def __call__(self) -> int:
         return self._runner.run(self._read())

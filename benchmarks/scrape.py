@@ -21,8 +21,7 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from servers import page_of, peer_registry, view
 
-from exporter.web.page import Renderer
-from exporter.web.views import Views
+from exporter.exposition.page import Renderer, StatusRegistry
 
 HERE = Path(__file__).parent
 ROUNDS = 7
@@ -92,7 +91,7 @@ def compare(number: int) -> str:
 
 def rendering(number: int = 10_000) -> tuple[float, float]:
     """Return the milliseconds to render both formats: of ours, with gzip, and of the peer."""
-    views = Views()
+    views = StatusRegistry()
     registry = peer_registry(number)
     renderer = Renderer(peer_registry(0), views.newest, time.monotonic)
     mine, other = [], []
@@ -110,7 +109,7 @@ def rendering(number: int = 10_000) -> tuple[float, float]:
 
 async def blocked(number: int = 10_000, seconds: float = 6.0) -> float:
     """Return for how many milliseconds at most the event loop stood still while it rendered."""
-    views, stop = Views(), asyncio.Event()
+    views, stop = StatusRegistry(), asyncio.Event()
     views.publish(view(number))
     page = page_of(views)
     running = asyncio.create_task(page.run(stop))

@@ -14,13 +14,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from exporter import asgi
-from exporter.agent import new_registry
-from exporter.core.readiness import Readiness
-from exporter.core.view import AccountView, Shape
-from exporter.web.application import Shown, application
-from exporter.web.page import Page, Renderer
-from exporter.web.views import Views
+from exporter import http_server as asgi
+from exporter.agent.agent import new_registry
+from exporter.core.health import Readiness
+from exporter.core.view import AccountStatus, SeriesOptions
+from exporter.exposition.page import Page, Renderer, StatusRegistry
+from exporter.web.application import WebContext, application
 
 STATUSES = ("created", "training", "completed", "failed")
 
@@ -31,17 +30,17 @@ def fine_tunes(number: int, turn: int = 0) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def view(number: int, turn: int = 0) -> AccountView:
-    return AccountView(
+def view(number: int, turn: int = 0) -> AccountStatus:
+    return AccountStatus(
         "default",
         up=True,
         counts={},
-        shape=Shape(most_fine_tunes=number),
+        options=SeriesOptions(most_fine_tunes=number),
         series=fine_tunes(number, turn),
     )
 
 
-def page_of(views: Views) -> Page:
+def page_of(views: StatusRegistry) -> Page:
     return Page(Renderer(new_registry(), views.newest, time.monotonic))
 
 
@@ -57,13 +56,13 @@ def peer_registry(number: int) -> CollectorRegistry:
 
 
 async def ours(number: int) -> None:
-    views = Views()
+    views = StatusRegistry()
     views.publish(view(number))
     page = page_of(views)
     listener = await asgi.listen("127.0.0.1", 0)
     stop = asyncio.Event()
     print(listener.getsockname()[1], flush=True)
-    app = application(Shown(page, lambda: Readiness(1, 1)))
+    app = application(WebContext(page, lambda: Readiness(1, 1)))
     await asyncio.gather(asgi.serve(app, [listener], stop), page.run(stop))
 
 

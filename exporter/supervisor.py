@@ -9,17 +9,27 @@ from typing import Final, Protocol, Self
 
 import structlog
 
+
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Wait until ``event`` is set, ``seconds`` at the most."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
 _GRACE_SECONDS: Final = 8.0
 """How long what is in flight may go on when its part is stopped."""
 
 log = structlog.get_logger()
 
 
-class Part(Protocol):
+class Service(Protocol):
     """What runs beside the others."""
 
     @property
-    def due_at(self) -> float:
+    def wakeup_deadline(self) -> float:
         """The monotonic time by which it will have set its next wake-up.
 
         Infinite while it waits for others alone.
@@ -34,13 +44,13 @@ class Part(Protocol):
 class Running:
     """A part, and what it holds open: closed when the part has ended."""
 
-    part: Part
+    part: Service
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    part: Part
+    part: Service
     task: asyncio.Task[None]
     stop: asyncio.Event
 
@@ -79,7 +89,7 @@ class Supervisor:
 
     def due(self) -> dict[str, float]:
         """Return by when each part that runs will have set its next wake-up."""
-        return {name: started.part.due_at for name, started in self._started.items()}
+        return {name: started.part.wakeup_deadline for name, started in self._started.items()}
 
     async def stop(self, names: Collection[str]) -> None:
         """Stop parts; what is in flight then has 8 s, and is cut off behind them.

@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
-from exporter.http import Bounds
+from exporter.http_client import Bounds
 from tests.fakes.answers import answer, chunked, gzip_bomb, gzipped, sends_then_hangs_up, zeros
-from tests.fakes.asking import send
+from tests.fakes.http_requests import send
 from tests.fakes.server import Server
 
 

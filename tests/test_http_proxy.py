@@ -3,8 +3,8 @@
 import pytest
 
 from tests.fakes.answers import answer
-from tests.fakes.asking import fails, get, send
 from tests.fakes.certificates import authority, server_context
+from tests.fakes.http_requests import fails, get, send
 from tests.fakes.proxy import tunnel
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server

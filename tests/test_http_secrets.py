@@ -7,8 +7,8 @@ import traceback
 import pytest
 
 from exporter.cartesia.errors import CartesiaError
-from exporter.http import Bounds, Request
-from tests.cartesia.account import REAL_CLOCK, Account
+from exporter.http_client import Bounds, Request
+from tests.cartesia.client_fixture import REAL_CLOCK, Account
 from tests.fakes.answers import (
     answer,
     as_json,
@@ -19,8 +19,8 @@ from tests.fakes.answers import (
     silence,
 )
 from tests.fakes.api import FakeApi, fine_tune, page
-from tests.fakes.asking import fails, send
 from tests.fakes.certificates import authority, server_context
+from tests.fakes.http_requests import fails, send
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 

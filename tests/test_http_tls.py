@@ -8,8 +8,8 @@ import ssl
 import pytest
 
 from tests.fakes.answers import answer, head, sends_then_resets
-from tests.fakes.asking import fails, send
 from tests.fakes.certificates import authority, server_context
+from tests.fakes.http_requests import fails, send
 from tests.fakes.server import Peer, Server
 
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from exporter import logs
-from tests.process.agent import run
+from tests.process.agent_process import run
 
 HOSTILE = (
     "a\nlevel=error msg=forged",

@@ -12,14 +12,14 @@ from exporter.supervisor import Running, Supervisor
 
 
 @dataclass
-class Part:
+class Service:
     """Runs until it is stopped, then does ``at_the_end``; notes when it has ended."""
 
     at_the_end: Callable[[], Coroutine[None, None, None]] | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     closed: bool = False
-    due_at: float = 100.0
+    wakeup_deadline: float = 100.0
 
     async def run(self, stop: asyncio.Event) -> None:
         self.begun.set()
@@ -42,7 +42,7 @@ async def forever() -> None:
 
 def test_a_part_that_is_stopped_ends_alone_and_what_it_held_open_is_closed():
     async def run() -> None:
-        first, second = Part(), Part()
+        first, second = Service(), Service()
         async with Supervisor() as supervisor:
             supervisor.start("first", first.running())
             supervisor.start("second", second.running())
@@ -57,12 +57,12 @@ def test_a_part_that_is_stopped_ends_alone_and_what_it_held_open_is_closed():
 
 def test_it_says_by_when_the_parts_that_run_will_wake_up_and_nothing_of_those_that_left():
     async def run() -> None:
-        first, second = Part(), Part(due_at=200.0)
+        first, second = Service(), Service(wakeup_deadline=200.0)
         async with Supervisor() as supervisor:
             supervisor.start("first", first.running())
             supervisor.start("second", second.running())
             assert supervisor.due() == {"first": 100.0, "second": 200.0}
-            first.due_at = 300.0
+            first.wakeup_deadline = 300.0
             assert supervisor.due()["first"] == 300.0
             await supervisor.stop(["second"])
             assert supervisor.due() == {"first": 300.0}
@@ -75,7 +75,7 @@ def test_a_part_that_does_not_end_is_cut_off(monkeypatch):
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
 
     async def run() -> None:
-        hung = Part(forever)
+        hung = Service(forever)
         async with Supervisor() as supervisor:
             supervisor.start("hung", hung.running())
             await hung.begun.wait()
@@ -87,7 +87,7 @@ def test_a_part_that_does_not_end_is_cut_off(monkeypatch):
 
 def test_a_part_that_a_reload_starts_while_all_are_ending_ends_too():
     async def run() -> None:
-        late = Part()
+        late = Service()
         async with Supervisor() as supervisor:
             await supervisor.stop_all()
             supervisor.start("late", late.running())
@@ -100,7 +100,7 @@ def test_a_part_that_a_reload_stops_while_all_are_ending_is_stopped_once(monkeyp
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
 
     async def run() -> None:
-        hung = Part(forever)
+        hung = Service(forever)
         async with Supervisor() as supervisor:
             supervisor.start("hung", hung.running())
             await hung.begun.wait()
@@ -137,7 +137,7 @@ class IsCancelled:
     ],
 )
 def test_a_bug_in_one_ends_all_and_names_the_part(part, says):
-    async def beside(other: Part) -> None:
+    async def beside(other: Service) -> None:
         async with Supervisor() as supervisor:
             supervisor.start("other", other.running())
             await other.begun.wait()
@@ -145,7 +145,7 @@ def test_a_bug_in_one_ends_all_and_names_the_part(part, says):
             await forever()
 
     async def run() -> None:
-        other = Part()
+        other = Service()
         with pytest.raises(ExceptionGroup) as raised:
             await beside(other)
         (error,) = raised.value.exceptions

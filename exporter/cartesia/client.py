@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from exporter.cartesia.key import ApiKey
-from exporter.cartesia.lane import Api, Lane, Shared
+from exporter.cartesia.fetch import Api, ApiKey, PageFetcher, Shared
 from exporter.cartesia.listing import PATIENCE, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
-from exporter.cartesia.pace import Limits, Pace
-from exporter.cartesia.shelf import NOTHING, Shelf
-from exporter.cartesia.wire import Page
+from exporter.cartesia.pages import NOTHING, Page, PageCache
+from exporter.cartesia.rate_limit import Limits, RateLimiter
 from exporter.core.clock import Clock
-from exporter.core.model import Known
-from exporter.http import Exchange
+from exporter.core.model import TrackedFineTune
+from exporter.http_client import HttpClient
 
 _APART: Final = 0.001
 """By how many seconds each lane begins later than the one before. Answers that came all at once
@@ -28,7 +26,7 @@ class Client:
 
     def __init__(
         self,
-        exchange: Exchange,
+        http_client: HttpClient,
         api: Api,
         metrics: ClientMetrics,
         clock: Clock,
@@ -36,13 +34,13 @@ class Client:
     ) -> None:
         self._clock = clock
         self._key = ApiKey(api.key)
-        self._pace = Pace(limits, clock)
-        self._shelf = Shelf()
+        self._pace = RateLimiter(limits, clock)
+        self._shelf = PageCache()
         self._lister = Lister()
         shared = Shared(api, self._key, self._pace, self._shelf, metrics, clock)
         # A shared pool grows slow beside many connections (encode/httpx#3215).
-        exchanges = [exchange, *(exchange.twin() for _ in range(limits.concurrency - 1))]
-        self._lanes = [Lane(each, shared) for each in exchanges]
+        http_clients = [http_client, *(http_client.clone() for _ in range(limits.concurrency - 1))]
+        self._lanes = [PageFetcher(each, shared) for each in http_clients]
         metrics.initialise(api.account)
 
     def remember(self, cursors: Sequence[str]) -> None:
@@ -53,7 +51,7 @@ class Client:
     async def list_fine_tunes(
         self,
         seconds: float,
-        known: Mapping[str, Known] = NOTHING,
+        known: Mapping[str, TrackedFineTune] = NOTHING,
         on_page: OnPage | None = None,
     ) -> Listing:
         """Return all fine-tunes of the account, read within ``seconds`` of wall-clock time.
@@ -75,7 +73,9 @@ class Client:
         self._shelf.keep()
         return listing
 
-    async def _page(self, lane: Lane, begin: float, deadline: float, cursor: str | None) -> Page:
+    async def _page(
+        self, lane: PageFetcher, begin: float, deadline: float, cursor: str | None
+    ) -> Page:
         """Return a page over a lane that is to ``begin`` then, in monotonic seconds."""
         if (wait := begin - self._clock.monotonic()) > 0:
             await asyncio.sleep(wait)

@@ -1,14 +1,94 @@
 """Every page of the list, or CartesiaError: a partial listing would look like a mass deletion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
-from exporter.cartesia.desk import Desk, Fetch, HeldUpError, served
 from exporter.cartesia.errors import CartesiaError
-from exporter.cartesia.walk import Walk
-from exporter.cartesia.wire import Page
+from exporter.cartesia.pages import Page
+from exporter.cartesia.prefetch import Fetch, Prefetcher, StalledError, served
 from exporter.core.model import FineTune
+
+
+class Walk:
+    """One reading of the list, from its head to its end.
+
+    ``cursor`` is where it stands: the page behind it is needed next; None is the head of the list.
+    ``fine_tunes`` are those it has met, by id, on so many ``pages``, and ``trail`` the cursors it
+    has gone on from. ``remembered`` are cursors of earlier pages: a page that has one of them in
+    its middle is cut behind it, so that the way leads over pages that may be there already.
+    """
+
+    def __init__(self, remembered: Iterable[str] = ()) -> None:
+        self.cursor: str | None = None
+        self.ended = False
+        self.pages = 0
+        self.fine_tunes: dict[str, FineTune] = {}
+        self.trail: list[str] = []
+        self._remembered = frozenset(remembered)
+        self._landmarks = set(self._remembered)
+        self._used: set[str] = set()
+        self._lengths: list[int] = []
+
+    def take(self, page: Page) -> None:
+        """Go on over the page behind ``cursor``; of an id that comes twice, the later item counts.
+
+        Raises CartesiaError for a page that says that more follow and leads nowhere new.
+        """
+        self.pages += 1
+        items = self._cut(page.fine_tunes) if page.has_more else page.fine_tunes
+        self.fine_tunes.update((item.id, item) for item in items)
+        if not page.has_more:
+            self.ended = True
+            return
+        self._lengths.append(len(page.fine_tunes))
+        self.cursor = self._next(items)
+        self.trail.append(self.cursor)
+        self._used.add(self.cursor)
+        self._landmarks.discard(self.cursor)
+
+    def _cut(self, items: Sequence[FineTune]) -> Sequence[FineTune]:
+        """Return the items up to the last landmark among them; all of them when there is none."""
+        marks = (n for n in range(len(items), 0, -1) if items[n - 1].id in self._landmarks)
+        return items[: next(marks, len(items))]
+
+    def _next(self, items: Sequence[FineTune]) -> str:
+        if not items:
+            raise CartesiaError("protocol", f"page {self.pages} is empty but says that more follow")
+        if items[-1].id in self._used:
+            raise CartesiaError("protocol", f"page {self.pages} ends where an earlier page ended")
+        return items[-1].id
+
+    def cursors(self) -> tuple[str, ...]:
+        """Return the cursors to remember: those of the trail, unless fewer pages would do.
+
+        Whatever has to be divided anew is divided from its end, also what is new at the head. So
+        the other pages stay as they are from poll to poll while new fine-tunes come in there.
+        """
+        ids, length = list(self.fine_tunes), self._length()
+        if self.pages > ceil(len(ids) / length):
+            return _divided(ids, length)
+        met = (n for n, cursor in enumerate(self.trail) if cursor in self._remembered)
+        known = next(met, 0)
+        new = ids[: ids.index(self.trail[known]) + 1] if known else []
+        return (*_divided(new, length), *self.trail[known:])
+
+    def _length(self) -> int:
+        """Return how many fine-tunes a page has if more follow: as few as the shortest had.
+
+        Pages may have different lengths. Behind cursors that are further apart than one reaches,
+        each takes two requests. One that is shorter than half of the longest is an exception.
+        """
+        shortest, longest = min(self._lengths, default=1), max(self._lengths, default=1)
+        return max(shortest, longest // 2, 1)
+
+
+def _divided(ids: Sequence[str], length: int) -> tuple[str, ...]:
+    """Return the ids behind which each page but the first begins, if all but it are full."""
+    full = range((len(ids) - 1) // length, 0, -1)
+    return tuple(ids[-1 - length * number] for number in full)
+
 
 OnPage = Callable[[int, int], None]
 """Told after each page how many pages and how many fine-tunes have been read."""
@@ -69,10 +149,10 @@ class Lister:
         walk = Walk(self.cursors)
         # A lane alone would ask for pages before the walk finds out that it does not need them.
         ahead = (None, *self.cursors) if len(lanes) > 1 else ()
-        desk = Desk(ahead, patience, at_once=self._well)
+        desk = Prefetcher(ahead, patience, at_once=self._well)
         failure = await _follow(walk, desk, lanes[: max(1, len(ahead))], on_page)
         if failure is None and not walk.ended:
-            failure = await _follow(walk, Desk((), patience), lanes[:1], on_page)
+            failure = await _follow(walk, Prefetcher((), patience), lanes[:1], on_page)
         if failure is not None and len(walk.trail) > len(self.cursors):
             # A list too long to be read page by page in one poll is read side by side in the next.
             self.cursors = tuple(walk.trail)
@@ -80,7 +160,7 @@ class Lister:
 
 
 async def _follow(
-    walk: Walk, desk: Desk, lanes: Sequence[Fetch], on_page: OnPage | None
+    walk: Walk, desk: Prefetcher, lanes: Sequence[Fetch], on_page: OnPage | None
 ) -> CartesiaError | None:
     """Go on to the end of the list, or until pages that are not needed hold up all lanes."""
     async with served(desk, lanes):
@@ -93,12 +173,12 @@ async def _follow(
                     on_page(walk.pages, len(walk.fine_tunes))
         except CartesiaError as error:
             return error
-        except HeldUpError:
+        except StalledError:
             return None
     return None
 
 
-async def _page(walk: Walk, desk: Desk) -> Page:
+async def _page(walk: Walk, desk: Prefetcher) -> Page:
     try:
         return await desk.page(walk.cursor)
     except CartesiaError as error:

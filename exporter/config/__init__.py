@@ -1,8 +1,8 @@
 """config.yaml as pydantic models: every key, default and limit is here; no behaviour is."""
 
+from exporter.config.errors import ConfigError
 from exporter.config.load import load
 from exporter.config.models import Account, Alerts, Config, Metrics, Poll, Storage
-from exporter.config.problems import ConfigError
 from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
@@ -12,7 +12,7 @@ from exporter.config.receivers import (
     SlackReceiver,
     WebhookReceiver,
 )
-from exporter.config.values import format_duration, parse_duration
+from exporter.config.types import format_duration, parse_duration
 
 __all__ = [
     "Account",

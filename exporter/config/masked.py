@@ -8,11 +8,10 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from exporter.config.events import events_of
-from exporter.config.models import Config
+from exporter.config.models import Config, events_of
 from exporter.config.receivers import CommonReceiver, HeaderValue
 from exporter.config.section import Section
-from exporter.config.values import READ_DURATION, format_duration
+from exporter.config.types import READ_DURATION, format_duration
 
 MASK: Final = "<secret>"
 _HEAD: Final = """\

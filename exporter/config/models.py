@@ -6,11 +6,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from exporter.config.problems import Problem
-from exporter.config.receivers import EventName, ProxyUrl, Receiver
+from exporter.config.errors import Problem
+from exporter.config.receivers import (
+    TROUBLES,
+    AlertmanagerReceiver,
+    CommonReceiver,
+    EventName,
+    ProxyUrl,
+    Receiver,
+    ReceiverEventName,
+)
+from exporter.config.secrets import CaFile, StoragePath
 from exporter.config.section import SecretKey, Section, secret_key
-from exporter.config.sources import CaFile, StoragePath
-from exporter.config.values import (
+from exporter.config.types import (
     Duration,
     Name,
     between,
@@ -207,3 +215,15 @@ def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Pr
         name = default if name is None and isinstance(item, dict) else name
         if isinstance(name, str) and first.setdefault(name, index) != index:
             yield (key, index, "name"), f"is also the name of {key}.{first[name]}; rename one"
+
+
+def events_of(section: CommonReceiver, alerts: Alerts) -> tuple[ReceiverEventName, ...]:
+    """Return a receiver's own ``events``, else ``alerts.events`` and agent.
+
+    Of these an Alertmanager takes what may be a trouble.
+    """
+    own = section.events
+    names: tuple[ReceiverEventName, ...] = (*alerts.events, "agent") if own is None else own
+    if isinstance(section, AlertmanagerReceiver):
+        return tuple(name for name in names if name in TROUBLES)
+    return names

@@ -13,10 +13,10 @@ from pydantic import (
     field_validator,
 )
 
+from exporter.config.errors import validation_error
+from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
-from exporter.config.sources import CaFile
-from exporter.config.templates import check_line, check_template
-from exporter.config.values import (
+from exporter.config.types import (
     Duration,
     Name,
     check_apprise_url,
@@ -35,6 +35,28 @@ from exporter.config.values import (
     without_repeats,
 )
 from exporter.core.secret import Secret
+from exporter.receivers import slack
+from exporter.receivers.template import body_faults, line_fault
+
+
+def check_template(template: dict[str, Any]) -> dict[str, Any]:
+    """Return the map of a webhook's body as it is.
+
+    Raises pydantic's ValidationError, which is a ValueError, with each fault at its place.
+    """
+    faults = body_faults(template)
+    if faults:
+        raise validation_error("template", faults)
+    return template
+
+
+def check_line(text: str) -> str:
+    """Return the text of a Slack message's first line as it is; ValueError if it is unusable."""
+    fault = line_fault(text, slack.shown)
+    if fault is not None:
+        raise ValueError(fault)
+    return text
+
 
 EventName = Literal["failed", "completed", "removed", "stuck", "created"]
 ReceiverEventName = Literal["failed", "completed", "removed", "stuck", "created", "agent"]

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.config.problems import Problem, problems_of, suggest, validation_error
-from exporter.config.sources import (
+from exporter.config.errors import Problem, problems_of, suggest, validation_error
+from exporter.config.secrets import (
     EnvironmentSecret,
     FileSecret,
     Origin,
@@ -24,7 +24,7 @@ from exporter.config.sources import (
     check_variable,
     origin_of,
 )
-from exporter.config.values import Check
+from exporter.config.types import Check
 from exporter.core.secret import Secret, SecretError
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from exporter.config import document
-from exporter.config.problems import ConfigError, problems_of, texts
-from exporter.config.sources import os_reason, read_bounded
-from exporter.config.web import Web
-from exporter.config.web_values import WebOrigin
-from exporter.web.settings import UnusableError, WebSettings
+from exporter.config.errors import ConfigError, problems_of, texts
+from exporter.config.load import MAX_FILE_BYTES, parse
+from exporter.config.secrets import os_reason, read_bounded
+from exporter.config.web import Web, WebOrigin
+from exporter.web.live_config import UnusableError, WebSettings
 
 
 @dataclass
@@ -83,12 +82,12 @@ class WebFile:
 
     def _content(self) -> bytes:
         try:
-            return self._files.read(self.path, document.MAX_FILE_BYTES)
+            return self._files.read(self.path, MAX_FILE_BYTES)
         except OSError as error:
             raise ConfigError([f"{self.path}: cannot be read: {os_reason(error)}"]) from None
 
     def _settings(self, content: bytes) -> WebSettings:
-        values = document.parse(self.path, content)
+        values = parse(self.path, content)
         origin = WebOrigin(self.path.absolute().parent, {}, self._files.read)
         try:
             return Web.model_validate(values, context=origin).settings

@@ -1,4 +1,4 @@
-"""The clock and the dice that a part is handed, so that a test can hold them."""
+"""Clock and random source, passed in so that tests control them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Wall time (Unix seconds), monotonic time (seconds) and a chance in [0, 1)."""
+    """Wall time (Unix seconds), monotonic time (seconds) and a random number in [0, 1)."""
 
     now: Callable[[], float]
     monotonic: Callable[[], float]
-    chance: Callable[[], float]
+    random: Callable[[], float]

@@ -1,136 +1,133 @@
-"""A snapshot against what is known: what to remember, and what happened."""
+"""Comparison of a snapshot with the tracked fine-tunes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Final
 
 from msgspec.structs import replace
 
 from exporter.core.model import (
-    COMPLETED,
+    CREATED,
     FAILED,
     TERMINAL,
-    AccountKey,
-    Event,
-    EventType,
+    TRAINING,
     FineTune,
-    Known,
     Snapshot,
+    TrackedFineTune,
     Transition,
-    stable_id,
 )
 
+Tracked = Mapping[str, TrackedFineTune]
+"""Tracked fine-tunes by id."""
 
-@dataclass(frozen=True, slots=True)
-class Diff:
-    """What one snapshot changes: rows that differ now, by id, and the confirmed transitions."""
-
-    changed: Mapping[str, Known]
-    transitions: tuple[Transition, ...]
+_TRANSIENT: Final = frozenset({CREATED, TRAINING})
 
 
-def baseline(snapshot: Snapshot) -> Diff:
-    """Return what an account's first complete reading makes known. Nothing happened yet."""
-    return Diff(
-        {
-            fine_tune.id: Known(fine_tune, sequence=1, since=snapshot.read_at, since_seen=False)
-            for fine_tune in snapshot.fine_tunes.values()
-        },
-        (),
-    )
+def baseline(snapshot: Snapshot) -> dict[str, TrackedFineTune]:
+    """Return the tracked fine-tunes after an account's first snapshot. It has no transitions."""
+    return {
+        fine_tune.id: TrackedFineTune(fine_tune, 1, snapshot.read_at, since_seen=False)
+        for fine_tune in snapshot.fine_tunes.values()
+    }
 
 
-def diff(known: Mapping[str, Known], snapshot: Snapshot) -> Diff:
-    """Compare a complete reading with what is known.
+def diff(
+    tracked: Tracked, snapshot: Snapshot
+) -> tuple[dict[str, TrackedFineTune], tuple[Transition, ...]]:
+    """Return the tracked fine-tunes that a snapshot changes, by id, and the confirmed transitions.
 
     Entering ``failed``, and any change between statuses that are not terminal, counts at once.
-    Leaving ``failed`` or ``completed`` for anything but ``failed`` counts when two readings in a
-    row saw it, and so does absence: a stale replica of the API must neither re-arm an alert nor
-    tell a false removal.
+    Leaving ``failed`` or ``completed`` for anything but ``failed``, and absence, count when two
+    consecutive snapshots show it: a stale replica of the API must neither re-arm an alert nor
+    report a false removal.
     """
-    changed: dict[str, Known] = {}
+    changed: dict[str, TrackedFineTune] = {}
     transitions: list[Transition] = []
-    for before, after, transition in _steps(known, snapshot):
+    for before, after, transition in _compare(tracked, snapshot):
         if after != before:
             changed[after.fine_tune.id] = after
         if transition is not None:
             transitions.append(transition)
-    return Diff(changed, tuple(transitions))
+    return changed, tuple(transitions)
 
 
-_Step = tuple[Known | None, Known, Transition | None]
-
-
-def _steps(known: Mapping[str, Known], snapshot: Snapshot) -> Iterator[_Step]:
+def _compare(
+    tracked: Tracked, snapshot: Snapshot
+) -> Iterator[tuple[TrackedFineTune | None, TrackedFineTune, Transition | None]]:
     for fine_tune in snapshot.fine_tunes.values():
-        before = known.get(fine_tune.id)
+        before = tracked.get(fine_tune.id)
         if before is None:
-            after = Known(fine_tune, sequence=1, since=snapshot.read_at, since_seen=True)
+            after = TrackedFineTune(fine_tune, 1, snapshot.read_at, since_seen=True)
             yield None, after, Transition(fine_tune, sequence=1, previous_status=None)
-        elif before.fine_tune != fine_tune or before.leaving or before.absences:
-            yield before, *_seen(before, fine_tune, snapshot.read_at)
-    for fine_tune_id, before in known.items():
+        elif before.fine_tune != fine_tune or before.exit_pending or before.missed_polls:
+            yield before, *_listed(before, fine_tune, snapshot.read_at)
+    for fine_tune_id, before in tracked.items():
         if fine_tune_id not in snapshot.fine_tunes and not before.removed:
             yield before, *_missed(before)
 
 
-def _seen(before: Known, read: FineTune, now: float) -> tuple[Known, Transition | None]:
+def _listed(
+    before: TrackedFineTune, read: FineTune, now: float
+) -> tuple[TrackedFineTune, Transition | None]:
     confirmed = before.fine_tune.status
     if read.status == confirmed:
-        return replace(before, fine_tune=read, leaving=False, absences=0), None
-    unconfirmed = confirmed in TERMINAL and read.status != FAILED and not before.leaving
-    if unconfirmed:
+        return replace(before, fine_tune=read, exit_pending=False, missed_polls=0), None
+    if confirmed in TERMINAL and read.status != FAILED and not before.exit_pending:
         as_confirmed = replace(read, status=confirmed)
-        return replace(before, fine_tune=as_confirmed, leaving=True, absences=0), None
-    after = Known(read, before.sequence + 1, now, since_seen=True, removals=before.removals)
-    return after, Transition(read, after.sequence, confirmed, stayed=_stayed(before, now))
+        return replace(before, fine_tune=as_confirmed, exit_pending=True, missed_polls=0), None
+    # A fine-tune that was removed and returned may have left its status at any time.
+    observed = before.since_seen and not before.removed
+    seconds = max(0.0, now - before.since) if observed else None
+    after = TrackedFineTune(
+        read, before.sequence + 1, now, since_seen=True, removals=before.removals
+    )
+    return after, Transition(read, after.sequence, confirmed, time_in_status=seconds)
 
 
-def _stayed(before: Known, now: float) -> float | None:
-    # One that was removed and is back may have left its status long ago.
-    seen = before.since_seen and not before.removed
-    return max(0.0, now - before.since) if seen else None
-
-
-def _missed(before: Known) -> tuple[Known, Transition | None]:
-    # A reading that missed it did not see it out of its status: the confirmation starts again.
-    after = replace(before, leaving=False, absences=before.absences + 1)
+def _missed(before: TrackedFineTune) -> tuple[TrackedFineTune, Transition | None]:
+    # A snapshot without it does not show it out of its status: the confirmation starts again.
+    after = replace(before, exit_pending=False, missed_polls=before.missed_polls + 1)
     if not after.removed:
         return after, None
     after = replace(after, removals=before.removals + 1)
-    gone = Transition(
-        before.fine_tune, before.sequence, before.fine_tune.status, removal=after.removals
-    )
-    return after, gone
+    fine_tune = before.fine_tune
+    return after, Transition(fine_tune, before.sequence, fine_tune.status, after.removals)
 
 
-def event(store_id: str, account: AccountKey, transition: Transition, now: float) -> Event:
-    """Return the event of a transition observed at ``now`` (Unix seconds).
+def newly_stuck(
+    tracked: Tracked, snapshot: Snapshot, stuck_after: float
+) -> dict[str, TrackedFineTune]:
+    """Return the listed fine-tunes that became stuck, marked as such, by id.
 
-    Its id follows from the store, the account, the fine-tune, the sequence and the status (or the
-    number of the removal) alone: a transition detected again after a crash is the same event.
+    They were observed in ``created`` or ``training`` for more than ``stuck_after`` seconds, and
+    have no stuck event yet for this time in the status. ``tracked`` is the state after the diff.
     """
-    identity = (store_id, account.name, account.base_url, transition.fine_tune.id)
-    # One part more, not one text: a status may be called anything, also "removed 1".
-    removal = ("removed", transition.removal)
-    target = removal if transition.removed else (transition.fine_tune.status,)
-    return Event(
-        id=stable_id("evt", *identity, transition.sequence, *target),
-        type=event_type(transition),
-        account=account.name,
-        observed_at=now,
-        fine_tune=transition.fine_tune,
-        previous_status=transition.previous_status,
-    )
+    found: dict[str, TrackedFineTune] = {}
+    for fine_tune_id in snapshot.fine_tunes:
+        each = tracked[fine_tune_id]
+        if each.fine_tune.status not in _TRANSIENT or each.stuck:
+            continue
+        if snapshot.read_at - each.since > stuck_after:
+            found[fine_tune_id] = replace(each, stuck=True)
+    return found
 
 
-def event_type(transition: Transition) -> EventType:
-    """Return which kind of event a transition is; ``changed`` is what no receiver asks for."""
-    if transition.removed:
-        return "fine_tune.removed"
-    if transition.fine_tune.status == FAILED:
-        return "fine_tune.failed"
-    if transition.fine_tune.status == COMPLETED:
-        return "fine_tune.completed"
-    if transition.previous_status is None:
-        return "fine_tune.created"
-    return "fine_tune.changed"
+def after_clock_jump(tracked: Tracked, snapshot: Snapshot) -> dict[str, TrackedFineTune]:
+    """Return the fine-tunes whose ``since`` a jump of the wall clock changes, by id.
+
+    A transient status moves with the clock: its age stays the same. It never begins in the future:
+    one stored before a wrong clock was corrected would take years to become stuck. A terminal
+    status keeps its time, because it lasts while the machine sleeps; its duration is not observed.
+    """
+    if not snapshot.clock_jump:
+        return {}
+    return {
+        fine_tune_id: _after_clock_jump(each, snapshot)
+        for fine_tune_id, each in tracked.items()
+        if each.since_seen or each.fine_tune.status not in TERMINAL
+    }
+
+
+def _after_clock_jump(before: TrackedFineTune, snapshot: Snapshot) -> TrackedFineTune:
+    if before.fine_tune.status in TERMINAL:
+        return replace(before, since_seen=False)
+    return replace(before, since=min(before.since + snapshot.clock_jump, snapshot.read_at))

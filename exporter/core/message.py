@@ -1,25 +1,22 @@
 """Events to the neutral message that each receiver turns into its own bytes."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote
 
-from exporter.core.model import (
-    FAILED,
-    STATUSES,
+from exporter.core.events import (
+    DIGEST,
+    EVENT_TYPES,
     Event,
     EventType,
-    FineTune,
-    Snapshot,
-    status_label,
+    MessageType,
+    describe_fine_tune,
+    printable_id,
 )
-from exporter.core.text import LONGEST, cut, one_line
-
-MessageType = EventType | Literal["fine_tune.digest"]
+from exporter.core.model import STATUSES, FineTune
+from exporter.core.text import cut, one_line, timestamp
 
 _NAMED: Final = 20
 """How many fine-tunes a summary names in full."""
@@ -29,7 +26,7 @@ _MODELS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Pages:
+class LinkTemplates:
     """Where a message can lead: the Playground (``{id}`` is replaced) and our own status page."""
 
     playground: str
@@ -58,7 +55,7 @@ class Message:
     type: MessageType
     title: str
     events: tuple[Event, ...]
-    pages: Pages
+    pages: LinkTemplates
     facts: tuple[tuple[str, str], ...] = ()
     text: str = ""
     lines: tuple[str, ...] = ()
@@ -81,7 +78,7 @@ def group(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Even
     return [tuple(events[i : i + most]) for i in range(0, len(events), most)]
 
 
-def message(events: Sequence[Event], pages: Pages) -> Message:
+def message(events: Sequence[Event], pages: LinkTemplates) -> Message:
     """Return the message of one event, or the digest of several."""
     if len(events) > 1:
         return _digest(tuple(events), pages)
@@ -91,23 +88,7 @@ def message(events: Sequence[Event], pages: Pages) -> Message:
     return _of_agent(event, pages)
 
 
-_TITLES: Final[dict[EventType, str]] = {
-    "fine_tune.failed": "Fine-tune failed",
-    "fine_tune.completed": "Fine-tune completed",
-    "fine_tune.created": "Fine-tune created",
-    "fine_tune.removed": "Fine-tune removed",
-    "fine_tune.stuck": "Fine-tune stuck",
-    "fine_tune.changed": "Fine-tune changed its status",
-    "agent.baseline": "Watching the fine-tunes of account {account}",
-    "agent.poll_failing": "The fine-tunes of account {account} cannot be read",
-    "agent.poll_recovered": "The fine-tunes of account {account} can be read again",
-    "agent.receiver_unhealthy": "Receiver {subject} cannot be told anything",
-    "agent.receiver_recovered": "Receiver {subject} can be told again",
-    "agent.test": "Test message from cartesia-exporter, nothing failed",
-}
-
-
-def _of_fine_tune(event: Event, fine_tune: FineTune, pages: Pages) -> Message:
+def _of_fine_tune(event: Event, fine_tune: FineTune, pages: LinkTemplates) -> Message:
     facts = (
         ("Account", event.account),
         ("Model", fine_tune.model_id),
@@ -120,7 +101,7 @@ def _of_fine_tune(event: Event, fine_tune: FineTune, pages: Pages) -> Message:
     )
     return Message(
         event.type,
-        f"{_TITLES[event.type]}: {one_line(fine_tune.name) or _id(fine_tune)}",
+        f"{event.traits.title}: {one_line(fine_tune.name) or printable_id(fine_tune)}",
         (event,),
         pages,
         facts=tuple((name, one_line(value)) for name, value in facts if value),
@@ -135,7 +116,7 @@ def _status(event: Event, fine_tune: FineTune) -> str:
     return f"{event.previous_status} → {fine_tune.status}"
 
 
-def _of_agent(event: Event, pages: Pages) -> Message:
+def _of_agent(event: Event, pages: LinkTemplates) -> Message:
     facts = tuple(
         (name.capitalize(), one_line(str(event.facts[name])))
         for name in ("total", *STATUSES, "reason", "since")
@@ -158,35 +139,22 @@ def _of_agent(event: Event, pages: Pages) -> Message:
 
 
 def _agent_title(event: Event) -> str:
-    return _TITLES[event.type].format(account=event.account, subject=event.subject)
+    return event.traits.title.format(account=event.account, subject=event.subject)
 
 
-def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
-    """Return what the summary of a first complete reading says, in JSON's types."""
-    fine_tunes = snapshot.fine_tunes.values()
-    counts = Counter(status_label(fine_tune.status) for fine_tune in fine_tunes)
-    failed = [fine_tune for fine_tune in fine_tunes if fine_tune.status == FAILED]
-    return {
-        "total": len(fine_tunes),
-        **{status: counts[status] for status in STATUSES},
-        "failed_ones": [_line(fine_tune) for fine_tune in failed[:_NAMED]],
-        "failed_unnamed": max(len(failed) - _NAMED, 0),
-    }
-
-
-def _digest(events: tuple[Event, ...], pages: Pages) -> Message:
+def _digest(events: tuple[Event, ...], pages: LinkTemplates) -> Message:
     # Whatever a receiver has to leave out, it is not a failure while anything else is shown.
     ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
     types = Counter(event.type for event in ranked)
     return Message(
-        "fine_tune.digest",
+        DIGEST,
         "; ".join(_counted(kind, number) for kind, number in types.items()),
         events,
         pages,
         facts=_by_model(events),
         lines=tuple(_event_line(event) for event in ranked[:_NAMED]),
         rest=tuple(
-            _id(event.fine_tune) if event.fine_tune else _event_line(event)
+            printable_id(event.fine_tune) if event.fine_tune else _event_line(event)
             for event in ranked[_NAMED:]
         ),
     )
@@ -199,27 +167,9 @@ def _by_model(events: Sequence[Event]) -> tuple[tuple[str, str], ...]:
     return (*named, *((("other models", str(others)),) if others else ()))
 
 
-_COUNTED: Final[dict[EventType, str]] = {
-    "fine_tune.failed": "{n} fine-tunes failed",
-    "fine_tune.completed": "{n} fine-tunes completed",
-    "fine_tune.created": "{n} fine-tunes created",
-    "fine_tune.removed": "{n} fine-tunes removed",
-    "fine_tune.stuck": "{n} fine-tunes stuck",
-    "fine_tune.changed": "{n} fine-tunes changed",
-    "agent.baseline": "{n} accounts newly watched",
-    "agent.poll_failing": "{n} accounts cannot be read",
-    "agent.poll_recovered": "{n} accounts can be read again",
-    "agent.receiver_unhealthy": "{n} receivers cannot be told anything",
-    "agent.receiver_recovered": "{n} receivers can be told again",
-    "agent.test": "{n} test messages",
-}
-
-
-def _counted(kind: EventType, number: int) -> str:
-    text = _COUNTED[kind].format(n=number)
-    if number > 1:
-        return text
-    return re.sub(r"^1 (fine-tune|account|receiver|test message)s", r"1 \1", text)
+def _counted(event_type: EventType, number: int) -> str:
+    noun, predicate = EVENT_TYPES[event_type].counted
+    return f"{number} {noun}{'' if number == 1 else 's'} {predicate}".strip()
 
 
 def _event_line(event: Event) -> str:
@@ -231,22 +181,12 @@ def _event_line(event: Event) -> str:
         return f"{_agent_title(event)}: {reason}" if reason else _agent_title(event)
     if event.type == "fine_tune.stuck":
         since = f"{event.fine_tune.status} since {event.facts.get('since')}"
-        return f"{_line(event.fine_tune)} {one_line(since, 100)}"
+        return f"{describe_fine_tune(event.fine_tune)} {one_line(since, 100)}"
     kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
-    return f"{_line(event.fine_tune)}{kind}"
+    return f"{describe_fine_tune(event.fine_tune)}{kind}"
 
 
-def _line(fine_tune: FineTune) -> str:
-    name = one_line(fine_tune.name, 100) or "(no name)"
-    return f"{name} ({one_line(fine_tune.model_id, 60)}, {_id(fine_tune, 100)})"
-
-
-def _id(fine_tune: FineTune, most: int = LONGEST) -> str:
-    """Return the id as text to be shown, which is never empty."""
-    return one_line(fine_tune.id, most) or "(unprintable id)"
-
-
-def links(event: Event | None, pages: Pages) -> tuple[Link, ...]:
+def links(event: Event | None, pages: LinkTemplates) -> tuple[Link, ...]:
     """Return where to go from an event, or from a message about several."""
     fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
     url = pages.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
@@ -254,8 +194,3 @@ def links(event: Event | None, pages: Pages) -> tuple[Link, ...]:
     if pages.status_page is None:
         return (playground,)
     return playground, Link("status_page", "Status page", pages.status_page)
-
-
-def timestamp(at: float) -> str:
-    """Return Unix seconds as RFC 3339 text in UTC, to the second."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

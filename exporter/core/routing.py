@@ -3,45 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
 
-from exporter.core.model import Event, EventType
+from exporter.core.events import Event, EventType
 from exporter.core.text import LONGEST
-
-EventName = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
-
-TYPES: Final[Mapping[EventName, frozenset[EventType]]] = {
-    "failed": frozenset({"fine_tune.failed"}),
-    "completed": frozenset({"fine_tune.completed"}),
-    "removed": frozenset({"fine_tune.removed"}),
-    "stuck": frozenset({"fine_tune.stuck"}),
-    "created": frozenset({"fine_tune.created"}),
-    "agent": frozenset(
-        {
-            "agent.baseline",
-            "agent.poll_failing",
-            "agent.poll_recovered",
-            "agent.receiver_unhealthy",
-            "agent.receiver_recovered",
-        }
-    ),
-}
-"""What each word of a receiver's ``events`` stands for."""
-
-
-TROUBLES: Final[frozenset[EventType]] = frozenset(
-    {
-        "fine_tune.failed",
-        "fine_tune.stuck",
-        "agent.poll_failing",
-        "agent.receiver_unhealthy",
-    }
-)
-"""What an Alertmanager is told of: what is wrong for a while. Its end resolves the alert."""
 
 
 @dataclass(frozen=True, slots=True)
-class Interest:
+class Route:
     """What one receiver is told: events of its types that match.
 
     ``match`` holds patterns for account, model_id, language and name; all that are given must match
@@ -52,7 +20,7 @@ class Interest:
     types: frozenset[EventType]
     match: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
-    def wants(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         """Return whether the receiver is to be told of ``event``.
 
         Of an event that is about no fine-tune only the account is compared, and of one that is
@@ -76,6 +44,6 @@ class Interest:
         return event.fine_tune is None and event.subject == self.receiver
 
 
-def receivers_of(event: Event, interests: Iterable[Interest]) -> list[str]:
+def receivers_of(event: Event, routes: Iterable[Route]) -> list[str]:
     """Return the names of those that want to be told of ``event``."""
-    return [interest.receiver for interest in interests if interest.wants(event)]
+    return [interest.receiver for interest in routes if interest.matches(event)]

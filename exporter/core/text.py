@@ -1,6 +1,7 @@
-"""Text from the API is hostile: what every place that shows it does first."""
+"""Sanitising, cutting and formatting of text."""
 
 import unicodedata
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -53,3 +54,8 @@ def shared(text: str) -> str:
 @lru_cache(_MANY)
 def _first(text: str) -> str:
     return text
+
+
+def timestamp(at: float) -> str:
+    """Return Unix seconds as RFC 3339 text in UTC, to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""What the page shows of an account: made of a reading, kept while polls fail, dropped when old."""
+"""Status and series of an account as published after each poll."""
 
 import math
 from collections import Counter
@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop
 from operator import attrgetter
 
+from exporter.core.counters import Counters, Examples
+from exporter.core.diff import Tracked
 from exporter.core.labels import MODEL, LabelName, Labels, label_value
-from exporter.core.model import STATUSES, TERMINAL, FineTune, Known, Snapshot, status_label
-from exporter.core.tallies import Examples, Tallies
+from exporter.core.model import (
+    STATUSES,
+    TERMINAL,
+    FineTune,
+    Snapshot,
+    status_label,
+)
 
 Counts = Mapping[tuple[str, ...], int]
 """How many fine-tunes, by the values of the labels and, last, the status."""
@@ -19,7 +26,7 @@ Series = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SeriesOptions:
     """Which data series an account has.
 
     ``names`` are the labels that its fine-tunes are counted by, ``constant`` the ones that all of
@@ -32,7 +39,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountView:
+class AccountStatus:
     """What the page shows of one account. Times are Unix seconds, 0 for never.
 
     ``counts`` is None before this process's first complete poll. ``oldest`` says since when the
@@ -49,9 +56,9 @@ class AccountView:
     pages: int = 0
     labels: Labels = field(default_factory=Labels)
     counts: Counts | None = None
-    tallies: Tallies = field(default_factory=Tallies)
+    counters: Counters = field(default_factory=Counters)
     failure: str = ""
-    shape: Shape = field(default_factory=Shape)
+    options: SeriesOptions = field(default_factory=SeriesOptions)
     oldest: Mapping[str, float] = field(default_factory=dict)
     series: tuple[Series, ...] = ()
     examples: Examples = field(default_factory=dict)
@@ -94,14 +101,14 @@ def _texts(names: tuple[LabelName, ...]) -> Callable[[FineTune], tuple[str, ...]
     return lambda fine_tune: (fine_tune.status,)
 
 
-def oldest(snapshot: Snapshot, known: Mapping[str, Known]) -> Mapping[str, float]:
+def oldest(snapshot: Snapshot, tracked: Tracked) -> Mapping[str, float]:
     """Return since when the first of those in a status is in it, per status that somebody is in.
 
     The status is the one read, as in the counts; one that is not confirmed yet begins now.
     """
     first: dict[str, float] = {}
     for fine_tune_id, read in snapshot.fine_tunes.items():
-        each = known[fine_tune_id]
+        each = tracked[fine_tune_id]
         since = each.since if each.fine_tune.status == read.status else snapshot.read_at
         if since < first.get(read.status, math.inf):
             first[read.status] = since
@@ -112,16 +119,14 @@ def oldest(snapshot: Snapshot, known: Mapping[str, Known]) -> Mapping[str, float
     return found
 
 
-def series(
-    snapshot: Snapshot, known: Mapping[str, Known], labels: Labels, most: int
-) -> tuple[Series, ...]:
+def series(snapshot: Snapshot, tracked: Tracked, labels: Labels, most: int) -> tuple[Series, ...]:
     """Return the ``most`` fine-tunes to have a series: not terminal and newest first."""
     if not most:
         return ()
     naming = labels.naming((MODEL,))
     # A heap, not sorted: of a hundred thousand only the first few are asked for.
     ranked = [
-        (read.status in TERMINAL, -known[read.id].since, place, read)
+        (read.status in TERMINAL, -tracked[read.id].since, place, read)
         for place, read in enumerate(snapshot.fine_tunes.values())
     ]
     heapify(ranked)

@@ -8,19 +8,17 @@ from typing import Final
 import structlog
 
 from exporter.core.clock import Clock
+from exporter.core.events import Event, stable_id
 from exporter.core.message import group, message
-from exporter.core.model import Delivery, Event, stable_id
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery.changes import noted_change
-from exporter.delivery.loop import LOOK_SECONDS, Loop
+from exporter.delivery.loop import LOOK_SECONDS, Loop, RetrySchedule
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.delivery.pace import Pace
-from exporter.delivery.plan import DeliveryPlan
+from exporter.delivery.settings import DeliverySettings, noted_change
 from exporter.receivers.receiver import Receiver
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import Outbox
-from exporter.store.records import NewMessage, Owed, Result
+from exporter.store.outbox import NewMessage, Outbox, PendingEvent, Result
 
 _MOST_UNMARKED: Final = 100
 """How many results wait for a store that cannot take them; then nothing more is sent."""
@@ -35,7 +33,7 @@ log = structlog.get_logger()
 class _Tried:
     """An attempt that was made, and what is to be stored of it."""
 
-    delivery: Delivery
+    delivery: OutboxMessage
     attempt: Attempt
     result: Result
 
@@ -52,7 +50,7 @@ class Deliverer:
         self,
         receiver: Receiver,
         outbox: Outbox,
-        plan: DeliveryPlan,
+        plan: DeliverySettings,
         metrics: DeliveryMetrics,
         clock: Clock,
     ) -> None:
@@ -62,16 +60,16 @@ class Deliverer:
         self._plan = plan
         self._metrics = metrics
         self._clock = clock
-        self._pace = Pace(clock, receiver.spacing)
+        self._pace = RetrySchedule(clock, receiver.spacing)
         self._loop = Loop(receiver.name, clock.monotonic)
         self._unmarked: dict[str, _Tried] = {}
         self._log = log.bind(receiver=receiver.name)
         metrics.initialise(receiver.name)
 
     @property
-    def due_at(self) -> float:
+    def wakeup_deadline(self) -> float:
         """The monotonic time by which it will have set its next turn."""
-        return self._loop.due_at
+        return self._loop.wakeup_deadline
 
     def wake(self) -> None:
         """Say that the outbox changed."""
@@ -87,7 +85,7 @@ class Deliverer:
         Raises StoreError when the outbox can't be read; nothing is lost by it. Where it can be read
         but not written, messages that are frozen already still go out, each once.
         """
-        self._pace.heed(await self._outbox.standing())
+        self._pace.apply(await self._outbox.receiver_state())
         await self._settle()
         if not self._metrics.shows(self.name):  # the attempt may take as long as it may
             await self._show()
@@ -128,7 +126,7 @@ class Deliverer:
         await self._take_note(_Tried(delivery, attempt, self._result(delivery, attempt)))
         return 0.0
 
-    async def _again(self) -> Delivery | None:
+    async def _again(self) -> OutboxMessage | None:
         """Return what failed and could not be marked as tried: it need not wait for the store."""
         settled = [key for key, tried in self._unmarked.items() if not tried.may_be_repeated]
         if len(settled) == len(self._unmarked):
@@ -168,7 +166,7 @@ class Deliverer:
         failures = self._pace.health.failures
         return failures == 0 or await self._outbox.frozen() <= failures.bit_length()
 
-    async def _messages(self, owed: list[Owed]) -> list[NewMessage]:
+    async def _messages(self, owed: list[PendingEvent]) -> list[NewMessage]:
         numbers = {item.event.id: item.number for item in owed}
         groups = group(
             [item.event for item in owed], self._plan.digest_threshold, self._receiver.most_events
@@ -189,13 +187,13 @@ class Deliverer:
             self._log.exception("a message cannot be rendered", first=events[0].id, minimal=minimal)
             return b""
 
-    async def _try(self, delivery: Delivery) -> Attempt:
+    async def _try(self, delivery: OutboxMessage) -> Attempt:
         attempt = await self._send(delivery) if delivery.body else _NOT_RENDERED
         if attempt.outcome is not Outcome.DELIVERED:
             self._metrics.failed.labels(self.name, attempt.outcome.value).inc()
         return attempt
 
-    async def _send(self, delivery: Delivery) -> Attempt:
+    async def _send(self, delivery: OutboxMessage) -> Attempt:
         try:
             await self._outbox.claim(delivery)
         except StoreError as error:
@@ -209,7 +207,7 @@ class Deliverer:
         self._metrics.duration.labels(self.name).observe(self._clock.monotonic() - started)
         return attempt
 
-    def _result(self, delivery: Delivery, attempt: Attempt) -> Result:
+    def _result(self, delivery: OutboxMessage, attempt: Attempt) -> Result:
         now, before = self._clock.now(), self._pace.health
         if delivery.body:
             self._pace.took(attempt)
@@ -244,7 +242,7 @@ class Deliverer:
         if result.told:
             self._plan.wake()
 
-    async def _make_minimal(self, delivery: Delivery) -> None:
+    async def _make_minimal(self, delivery: OutboxMessage) -> None:
         events = await self._outbox.events_of(delivery)
         if events:  # else it was reassigned while it was sent
             await self._outbox.replace_body(delivery, self._rendered(events, minimal=True))
@@ -267,7 +265,7 @@ class Deliverer:
             )
 
 
-def _state(delivery: Delivery, attempt: Attempt) -> str:
+def _state(delivery: OutboxMessage, attempt: Attempt) -> str:
     if attempt.outcome is Outcome.DELIVERED:
         return DELIVERED
     return DEAD if attempt.outcome is Outcome.PAYLOAD and delivery.minimal else PENDING

@@ -7,8 +7,51 @@ from typing import Final
 
 import structlog
 
-from exporter.pause import pause
+from exporter.core.clock import Clock
+from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.errors import StoreError
+from exporter.store.outbox import ReceiverState
+from exporter.supervisor import pause
+
+
+class RetrySchedule:
+    """One receiver's health, and its pauses on the monotonic clock: another time is not waited for.
+
+    It begins without a pause: a start tries at once, whatever was stored.
+    """
+
+    def __init__(self, clock: Clock, spacing: float) -> None:
+        self.health: CircuitState = CIRCUIT_CLOSED
+        self._clock = clock
+        self._spacing = spacing
+        self._spaced_until = 0.0
+        self._paused_until = 0.0
+        self._nudges: int | None = None
+
+    def apply(self, receiver_state: ReceiverState) -> None:
+        """Take over what is stored: the health at first, and later a wish to be tried at once."""
+        if self._nudges is None:
+            self.health = receiver_state.health
+        elif self._nudges != receiver_state.retry_requests:
+            self._paused_until = 0.0
+        self._nudges = receiver_state.retry_requests
+
+    def wait(self) -> float:
+        """Return in how many seconds the receiver may be tried; 0 for now."""
+        until = max(self._spaced_until, self._paused_until)
+        return max(until - self._clock.monotonic(), 0.0)
+
+    def resume_at(self) -> float:
+        """Return the Unix time in seconds from which on it may be tried."""
+        return self._clock.now() + self.wait()
+
+    def took(self, attempt: Attempt) -> None:
+        """Set health and pause behind an attempt."""
+        at, now = self._clock.monotonic(), self._clock.now()
+        self.health = self.health.after(attempt, now)
+        self._spaced_until = at + self._spacing
+        self._paused_until = at + self.health.pause(attempt, now, self._clock.random())
+
 
 LOOK_SECONDS: Final = 5.0
 """How often the outbox is looked at when nobody says that it changed."""
@@ -24,7 +67,7 @@ class Loop:
     """
 
     def __init__(self, receiver: str, monotonic: Callable[[], float]) -> None:
-        self.due_at = math.inf
+        self.wakeup_deadline = math.inf
         self._monotonic = monotonic
         self._changed = asyncio.Event()
         self._trouble = ""
@@ -57,7 +100,7 @@ class Loop:
 
     def expect(self, seconds: float) -> None:
         """Say for how long what is done now may last."""
-        self.due_at = self._monotonic() + seconds
+        self.wakeup_deadline = self._monotonic() + seconds
 
     async def _rest(self, seconds: float) -> None:
         wait = min(seconds, LOOK_SECONDS)

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from exporter.core.circuit import Health
-from exporter.store.records import Backlog
+from exporter.core.retry import CircuitState
+from exporter.store.outbox import Backlog
 
 _REASONS: Final = ("throttled", "transient", "endpoint", "payload", "expired")
 _LABEL: Final = ("receiver",)
@@ -18,7 +18,7 @@ class DeliveryMetrics(Collector):
     """Counts of the requests to the receivers, and what each of them is owed."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._shown: dict[str, tuple[Backlog, Health]] = {}
+        self._shown: dict[str, tuple[Backlog, CircuitState]] = {}
         self.tried = Counter(
             "cartesia_exporter_notifications_total",
             "Requests to a receiver that were tried.",
@@ -65,7 +65,7 @@ class DeliveryMetrics(Collector):
         """Whether it is known what a receiver is owed; until then nothing is said of it."""
         return receiver in self._shown
 
-    def show(self, receiver: str, backlog: Backlog, health: Health) -> None:
+    def show(self, receiver: str, backlog: Backlog, health: CircuitState) -> None:
         """Show what a receiver is owed now, and how it is doing."""
         self._shown = {**self._shown, receiver: (backlog, health)}
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
-from exporter.core.message import Message, Pages
-from exporter.core.model import Delivery, Event
+from exporter.core.events import Event
+from exporter.core.message import LinkTemplates, Message
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alerts import annotations, generator_url, labels
 from exporter.receivers.receiver import Endpoint, attempt, encoded
@@ -35,7 +36,7 @@ class Content:
     url: str
 
 
-def content_of(event: Event, pages: Pages, *, minimal: bool = False) -> Content:
+def content_of(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> Content:
     """Return what an event is as an alert; the minimal one names it and says no more."""
     found = labels(event)
     if minimal:
@@ -127,7 +128,7 @@ class Alertmanager:
         """Return the bytes as they are: an alert is told by its labels."""
         return body
 
-    async def send(self, delivery: Delivery, now: float) -> Attempt:
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Post the bytes to each member once; return the first 2xx, else the worst outcome."""
         attempts = await asyncio.gather(*(m.post(delivery.body, now) for m in self.members))
         for found in attempts:

@@ -1,49 +1,28 @@
 """What an event is as an alert, for Alertmanager and for whatever takes the webhooks it sends."""
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from exporter.core.message import Pages, links, message
-from exporter.core.model import Event, EventType
-from exporter.core.text import LONGEST, one_line
+from exporter.core.events import Event
+from exporter.core.message import LinkTemplates, Message, links, message
+from exporter.core.text import LONGEST, one_line, timestamp
+from exporter.receivers.receiver import encoded
 
 Status = Literal["firing", "resolved"]
 
 LONGEST_LABEL: Final = 256
 """How many characters of a value a label carries."""
 
-_ALERTNAMES: Final[dict[EventType, str]] = {
-    "fine_tune.failed": "CartesiaFineTuneFailed",
-    "fine_tune.completed": "CartesiaFineTuneCompleted",
-    "fine_tune.created": "CartesiaFineTuneCreated",
-    "fine_tune.removed": "CartesiaFineTuneRemoved",
-    "fine_tune.stuck": "CartesiaFineTuneStuck",
-    "fine_tune.changed": "CartesiaFineTuneChanged",
-    "agent.baseline": "CartesiaBaseline",
-    "agent.poll_failing": "CartesiaPollFailing",
-    "agent.poll_recovered": "CartesiaPollFailing",
-    "agent.receiver_unhealthy": "CartesiaReceiverUnhealthy",
-    "agent.receiver_recovered": "CartesiaReceiverUnhealthy",
-    "agent.test": "CartesiaExporterTest",
-}
-
-_SEVERITIES: Final = {
-    "CartesiaFineTuneFailed": "critical",
-    "CartesiaFineTuneStuck": "warning",
-    "CartesiaPollFailing": "warning",
-    "CartesiaReceiverUnhealthy": "warning",
-}
-"""The rest is ``info``. By name and not by type: trouble and its end must have the same labels."""
-
-_RESOLVED: Final = frozenset({"agent.poll_recovered", "agent.receiver_recovered"})
-
 _HASHED: Final = 9  # "~" and eight hexadecimal digits
 
 
 def status(event: Event) -> Status:
     """Return whether the alert begins with this event or ends with it."""
-    return "resolved" if event.type in _RESOLVED else "firing"
+    return "resolved" if event.traits.resolves else "firing"
 
 
 def labels(event: Event) -> dict[str, str]:
@@ -51,11 +30,10 @@ def labels(event: Event) -> dict[str, str]:
 
     No value is empty or longer than LONGEST_LABEL characters, and each is valid UTF-8.
     """
-    alertname = _ALERTNAMES[event.type]
     fine_tune = event.fine_tune
     found = {
-        "alertname": alertname,
-        "severity": _SEVERITIES.get(alertname, "info"),
+        "alertname": event.traits.alertname,
+        "severity": event.traits.severity,
         "account": event.account,
         "receiver": "" if fine_tune else _identity(event.subject),
     }
@@ -78,7 +56,7 @@ def _identity(text: str) -> str:
     return f"{one_line(text, LONGEST_LABEL - _HASHED)}~{digest[: _HASHED - 1]}"
 
 
-def annotations(event: Event, pages: Pages, *, minimal: bool = False) -> dict[str, str]:
+def annotations(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> dict[str, str]:
     """Return what is to be read about the alert; the minimal ones leave out what people wrote.
 
     No value is empty or longer than 1,000 characters, and each is valid UTF-8.
@@ -97,7 +75,7 @@ def annotations(event: Event, pages: Pages, *, minimal: bool = False) -> dict[st
     return _cleaned(found, LONGEST)
 
 
-def generator_url(event: Event | None, pages: Pages) -> str:
+def generator_url(event: Event | None, pages: LinkTemplates) -> str:
     """Return where an alert leads: our status page, or the Playground when there is none."""
     return pages.status_page or links(event, pages)[0].url
 
@@ -118,3 +96,71 @@ def fingerprint(alert: Mapping[str, str]) -> str:
 def _cleaned(texts: Mapping[str, str], most: int) -> dict[str, str]:
     cleaned = {name: one_line(text, most) for name, text in texts.items()}
     return {name: text for name, text in cleaned.items() if text}
+
+
+_GROUPED_BY: Final[tuple[str, ...]] = ("account", "alertname", "fine_tune_id", "receiver")
+_NOT_ENDED: Final = "0001-01-01T00:00:00Z"
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerBody:
+    """One alert for each event, the oldest first; ``receiver`` is the receiver's name."""
+
+    receiver: str
+
+    def __call__(self, message: Message, *, minimal: bool) -> bytes:
+        """Return the payload; the minimal one leaves out what people wrote."""
+        alerts = [_alert(event, message.pages, minimal=minimal) for event in message.events]
+        common = _common([alert["labels"] for alert in alerts])
+        group = {name: common[name] for name in _GROUPED_BY if name in common}
+        firing = any(alert["status"] == "firing" for alert in alerts)
+        payload = {
+            "version": "4",
+            "groupKey": _group_key(group),
+            "truncatedAlerts": 0,
+            "status": "firing" if firing else "resolved",
+            "receiver": self.receiver,
+            "groupLabels": group,
+            "commonLabels": common,
+            "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+            "externalURL": generator_url(None, message.pages),
+            "alerts": alerts,
+        }
+        return encoded(payload)
+
+
+def _alert(event: Event, pages: LinkTemplates, *, minimal: bool) -> dict[str, Any]:
+    identity = labels(event)
+    observed = timestamp(event.observed_at)
+    firing = status(event) == "firing"
+    return {
+        "status": status(event),
+        "labels": identity,
+        "annotations": annotations(event, pages, minimal=minimal),
+        "startsAt": observed if firing else _began(event, observed),
+        "endsAt": _NOT_ENDED if firing else observed,
+        "generatorURL": generator_url(event, pages),
+        "fingerprint": fingerprint(identity),
+    }
+
+
+def _began(event: Event, observed: str) -> str:
+    """Return when the trouble began that is over now, as far as it is known."""
+    since = str(event.facts.get("since", ""))
+    return since if _TIMESTAMP.fullmatch(since) and since <= observed else observed
+
+
+def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    first, *others = maps
+    return {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others)
+    }
+
+
+def _group_key(group: Mapping[str, str]) -> str:
+    # As Alertmanager writes it for its topmost route: consumers take it for the group's identity.
+    pairs = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in group.items())
+    return f"{{}}:{{{', '.join(pairs)}}}"

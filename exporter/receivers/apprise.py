@@ -15,12 +15,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar, Final
 
-from exporter.core.message import Message, MessageType
-from exporter.core.model import Delivery
+from exporter.core.message import Message
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.core.text import LONGEST, one_line
-from exporter.http_errors import CONNECT_SECONDS
+from exporter.http_client import CONNECT_SECONDS
 from exporter.receivers.receiver import REPEAT, encoded, left_out
 
 _TITLE: Final = 250
@@ -98,7 +98,7 @@ class Apprise:
         message["body"] = f"{REPEAT}\n{message['body']}"
         return encoded(message)
 
-    async def send(self, delivery: Delivery, now: float) -> Attempt:  # noqa: ARG002 - no time in it
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:  # noqa: ARG002 - no time in it
         """Have the library send the message once.
 
         At the deadline the call is left to itself, and until it has ended no other is begun.
@@ -189,20 +189,9 @@ def _asset() -> Any:
     )
 
 
-_KINDS: Final[dict[MessageType, str]] = {
-    "fine_tune.failed": "failure",
-    "agent.poll_failing": "failure",
-    "fine_tune.stuck": "warning",
-    "agent.receiver_unhealthy": "warning",
-    "fine_tune.completed": "success",
-    "agent.poll_recovered": "success",
-    "agent.receiver_recovered": "success",
-}
-
-
 def _kind(message: Message) -> str:
     """Return the gravest kind of the events; services make a colour or a severity of it."""
-    found = {_KINDS.get(event.type, "info") for event in message.events}
+    found = {event.traits.apprise_type for event in message.events}
     return next(kind for kind in ("failure", "warning", "info", "success") if kind in found)
 
 

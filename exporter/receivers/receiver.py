@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from exporter.core.message import Message
-from exporter.core.model import Delivery
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome, classify, retry_after
 from exporter.core.secret import Secret, SecretError
-from exporter.http import Bounds, Exchange, Request, Response
-from exporter.http_errors import ExchangeError
+from exporter.http_client import Bounds, HttpClient, HttpClientError, Request, Response
 
 REPEAT: Final = "possible repeat: the answer to this message was lost"
 """What people are told of a message that may have arrived already."""
@@ -52,7 +51,7 @@ class Receiver(Protocol):
         """
         ...
 
-    async def send(self, delivery: Delivery, now: float) -> Attempt:
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once, at ``now`` (Unix seconds), and say what came of it."""
         ...
 
@@ -61,7 +60,7 @@ class Receiver(Protocol):
 class Endpoint:
     """Where a receiver posts: the URL is a secret. ``seconds`` bounds one attempt as a whole."""
 
-    exchange: Exchange
+    http_client: HttpClient
     url: Secret = field(repr=False)
     seconds: float
 
@@ -74,16 +73,16 @@ class Endpoint:
         sent = {"Content-Type": "application/json", **headers}
         try:
             request = Request("POST", self.url(), sent, body)
-            return await self.exchange.send(request, Bounds(self.seconds, _ANSWER_BYTES))
+            return await self.http_client.send(request, Bounds(self.seconds, _ANSWER_BYTES))
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
-        except ExchangeError as error:
+        except HttpClientError as error:
             return unanswered(error)
         finally:
-            await self.exchange.aclose()
+            await self.http_client.aclose()
 
 
-def unanswered(error: ExchangeError) -> Attempt:
+def unanswered(error: HttpClientError) -> Attempt:
     """Return what an exchange without a complete answer means."""
     outcome = Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT
     return Attempt(outcome, str(error), ambiguous=error.sent)

@@ -11,20 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Link, Message
-from exporter.core.model import Delivery
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
-from exporter.http import Response
-from exporter.receivers.receiver import (
-    REPEAT,
-    Endpoint,
-    attempt,
-    encoded,
-    left_out,
-    unanswered,
-)
-from exporter.receivers.sandbox import Budget, Template
-from exporter.receivers.template import variables
+from exporter.http_client import Response
+from exporter.receivers.receiver import REPEAT, Endpoint, attempt, encoded, left_out, unanswered
+from exporter.receivers.template import Budget, Template, variables
 
 _ALL: Final = 10_000
 _TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
@@ -82,7 +74,7 @@ class Slack:
             message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
         return encoded(message)
 
-    async def send(self, delivery: Delivery, now: float) -> Attempt:
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once; Slack took them when it says ``ok``, not with another body."""
         answer = await self.endpoint.post(delivery.body, {})
         return answer if isinstance(answer, Attempt) else _judged(answer, now)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from exporter.core.message import Message
-from exporter.core.model import Delivery
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
+from exporter.receivers.payload import MOST_EVENTS, Body, standard_body
 from exporter.receivers.receiver import Endpoint, attempt
-from exporter.receivers.standard import MOST_EVENTS, Body, standard_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Webhook:
         """Return the bytes as they are: ``webhook-id`` tells a repeat."""
         return body
 
-    async def send(self, delivery: Delivery, now: float) -> Attempt:
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once; the signature is of this attempt's time (Unix seconds)."""
         try:
             headers = self._headers(delivery, now)
@@ -57,7 +57,7 @@ class Webhook:
         answer = await self.endpoint.post(delivery.body, headers)
         return answer if isinstance(answer, Attempt) else attempt(answer, now)
 
-    def _headers(self, delivery: Delivery, now: float) -> dict[str, str]:
+    def _headers(self, delivery: OutboxMessage, now: float) -> dict[str, str]:
         headers = {name: value() for name, value in self.headers.items()}
         headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
         if self.secret is not None:
@@ -89,7 +89,7 @@ class Basic:
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
-def signature(secrets: Sequence[str], delivery: Delivery, now: float) -> str:
+def signature(secrets: Sequence[str], delivery: OutboxMessage, now: float) -> str:
     """Return the value of ``webhook-signature``: one ``v1`` signature for each secret.
 
     Several secrets let a consumer change over from one to the next (Standard Webhooks 1.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp
 
-from exporter import asgi
+from exporter import http_server as asgi
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
 

@@ -1,24 +1,69 @@
 """What is remembered of the accounts: their fine-tunes, labels and counters, and what they owe."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from exporter.core.account import AccountState, Step
+from exporter.core.account import AccountState, PollResult, RoutedEvents
+from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import LabelName, Labels
-from exporter.core.model import AccountKey, FineTune, Known
-from exporter.core.tallies import Stays, Tallies
+from exporter.core.model import AccountKey, FineTune, TrackedFineTune
 from exporter.core.text import shared
 from exporter.store import schema
-from exporter.store.cursors import read_cursors, write_cursors
 from exporter.store.database import Database
-from exporter.store.events import Told, record_events
-from exporter.store.outages import begin_outage, end_outage, outage_since
+from exporter.store.events import record_events
+from exporter.store.schema import accounts, cursors, poll_outages
+
+
+def read_cursors(connection: Connection, account: AccountKey) -> tuple[str, ...]:
+    """Return an account's cursors in the order of the list; none when they can't be read."""
+    query = (
+        select(cursors.c.ids)
+        .join(accounts, accounts.c.number == cursors.c.account)
+        .where(accounts.c.name == account.name, accounts.c.base_url == account.base_url)
+    )
+    found = connection.execute(query).scalar()
+    try:
+        return () if found is None else msgspec.json.decode(found, type=tuple[str, ...])
+    except msgspec.MsgspecError:
+        return ()  # without them a poll takes longer, and nothing else
+
+
+def write_cursors(connection: Connection, number: int, ids: Sequence[str]) -> None:
+    """Put these in the place of the cursors of the account ``number``."""
+    row = {"account": number, "ids": msgspec.json.encode(ids).decode()}
+    statement = insert(cursors)
+    changed = {"ids": statement.excluded.ids}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["account"], set_=changed), [row]
+    )
+
+
+def outage_since(connection: Connection, account: AccountKey) -> float | None:
+    """Return since when an account cannot be read (Unix seconds); None if none was told."""
+    query = select(poll_outages.c.since).where(_of(account))
+    return connection.execute(query).scalar()
+
+
+def begin_outage(connection: Connection, account: AccountKey, since: float) -> None:
+    """Keep that an outage is told; one that is there already stays."""
+    row = {"name": account.name, "base_url": account.base_url, "since": since}
+    connection.execute(insert(poll_outages).on_conflict_do_nothing(), [row])
+
+
+def end_outage(connection: Connection, account: AccountKey) -> bool:
+    """Forget an account's outage; return whether one had been told."""
+    return connection.execute(delete(poll_outages).where(_of(account))).rowcount > 0
+
+
+def _of(account: AccountKey) -> ColumnElement[bool]:
+    return and_(poll_outages.c.name == account.name, poll_outages.c.base_url == account.base_url)
+
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
 
@@ -27,31 +72,6 @@ _AT_ONCE: Final = 500
 
 _OWN: Final = 3
 """Id, name and description are a fine-tune's own; it shares the texts behind them with others."""
-
-
-@dataclass(frozen=True, slots=True)
-class PollRecord:
-    """What one complete poll changes, and what it owes to whom: one transaction.
-
-    ``before`` is None at the baseline. ``owed`` pairs each event with the receivers to be told.
-    ``recovery`` is owed before them if the store has an outage of the account, which ends with it.
-    ``cursors`` are where the pages of the list begin now; None when that is as before.
-    """
-
-    account: AccountKey
-    read_at: float
-    before: AccountState | None
-    step: Step
-    owed: Told
-    recovery: Told = ()
-    cursors: Sequence[str] | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        if self.before is None or self.recovery or self.cursors is not None:
-            return False
-        return not self.step.changed and self.step.state == self.before
 
 
 class Accounts:
@@ -68,15 +88,15 @@ class Accounts:
         """Return where the pages of an account's list began when it was last read."""
         return await self._database.run(self._cursors, account)
 
-    async def commit(self, record: PollRecord) -> None:
+    async def commit(self, result: PollResult) -> None:
         """Store what a poll changed and what is owed for it, all or nothing."""
-        await self._database.run(self._commit, record)
+        await self._database.run(self._commit, result)
 
     async def outage_since(self, account: AccountKey) -> float | None:
         """Return since when an account cannot be read (Unix seconds); None if none was told."""
         return await self._database.run(self._outage_since, account)
 
-    async def begin_outage(self, account: AccountKey, since: float, owed: Told) -> None:
+    async def begin_outage(self, account: AccountKey, since: float, owed: RoutedEvents) -> None:
         """Store that an account cannot be read, and whom that is owed, all or nothing."""
         await self._database.run(self._begin_outage, account, since, owed)
 
@@ -95,28 +115,28 @@ class Accounts:
         with self._database.read() as connection:
             return read_cursors(connection, account)
 
-    def _commit(self, record: PollRecord) -> None:
+    def _commit(self, result: PollResult) -> None:
         with self._database.write() as connection:
-            number = _number(connection, record.account)
+            number = _number(connection, result.account)
             if number is None:
-                number = _add_account(connection, record)
-            before, after = record.before or AccountState(), record.step.state
-            changed = record.step.changed.values()
+                number = _add_account(connection, result)
+            before, after = result.before or AccountState(), result.state
+            changed = result.changed.values()
             _upsert(connection, schema.fine_tunes, (_known_row(number, each) for each in changed))
             _upsert(connection, schema.label_values, _label_rows(number, before, after))
             _upsert(connection, schema.transitions, _transition_rows(number, before, after))
             _upsert(connection, schema.removals, _removal_rows(number, before, after))
             _upsert(connection, schema.stays, _stay_rows(number, before, after))
-            if record.cursors is not None:
-                write_cursors(connection, number, record.cursors)
-            ended = bool(record.recovery) and end_outage(connection, record.account)
-            record_events(connection, [*(record.recovery if ended else ()), *record.owed])
+            if result.cursors is not None:
+                write_cursors(connection, number, result.cursors)
+            ended = bool(result.recovery) and end_outage(connection, result.account)
+            record_events(connection, [*(result.recovery if ended else ()), *result.events])
 
     def _outage_since(self, account: AccountKey) -> float | None:
         with self._database.read() as connection:
             return outage_since(connection, account)
 
-    def _begin_outage(self, account: AccountKey, since: float, owed: Told) -> None:
+    def _begin_outage(self, account: AccountKey, since: float, owed: RoutedEvents) -> None:
         with self._database.write() as connection:
             begin_outage(connection, account, since)
             record_events(connection, owed)
@@ -130,13 +150,13 @@ def _number(connection: Connection, account: AccountKey) -> int | None:
     return connection.execute(query).scalar()
 
 
-def _add_account(connection: Connection, record: PollRecord) -> int:
+def _add_account(connection: Connection, result: PollResult) -> int:
     statement = (
         insert(schema.accounts)
         .values(
-            name=record.account.name,
-            base_url=record.account.base_url,
-            baseline_at=record.read_at,
+            name=result.account.name,
+            base_url=result.account.base_url,
+            baseline_at=result.read_at,
         )
         .returning(schema.accounts.c.number)
     )
@@ -154,19 +174,19 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
         connection.execute(upsert, some)
 
 
-def _known_row(number: int, known: Known) -> dict[str, Any]:
+def _known_row(number: int, known: TrackedFineTune) -> dict[str, Any]:
     row = {"account": number, **asdict(known), **asdict(known.fine_tune)}
     del row["fine_tune"]
     return row
 
 
-def _known(connection: Connection, number: int) -> Iterable[Known]:
+def _known(connection: Connection, number: int) -> Iterable[TrackedFineTune]:
     table = schema.fine_tunes
-    described, known = FineTune.__struct_fields__, Known.__struct_fields__[1:]
+    described, known = FineTune.__struct_fields__, TrackedFineTune.__struct_fields__[1:]
     columns = (table.c[name] for name in (*described, *known))
     for row in connection.execute(select(*columns).where(table.c.account == number)):
         texts, others = row[: len(described)], row[len(described) :]
-        yield Known(FineTune(*texts[:_OWN], *map(shared, texts[_OWN:])), *others)
+        yield TrackedFineTune(FineTune(*texts[:_OWN], *map(shared, texts[_OWN:])), *others)
 
 
 def _label_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
@@ -190,7 +210,7 @@ def _labels(connection: Connection, number: int) -> Labels:
 def _transition_rows(
     number: int, before: AccountState, after: AccountState
 ) -> list[dict[str, Any]]:
-    changed = after.tallies.transitions.items() - before.tallies.transitions.items()
+    changed = after.counters.transitions.items() - before.counters.transitions.items()
     names = ("model_id", "from_status", "to_status")
     return [
         {"account": number, **dict(zip(names, key, strict=True)), "total": total}
@@ -199,7 +219,7 @@ def _transition_rows(
 
 
 def _removal_rows(number: int, before: AccountState, after: AccountState) -> list[dict[str, Any]]:
-    changed = after.tallies.removed.items() - before.tallies.removed.items()
+    changed = after.counters.removed.items() - before.counters.removed.items()
     return [{"account": number, "status": status, "total": total} for status, total in changed]
 
 
@@ -212,12 +232,12 @@ def _stay_rows(number: int, before: AccountState, after: AccountState) -> list[d
             "total": stays.total,
             "seconds": stays.seconds,
         }
-        for (status, bound), stays in after.tallies.stays.items()
-        if before.tallies.stays.get((status, bound)) != stays
+        for (status, bound), stays in after.counters.durations.items()
+        if before.counters.durations.get((status, bound)) != stays
     ]
 
 
-def _tallies(connection: Connection, number: int) -> Tallies:
+def _tallies(connection: Connection, number: int) -> Counters:
     moved, removed, stays = schema.transitions, schema.removals, schema.stays
     transitions = select(moved.c.model_id, moved.c.from_status, moved.c.to_status, moved.c.total)
     removals = select(removed.c.status, removed.c.total)
@@ -225,8 +245,8 @@ def _tallies(connection: Connection, number: int) -> Tallies:
     rows = connection.execute(transitions.where(moved.c.account == number))
     left = connection.execute(removals.where(removed.c.account == number))
     stayed = connection.execute(buckets.where(stays.c.account == number))
-    return Tallies(
+    return Counters(
         {(row[0], row[1], row[2]): row[3] for row in rows},
         {row[0]: row[1] for row in left},
-        {(row[0], row[1]): Stays(row[2], row[3]) for row in stayed},
+        {(row[0], row[1]): DurationBucket(row[2], row[3]) for row in stayed},
     )

@@ -1,13 +1,14 @@
 """The events that happened, as rows, and who is owed them."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from exporter.core.model import Event, FineTune
+from exporter.core.account import RoutedEvents
+from exporter.core.events import Event
+from exporter.core.model import FineTune
 from exporter.store.schema import deliveries, events
 
 PENDING: Final = "pending"
@@ -18,9 +19,6 @@ DISCARDED: Final = "discarded"
 _AT_ONCE: Final = 500
 """How many events are made ready together: those of a large account would take much memory."""
 
-Told = Sequence[tuple[Event, Sequence[str]]]
-"""Events, each with the receivers that are to be told."""
-
 
 class _Content(msgspec.Struct):
     fine_tune: FineTune | None
@@ -28,20 +26,20 @@ class _Content(msgspec.Struct):
     facts: dict[str, Any]
 
 
-def record_events(connection: Connection, told: Told) -> None:
+def record_events(connection: Connection, routed: RoutedEvents) -> None:
     """Store events and which receivers are owed them, within the caller's transaction.
 
     An event that is there already is left as it is: the same transition, detected again after a
     commit whose success was not seen, owes nothing new.
     """
-    for begin in range(0, len(told), _AT_ONCE):
-        _record(connection, told[begin : begin + _AT_ONCE])
+    for begin in range(0, len(routed), _AT_ONCE):
+        _record(connection, routed[begin : begin + _AT_ONCE])
 
 
-def _record(connection: Connection, told: Told) -> None:
+def _record(connection: Connection, routed: RoutedEvents) -> None:
     last = connection.execute(select(func.coalesce(func.max(events.c.number), 0))).scalar_one()
     unless_there = insert(events).on_conflict_do_nothing(index_elements=["id"])
-    connection.execute(unless_there, [_row(event) for event, _ in told])
+    connection.execute(unless_there, [_row(event) for event, _ in routed])
     new = select(events.c.id, events.c.number).where(events.c.number > last)
     numbers = {row.id: row.number for row in connection.execute(new)}
     rows = [
@@ -51,7 +49,7 @@ def _record(connection: Connection, told: Told) -> None:
             "state": PENDING,
             "owed_since": event.observed_at,
         }
-        for event, receivers in told
+        for event, receivers in routed
         if event.id in numbers
         for name in receivers
     ]

@@ -36,8 +36,8 @@ CREATE TABLE fine_tunes (
     sequence INTEGER NOT NULL,
     since FLOAT NOT NULL,
     since_seen BOOLEAN NOT NULL,
-    leaving BOOLEAN NOT NULL,
-    absences INTEGER NOT NULL,
+    exit_pending BOOLEAN NOT NULL,
+    missed_polls INTEGER NOT NULL,
     removals INTEGER NOT NULL,
     PRIMARY KEY (account, id)
 );
@@ -128,7 +128,7 @@ CREATE TABLE receivers (
     open BOOLEAN NOT NULL,
     reason TEXT NOT NULL,
     resume_at FLOAT NOT NULL,
-    nudges INTEGER NOT NULL
+    retry_requests INTEGER NOT NULL
 );
 
 CREATE TABLE new_deliveries (

@@ -1,24 +1,116 @@
 """The deliveries not yet taken, and the messages that carry them."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from exporter.core.model import Delivery, Event
+from exporter.core.account import RoutedEvents
+from exporter.core.events import Event
+from exporter.core.model import OutboxMessage
+from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
 from exporter.store.database import Database
-from exporter.store.events import (
-    DEAD,
-    DELIVERED,
-    DISCARDED,
-    PENDING,
-    event_of,
-    record_events,
-)
-from exporter.store.receivers import Standing, load_standing, store_health
-from exporter.store.records import Backlog, NewMessage, Owed, Result
-from exporter.store.schema import deliveries, events, messages
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
+from exporter.store.schema import deliveries, events, messages, receivers
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverState:
+    """A receiver's health and when it is to be tried again (Unix seconds, 0 for at once).
+
+    ``retry_requests`` counts how often somebody asked to try at once.
+    """
+
+    health: CircuitState = CIRCUIT_CLOSED
+    resume_at: float = 0.0
+    retry_requests: int = 0
+
+
+def load_standing(database: Database, receiver: str) -> ReceiverState:
+    """Return what was stored of a receiver; that of a well one when nothing was."""
+    table = receivers.c
+    query = select(
+        table.failures, table.since, table.open, table.reason, table.resume_at, table.retry_requests
+    ).where(table.name == receiver)
+    with database.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        return ReceiverState()
+    return ReceiverState(
+        CircuitState(row[0], row[1], row[2], row[3]), row.resume_at, row.retry_requests
+    )
+
+
+def store_health(
+    connection: Connection, receiver: str, health: CircuitState, resume_at: float
+) -> None:
+    """Store how a receiver is doing, within the caller's transaction."""
+    values = {
+        "failures": health.failures,
+        "since": health.since,
+        "open": health.open,
+        "reason": health.reason,
+        "resume_at": resume_at,
+    }
+    statement = insert(receivers).values(name=receiver, retry_requests=0, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+
+def request_retry(connection: Connection, receiver: str) -> None:
+    """Ask the agent to try a receiver at once, within the caller's transaction."""
+    nothing = {"failures": 0, "since": 0.0, "open": False, "reason": "", "resume_at": 0.0}
+    statement = insert(receivers).values(name=receiver, retry_requests=1, **nothing)
+    more = {"retry_requests": receivers.c.retry_requests + 1}
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one receiver has not taken, in events: still owed, and given up.
+
+    ``oldest`` is since when the oldest one is owed, in Unix seconds; None when none is.
+    """
+
+    pending: int = 0
+    dead: int = 0
+    oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event that no message carries yet, owed to a receiver ``since`` (Unix seconds)."""
+
+    number: int
+    event: Event
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message about to be tried for the first time: its bytes and which events it carries."""
+
+    id: str
+    body: bytes
+    events: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt led to: the state of the message, when (Unix seconds), why, in words.
+
+    ``health`` is the receiver's after it, ``resume_at`` when that is to be tried again, and
+    ``told`` are the events that follow, with the receivers to be told.
+    """
+
+    state: str
+    at: float
+    reason: str
+    ambiguous: bool = False
+    health: CircuitState = CIRCUIT_CLOSED
+    resume_at: float = 0.0
+    told: RoutedEvents = ()
 
 
 class Outbox:
@@ -28,11 +120,11 @@ class Outbox:
         self._database = database
         self._receiver = receiver
 
-    async def standing(self) -> Standing:
+    async def receiver_state(self) -> ReceiverState:
         """Return what is stored of the receiver; that of a well one when nothing is."""
         return await self._database.run(load_standing, self._database, self._receiver)
 
-    async def unsent(self) -> list[Owed]:
+    async def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
         return await self._database.run(self._unsent)
 
@@ -44,23 +136,23 @@ class Outbox:
         """Fix the membership and the bytes of messages before their first attempt."""
         await self._database.run(self._freeze, new, now)
 
-    async def next(self, *, skipping: Collection[str] = ()) -> Delivery | None:
+    async def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
         """Return the message tried least recently, one never tried first; None if none is owed."""
         return await self._database.run(self._next, skipping)
 
-    async def claim(self, delivery: Delivery) -> None:
+    async def claim(self, delivery: OutboxMessage) -> None:
         """Note that an attempt begins: what a crash leaves like this may have arrived."""
         await self._database.run(self._claim, delivery)
 
-    async def record(self, delivery: Delivery, result: Result) -> list[float]:
+    async def record(self, delivery: OutboxMessage, result: Result) -> list[float]:
         """Store what an attempt led to; return when what was delivered by it had been observed."""
         return await self._database.run(self._record, delivery, result)
 
-    async def replace_body(self, delivery: Delivery, body: bytes) -> None:
+    async def replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
         """Store the minimal rendering of a message that was refused as it was."""
         await self._database.run(self._replace_body, delivery, body)
 
-    async def events_of(self, delivery: Delivery) -> list[Event]:
+    async def events_of(self, delivery: OutboxMessage) -> list[Event]:
         """Return the events that a message carries, oldest first."""
         return await self._database.run(self._events_of, delivery)
 
@@ -72,7 +164,7 @@ class Outbox:
         """Return how many events the receiver has not taken."""
         return await self._database.run(self._backlog)
 
-    def _unsent(self) -> list[Owed]:
+    def _unsent(self) -> list[PendingEvent]:
         query = (
             select(events, deliveries.c.owed_since)
             .join(deliveries, deliveries.c.event == events.c.number)
@@ -81,7 +173,8 @@ class Outbox:
         )
         with self._database.read() as connection:
             return [
-                Owed(row.number, event_of(row), row.owed_since) for row in connection.execute(query)
+                PendingEvent(row.number, event_of(row), row.owed_since)
+                for row in connection.execute(query)
             ]
 
     def _frozen(self) -> int:
@@ -118,7 +211,7 @@ class Outbox:
         # Turns, not times: a clock that is set back must not hold up what was tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
-    def _next(self, skipping: Collection[str]) -> Delivery | None:
+    def _next(self, skipping: Collection[str]) -> OutboxMessage | None:
         query = (
             select(messages)
             .where(self._messages(), messages.c.state == PENDING, messages.c.id.not_in(skipping))
@@ -129,7 +222,7 @@ class Outbox:
             row = connection.execute(query).first()
         if row is None:
             return None
-        return Delivery(
+        return OutboxMessage(
             row.id,
             row.receiver,
             row.body,
@@ -140,11 +233,11 @@ class Outbox:
             repeat=row.unanswered or row.in_flight,
         )
 
-    def _claim(self, delivery: Delivery) -> None:
+    def _claim(self, delivery: OutboxMessage) -> None:
         with self._database.write() as connection:
             connection.execute(update(messages).where(self._is(delivery)).values(in_flight=True))
 
-    def _record(self, delivery: Delivery, result: Result) -> list[float]:
+    def _record(self, delivery: OutboxMessage, result: Result) -> list[float]:
         with self._database.write() as connection:
             store_health(connection, self._receiver, result.health, result.resume_at)
             record_events(connection, result.told)
@@ -163,7 +256,9 @@ class Outbox:
             )
             return [] if result.state == PENDING else self._settle(connection, delivery, result)
 
-    def _settle(self, connection: Connection, delivery: Delivery, result: Result) -> list[float]:
+    def _settle(
+        self, connection: Connection, delivery: OutboxMessage, result: Result
+    ) -> list[float]:
         carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
         connection.execute(
             update(deliveries)
@@ -177,13 +272,13 @@ class Outbox:
         )
         return list(connection.execute(observed).scalars())
 
-    def _replace_body(self, delivery: Delivery, body: bytes) -> None:
+    def _replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
         with self._database.write() as connection:
             connection.execute(
                 update(messages).where(self._is(delivery)).values(body=body, minimal=True)
             )
 
-    def _events_of(self, delivery: Delivery) -> list[Event]:
+    def _events_of(self, delivery: OutboxMessage) -> list[Event]:
         query = (
             select(events)
             .join(deliveries, deliveries.c.event == events.c.number)
@@ -232,7 +327,7 @@ class Outbox:
     def _messages(self) -> ColumnElement[bool]:
         return messages.c.receiver == self._receiver
 
-    def _is(self, delivery: Delivery) -> ColumnElement[bool]:
+    def _is(self, delivery: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == delivery.id)
 
 

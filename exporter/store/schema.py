@@ -49,8 +49,8 @@ fine_tunes = Table(
     Column("sequence", Integer, nullable=False),
     Column("since", Float, nullable=False),
     Column("since_seen", Boolean, nullable=False),
-    Column("leaving", Boolean, nullable=False),
-    Column("absences", Integer, nullable=False),
+    Column("exit_pending", Boolean, nullable=False),
+    Column("missed_polls", Integer, nullable=False),
     Column("removals", Integer, nullable=False),
     Column("stuck", Boolean, nullable=False),
 )
@@ -157,5 +157,5 @@ receivers = Table(
     Column("open", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
     Column("resume_at", Float, nullable=False),
-    Column("nudges", Integer, nullable=False),
+    Column("retry_requests", Integer, nullable=False),
 )

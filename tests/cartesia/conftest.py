@@ -1,7 +1,8 @@
 import pytest
 import respx
 
-from exporter.cartesia import lane, pace
+from exporter.cartesia import fetch as lane
+from exporter.cartesia import rate_limit as pace
 from tests.fakes.clock import FakeClock
 
 

@@ -1,8 +1,8 @@
 """A list that never stands still, read over real sockets as fast as it can be."""
 
 from exporter.cartesia.client import Limits
-from tests.cartesia.account import REAL_CLOCK, Account
-from tests.cartesia.churning import ChurningApi
+from tests.cartesia.churning_list import ChurningApi
+from tests.cartesia.client_fixture import REAL_CLOCK, Account
 
 
 def test_under_constant_churn_eight_polls_in_a_row_miss_nothing():

@@ -5,7 +5,7 @@ import pytest
 
 from exporter import __version__
 from exporter.cartesia.errors import REASONS
-from tests.cartesia.account import BASE_URL, EMPTY, KEY, LIST_URL, Account
+from tests.cartesia.client_fixture import BASE_URL, EMPTY, KEY, LIST_URL, Account
 
 PROBLEM = {
     "error_code": None,

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from exporter.cartesia import lane
+from exporter.cartesia import fetch as lane
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
-from tests.cartesia.account import KEY, REAL_CLOCK, Account
+from tests.cartesia.client_fixture import KEY, REAL_CLOCK, Account
 from tests.fakes.answers import (
     answer,
     as_json,
@@ -29,7 +29,7 @@ from tests.fakes.answers import (
 from tests.fakes.api import FakeApi, fine_tune, page, problem
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
-from tests.simulator.live import served
+from tests.simulator.served_app import served
 
 PAGE = b'{"data":[{"id":"a"}],"has_more":false}'
 
@@ -142,7 +142,7 @@ def test_after_any_answer_but_a_page_the_connection_is_a_new_one(fake, clock, ot
 
 
 def test_a_list_without_an_end_is_not_read_for_ever(fake, clock, monkeypatch):
-    monkeypatch.setattr("exporter.cartesia.desk._MOST_BYTES", 20_000)
+    monkeypatch.setattr("exporter.cartesia.prefetch._MOST_BYTES", 20_000)
     for number in range(1000):
         fake.then(as_json(page([fine_tune(f"endless{number}")], has_more=True)))
     error = Account(clock, fake.base_url).fails()

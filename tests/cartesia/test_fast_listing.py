@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Lister, Listing
-from tests.cartesia.world import Change, World
+from tests.cartesia.changing_list import Change, World
 
 ORDERLY = ("insert at the head", "insert", "delete", "delete a cursor", "fail")
 places = st.integers(0, 10**6 - 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Lister
-from exporter.cartesia.wire import read_page
+from exporter.cartesia.pages import read_page
 
 
 class Api:

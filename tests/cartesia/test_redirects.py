@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from exporter.cartesia.client import Limits
-from tests.cartesia.account import BASE_URL, EMPTY, KEY, LIST_URL, Account
+from tests.cartesia.client_fixture import BASE_URL, EMPTY, KEY, LIST_URL, Account
 
 AWAY = "the API redirects away from its origin; not followed"
 

@@ -5,10 +5,10 @@ import email.utils
 import httpx
 import pytest
 
-from exporter.cartesia import lane
-from exporter.cartesia.pace import Pace
-from exporter.http import Bounds
-from tests.cartesia.account import EMPTY, LIST_URL, Account
+from exporter.cartesia import fetch as lane
+from exporter.cartesia.rate_limit import RateLimiter
+from exporter.http_client import Bounds
+from tests.cartesia.client_fixture import EMPTY, LIST_URL, Account
 
 OK = httpx.Response(200, json=EMPTY)
 
@@ -88,7 +88,7 @@ def test_a_429_holds_back_all_lanes_for_as_long_as_its_own(
     api, clock, monkeypatch, headers, seconds
 ):
     told = []
-    monkeypatch.setattr(Pace, "slow_down", lambda _pace, _error, wait: told.append(wait))
+    monkeypatch.setattr(RateLimiter, "slow_down", lambda _pace, _error, wait: told.append(wait))
     api.get(LIST_URL).mock(side_effect=[httpx.Response(429, headers=headers), OK])
     Account(clock).list()
     assert told == clock.slept == [seconds]

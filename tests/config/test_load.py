@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from docs.generate.example import EXAMPLE, uncommented
 from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
-from tests.documents.example import EXAMPLE, uncommented
 
 HERE = Path(__file__).parent
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2.hunter2"}

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from docs.generate.example import EXAMPLE
 from exporter.config import AppriseReceiver, Config, load
 from exporter.config.masked import MASK, _section, masked
+from exporter.config.secrets import Origin
 from exporter.config.section import Section, parts_of
-from exporter.config.sources import Origin
-from tests.documents.example import EXAMPLE
 
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2"}
 ANYWHERE = "c4nary"

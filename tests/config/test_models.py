@@ -15,7 +15,7 @@ from exporter.config import (
     WebhookReceiver,
 )
 from exporter.config.models import Poll
-from exporter.config.sources import Origin
+from exporter.config.secrets import Origin
 
 ACCOUNT = {"api_key": "sk_car_hunter2"}
 SLACK = {"name": "s", "type": "slack", "url": "https://hunter2.example"}
@@ -231,10 +231,10 @@ def test_an_apprise_receiver_needs_the_extra(monkeypatch):
 
 def test_nothing_of_apprise_is_imported_to_check_its_section():
     code = (
-        "import sys; from exporter.parts import receiver_of, exchange_of;"
+        "import sys; from exporter.agent.build import receiver_of, http_client_of;"
         "from exporter.config import AppriseReceiver as R;"
         "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
-        "r = receiver_of(s, exchange_of(s));"
+        "r = receiver_of(s, http_client_of(s));"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.sources import EnvironmentSecret, FileSecret, TextSecret, check_path
-from exporter.config.values import (
+from exporter.config.secrets import EnvironmentSecret, FileSecret, TextSecret, check_path
+from exporter.config.types import (
     check_api_key,
     check_date,
     check_header_text,

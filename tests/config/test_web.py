@@ -8,8 +8,8 @@ import pytest
 
 from exporter.config import ConfigError
 from exporter.config.web_file import WebFile
-from exporter.web.settings import RateLimit, UnusableError, WebSettings
-from tests.web.guarded import File, hash_of
+from exporter.web.live_config import RateLimit, UnusableError, WebSettings
+from tests.web.authenticated_server import File, hash_of
 
 HERE = Path(__file__).parent
 BAD = sorted((HERE / "bad_web").glob("*.yaml"))

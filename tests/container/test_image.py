@@ -6,7 +6,7 @@ import pytest
 
 from exporter import __version__
 from tests.container.engine import IMAGE, Engine, found
-from tests.process.agent import until
+from tests.process.agent_process import until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 

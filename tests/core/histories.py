@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from hypothesis import strategies as st
 
-from exporter.core.account import AccountState, FirstRun, Rules, Step, advance
+from exporter.core.account import AccountState, FirstRun, PollResult, Rules, apply_snapshot
+from exporter.core.events import Event
 from exporter.core.model import AccountKey, FineTune, Snapshot
+from exporter.core.view import SeriesOptions
 
 Poll = Mapping[str, str]
 """The status of each fine-tune in the list, by id."""
@@ -44,14 +46,25 @@ def _name(fine_tune: str, number: int) -> str:
     return "the same" if fine_tune == SAME else f"poll {number}"
 
 
-def steps(polls: Iterable[Poll], following: Rules | None = None) -> list[Step]:
-    """What each poll leads to, the baseline first."""
-    taken: list[Step] = []
+def poll_result(
+    state: AccountState | None, read: Snapshot, following: Rules | None = None
+) -> PollResult:
+    """The result of one poll without receivers."""
+    return apply_snapshot(state, read, following or rules(), SeriesOptions(), lambda _: ())
+
+
+def poll_results(polls: Iterable[Poll], following: Rules | None = None) -> list[PollResult]:
+    """The result of each poll, the baseline first."""
+    results: list[PollResult] = []
     state: AccountState | None = None
     for number, poll in enumerate(polls):
-        taken.append(advance(state, snapshot(poll, number), following or rules()))
-        state = taken[-1].state
-    return taken
+        results.append(poll_result(state, snapshot(poll, number), following))
+        state = results[-1].state
+    return results
+
+
+def events_of(result: PollResult) -> list[Event]:
+    return [event for event, _ in result.events]
 
 
 def of_one(history: str, fine_tune: str = "ft") -> list[Poll]:

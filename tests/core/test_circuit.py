@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.circuit import PROBES, WELL, Health, change
-from exporter.core.retry import DELIVERIES, Attempt, Outcome
+from exporter.core.events import circuit_event
+from exporter.core.retry import CIRCUIT_CLOSED, DELIVERIES, PROBES, Attempt, CircuitState, Outcome
 
 NOW = 1_800_000_000.0
 
@@ -15,7 +15,8 @@ chances = st.floats(0, 1, exclude_max=True)
 failures = st.integers(1, sys.maxsize)
 seconds = st.floats(0, allow_nan=False, allow_infinity=False)
 healths = st.one_of(
-    st.just(WELL), st.builds(Health, failures, st.just(NOW), st.booleans(), st.just("503"))
+    st.just(CIRCUIT_CLOSED),
+    st.builds(CircuitState, failures, st.just(NOW), st.booleans(), st.just("503")),
 )
 attempts = st.builds(Attempt, st.sampled_from(Outcome), st.just("404"), st.none() | seconds)
 troubled = st.sampled_from([Outcome.THROTTLED, Outcome.TRANSIENT, Outcome.ENDPOINT])
@@ -25,8 +26,8 @@ def failed(outcome: Outcome, retry_after: float | None = None) -> Attempt:
     return Attempt(outcome, "", retry_after)
 
 
-def in_trouble(number: int = 1, since: float = NOW, *, opened: bool = False) -> Health:
-    return Health(number, since, opened, "503")
+def in_trouble(number: int = 1, since: float = NOW, *, opened: bool = False) -> CircuitState:
+    return CircuitState(number, since, opened, "503")
 
 
 @given(troubled, seconds, failures, chances, st.booleans())
@@ -64,7 +65,7 @@ def test_after_an_hour_of_trouble_the_waits_may_grow_to_a_quarter_of_an_hour(las
 
 
 def test_an_open_circuit_is_probed_after_1_2_5_10_30_and_60_minutes():
-    health, pauses = WELL, []
+    health, pauses = CIRCUIT_CLOSED, []
     for _ in range(8):
         attempt = failed(Outcome.ENDPOINT)
         health = health.after(attempt, NOW)
@@ -74,7 +75,7 @@ def test_an_open_circuit_is_probed_after_1_2_5_10_30_and_60_minutes():
 
 def test_the_probes_begin_anew_where_a_trouble_turns_into_an_open_circuit():
     health = in_trouble(30, NOW - 5000).after(failed(Outcome.ENDPOINT), NOW)
-    assert health == Health(1, NOW, open=True)
+    assert health == CircuitState(1, NOW, open=True)
     assert health.pause(failed(Outcome.ENDPOINT), NOW, 0.5) == PROBES[0]
 
 
@@ -88,7 +89,7 @@ def test_a_probe_that_is_not_answered_leaves_the_circuit_open():
 def test_only_what_was_read_makes_well_and_only_what_is_well_has_no_pause(health, attempt, chance):
     after = health.after(attempt, NOW)
     read = attempt.outcome in {Outcome.DELIVERED, Outcome.PAYLOAD}
-    assert (after == WELL) == read
+    assert (after == CIRCUIT_CLOSED) == read
     assert (after.failures == 0) == read
     assert 0 <= after.pause(attempt, NOW, chance) <= 3600
     if read:
@@ -98,14 +99,18 @@ def test_only_what_was_read_makes_well_and_only_what_is_well_has_no_pause(health
 @given(healths, attempts)
 def test_opening_and_closing_is_an_event_of_its_own_and_nothing_else_is(health, attempt):
     after = health.after(attempt, NOW)
-    event = change("store", "ops", health, after, NOW)
+    event = circuit_event("store", "ops", health, after, NOW)
     if after.open == health.open:
         assert event is None
         return
     assert event is not None
     assert event.subject == "ops"
     assert event.type == ("agent.receiver_unhealthy" if after.open else "agent.receiver_recovered")
-    assert event == change("store", "ops", health, after, NOW), "detected again it is the same"
-    later = change("store", "ops", WELL, Health(1, NOW + 1, open=True), NOW + 1)
+    assert event == circuit_event("store", "ops", health, after, NOW), (
+        "detected again it is the same"
+    )
+    later = circuit_event(
+        "store", "ops", CIRCUIT_CLOSED, CircuitState(1, NOW + 1, open=True), NOW + 1
+    )
     assert later is not None
     assert later.id != event.id

@@ -2,9 +2,19 @@
 
 import pytest
 
-from exporter.core.diff import diff, event, event_type
-from exporter.core.model import AccountKey, FineTune, Known, Snapshot, Transition
-from tests.core.histories import INTERVAL, KEY, SAME, START, of_one, snapshot, steps
+from exporter.core.diff import diff
+from exporter.core.events import transition_event, transition_type
+from exporter.core.model import AccountKey, FineTune, Snapshot, TrackedFineTune, Transition
+from tests.core.histories import (
+    INTERVAL,
+    KEY,
+    SAME,
+    START,
+    events_of,
+    of_one,
+    poll_results,
+    snapshot,
+)
 
 ROWS = [
     # Invariant 4: the baseline, and what is first seen after it.
@@ -81,63 +91,64 @@ ROWS = [
 def test_what_a_history_tells(history, told, fine_tune):
     found = [
         f"{number} {each.type.removeprefix('fine_tune.')}<{each.previous_status}"
-        for number, step in enumerate(steps(of_one(history, fine_tune)))
-        for each in step.events
+        for number, step in enumerate(poll_results(of_one(history, fine_tune)))
+        for each in events_of(step)
         if each.fine_tune is not None
     ]
     assert ", ".join(found) == told
 
 
 def test_a_fine_tune_is_remembered_as_read_under_its_confirmed_status():
-    last = steps(of_one("failed training"))[-1]
-    known = last.state.known["ft"]
+    last = poll_results(of_one("failed training"))[-1]
+    known = last.state.tracked["ft"]
     assert known.fine_tune == FineTune("ft", "poll 1", model_id="model-ft", status="failed")
-    assert known.leaving
+    assert known.exit_pending
 
 
 def test_a_status_keeps_the_time_at_which_it_was_first_observed():
-    known = [step.state.known["ft"] for step in steps(of_one("created training training"))]
+    known = [step.state.tracked["ft"] for step in poll_results(of_one("created training training"))]
     assert [each.since for each in known] == [START, START + INTERVAL, START + INTERVAL]
     assert [each.since_seen for each in known] == [False, True, True]
     assert [each.sequence for each in known] == [1, 2, 2]
 
 
 def test_the_return_of_a_removed_fine_tune_keeps_its_sequence_and_its_beginning():
-    known = steps(of_one("training - - training"))[-1].state.known["ft"]
+    known = poll_results(of_one("training - - training"))[-1].state.tracked["ft"]
     assert (known.sequence, known.since, known.removed) == (1, START, False)
 
 
 def test_the_beginning_of_what_was_first_seen_after_the_baseline_was_seen():
-    assert steps(of_one("- training"))[-1].state.known["ft"].since_seen
+    assert poll_results(of_one("- training"))[-1].state.tracked["ft"].since_seen
 
 
 def test_removals_are_counted_over_a_change_of_status():
-    last = steps(of_one("training - - failed - -"))[-1]
-    assert last.state.known["ft"].removals == 2
+    last = poll_results(of_one("training - - failed - -"))[-1]
+    assert last.state.tracked["ft"].removals == 2
 
 
 def test_only_the_rows_that_differ_are_to_be_stored():
     first, second = snapshot({"a": "training", "b": "training"}), snapshot({"a": "training"})
     known = {
-        key: Known(value, 1, START, since_seen=False) for key, value in first.fine_tunes.items()
+        key: TrackedFineTune(value, 1, START, since_seen=False)
+        for key, value in first.fine_tunes.items()
     }
-    assert diff(known, first).changed == {}
-    assert list(diff(known, second).changed) == ["b"]
+    assert diff(known, first)[0] == {}
+    assert list(diff(known, second)[0]) == ["b"]
 
 
 def test_another_description_is_stored_and_tells_nothing():
-    known = {"ft": Known(FineTune("ft", status="failed"), 1, START, since_seen=False)}
+    known = {"ft": TrackedFineTune(FineTune("ft", status="failed"), 1, START, since_seen=False)}
     renamed = FineTune("ft", description="better", status="failed")
     found = diff(known, Snapshot({"ft": renamed}, START))
-    assert found.changed["ft"].fine_tune == renamed
-    assert found.transitions == ()
+    assert found[0]["ft"].fine_tune == renamed
+    assert found[1] == ()
 
 
 def test_the_id_of_an_event_is_known_only_to_its_transition():
     """A status may be called anything, also what a removal might be called."""
     strange = FineTune("ft", status="removed 1")
     there, gone = Transition(strange, 1, None), Transition(strange, 1, "removed 1", removal=1)
-    ids = {event("store", KEY, each, now=START).id for each in (there, gone)}
+    ids = {transition_event("store", KEY, each, now=START).id for each in (there, gone)}
     assert len(ids) == 2
 
 
@@ -146,14 +157,19 @@ def test_the_id_of_an_event_is_of_one_store_one_account_and_one_base_url():
     elsewhere = AccountKey(KEY.name, "https://eu.example")
     renamed = AccountKey("other", KEY.base_url)
     where = [("store", KEY), ("restored", KEY), ("store", elsewhere), ("store", renamed)]
-    assert len({event(store, key, failed, START).id for store, key in where}) == len(where)
+    assert len({transition_event(store, key, failed, START).id for store, key in where}) == len(
+        where
+    )
 
 
 def test_the_id_of_an_event_does_not_depend_on_when_it_was_detected():
     failed = Transition(FineTune("ft", status="failed"), 2, "training")
-    assert event("store", KEY, failed, 1.0).id == event("store", KEY, failed, 2.0).id
+    assert (
+        transition_event("store", KEY, failed, 1.0).id
+        == transition_event("store", KEY, failed, 2.0).id
+    )
 
 
 def test_a_removal_is_told_as_one_whatever_the_status():
     gone = Transition(FineTune("ft", status="failed"), 1, "failed", removal=1)
-    assert event_type(gone) == "fine_tune.removed"
+    assert transition_type(gone) == "fine_tune.removed"

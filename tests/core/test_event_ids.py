@@ -1,11 +1,16 @@
 """Event ids, literally: a changed id would repeat every notification after an update."""
 
-from exporter.core.account import Rules, advance
-from exporter.core.circuit import WELL, Health, change
-from exporter.core.diff import event
-from exporter.core.model import AccountKey, FineTune, Known, Snapshot, Transition
-from exporter.core.outage import Outage, failing_event, recovered_event
-from exporter.core.stuck import stuck_event
+from exporter.core.account import Rules
+from exporter.core.events import (
+    circuit_event,
+    poll_failing_event,
+    poll_recovered_event,
+    stuck_event,
+    transition_event,
+)
+from exporter.core.model import AccountKey, FineTune, Outage, Snapshot, TrackedFineTune, Transition
+from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
+from tests.core.histories import poll_result
 
 STORE, NOW = "store", 1_800_000_000.0
 MAIN = AccountKey("main", "https://api.example")
@@ -13,7 +18,7 @@ MAIN = AccountKey("main", "https://api.example")
 
 def transition(status, sequence=1, previous=None, removal=0):
     fine_tune = FineTune("ft_1", "Ada", status=status)
-    event_ = event(STORE, MAIN, Transition(fine_tune, sequence, previous, removal), NOW)
+    event_ = transition_event(STORE, MAIN, Transition(fine_tune, sequence, previous, removal), NOW)
     return event_.type, event_.id
 
 
@@ -36,22 +41,22 @@ def test_transitions():
 
 
 def test_stuck():
-    known = Known(FineTune("ft_1", status="training"), 2, NOW, since_seen=True)
+    known = TrackedFineTune(FineTune("ft_1", status="training"), 2, NOW, since_seen=True)
     assert stuck_event(STORE, MAIN, known, NOW).id == "evt_aef22a21e3e22fca9c86e762f69394a2"
 
 
 def test_baseline():
     rules = Rules(STORE, MAIN, "summary", 100, 3600.0)
-    (event_,) = advance(
+    ((event_, _),) = poll_result(
         None, Snapshot({"ft_1": FineTune("ft_1", status="failed")}, NOW), rules
     ).events
     assert (event_.type, event_.id) == ("agent.baseline", "evt_d3ace9c123770d46f925fbf86d3e4d11")
 
 
 def test_outages():
-    outage = Outage(NOW - 600, 0.0, watched=True, reason="timeout", error="late")
-    failing = failing_event(STORE, MAIN, outage, NOW)
-    recovered = recovered_event(STORE, MAIN, outage, NOW, 600.0)
+    outage = Outage(NOW - 600, 0.0, has_baseline=True, reason="timeout", error="late")
+    failing = poll_failing_event(STORE, MAIN, outage, NOW)
+    recovered = poll_recovered_event(STORE, MAIN, outage, NOW, 600.0)
     assert [(e.type, e.id) for e in (failing, recovered)] == [
         ("agent.poll_failing", "evt_eee0b6b65476e88d7ca515b8d3b6e161"),
         ("agent.poll_recovered", "evt_6bd52153c6423f51ba34749842a3edb6"),
@@ -59,9 +64,9 @@ def test_outages():
 
 
 def test_circuits():
-    circuit = Health(1, NOW - 60, open=True, reason="answered 404")
-    opened = change(STORE, "slack", WELL, circuit, NOW)
-    closed = change(STORE, "slack", circuit, WELL, NOW)
+    circuit = CircuitState(1, NOW - 60, open=True, reason="answered 404")
+    opened = circuit_event(STORE, "slack", CIRCUIT_CLOSED, circuit, NOW)
+    closed = circuit_event(STORE, "slack", circuit, CIRCUIT_CLOSED, NOW)
     assert [(e.type, e.id) for e in (opened, closed) if e] == [
         ("agent.receiver_unhealthy", "evt_91f9ed9485ed3919426aa1de6af79968"),
         ("agent.receiver_recovered", "evt_6dfaf4b1f04a508bdcdd1eebdc9a045e"),

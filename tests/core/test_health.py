@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.health import LATE_SECONDS, Health, health
+from exporter.core.health import LATE_SECONDS, Liveness, liveness
 
 NOW = 10_000.0
 TIMES = st.floats(0, 1e6)
 
 
 @pytest.mark.parametrize(
-    ("truth", "due_at", "late"),
+    ("truth", "wakeup_deadline", "late"),
     [
         ("who rests is not late", NOW + 3600, None),
         ("who is about to wake up is not late", NOW, None),
@@ -22,21 +22,21 @@ TIMES = st.floats(0, 1e6)
         ("who waits for others alone never is", inf, None),
     ],
 )
-def test_a_part_is_late_by_its_own_plan(truth, due_at, late):
-    found = health({"a": due_at, "b": NOW}, NOW)
-    assert found == Health(2, {} if late is None else {"a": late}), truth
+def test_a_part_is_late_by_its_own_plan(truth, wakeup_deadline, late):
+    found = liveness({"a": wakeup_deadline, "b": NOW}, NOW)
+    assert found == Liveness(2, {} if late is None else {"a": late}), truth
     assert found.healthy is (late is None), truth
 
 
 def test_the_counts_are_told_in_words():
-    assert Health(5).counts == "5 of 5 parts are on time"
-    assert Health(5, {"a": 61.0}).counts == "4 of 5 parts are on time"
-    assert health({}, NOW) == Health(0)
+    assert Liveness(5).counts == "5 of 5 parts are on time"
+    assert Liveness(5, {"a": 61.0}).counts == "4 of 5 parts are on time"
+    assert liveness({}, NOW) == Liveness(0)
 
 
 @given(st.dictionaries(st.text(max_size=3), TIMES | st.just(inf)), TIMES, TIMES)
 def test_nobody_is_late_for_the_time_in_which_the_process_stood_still(due, now, since):
-    found = health(due, now, since)
+    found = liveness(due, now, since)
     assert found.parts == len(due)
     for part, at in due.items():
         behind = now - max(at, since)
@@ -46,4 +46,4 @@ def test_nobody_is_late_for_the_time_in_which_the_process_stood_still(due, now, 
 
 @given(st.dictionaries(st.text(max_size=3), TIMES | st.just(inf)), TIMES, st.floats(0, 1e5))
 def test_who_is_late_stays_late_until_it_sets_another_time(due, now, later):
-    assert health(due, now).late.keys() <= health(due, now + later).late.keys()
+    assert liveness(due, now).late.keys() <= liveness(due, now + later).late.keys()

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.counters import Counters
 from exporter.core.labels import OTHER, Labels, label_value
 from exporter.core.model import STATUSES, FineTune, Transition
-from exporter.core.tallies import Tallies
 from exporter.core.view import count
 
 models = st.one_of(st.sampled_from(["sonic-2", "sonic-3", OTHER, "", "x" * 400]), st.text())
@@ -57,9 +57,9 @@ def test_every_fine_tune_is_counted_exactly_once(polls, most):
 @given(st.lists(fine_tunes, max_size=12), st.integers(1, 5))
 def test_every_transition_is_counted_exactly_once(moved, most):
     labels = Labels().seeing(moved, most)
-    tallies = Tallies().adding((Transition(each, 2, "training") for each in moved), labels)
-    assert sum(tallies.transitions.values()) == len(moved)
-    assert {model for model, _, _ in tallies.transitions} <= {*labels.models, OTHER}
+    counters = Counters().adding((Transition(each, 2, "training") for each in moved), labels)
+    assert sum(counters.transitions.values()) == len(moved)
+    assert {model for model, _, _ in counters.transitions} <= {*labels.models, OTHER}
 
 
 def test_a_lower_limit_takes_no_name_away():

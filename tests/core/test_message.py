@@ -9,14 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from exporter.core.account import advance
-from exporter.core.message import Link, Message, Pages, group, links, message, timestamp
-from exporter.core.model import Event, EventType, FineTune, stable_id
-from exporter.core.outage import Outage, failing_event, recovered_event
-from tests.core.histories import KEY, rules, snapshot
+from exporter.core.events import (
+    Event,
+    EventType,
+    poll_failing_event,
+    poll_recovered_event,
+    stable_id,
+)
+from exporter.core.message import Link, LinkTemplates, Message, group, links, message
+from exporter.core.model import FineTune, Outage
+from exporter.core.text import timestamp
+from tests.core.histories import KEY, poll_result, rules, snapshot
 
 AT = 1_795_460_580.9
-PAGES = Pages("https://play.example/tunes/{id}", "https://watch.example/")
+PAGES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
 VOICE = FineTune("ft_1", "My voice", "For the\nhotline", "en", "sonic-2", "ds_1", "failed")
 
 
@@ -35,7 +41,7 @@ def many(number: int, kind: str = "failed", model: str = "sonic-2") -> list[Even
 
 def baseline(*statuses: str) -> Event:
     poll = {f"ft_{number}": status for number, status in enumerate(statuses)}
-    [event] = advance(None, snapshot(poll), rules()).events
+    [(event, _)] = poll_result(None, snapshot(poll), rules()).events
     return event
 
 
@@ -200,11 +206,11 @@ def test_a_stuck_fine_tune_says_where_it_waits_and_since_when():
     assert line == "My voice (sonic-2, ft_1) training since 2026-11-23T12:00:00Z"
 
 
-OUTAGE = Outage(AT - 600, 0.0, watched=True, reason="dns", error="no address for api.example")
+OUTAGE = Outage(AT - 600, 0.0, has_baseline=True, reason="dns", error="no address for api.example")
 
 
 def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
-    told = message([failing_event("store", KEY, OUTAGE, AT)], PAGES)
+    told = message([poll_failing_event("store", KEY, OUTAGE, AT)], PAGES)
     assert told.title == "The fine-tunes of account default cannot be read"
     assert told.facts == (
         ("Reason", "dns"),
@@ -218,15 +224,15 @@ def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
 
 
 def test_an_account_that_can_be_read_again_says_how_long_that_was():
-    told = message([recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
+    told = message([poll_recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
     assert told.title == "The fine-tunes of account default can be read again"
     assert told.text == "It could not be read for 10 min. What changed meanwhile is told now."
 
 
 def test_a_digest_names_the_account_that_cannot_be_read_and_why():
     events = [
-        failing_event("store", KEY, OUTAGE, AT),
-        recovered_event("store", KEY, OUTAGE, AT, 600),
+        poll_failing_event("store", KEY, OUTAGE, AT),
+        poll_recovered_event("store", KEY, OUTAGE, AT, 600),
     ]
     assert message(events, PAGES).lines == (
         "The fine-tunes of account default cannot be read: dns",
@@ -248,7 +254,7 @@ def test_a_fine_tune_is_linked_by_its_id_quoted():
 
 def test_a_digest_is_linked_to_no_single_fine_tune():
     assert message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
-    assert links(None, Pages("https://play.example/")) == (
+    assert links(None, LinkTemplates("https://play.example/")) == (
         Link("playground", "Open the Playground", "https://play.example/"),
     )
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.core.model import STATUSES, FineTune, Known, Transition, stable_id, status_label
+from exporter.core.events import stable_id
+from exporter.core.model import STATUSES, FineTune, TrackedFineTune, Transition, status_label
 from tests.core.histories import START, snapshot
 
 parts = st.lists(st.text("ab1:2", max_size=4), max_size=4)
@@ -37,16 +38,16 @@ def test_an_unknown_status_is_labelled_so_and_a_known_one_as_it_is():
     assert {status_label(s) for s in ("", "none", "FAILED", "paused", "other")} == {"unknown"}
 
 
-@pytest.mark.parametrize(("absences", "removed"), [(0, False), (1, False), (2, True)])
-def test_two_absences_are_a_removal(absences, removed):
+@pytest.mark.parametrize(("missed_polls", "removed"), [(0, False), (1, False), (2, True)])
+def test_two_absences_are_a_removal(missed_polls, removed):
     fine_tune = snapshot({"a": "failed"}).fine_tunes["a"]
-    known = Known(fine_tune, 1, START, since_seen=True, absences=absences)
+    known = TrackedFineTune(fine_tune, 1, START, since_seen=True, missed_polls=missed_polls)
     assert known.removed is removed
 
 
 MANY = [
     FineTune("a"),
-    Known(FineTune("a"), 1, START, since_seen=True),
+    TrackedFineTune(FineTune("a"), 1, START, since_seen=True),
     Transition(FineTune("a"), 1, "training"),
 ]
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from exporter.core.model import AccountKey
-from exporter.core.outage import Outage, failing_event, recovered_event
+from exporter.core.events import poll_failing_event, poll_recovered_event
+from exporter.core.model import AccountKey, Outage
 from tests.core.histories import KEY, START
 
-OUTAGE = Outage(START, begun=50.0, watched=True, reason="timeout", error="no answer in 50 s")
+OUTAGE = Outage(START, began=50.0, has_baseline=True, reason="timeout", error="no answer in 50 s")
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ def test_it_is_due_after_so_long_and_never_after_zero(now, after, due):
 
 
 def test_what_was_told_is_not_due_again():
-    assert not Outage(START, begun=50.0, watched=True, told=True).is_due(9e9, 600)
-    assert Outage(START, begun=50.0, watched=True, tried=True).is_due(9e9, 600)
+    assert not Outage(START, began=50.0, has_baseline=True, stored=True).is_due(9e9, 600)
+    assert Outage(START, began=50.0, has_baseline=True, submitted=True).is_due(9e9, 600)
 
 
 def test_it_says_why_since_when_and_what_that_means():
-    told = failing_event("store", KEY, OUTAGE, START + 600)
+    told = poll_failing_event("store", KEY, OUTAGE, START + 600)
     assert (told.type, told.account) == ("agent.poll_failing", "default")
     assert told.observed_at == START + 600
     assert told.facts == {
@@ -35,18 +35,20 @@ def test_it_says_why_since_when_and_what_that_means():
 
 
 def test_of_an_account_without_a_baseline_it_promises_nothing():
-    outage = Outage(START, 50.0, watched=False, reason="dns", error="no such host")
-    assert failing_event("store", KEY, outage, START).facts["text"] == (
+    outage = Outage(START, 50.0, has_baseline=False, reason="dns", error="no such host")
+    assert poll_failing_event("store", KEY, outage, START).facts["text"] == (
         "It was never read completely, so the watch has not begun. The last error: no such host"
     )
-    assert recovered_event("store", KEY, outage, START, 90).facts["text"] == (
+    assert poll_recovered_event("store", KEY, outage, START, 90).facts["text"] == (
         "It could not be read for 90 s. Its watch begins now."
     )
 
 
 def test_a_hostile_error_is_one_line_and_has_an_end():
-    outage = Outage(START, 50.0, watched=True, reason="protocol", error="\x1b[31m\n\u202e" * 99_999)
-    text = str(failing_event("store", KEY, outage, START).facts["text"])
+    outage = Outage(
+        START, 50.0, has_baseline=True, reason="protocol", error="\x1b[31m\n\u202e" * 99_999
+    )
+    text = str(poll_failing_event("store", KEY, outage, START).facts["text"])
     assert text.isprintable()
     assert len(text) < 1000
 
@@ -64,7 +66,7 @@ def test_a_hostile_error_is_one_line_and_has_an_end():
     ],
 )
 def test_a_recovery_says_how_long_it_lasted(seconds, words):
-    told = recovered_event("store", KEY, OUTAGE, START + seconds, seconds)
+    told = poll_recovered_event("store", KEY, OUTAGE, START + seconds, seconds)
     assert told.type == "agent.poll_recovered"
     assert told.facts == {
         "since": "1970-01-01T00:16:40Z",
@@ -75,14 +77,14 @@ def test_a_recovery_says_how_long_it_lasted(seconds, words):
 
 def test_each_outage_of_each_account_has_events_of_its_own():
     other, elsewhere = AccountKey("b", KEY.base_url), AccountKey(KEY.name, "https://eu.example")
-    later = Outage(START + 0.25, 50.0, watched=True)
+    later = Outage(START + 0.25, 50.0, has_baseline=True)
     whose = [("store", KEY, OUTAGE), ("restored", KEY, OUTAGE), ("store", KEY, later)]
     whose += [("store", other, OUTAGE), ("store", elsewhere, OUTAGE)]
-    ids = {failing_event(*each, START).id for each in whose}
-    ids |= {recovered_event(*each, START, 60).id for each in whose}
+    ids = {poll_failing_event(*each, START).id for each in whose}
+    ids |= {poll_recovered_event(*each, START, 60).id for each in whose}
     assert len(ids) == 2 * len(whose)
 
 
 def test_an_outage_detected_again_has_the_same_event():
-    ids = {failing_event("store", KEY, OUTAGE, now).id for now in (START, START + 60)}
+    ids = {poll_failing_event("store", KEY, OUTAGE, now).id for now in (START, START + 60)}
     assert len(ids) == 1

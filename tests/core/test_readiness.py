@@ -2,14 +2,14 @@
 
 import pytest
 
-from exporter.core.readiness import Readiness, readiness
-from exporter.core.view import AccountView
+from exporter.core.health import Readiness, readiness
+from exporter.core.view import AccountStatus
 
-FRESH = AccountView("a", up=True, stale_at=1301, counts={})
-OLD = AccountView("b", up=True, stale_at=1300, counts={})
-NEW = AccountView("c")
-RESTORED = AccountView("d", stale_at=1301)
-FAILING = AccountView("f", stale_at=1301, counts={}, failure="timeout")
+FRESH = AccountStatus("a", up=True, stale_at=1301, counts={})
+OLD = AccountStatus("b", up=True, stale_at=1300, counts={})
+NEW = AccountStatus("c")
+RESTORED = AccountStatus("d", stale_at=1301)
+FAILING = AccountStatus("f", stale_at=1301, counts={}, failure="timeout")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,6 @@ def test_readiness(truth, views, found, ready):
 
 def test_a_poll_that_could_not_be_stored_is_a_trouble_until_one_is():
     """Small writes may still succeed on a disk that a poll does not fit on."""
-    unstored = AccountView("a", stale_at=1301, counts={}, failure="storage")
+    unstored = AccountStatus("a", stale_at=1301, counts={}, failure="storage")
     now = readiness([unstored], monotonic=1300, trouble="")
     assert (now.ready, now.trouble) == (False, "the last poll could not be stored")

@@ -5,13 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.retry import (
-    DELIVERIES,
-    DELIVERIES_LATER,
-    BackOff,
-    Outcome,
-    classify,
-)
+from exporter.core.retry import DELIVERIES, DELIVERIES_LATER, BackOff, Outcome, classify
 
 NAMED = {
     **dict.fromkeys(range(200, 300), Outcome.DELIVERED),

@@ -4,13 +4,14 @@ import re
 
 import pytest
 
-from exporter.core.model import Event, FineTune
-from exporter.core.routing import TYPES, Interest, receivers_of
-from tests.receivers.told import AT
+from exporter.core.events import SUBSCRIPTIONS, Event
+from exporter.core.model import FineTune
+from exporter.core.routing import Route, receivers_of
+from tests.receivers.sample_events import AT
 
 VOICE = FineTune("ft_1", "Ada\nof the hotline", "", "en", "sonic-2", "ds", "failed")
 FAILED = Event("evt", "fine_tune.failed", "prod", AT, VOICE, "training")
-ALL = frozenset().union(*TYPES.values())
+ALL = frozenset().union(*SUBSCRIPTIONS.values())
 
 
 def of_agent(kind, account="", **facts) -> Event:
@@ -21,14 +22,14 @@ BASELINE = of_agent("agent.baseline", "prod")
 UNHEALTHY = of_agent("agent.receiver_unhealthy", receiver="ops")
 
 
-def interest(*words, **match) -> Interest:
-    types = frozenset().union(*(TYPES[word] for word in words)) if words else ALL
+def interest(*words, **match) -> Route:
+    types = frozenset().union(*(SUBSCRIPTIONS[word] for word in words)) if words else ALL
     patterns = {key: re.compile(pattern, re.DOTALL) for key, pattern in match.items()}
-    return Interest("slack", types, patterns)
+    return Route("slack", types, patterns)
 
 
 def test_each_event_that_happens_has_a_word_that_asks_for_it_but_one_that_nobody_asks_for():
-    asked = [kind for kinds in TYPES.values() for kind in kinds]
+    asked = [kind for kinds in SUBSCRIPTIONS.values() for kind in kinds]
     assert len(asked) == len(set(asked))
     assert "fine_tune.changed" not in asked
     assert "agent.test" not in asked
@@ -39,7 +40,7 @@ def test_each_event_that_happens_has_a_word_that_asks_for_it_but_one_that_nobody
     [
         ("what was asked for is told", interest("failed"), FAILED, True),
         ("what was not is not", interest("completed", "agent"), FAILED, False),
-        ("nothing asked for is nothing told", Interest("slack", frozenset()), FAILED, False),
+        ("nothing asked for is nothing told", Route("slack", frozenset()), FAILED, False),
         ("a pattern matches the whole value", interest(account="pro"), FAILED, False),
         ("or does not match", interest(account="prod|test"), FAILED, True),
         ("all patterns must match", interest(account="prod", model_id="x"), FAILED, False),
@@ -51,22 +52,22 @@ def test_each_event_that_happens_has_a_word_that_asks_for_it_but_one_that_nobody
     ],
 )
 def test_who_is_told(truth, wanted, event, told):
-    assert wanted.wants(event) is told, truth
+    assert wanted.matches(event) is told, truth
 
 
 def test_a_receiver_is_not_told_of_its_own_trouble_but_of_a_fine_tune_called_like_it():
-    named = Interest("ops", ALL)
-    assert not named.wants(UNHEALTHY)
+    named = Route("ops", ALL)
+    assert not named.matches(UNHEALTHY)
     namesake = FineTune("ops", status="failed")
-    assert named.wants(Event("evt", "fine_tune.failed", "prod", AT, namesake))
+    assert named.matches(Event("evt", "fine_tune.failed", "prod", AT, namesake))
 
 
 def test_a_text_that_is_long_and_made_for_a_pattern_takes_no_time():
-    named = Interest("slack", ALL, {"name": re.compile("x*x*y")})
+    named = Route("slack", ALL, {"name": re.compile("x*x*y")})
     slow = Event("evt", "fine_tune.failed", "prod", AT, FineTune("f", "x" * 10**6))
-    assert not named.wants(slow)
+    assert not named.matches(slow)
 
 
 def test_receivers_are_named_in_the_order_of_the_configuration():
-    interests = [Interest("b", ALL), Interest("a", frozenset()), Interest("c", ALL)]
-    assert receivers_of(FAILED, interests) == ["b", "c"]
+    routes = [Route("b", ALL), Route("a", frozenset()), Route("c", ALL)]
+    assert receivers_of(FAILED, routes) == ["b", "c"]

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from exporter.core.account import AccountState, Step, advance
-from exporter.core.diff import event
-from exporter.core.model import TERMINAL, AccountKey, FineTune, Known, Transition
-from exporter.core.stuck import after_jump, stuck_event
-from exporter.core.tallies import StayKey, Stays
+from exporter.core.account import AccountState, PollResult
+from exporter.core.counters import DurationBucket, DurationKey
+from exporter.core.diff import after_clock_jump
+from exporter.core.events import stuck_event, transition_event
+from exporter.core.model import TERMINAL, AccountKey, FineTune, TrackedFineTune, Transition
 from tests.core.histories import (
     INTERVAL,
     KEY,
@@ -19,12 +19,14 @@ from tests.core.histories import (
     START,
     Poll,
     confirmed,
+    events_of,
     histories,
     of_one,
+    poll_result,
+    poll_results,
     readings,
     rules,
     snapshot,
-    steps,
 )
 
 AFTER = 2.5 * INTERVAL  # three polls after the one that saw it begin
@@ -55,14 +57,14 @@ ROWS = [
 
 @pytest.mark.parametrize(("history", "told"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
 def test_which_polls_tell_it(history, told):
-    found = steps(of_one(history), rules(stuck_after=AFTER))
+    found = poll_results(of_one(history), rules(stuck_after=AFTER))
     assert "".join(str(number) for number, step in enumerate(found) if stuck(step)) == told
 
 
-def stuck(step: Step) -> list[str]:
+def stuck(step: PollResult) -> list[str]:
     return [
         each.fine_tune.id
-        for each in step.events
+        for each in events_of(step)
         if each.fine_tune is not None and each.type == "fine_tune.stuck"
     ]
 
@@ -87,7 +89,7 @@ afters = st.sampled_from([0.5 * INTERVAL, INTERVAL, AFTER, 4 * INTERVAL])
 
 @given(histories, afters)
 def test_it_is_told_exactly_once_in_each_stay_that_lasts_longer(polls, after):
-    found = steps(polls, rules(stuck_after=after))
+    found = poll_results(polls, rules(stuck_after=after))
     for fine_tune in "abc":
         told = [number for number, step in enumerate(found) if fine_tune in stuck(step)]
         assert told == expected(polls, fine_tune, after)
@@ -95,91 +97,100 @@ def test_it_is_told_exactly_once_in_each_stay_that_lasts_longer(polls, after):
 
 @given(histories, afters)
 def test_being_stuck_changes_no_counter_and_no_other_event(polls, after):
-    for watched, plain in zip(steps(polls, rules(stuck_after=after)), steps(polls), strict=True):
-        others = tuple(each for each in watched.events if each.type != "fine_tune.stuck")
-        assert others == plain.events
-        assert watched.state.tallies == plain.state.tallies
+    for watched, plain in zip(
+        poll_results(polls, rules(stuck_after=after)), poll_results(polls), strict=True
+    ):
+        others = [each for each in events_of(watched) if each.type != "fine_tune.stuck"]
+        assert others == events_of(plain)
+        assert watched.state.counters == plain.state.counters
         assert watched.state.labels == plain.state.labels
 
 
 @given(histories, afters)
 def test_no_two_events_have_the_same_id(polls, after):
-    found = [each.id for step in steps(polls, rules(stuck_after=after)) for each in step.events]
+    found = [
+        each.id
+        for step in poll_results(polls, rules(stuck_after=after))
+        for each in events_of(step)
+    ]
     assert len(set(found)) == len(found)
 
 
 @given(histories, afters)
 def test_what_is_told_is_to_be_stored_with_it(polls, after):
-    known: dict[str, Known] = {}
-    for step in steps(polls, rules(stuck_after=after)):
+    known: dict[str, TrackedFineTune] = {}
+    for step in poll_results(polls, rules(stuck_after=after)):
         known |= step.changed
-        assert known == step.state.known
+        assert known == step.state.tracked
         assert all(step.changed[fine_tune].stuck for fine_tune in stuck(step))
 
 
-def jumping(polls: list[Poll], at: int, jump: float, after: float) -> list[Step]:
+def jumping(polls: list[Poll], at: int, jump: float, after: float) -> list[PollResult]:
     """What each poll leads to when the wall clock jumps before the one with number ``at``."""
-    taken: list[Step] = []
+    taken: list[PollResult] = []
     state: AccountState | None = None
     for number, poll in enumerate(polls):
         read = snapshot(poll, number)
         if number >= at:
             now = read.read_at + jump
             read = replace(read, read_at=now, clock_jump=jump if number == at else 0.0)
-        taken.append(advance(state, read, rules(stuck_after=after)))
+        taken.append(poll_result(state, read, rules(stuck_after=after)))
         state = taken[-1].state
     return taken
 
 
 @given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9, 30.0]), afters)
 def test_a_jump_of_the_wall_clock_changes_nothing_of_what_is_told(polls, at, jump, after):
-    def ids(found: list[Step]) -> list[list[str]]:
-        return [[each.id for each in step.events] for step in found]
+    def ids(found: list[PollResult]) -> list[list[str]]:
+        return [[each.id for each in events_of(step)] for step in found]
 
-    assert ids(jumping(polls, at, jump, after)) == ids(steps(polls, rules(stuck_after=after)))
+    assert ids(jumping(polls, at, jump, after)) == ids(
+        poll_results(polls, rules(stuck_after=after))
+    )
 
 
 def test_a_stay_that_moved_with_the_clock_is_stored():
     last = jumping(of_one("training training", SAME), at=1, jump=DAY, after=AFTER)[-1]
     assert last.changed[SAME].since == START + DAY
-    assert last.state.known[SAME] == last.changed[SAME]
+    assert last.state.tracked[SAME] == last.changed[SAME]
 
 
 def test_a_clock_set_right_makes_no_stay_begin_in_the_future():
     """A machine that starts in 1970 has stays in its store that begin fifty years later."""
     right = snapshot({"ft": "training"}, 1)
-    known = {"ft": Known(FineTune("ft", status="training"), 1, START, since_seen=True)}
-    moved = after_jump(known, replace(right, clock_jump=1e9))
+    known = {"ft": TrackedFineTune(FineTune("ft", status="training"), 1, START, since_seen=True)}
+    moved = after_clock_jump(known, replace(right, clock_jump=1e9))
     assert moved["ft"].since == right.read_at
 
 
 def test_what_is_over_stays_where_it_was_and_nobody_knows_how_long_it_takes():
-    failed = Known(FineTune("ft", status="failed"), 1, START, since_seen=True)
+    failed = TrackedFineTune(FineTune("ft", status="failed"), 1, START, since_seen=True)
     jumped = replace(snapshot({}), clock_jump=DAY)
-    moved = after_jump({"ft": failed}, jumped)
+    moved = after_clock_jump({"ft": failed}, jumped)
     assert moved == {"ft": structs.replace(failed, since_seen=False)}
-    assert after_jump(moved, jumped) == {}
+    assert after_clock_jump(moved, jumped) == {}
 
 
 @given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9]))
 def test_a_jump_of_the_wall_clock_makes_no_stay_longer_or_shorter(polls, at, jump):
     """Those of what was over when the clock was set are left out, all others are as ever."""
 
-    def stays(found: list[Step]) -> dict[StayKey, Stays]:
-        return dict(found[-1].state.tallies.stays)
+    def stays(found: list[PollResult]) -> dict[DurationKey, DurationBucket]:
+        return dict(found[-1].state.counters.durations)
 
-    expected, found = stays(steps(polls)), stays(jumping(polls, at, jump, 1e9))
+    expected, found = stays(poll_results(polls)), stays(jumping(polls, at, jump, 1e9))
     for key, each in expected.items():
-        assert found.get(key, Stays()).total <= each.total
-        assert found.get(key, Stays()).seconds <= each.seconds
+        assert found.get(key, DurationBucket()).total <= each.total
+        assert found.get(key, DurationBucket()).seconds <= each.seconds
         assert key[0] in TERMINAL or found[key] == each
     assert found.keys() <= expected.keys()
 
 
 def test_its_event_says_since_when_and_that_nothing_changed():
-    [told] = steps(of_one("training training training training"), rules(stuck_after=AFTER))[
+    result = poll_results(of_one("training training training training"), rules(stuck_after=AFTER))[
         3
-    ].events
+    ]
+    [told] = events_of(result)
     assert (told.type, told.observed_at) == ("fine_tune.stuck", START + 3 * INTERVAL)
     assert told.fine_tune == FineTune("ft", "poll 3", model_id="model-ft", status="training")
     assert told.previous_status == "training"
@@ -189,14 +200,14 @@ def test_its_event_says_since_when_and_that_nothing_changed():
 def test_its_id_is_of_no_status_and_of_no_removal():
     """A status may be called anything, also what this might be called."""
     named = FineTune("ft", status="stuck")
-    known = Known(named, 1, START, since_seen=True)
+    known = TrackedFineTune(named, 1, START, since_seen=True)
     there, gone = Transition(named, 1, None), Transition(named, 1, "stuck", removal=1)
-    ids = {event("store", KEY, each, START).id for each in (there, gone)}
+    ids = {transition_event("store", KEY, each, START).id for each in (there, gone)}
     assert stuck_event("store", KEY, known, START).id not in ids
 
 
 def test_its_id_is_of_one_store_one_account_one_base_url_and_one_stay():
-    known = Known(FineTune("ft", status="training"), 1, START, since_seen=True)
+    known = TrackedFineTune(FineTune("ft", status="training"), 1, START, since_seen=True)
     elsewhere, renamed = AccountKey(KEY.name, "https://eu.example"), AccountKey("b", KEY.base_url)
     ids = {
         stuck_event("store", KEY, known, START).id,

@@ -10,14 +10,14 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from exporter.core.account import AccountState, advance
+from exporter.core.account import AccountState
+from exporter.core.counters import Counters, examples
 from exporter.core.labels import OTHER, LabelName, Labels
-from exporter.core.model import FineTune, Known, Snapshot, Transition
-from exporter.core.tallies import Tallies, examples
-from exporter.core.view import AccountView, Shape, count, oldest, series
-from tests.core.everything import EVERYTHING, FINE_TUNES, NOW, SHAPE, seen
-from tests.core.exposed import openmetrics, text
-from tests.core.histories import histories, rules, snapshot, steps
+from exporter.core.model import FineTune, Snapshot, TrackedFineTune, Transition
+from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, series
+from tests.core.histories import histories, poll_result, poll_results, rules, snapshot
+from tests.core.sample_account import EVERYTHING, FINE_TUNES, NOW, SHAPE, seen
+from tests.exposition.rendered import openmetrics, text
 
 FINE_TUNE_STATUS = "cartesia_fine_tune_status"
 OLDEST = "cartesia_fine_tune_oldest_in_status_timestamp_seconds"
@@ -67,7 +67,7 @@ def test_a_label_that_nobody_asked_for_is_not_remembered():
 
 
 def test_without_model_id_the_transitions_have_none_either_and_lose_nothing():
-    page = text(seen(FINE_TUNES, Shape(())))
+    page = text(seen(FINE_TUNES, SeriesOptions(())))
     moved = samples(page, "cartesia_fine_tune_transitions_total")
     assert {frozenset(labels) for labels, _ in moved} == {
         frozenset({"account", "from_status", "to_status"})
@@ -83,10 +83,10 @@ def test_only_the_data_series_carry_the_labels_of_the_account():
 
 @given(histories)
 def test_the_oldest_of_a_status_is_there_exactly_while_somebody_is_in_it(polls):
-    for number, step in enumerate(steps(polls)):
+    for number, step in enumerate(poll_results(polls)):
         read = snapshot(polls[number], number)
         counts = count(read.fine_tunes.values(), step.state.labels, ())
-        found = oldest(read, step.state.known)
+        found = oldest(read, step.state.tracked)
         assert set(found) == {status for (status,), many in counts.items() if many}
         assert all(since <= read.read_at for since in found.values())
 
@@ -102,30 +102,30 @@ def test_the_oldest_is_the_one_that_waits_longest_as_it_was_observed():
         poll(120, a="training", b="training"),
         last := poll(180, a="training", b="training", c="failed"),
     ):
-        state = advance(state, each, rules()).state
+        state = poll_result(state, each, rules()).state
     assert state is not None
-    assert oldest(last, state.known) == {"training": 60, "failed": 180}
+    assert oldest(last, state.tracked) == {"training": 60, "failed": 180}
 
 
 def test_a_status_that_is_not_confirmed_yet_begins_now():
     """As the counts show it: the old status has nobody in it."""
     first = Snapshot({"a": FineTune("a", status="failed")}, 0.0)
     then = Snapshot({"a": FineTune("a", status="training")}, 60.0)
-    state = advance(advance(None, first, rules()).state, then, rules()).state
-    assert state.known["a"].fine_tune.status == "failed"
-    assert oldest(then, state.known) == {"training": 60.0}
+    state = poll_result(poll_result(None, first, rules()).state, then, rules()).state
+    assert state.tracked["a"].fine_tune.status == "failed"
+    assert oldest(then, state.tracked) == {"training": 60.0}
 
 
 def test_the_oldest_of_all_statuses_that_nobody_knows_is_that_of_unknown():
     odd = [FineTune(text, status=text) for text in ("paused", "queued", "odd")]
     since = zip(odd, (20.0, 10.0, 30.0), strict=True)
-    known = {each.id: Known(each, 1, began, since_seen=True) for each, began in since}
+    known = {each.id: TrackedFineTune(each, 1, began, since_seen=True) for each, began in since}
     assert oldest(Snapshot({each.id: each for each in odd}, 60.0), known) == {"unknown": 10.0}
 
 
 def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
     read = Snapshot({each.id: each for each, _ in made}, NOW)
-    known = {each.id: Known(each, 1, since, since_seen=True) for each, since in made}
+    known = {each.id: TrackedFineTune(each, 1, since, since_seen=True) for each, since in made}
     labels = Labels().seeing(read.fine_tunes.values(), 5)
     return [each[0] for each in series(read, known, labels, most)]
 
@@ -150,11 +150,11 @@ def test_two_ids_that_are_the_same_as_labels_are_one_series():
 
 def test_single_fine_tunes_are_shown_only_when_that_was_asked_for():
     assert FINE_TUNE_STATUS in shown(text(EVERYTHING))
-    without = replace(EVERYTHING, shape=replace(SHAPE, most_fine_tunes=0))
+    without = replace(EVERYTHING, options=replace(SHAPE, most_fine_tunes=0))
     assert f"{FINE_TUNE_STATUS}{{" not in text(without)
 
 
-@pytest.mark.parametrize("view", [AccountView("a"), replace(EVERYTHING, stale_at=10.0)])
+@pytest.mark.parametrize("view", [AccountStatus("a"), replace(EVERYTHING, stale_at=10.0)])
 def test_before_the_first_reading_and_when_it_is_too_old_there_are_no_data_series(view):
     page = text(view, monotonic=10.0)
     assert not shown(page) & DATA
@@ -178,8 +178,8 @@ def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
     moved = Transition(FineTune(fine_tune_id, model_id="m", status="failed"), 2, "training")
     labels = Labels(("m",))
     found = examples([moved], labels, NOW)
-    view = AccountView(
-        "a", labels=labels, tallies=Tallies().adding([moved], labels), examples=found
+    view = AccountStatus(
+        "a", labels=labels, counters=Counters().adding([moved], labels), examples=found
     )
     exemplars = [
         sample.exemplar

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from exporter.core.message import Message
-from exporter.store.outbox import Outbox
-from exporter.store.records import Backlog
-from tests.delivery.bench import BUSY, Bench, FakeReceiver, bench, on_bench, plan_of
+from exporter.store.outbox import Backlog, Outbox
+from tests.delivery.delivery_fixture import BUSY, Bench, FakeReceiver, bench, on_bench, plan_of
 
 
 def test_up_to_the_threshold_each_event_is_a_message_oldest_first(tmp_path):

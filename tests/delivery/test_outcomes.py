@@ -4,9 +4,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.records import Backlog
-from tests.delivery.bench import BUSY, REFUSED, TAKEN, Bench, FakeReceiver, on_bench, plan_of
-from tests.store.examples import NOW
+from exporter.store.outbox import Backlog
+from tests.delivery.delivery_fixture import (
+    BUSY,
+    REFUSED,
+    TAKEN,
+    Bench,
+    FakeReceiver,
+    on_bench,
+    plan_of,
+)
+from tests.store.sample_polls import NOW
 
 DAY = 86400
 

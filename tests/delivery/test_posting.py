@@ -3,17 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.firing import Firing
-from exporter.delivery.posting import ROUND_SECONDS, Posting
+from exporter.core.active_alerts import ActiveAlert
+from exporter.delivery.alertmanager import ROUND_SECONDS, Posting
 
 AT = 1000.0
 
 
-def fires(number: int, *, left: bool = False) -> Firing:
-    return Firing(number, 0.0, 1.0, left, (number,))
+def fires(number: int, *, left: bool = False) -> ActiveAlert:
+    return ActiveAlert(number, 0.0, 1.0, left, (number,))
 
 
-def numbers(batch: list[Firing]) -> list[int]:
+def numbers(batch: list[ActiveAlert]) -> list[int]:
     return [alert.number for alert in batch]
 
 

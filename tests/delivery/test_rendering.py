@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.message import Message
-from exporter.store.records import Backlog
-from tests.delivery.bench import BUSY, Bench, FakeReceiver, on_bench
+from exporter.store.outbox import Backlog
+from tests.delivery.delivery_fixture import BUSY, Bench, FakeReceiver, on_bench
 
 
 class Broken(FakeReceiver):

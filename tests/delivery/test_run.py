@@ -10,11 +10,19 @@ from structlog.testing import capture_logs
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.store.outbox import Outbox
-from exporter.store.records import Backlog
-from tests.delivery.bench import BUSY, REFUSED, Bench, FakeReceiver, fail, on_bench, plan_of, until
+from exporter.store.outbox import Backlog, Outbox
+from tests.delivery.delivery_fixture import (
+    BUSY,
+    REFUSED,
+    Bench,
+    FakeReceiver,
+    fail,
+    on_bench,
+    plan_of,
+    until,
+)
 from tests.fakes.clock import FakeClock
-from tests.store.examples import NOW
+from tests.store.sample_polls import NOW
 
 
 class Held(FakeReceiver):

@@ -6,8 +6,8 @@ import resource
 import pytest
 from structlog.testing import capture_logs
 
-from tests.delivery.mortal import Agent, Circumstances, fine_tune, witnesses
-from tests.delivery.witness import Fault, Witness
+from tests.delivery.crashing_pipeline import Agent, Circumstances, fine_tune, witnesses
+from tests.delivery.delivery_oracle import Fault, Witness
 
 POLLS = 10_000
 VOICES = 40

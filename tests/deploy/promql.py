@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tests.test_documented import documented
+from tests.docs.test_documented import documented
 
 TARGET = frozenset({"job", "instance"})
 """Labels that Prometheus adds to what it scrapes."""

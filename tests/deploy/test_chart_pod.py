@@ -8,7 +8,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from exporter.cli import main
+from exporter.cli.main import main
 from tests.deploy.chart import CHART, Rendered
 from tests.deploy.tools import understood
 

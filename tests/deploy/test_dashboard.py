@@ -13,18 +13,18 @@ import pytest
 import yaml
 from starlette.responses import PlainTextResponse
 
+from docs.generate.dashboard.fine_tunes import STUCK_SECONDS
+from docs.generate.dashboard.look import DASHES, PALETTE
+from docs.generate.dashboard.receivers import BACKLOG_SECONDS
 from exporter.core.model import STATUSES
 from exporter.simulator.world import Population, World
 from tests.deploy.boards import BOARD, PANELS, VARIABLES, Target, filled_in, found, targets
+from tests.deploy.panel_answers import Span, answers
 from tests.deploy.promql import selectors, strangers
 from tests.deploy.test_rules import RULES, RULES_BY_ALERT
-from tests.documents.dashboard.fine_tunes import STUCK_SECONDS
-from tests.documents.dashboard.look import DASHES, PALETTE
-from tests.documents.dashboard.receivers import BACKLOG_SECONDS
-from tests.documents.picture.answers import Span, answers
-from tests.process.agent import Agent, until, url_of
-from tests.process.cloud import Api, Arrived, cloud, watching, webhook
-from tests.process.prometheus import Prometheus, prometheus
+from tests.process.agent_process import Agent, until, url_of
+from tests.process.fake_api import Api, Arrived, cloud, watching, webhook
+from tests.system.prometheus import Prometheus, prometheus
 
 LABELS = ("account", "model_id", "receiver")
 

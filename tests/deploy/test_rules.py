@@ -9,12 +9,12 @@ import click
 import pytest
 import yaml
 
-from exporter.cli import main
-from exporter.core.model import Event, EventType
+from exporter.cli.main import main
+from exporter.core.events import Event, EventType
 from exporter.receivers.alerts import labels
 from tests.deploy.promql import selectors, strangers
 from tests.deploy.tools import amtool, promtool
-from tests.test_documented import documented
+from tests.docs.test_documented import documented
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "cartesia.rules.yml"

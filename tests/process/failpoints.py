@@ -9,12 +9,12 @@ _POLL = ("exporter.store.accounts", "Accounts._commit")
 _FREEZE = ("exporter.store.outbox", "Outbox._freeze")
 _CLAIM = ("exporter.store.outbox", "Outbox._claim")
 _RECORD = ("exporter.store.outbox", "Outbox._record")
-_SENDING = ("exporter.http", "_Progress.trace")
+_SENDING = ("exporter.http_client", "_Progress.trace")
 
 # Where, before or after what stands there, and only if this is so of its arguments.
 _POINTS = {
-    "before the poll commits": (*_POLL, "before", "arguments[1].owed"),
-    "when the poll has committed": (*_POLL, "after", "arguments[1].owed"),
+    "before the poll commits": (*_POLL, "before", "arguments[1].events"),
+    "when the poll has committed": (*_POLL, "after", "arguments[1].events"),
     "when the messages are frozen": (*_FREEZE, "after", "True"),
     "before the claim": (*_CLAIM, "before", "True"),
     "when it is claimed": (*_CLAIM, "after", "True"),

@@ -5,8 +5,8 @@ import json
 import pytest
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent import Agent, until
-from tests.process.cloud import Inbox, cloud, watching, webhook
+from tests.process.agent_process import Agent, until
+from tests.process.fake_api import Inbox, cloud, watching, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent import Agent, until
-from tests.process.cloud import Api, Inbox, cloud, watching, webhook
-from tests.process.outage import fail_in_one_poll, rows, settled
+from tests.process.agent_process import Agent, until
+from tests.process.fake_api import Api, Inbox, cloud, watching, webhook
+from tests.process.outage_scenario import fail_in_one_poll, rows, settled
 from tests.programs import required
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 HASTY = """
-import exporter.core.circuit as circuit
+import exporter.core.retry as circuit
 from exporter.core.retry import BackOff
 circuit.DELIVERIES = BackOff(0.5, 1.0)
 circuit.DELIVERIES_LATER = BackOff(0.5, 1.0)

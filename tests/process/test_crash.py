@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from tests.process.agent import Agent, until
-from tests.process.cloud import Api, cloud, watching, webhook
+from tests.process.agent_process import Agent, until
+from tests.process.fake_api import Api, cloud, watching, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -91,13 +91,18 @@ CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')
 @pytest.mark.parametrize(
     ("function", "kind", "bug", "said"),
     [
-        ("poller.consequences", "def", BUG, "This ended the part: poll main"),
-        ("poller.consequences", "def", CANCELLATION, "This part was cancelled by a bug: poll main"),
-        ("asgi.serve", "async def", BUG, "This ended the part: web"),
+        ("polling.poller.apply_snapshot", "def", BUG, "This ended the part: poll main"),
+        (
+            "polling.poller.apply_snapshot",
+            "def",
+            CANCELLATION,
+            "This part was cancelled by a bug: poll main",
+        ),
+        ("http_server.serve", "async def", BUG, "This ended the part: web"),
     ],
 )
 def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, function, kind, bug, said):
-    module, name = function.split(".")
+    module, _, name = function.rpartition(".")
     (tmp_path / "sitecustomize.py").write_text(
         f"import exporter.{module} as broken\n"
         f"{kind} injected(*_):\n"
@@ -116,7 +121,7 @@ def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, function, kind, 
 
 def test_a_part_that_ends_by_itself_is_a_bug_too(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import exporter.asgi as broken\n"
+        "import exporter.http_server as broken\n"
         "async def injected(*_):\n"
         "    return\n"
         "broken.serve = injected\n",

@@ -13,10 +13,10 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from exporter.simulator.receiver import slack_refusal
-from tests.process.agent import Agent, until
-from tests.process.cloud import Api, Arrived, Inbox, cloud, watching, webhook
+from tests.process.agent_process import Agent, until
 from tests.process.failpoints import dying
-from tests.process.outage import fail_while_away, settled
+from tests.process.fake_api import Api, Arrived, Inbox, cloud, watching, webhook
+from tests.process.outage_scenario import fail_while_away, settled
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

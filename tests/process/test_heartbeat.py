@@ -2,8 +2,8 @@
 
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent import Agent, until
-from tests.process.cloud import cloud, watching, webhook
+from tests.process.agent_process import Agent, until
+from tests.process.fake_api import cloud, watching, webhook
 
 
 def test_the_heartbeat_comes_with_each_good_round_and_stays_out_with_a_bad_one(tmp_path):

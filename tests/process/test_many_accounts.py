@@ -13,12 +13,12 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from tests.process.agent import Agent, Process, get, until, url_of
-from tests.process.cloud import Api, cloud, watching
+from tests.process.agent_process import Agent, Process, get, until, url_of
+from tests.process.fake_api import Api, cloud, watching
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-WELL = [f"well-{number}" for number in range(188)]
+CIRCUIT_CLOSED = [f"well-{number}" for number in range(188)]
 HANGING = [f"hanging-{number}" for number in range(8)]
 TROUBLES = {
     **dict.fromkeys(HANGING, "timeout"),
@@ -55,7 +55,7 @@ def accounts(url: str, key_file: Path) -> list[dict[str, Any]]:
         "untrusted": {"base_url": url.replace("http:", "https:")},
     }
     # In the midst of the others: who waits for those before it would wait for these.
-    names = [*WELL[:100], *TROUBLES, *WELL[100:]]
+    names = [*CIRCUIT_CLOSED[:100], *TROUBLES, *CIRCUIT_CLOSED[100:]]
     plain = [{"name": name, "api_key": key(name), "base_url": url} for name in names]
     return [{**each, **special.get(each["name"], {})} for each in plain]
 
@@ -88,7 +88,7 @@ def watched(url: str, process: Process, asked: Asked) -> tuple[list[float], int]
             assert client.get(f"{url}/-/healthy").status_code == 200
             took.append(time.monotonic() - begun)
             files.append(len(list(folder.iterdir())))
-            return min(asked.of(*WELL)) >= TURNS
+            return min(asked.of(*CIRCUIT_CLOSED)) >= TURNS
 
         until(over, 25)
     return took, max(files)
@@ -107,8 +107,10 @@ def test_the_trouble_of_some_accounts_delays_and_hides_none_of_the_many_others(t
             url = url_of(process)
             key_file.unlink()
             took, files = watched(url, process, asked)
-            assert files < len(WELL) + 60, "a connection for each poll under way, and no more"
-            counts = asked.of(*WELL)
+            assert files < len(CIRCUIT_CLOSED) + 60, (
+                "a connection for each poll under way, and no more"
+            )
+            counts = asked.of(*CIRCUIT_CLOSED)
             assert max(counts) - min(counts) <= 2, "one after another, they would drift apart"
             assert asked.of("refused") == [1], "it has ten times the time of the others"
             assert statistics.median(took) < 0.4, "the loop is free"
@@ -118,5 +120,7 @@ def test_the_trouble_of_some_accounts_delays_and_hides_none_of_the_many_others(t
             counted = Counter[str]()
             for (account, *_), number in shown(url, "cartesia_fine_tunes").items():
                 counted[account] += int(number)
-            assert {name: counted[name] for name in WELL} == dict.fromkeys(WELL, FINE_TUNES)
+            assert {name: counted[name] for name in CIRCUIT_CLOSED} == dict.fromkeys(
+                CIRCUIT_CLOSED, FINE_TUNES
+            )
             assert process.stop() == 0

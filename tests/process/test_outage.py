@@ -4,8 +4,8 @@ import json
 
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent import Agent
-from tests.process.cloud import cloud, watching, webhook
+from tests.process.agent_process import Agent
+from tests.process.fake_api import cloud, watching, webhook
 
 
 def test_an_outage_is_told_once_and_its_end_after_a_restart(tmp_path):

@@ -5,8 +5,8 @@ import signal
 
 import httpx
 
-from tests.process.agent import Agent, get, until, url_of
-from tests.process.cloud import cloud, watching
+from tests.process.agent_process import Agent, get, until, url_of
+from tests.process.fake_api import cloud, watching
 
 
 def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
@@ -33,7 +33,7 @@ def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
 def test_sighup_while_it_starts_ends_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
-        "import exporter.process as process\n"
+        "import exporter.cli.process as process\n"
         "before = process.end_at_once_on_signal\n"
         "def injected(*arguments):\n"
         "    before(*arguments)\n"

@@ -10,8 +10,8 @@ import pytest
 import trustme
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from tests.process.agent import KEY, Agent, Process, get
-from tests.process.cloud import Api, Inbox, cloud, watching
+from tests.process.agent_process import KEY, Agent, Process, get
+from tests.process.fake_api import Api, Inbox, cloud, watching
 
 OTHER_KEY = "sk_car_other.wVx3RefusedAndQuoted"
 TOKEN = "T0kenInTheUrlThatIsASecret"

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from exporter.store.database import Database
-from tests.process.agent import KEY, MODULE, Agent, get, run, started, until, url_of
-from tests.process.cloud import cloud, watching, webhook
+from tests.process.agent_process import KEY, MODULE, Agent, get, run, started, until, url_of
+from tests.process.fake_api import cloud, watching, webhook
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -157,7 +157,7 @@ def test_without_anything_all_that_is_missing_is_said(tmp_path):
 INJECTED = """
 import gc, resource, sys
 from pathlib import Path
-import exporter.app as app
+import exporter.agent.agent as app
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

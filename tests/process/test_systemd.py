@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.process.agent import INSTALLED, MODULE, Agent, environment, get, run, started
-from tests.process.cloud import cloud, watching
+from tests.process.agent_process import INSTALLED, MODULE, Agent, environment, get, run, started
+from tests.process.fake_api import cloud, watching
 from tests.programs import required
-from tests.web.guarded import File
+from tests.web.authenticated_server import File
 
 # As systemd does it: the sockets from 3 on, and the variables for the process itself.
 LAUNCHER = """

@@ -5,10 +5,10 @@ import socket
 import httpx
 import pytest
 
-from tests.process.agent import Agent, until, url_of
-from tests.process.cloud import cloud, watching
-from tests.process.prometheus import prometheus
-from tests.web.guarded import File, ask, hash_of
+from tests.process.agent_process import Agent, until, url_of
+from tests.process.fake_api import cloud, watching
+from tests.system.prometheus import prometheus
+from tests.web.authenticated_server import File, ask, hash_of
 
 PASSWORD, NEW = "hunter2ThePassword", "hunter3TheNextOne"
 

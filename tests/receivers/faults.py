@@ -8,12 +8,12 @@ from typing import Literal
 
 from exporter.core.retry import Attempt
 from exporter.core.secret import Secret
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import AT, delivery
+from tests.receivers.sample_events import AT, delivery
 
 Kind = Literal["slack", "webhook"]
 KINDS: tuple[Kind, ...] = ("slack", "webhook")
@@ -45,8 +45,8 @@ def told_at_once(receivers: Iterable[tuple[Kind, str]], way: Way | None = None) 
 
     async def tell(kind: Kind, url: str) -> Attempt:
         chosen = way or Way()
-        async with Exchange(ca_file=chosen.ca_file, proxy=chosen.proxy) as exchange:
-            endpoint = Endpoint(exchange, FakeSecret(url), chosen.seconds)
+        async with HttpClient(ca_file=chosen.ca_file, proxy=chosen.proxy) as http_client:
+            endpoint = Endpoint(http_client, FakeSecret(url), chosen.seconds)
             return await _receiver(kind, endpoint).send(delivery(BODY), AT)
 
     async def run() -> list[Attempt]:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from tests.fakes.alertmanager import Alerts, is_valid, seconds
-from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
 
 ALERTMANAGER = Alertmanager("am", [], 3600.0)
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import trustme
 
+from exporter.agent.build import open_receiver
 from exporter.config import load
 from exporter.core.message import message
 from exporter.core.retry import Attempt, Outcome
-from exporter.parts import open_receiver
 from exporter.receivers.alertmanager import Alertmanager
 from tests.config.test_load import KEY, written
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
 from tests.fakes.server import Answer, Peer, Server
-from tests.receivers.told import AT, PAGES, delivery, failures
+from tests.receivers.sample_events import AT, PAGES, delivery, failures
 
 PASSWORD = "hunter2OfTheAlertmanager"
 

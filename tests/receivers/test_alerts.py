@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from exporter.core.message import Pages
-from exporter.core.model import Event, EventType, FineTune
+from exporter.core.events import Event, EventType
+from exporter.core.message import LinkTemplates
+from exporter.core.model import FineTune
 from exporter.receivers.alerts import annotations, fingerprint, generator_url, labels, status
-from tests.receivers.told import (
+from tests.receivers.sample_events import (
     AT,
     FAILED,
     PAGES,
@@ -117,7 +118,7 @@ def test_the_agents_own_trouble_is_described():
 
 def test_an_alert_leads_to_the_status_page_or_else_to_the_playground():
     assert generator_url(FAILED, PAGES) == "https://watch.example/"
-    alone = Pages("https://play.example/{id}")
+    alone = LinkTemplates("https://play.example/{id}")
     assert generator_url(FAILED, alone) == "https://play.example/ft_1"
     assert generator_url(None, alone) == "https://play.example/"
 

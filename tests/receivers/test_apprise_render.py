@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event, FineTune
+from exporter.core.model import FineTune
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import REPEAT
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
 
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 

@@ -18,7 +18,7 @@ from tests.fakes.answers import answer, as_json, redirect, sends_then_resets, si
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
-from tests.receivers.told import AT, FAILED, PAGES, TEST, delivery, failures
+from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, delivery, failures
 
 # A plugin of the library imports it when the plugins are loaded.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.agent.build import http_client_of, receiver_of
 from exporter.config import SlackReceiver, WebhookReceiver, load
 from exporter.core.message import message
-from exporter.core.model import Delivery
-from exporter.parts import exchange_of, receiver_of
+from exporter.core.model import OutboxMessage
 from tests.fakes.answers import answer
 from tests.fakes.server import Received, Server
 from tests.receivers.alertmanager_v4 import assert_payload
-from tests.receivers.told import AT, FAILED, PAGES
+from tests.receivers.sample_events import AT, FAILED, PAGES
 
 
 def sent(folder: Path, **section: Any) -> Received:
@@ -29,10 +29,10 @@ def sent(folder: Path, **section: Any) -> Received:
         assert isinstance(configured, SlackReceiver | WebhookReceiver)
 
         async def run() -> None:
-            async with exchange_of(configured) as exchange:
-                made = receiver_of(configured, exchange)
+            async with http_client_of(configured) as http_client:
+                made = receiver_of(configured, http_client)
                 body = made.render(message([FAILED], PAGES))
-                await made.send(Delivery("evt_1", "ops", body, 1, AT), AT)
+                await made.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
 
         asyncio.run(run())
     [request] = server.requests

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.http import Exchange, Response
+from exporter.http_client import HttpClient, Response
 from exporter.receivers.receiver import Endpoint, attempt
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
@@ -25,7 +25,7 @@ from tests.fakes.answers import (
 )
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Server
-from tests.receivers.told import AT, delivery
+from tests.receivers.sample_events import AT, delivery
 
 TOKEN = "B0-very-secret-path"
 
@@ -39,8 +39,8 @@ class LeakySecret(FakeSecret):
 
 def posted(url: FakeSecret, seconds: float = 10) -> Response | Attempt:
     async def run() -> Response | Attempt:
-        async with Exchange() as exchange:
-            return await Endpoint(exchange, url, seconds).post(b"{}", {})
+        async with HttpClient() as http_client:
+            return await Endpoint(http_client, url, seconds).post(b"{}", {})
 
     return asyncio.run(run())
 
@@ -98,8 +98,8 @@ def test_what_comes_behind_an_answer_does_not_touch_the_next_message(surplus):
         server.then(sends(head(200, content_length=2) + b"ok" + surplus))
 
         async def run() -> list[Response | Attempt]:
-            async with Exchange() as exchange:
-                endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+            async with HttpClient() as http_client:
+                endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
                 return [await endpoint.post(b"{}", {}) for _ in range(2)]
 
         statuses = [each.status for each in asyncio.run(run()) if isinstance(each, Response)]
@@ -166,16 +166,16 @@ def test_no_answer_makes_an_attempt_tell_the_url(answered):
         peer.send(line.encode())
 
     async def run() -> Attempt:
-        async with Exchange() as exchange:
+        async with HttpClient() as http_client:
             url = FakeSecret(f"{server.base_url}/{TOKEN}")
-            return await Slack("team", Endpoint(exchange, url, 10)).send(delivery(b"{}"), AT)
+            return await Slack("team", Endpoint(http_client, url, 10)).send(delivery(b"{}"), AT)
 
     with Server(echo) as server:
         assert TOKEN not in repr(asyncio.run(run()))
 
 
 def test_no_repr_and_no_traceback_of_a_receiver_tells_a_secret():
-    endpoint = Endpoint(Exchange(), LeakySecret(f"https://hooks.slack.com/{TOKEN}"), 15)
+    endpoint = Endpoint(HttpClient(), LeakySecret(f"https://hooks.slack.com/{TOKEN}"), 15)
     slack = Slack("team", endpoint)
     webhook = Webhook("ops", endpoint, LeakySecret("whsec_c2VjcmV0"))
     for part in (endpoint, slack, webhook):

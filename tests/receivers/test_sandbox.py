@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.receivers.sandbox import LONGEST_SOURCE, LONGEST_TEXT, Budget, Template, TemplateError
+from exporter.receivers.template import (
+    LONGEST_SOURCE,
+    LONGEST_TEXT,
+    Budget,
+    Template,
+    TemplateError,
+)
 
 SEEN: dict[str, Any] = {
     "title": "A <b> \"title\" 'é' {{ x }}",

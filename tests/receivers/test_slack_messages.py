@@ -3,13 +3,15 @@
 import json
 
 from exporter.core.message import message
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import FAILED, PAGES, TEST, failures
+from tests.receivers.sample_events import FAILED, PAGES, TEST, failures
 
-SLACK = Slack("team", Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>")
+SLACK = Slack(
+    "team", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>"
+)
 
 
 def mrkdwn(text):

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.message import Pages, message
-from exporter.core.model import Event, FineTune
-from exporter.http import Exchange
+from exporter.core.events import Event
+from exporter.core.message import LinkTemplates, message
+from exporter.core.model import FineTune
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
 
-ENDPOINT = Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
+ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 MENTION = "<!subteam^S123|@voices> & co"
 
 some_events = st.lists(events, min_size=1, max_size=30)
@@ -163,13 +164,13 @@ def test_a_link_that_is_too_long_is_left_out():
 
 def test_without_a_usable_link_there_is_no_empty_block():
     odd = Event("evt", "fine_tune.failed", "a", AT, FineTune("é" * 900), None)
-    slack, alone = Slack("team", ENDPOINT), Pages(PAGES.playground)
+    slack, alone = Slack("team", ENDPOINT), LinkTemplates(PAGES.playground)
     body = json.loads(slack.render(message([odd], alone)))
     assert {block["type"] for block in body["blocks"]} == {"header", "section"}
 
 
 def test_a_link_cannot_break_out_of_its_markup():
-    pages = Pages("https://play.example/?a=1&b=<x>|y")
+    pages = LinkTemplates("https://play.example/?a=1&b=<x>|y")
     body = json.loads(Slack("team", ENDPOINT).render(message([TEST], pages)))
     assert body["blocks"][-1]["elements"][0]["text"] == (
         "<https://play.example/?a=1&amp;b=%3Cx%3E%7Cy|Open the Playground>"

@@ -6,12 +6,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
+from tests.receivers.sample_events import FAILED, PAGES, events, failures
 from tests.receivers.test_slack_render import ENDPOINT, texts
-from tests.receivers.told import FAILED, PAGES, events, failures
 
 REPEAT = "possible repeat: the answer to this message was lost"
 

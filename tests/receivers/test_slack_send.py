@@ -7,19 +7,18 @@ import httpx
 import pytest
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.http import Bounds, Exchange, Request, Response
-from exporter.http_errors import ExchangeError
+from exporter.http_client import Bounds, HttpClient, HttpClientError, Request, Response
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from tests.fakes.answers import answer
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Server
-from tests.receivers.told import AT, delivery
+from tests.receivers.sample_events import AT, delivery
 
 BODY = b'{"text":"Fine-tune failed"}'
 
 
-class Answering(Exchange):
+class Answering(HttpClient):
     """In place of Slack itself: gives one answer in its name."""
 
     def __init__(self, response: Response) -> None:
@@ -34,16 +33,16 @@ def told(*script: Answer) -> tuple[Attempt, Server]:
     """Send once to a server that answers so."""
 
     async def run() -> Attempt:
-        async with Exchange() as exchange:
+        async with HttpClient() as http_client:
             url = FakeSecret(f"{server.base_url}/services/T/B/x")
-            return await Slack("team", Endpoint(exchange, url, 10)).send(delivery(BODY), AT)
+            return await Slack("team", Endpoint(http_client, url, 10)).send(delivery(BODY), AT)
 
     with Server(answer()).then(*script) as server:
         return asyncio.run(run()), server
 
 
 def judged(
-    host: str, status: int, body: bytes = b"", broken: ExchangeError | None = None
+    host: str, status: int, body: bytes = b"", broken: HttpClientError | None = None
 ) -> Attempt:
     answer = Response(host, status, httpx.Headers(), body, broken=broken)
     endpoint = Endpoint(Answering(answer), FakeSecret(f"https://{host}/x"), 15)
@@ -74,7 +73,7 @@ def test_slack_takes_a_message_only_with_ok(host):
 
 
 def test_an_ok_that_was_lost_is_worth_another_try_and_a_refusal_is_one_without_its_body():
-    lost = ExchangeError("connect", "the connection broke", sent=True)
+    lost = HttpClientError("connect", "the connection broke", sent=True)
     again = Attempt(Outcome.TRANSIENT, "the connection broke", ambiguous=True)
     assert judged("hooks.slack.com", 200, broken=lost) == again
     assert judged("hooks.slack.com", 404, broken=lost).outcome is Outcome.ENDPOINT

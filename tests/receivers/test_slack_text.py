@@ -7,20 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event, FineTune
-from exporter.http import Exchange
+from exporter.core.model import FineTune
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
-from exporter.receivers.sandbox import Template, TemplateError
 from exporter.receivers.slack import Slack, shown
-from exporter.receivers.template import NAMES
-from exporter.receivers.template_check import line_fault
+from exporter.receivers.template import NAMES, Template, TemplateError, line_fault
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
+from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
 from tests.receivers.test_slack_render import assert_clean, assert_inert, texts
-from tests.receivers.told import AT, FAILED, PAGES, TEST, events, failures
 
-ENDPOINT = Endpoint(Exchange(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
+ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 LINE = (
     ":rotating_light: *{{ title }}* {{ text }} {{ data.account }}"
     " {% for e in events[:20] if e.data.fine_tune %}{{ e.data.fine_tune.description }}{% endfor %}"

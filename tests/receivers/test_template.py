@@ -10,13 +10,31 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event, FineTune
-from exporter.receivers.sandbox import _FILTERS, TemplateError
-from exporter.receivers.standard import standard_body
-from exporter.receivers.template import ABSENT, NAMES, TemplateBody, variables
-from exporter.receivers.template_check import body_faults, line_fault
-from tests.receivers.told import AT, FAILED, PAGES, SINCE, TEST, events, failures, stuck, trouble
+from exporter.core.model import FineTune
+from exporter.receivers.payload import standard_body
+from exporter.receivers.template import (
+    _FILTERS,
+    ABSENT,
+    NAMES,
+    TemplateBody,
+    TemplateError,
+    body_faults,
+    line_fault,
+    variables,
+)
+from tests.receivers.sample_events import (
+    AT,
+    FAILED,
+    PAGES,
+    SINCE,
+    TEST,
+    events,
+    failures,
+    stuck,
+    trouble,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhook.md"
 

@@ -6,12 +6,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.events import Event
 from exporter.core.message import message
-from exporter.core.model import Event
-from exporter.receivers.alertmanager_body import AlertmanagerBody
-from exporter.receivers.alerts import fingerprint
+from exporter.receivers.alerts import AlertmanagerBody, fingerprint
 from tests.receivers.alertmanager_v4 import ZERO, assert_payload
-from tests.receivers.told import FAILED, PAGES, SINCE, events, failures, trouble
+from tests.receivers.sample_events import FAILED, PAGES, SINCE, events, failures, trouble
 
 BODY = AlertmanagerBody("ops")
 

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from exporter.core.message import Pages, group, message
-from exporter.core.model import AccountKey, Event, FineTune
-from exporter.core.outage import Outage, failing_event
+from exporter.core.events import Event, poll_failing_event
+from exporter.core.message import LinkTemplates, group, message
+from exporter.core.model import AccountKey, FineTune, Outage
 from exporter.core.text import cut
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.webhook import Webhook
 from tests.fakes.secret import FakeSecret
-from tests.receivers.told import (
+from tests.receivers.sample_events import (
     AT,
     FAILED,
     PAGES,
@@ -27,7 +27,7 @@ from tests.receivers.told import (
     trouble,
 )
 
-WEBHOOK = Webhook("ops", Endpoint(Exchange(), FakeSecret("https://ops.example/"), 15))
+WEBHOOK = Webhook("ops", Endpoint(HttpClient(), FakeSecret("https://ops.example/"), 15))
 
 FAILURE = """{
  "type": "fine_tune.failed",
@@ -53,7 +53,7 @@ FAILURE = """{
 }"""
 
 
-def body(*told: Event, pages: Pages = PAGES, minimal: bool = False) -> str:
+def body(*told: Event, pages: LinkTemplates = PAGES, minimal: bool = False) -> str:
     """The body as JSON with an indent of one, its keys in their order."""
     rendered = WEBHOOK.render(message(told, pages), minimal=minimal)
     return json.dumps(json.loads(rendered), indent=1)
@@ -69,7 +69,7 @@ def test_a_fine_tune_first_seen_had_no_status_before():
 
 
 def test_without_a_status_page_there_is_no_link_to_it():
-    alone = Pages("https://play.example/tunes/{id}")
+    alone = LinkTemplates("https://play.example/tunes/{id}")
     assert body(FAILED, pages=alone) == FAILURE.replace('"https://watch.example/"', "null")
 
 
@@ -139,8 +139,8 @@ def test_a_stuck_fine_tune_also_says_since_when_it_waits():
 
 def test_an_account_that_cannot_be_read():
     key = AccountKey("default", "https://api.cartesia.ai")
-    outage = Outage(AT - 600, 0.0, watched=True, reason="dns", error="no such host")
-    told = json.loads(body(failing_event("store", key, outage, AT)))
+    outage = Outage(AT - 600, 0.0, has_baseline=True, reason="dns", error="no such host")
+    told = json.loads(body(poll_failing_event("store", key, outage, AT)))
     assert told["type"] == "agent.poll_failing"
     assert told["data"] == {
         "account": "default",

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.webhook import Basic, Bearer, Webhook
 from tests.fakes.answers import answer, head, sends_then_resets
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
-from tests.receivers.told import AT, delivery
+from tests.receivers.sample_events import AT, delivery
 
 TOKEN = "t0ken-of-the-bearer"
 BODY = b'{"type":"fine_tune.failed"}'
@@ -28,8 +28,8 @@ def sent(
     headers: Headers, otherwise: Answer = TAKEN, times: int = 1, **more: Any
 ) -> tuple[list[Attempt], list[Received]]:
     async def run() -> list[Attempt]:
-        async with Exchange() as exchange:
-            endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+        async with HttpClient() as http_client:
+            endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
             webhook = Webhook("ops", endpoint, headers=headers, **more)
             return [await webhook.send(delivery(BODY), AT) for _ in range(times)]
 
@@ -133,7 +133,7 @@ def test_a_value_that_cannot_be_sent_is_not_told_either(value):
 
 
 def test_no_repr_tells_a_token_a_password_or_a_header():
-    endpoint = Endpoint(Exchange(), LeakySecret(TOKEN), 15)
+    endpoint = Endpoint(HttpClient(), LeakySecret(TOKEN), 15)
     for part in (*HEADERS.values(), Webhook("ops", endpoint, headers=HEADERS)):
         if not isinstance(part, LeakySecret):
             assert TOKEN not in repr(part)

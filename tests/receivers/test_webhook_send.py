@@ -9,15 +9,15 @@ from standardwebhooks import Webhook as Consumer
 from standardwebhooks import WebhookVerificationError
 
 from exporter.core.message import message
-from exporter.core.model import Delivery
+from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.http import Exchange
+from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.webhook import Webhook
 from tests.fakes.answers import answer
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Received, Server
-from tests.receivers.told import FAILED, PAGES, delivery
+from tests.receivers.sample_events import FAILED, PAGES, delivery
 
 NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -26,15 +26,15 @@ BODY = json.dumps({"type": "fine_tune.failed", "data": {"name": "звук"}}).en
 
 
 def sent(
-    secret: FakeSecret | None, *deliveries: Delivery, now: float | None = None
+    secret: FakeSecret | None, *deliveries: OutboxMessage, now: float | None = None
 ) -> tuple[list[Attempt], list[Received]]:
     """Send each delivery, half a minute after the other, to a server that takes them all."""
     # A consumer refuses what is more than five minutes old.
     began = time.time() if now is None else now
 
     async def run() -> list[Attempt]:
-        async with Exchange() as exchange:
-            endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+        async with HttpClient() as http_client:
+            endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
             webhook = Webhook("ops", endpoint, secret)
             return [
                 await webhook.send(each, began + 30 * number)
@@ -61,7 +61,7 @@ def test_a_consumer_verifies_the_signature():
 
 
 def test_a_rendered_failure_is_what_the_consumer_reads():
-    webhook = Webhook("ops", Endpoint(Exchange(), FakeSecret(""), 10))
+    webhook = Webhook("ops", Endpoint(HttpClient(), FakeSecret(""), 10))
     _, [request] = sent(FakeSecret(NEW), delivery(webhook.render(message([FAILED], PAGES))))
     assert json.loads(json.dumps(verified(request, NEW)))["type"] == "fine_tune.failed"
 
@@ -126,8 +126,8 @@ def test_a_secret_that_cannot_be_read_sends_nothing_and_names_the_file():
 @pytest.mark.parametrize("status", [400, 404, 410, 429, 503])
 def test_an_answer_means_what_its_status_means(status):
     async def run() -> Attempt:
-        async with Exchange() as exchange:
-            endpoint = Endpoint(exchange, FakeSecret(server.base_url), 10)
+        async with HttpClient() as http_client:
+            endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
             return await Webhook("ops", endpoint).send(delivery(BODY), 0.0)
 
     with Server(answer(status, b"no_service")) as server:

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.simulator.api import Faults, Simulation, _Bucket, create_app
 from exporter.simulator.world import Population, World
-from tests.simulator.live import KEY, client, served
+from tests.simulator.served_app import KEY, client, served
 
 KEY_HEADER = ("Authorization", f"Bearer {KEY}")
 VERSION_HEADER = ("Cartesia-Version", "2026-03-01")

@@ -8,7 +8,7 @@ from hypothesis import given, seed, settings
 
 from exporter.simulator.api import Simulation, create_app
 from exporter.simulator.world import Population, World
-from tests.simulator.live import KEY, served
+from tests.simulator.served_app import KEY, served
 
 DOCUMENT = Path(__file__).parent / "fine-tunes.openapi.yaml"
 AUTH = {"Authorization": f"Bearer {KEY}"}

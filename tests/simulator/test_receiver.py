@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
-from tests.simulator.live import served
+from tests.simulator.served_app import served
 
 SECTION = {"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}
 

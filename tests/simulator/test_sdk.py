@@ -4,7 +4,7 @@ from cartesia import Cartesia
 
 from exporter.simulator.api import Simulation, create_app
 from exporter.simulator.world import Population, World
-from tests.simulator.live import KEY, served
+from tests.simulator.served_app import KEY, served
 
 
 def sdk(base_url: str) -> Cartesia:

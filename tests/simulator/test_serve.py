@@ -7,16 +7,11 @@ import socket
 import httpx
 import pytest
 
-from exporter import asgi
+from exporter import http_server as asgi
 from exporter.simulator.api import Faults, Simulation, create_app
-from exporter.simulator.serve import (
-    SimulateOptions,
-    keep_ticking,
-    serving,
-    simulate,
-)
+from exporter.simulator.serve import SimulateOptions, keep_ticking, serving, simulate
 from exporter.simulator.world import Population, World
-from tests.simulator.live import client
+from tests.simulator.served_app import client
 
 APP = create_app(Simulation(World(Population(fine_tunes=3))))
 

@@ -11,13 +11,13 @@ from msgspec import structs
 from sqlalchemy import text
 
 from exporter.core.account import AccountState
+from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import Labels
-from exporter.core.model import FAILED, AccountKey, FineTune, Known
-from exporter.core.tallies import Stays, Tallies
+from exporter.core.model import FAILED, AccountKey, FineTune, TrackedFineTune
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, NOW, committed, fine_tune, reading, record_of
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading, record_of
 
 HOSTILE = FineTune(
     id="id with \x00 NUL, 'quotes' and \u202ereversed\u202c",
@@ -52,44 +52,46 @@ async def survives(path, state: AccountState) -> AccountState | None:
     async with Database(path) as database:
         before = await committed(database, None, reading())
         record = record_of(before, reading(at=NOW + 60))
-        step = replace(record.step, changed=state.known, state=state)
-        await Accounts(database).commit(replace(record, step=step))
+        await Accounts(database).commit(replace(record, changed=state.tracked, state=state))
     async with Database(path) as database:
         return await Accounts(database).load(KEY)
 
 
 def test_every_field_survives_a_restart(tmp_path):
-    known = Known(
+    known = TrackedFineTune(
         HOSTILE,
         sequence=7,
         since=NOW + 0.123456789,
         since_seen=True,
-        leaving=True,
-        absences=1,
+        exit_pending=True,
+        missed_polls=1,
         removals=3,
         stuck=True,
     )
-    other = Known(FineTune("b"), sequence=1, since=0.0, since_seen=False)
+    other = TrackedFineTune(FineTune("b"), sequence=1, since=0.0, since_seen=False)
     state = AccountState(
         {HOSTILE.id: known, "b": other},
         Labels(("z", "a", HOSTILE.model_id), ("en", "de"), (HOSTILE.name,)),
-        Tallies(
+        Counters(
             {("a", "none", "failed"): 2**40, ("other", "x", "y"): 1},
             {"failed": 5},
-            {("training", 3600.0): Stays(2, 5000.5), ("failed", math.inf): Stays(1, 1e6)},
+            {
+                ("training", 3600.0): DurationBucket(2, 5000.5),
+                ("failed", math.inf): DurationBucket(1, 1e6),
+            },
         ),
     )
     found = asyncio.run(survives(tmp_path / "state.db", state))
     assert found == state
     assert found.labels.models == state.labels.models  # in the order first seen
-    assert [type(found.known["b"].since_seen), type(found.known["b"].since)] == [bool, float]
+    assert [type(found.tracked["b"].since_seen), type(found.tracked["b"].since)] == [bool, float]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 fine_tunes = st.builds(FineTune, texts, texts, texts, texts, texts, texts, texts)
 times = st.floats(0, 1e11)
 knowns = st.builds(
-    Known,
+    TrackedFineTune,
     fine_tunes,
     st.integers(1, 2**50),
     times,
@@ -99,18 +101,18 @@ knowns = st.builds(
     st.integers(0, 2**50),
     st.booleans(),
 )
-stays = st.builds(Stays, st.integers(1, 2**50), times)
+stays = st.builds(DurationBucket, st.integers(1, 2**50), times)
 states = st.builds(
     AccountState,
     st.lists(knowns, max_size=5).map(lambda each: {known.fine_tune.id: known for known in each}),
     st.builds(Labels, *[st.lists(texts, unique=True, max_size=5).map(tuple)] * 3),
     st.builds(
-        Tallies,
+        Counters,
         st.dictionaries(st.tuples(texts, texts, texts), st.integers(1, 2**50), max_size=3),
         st.dictionaries(texts, st.integers(1, 2**50), max_size=3),
         st.dictionaries(
             st.tuples(texts, st.floats(0)),
-            st.builds(Stays, st.integers(1, 2**50), times),
+            st.builds(DurationBucket, st.integers(1, 2**50), times),
             max_size=3,
         ),
     ),
@@ -129,10 +131,10 @@ def test_an_event_survives_with_its_fine_tune_and_its_facts(tmp_path):
         async with Database(tmp_path / "state.db") as database:
             state = await committed(database, None, reading(HOSTILE))
             record = record_of(state, reading(structs.replace(HOSTILE, status=FAILED), at=NOW + 60))
-            [(event, receivers)] = record.owed
+            [(event, receivers)] = record.events
             facts = {"text": HOSTILE.name, "n": 3, "lines": ["a", "\x00"], "none": None}
             event = replace(event, facts=facts)
-            await Accounts(database).commit(replace(record, owed=[(event, receivers)]))
+            await Accounts(database).commit(replace(record, events=[(event, receivers)]))
             [owed] = await Outbox(database, "slack").unsent()
             assert owed.event == event
 
@@ -184,7 +186,7 @@ def test_only_what_changed_is_written(tmp_path):
 
 
 def test_a_poll_that_found_nothing_new_has_nothing_to_write(tmp_path):
-    state = record_of(None, reading(fine_tune("a"))).step.state
+    state = record_of(None, reading(fine_tune("a"))).state
     assert record_of(state, reading(fine_tune("a"), at=NOW + 60)).is_empty
     assert not record_of(state, reading(fine_tune("a", "failed"))).is_empty
     assert not record_of(state, reading(fine_tune("a", name="b"))).is_empty
@@ -203,7 +205,7 @@ def test_accounts_of_another_name_or_base_url_do_not_meet(tmp_path, other):
             second = record_of(None, reading(fine_tune("a", "failed")), key=other)
             await accounts.commit(second)
             assert await accounts.load(KEY) == state
-            assert await accounts.load(other) == second.step.state
+            assert await accounts.load(other) == second.state
 
     asyncio.run(run())
 

@@ -11,8 +11,8 @@ from exporter.core.account import AccountState
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, NOW, committed, reading
-from tests.store.killed import BASELINE, COMMITTED, POINTS, found
+from tests.store.crashing_commit import BASELINE, COMMITTED, POINTS, found
+from tests.store.sample_polls import KEY, NOW, committed, reading
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -25,7 +25,7 @@ async def make_store(path) -> AccountState:
 
 
 def kill(path, point: str) -> None:
-    command = [sys.executable, "-m", "tests.store.killed", str(path), point]
+    command = [sys.executable, "-m", "tests.store.crashing_commit", str(path), point]
     assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
 
 
@@ -51,9 +51,9 @@ def test_killed_after_the_commit_everything_is_stored_and_owed(tmp_path):
     before = asyncio.run(make_store(path))
     kill(path, COMMITTED)
     record = found(before)
-    ids = [event.id for event, _ in record.owed]
+    ids = [event.id for event, _ in record.events]
     assert len(ids) == 2
-    assert asyncio.run(stored(path)) == (record.step.state, ids, ids)
+    assert asyncio.run(stored(path)) == (record.state, ids, ids)
 
 
 def test_what_was_committed_but_not_reported_is_owed_once_when_it_is_found_again(tmp_path):

@@ -10,7 +10,7 @@ from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from tests.store.examples import KEY, NOW, fine_tune, reading, record_of
+from tests.store.sample_polls import KEY, NOW, fine_tune, reading, record_of
 
 HOSTILE = (
     "a/b&c?d",
@@ -71,7 +71,7 @@ def test_accounts_have_cursors_of_their_own(tmp_path):
 
 
 def test_new_cursors_are_something_to_write():
-    state = record_of(None, reading(fine_tune("a"))).step.state
+    state = record_of(None, reading(fine_tune("a"))).state
     record = record_of(state, reading(fine_tune("a"), at=NOW + 60))
     assert record.is_empty
     assert not replace(record, cursors=()).is_empty

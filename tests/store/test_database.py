@@ -10,7 +10,7 @@ import pytest
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.files import Lock
-from tests.store.examples import committed, fine_tune, reading
+from tests.store.sample_polls import committed, fine_tune, reading
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

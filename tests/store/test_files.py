@@ -15,7 +15,7 @@ import pytest
 
 from exporter.store.database import Database
 from exporter.store.errors import StoreError, StoreRefusedError
-from tests.store.examples import committed, fine_tune, reading
+from tests.store.sample_polls import committed, fine_tune, reading
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -74,7 +74,7 @@ def test_a_file_with_looser_permissions_is_tightened_and_its_folder_left_alone(t
 @contextlib.contextmanager
 def holder(path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the state file."""
-    command = [sys.executable, "-m", "tests.store.holder", str(path)]
+    command = [sys.executable, "-m", "tests.store.lock_holder", str(path)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

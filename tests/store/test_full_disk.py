@@ -10,7 +10,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, NOW, committed, fine_tune, reading, record_of
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading, record_of
 
 LARGE = "x" * 200_000
 
@@ -38,7 +38,7 @@ async def fill_and_recover(path) -> None:
         await limit(database, 100_000)
         await Accounts(database).commit(found)
         assert not database.trouble
-        assert await Accounts(database).load(KEY) == found.step.state
+        assert await Accounts(database).load(KEY) == found.state
         assert len(await Outbox(database, "slack").unsent()) == 1
 
 
@@ -53,7 +53,7 @@ from pathlib import Path
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from tests.store.examples import KEY, NOW, committed, fine_tune, reading, record_of
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading, record_of
 
 async def run():
     async with Database(Path(sys.argv[1])) as database:
@@ -69,7 +69,7 @@ async def run():
         assert await Accounts(database).load(KEY) == before
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         await Accounts(database).commit(found)
-        assert await Accounts(database).load(KEY) == found.step.state
+        assert await Accounts(database).load(KEY) == found.state
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 asyncio.run(run())

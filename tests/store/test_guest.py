@@ -10,7 +10,7 @@ from exporter.store import database as database_module
 from exporter.store import migrations
 from exporter.store.database import Database, GuestDatabase
 from exporter.store.errors import StoreError, StoreRefusedError
-from tests.store.ledgers import listed, owe
+from tests.store.sample_outbox import listed, owe
 
 NOBODY = 65534
 

@@ -9,7 +9,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, committed, fine_tune, reading
+from tests.store.sample_polls import KEY, committed, fine_tune, reading
 
 MANY = 1_201
 """More than are made ready together, and not a multiple of it."""
@@ -35,7 +35,7 @@ def test_a_large_baseline_is_stored_as_a_whole_or_not_at_all(tmp_path):
             await database.run(execute, "DROP TRIGGER no")
             state = await committed(database, None, reading(*many))
             assert await Accounts(database).load(KEY) == state
-            assert len(state.known) == MANY
+            assert len(state.tracked) == MANY
 
     asyncio.run(run())
 
@@ -60,7 +60,7 @@ def test_texts_that_fine_tunes_share_are_held_once(tmp_path):
             await committed(database, None, reading(*(fine_tune(x, dataset="d" * 9) for x in "ab")))
             state = await Accounts(database).load(KEY)
             assert state is not None
-            one, other = (each.fine_tune for each in state.known.values())
+            one, other = (each.fine_tune for each in state.tracked.values())
             for name in ("language", "model_id", "dataset", "status"):
                 assert getattr(one, name) is getattr(other, name)
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.core.model import AccountKey, Event
+from exporter.core.events import Event
+from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, NOW, committed, fine_tune, reading, record_of
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading, record_of
 
 FAILING = Event("evt_f", "agent.poll_failing", KEY.name, NOW, facts={"reason": "timeout"})
 RECOVERED = Event("evt_r", "agent.poll_recovered", KEY.name, NOW + 60)

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from exporter.core.model import Delivery
+from exporter.core.model import OutboxMessage
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import Outbox
-from exporter.store.records import Backlog, NewMessage, Result
-from tests.store.examples import KEY, NOW, committed, fine_tune, owe_failures, reading
+from exporter.store.outbox import Backlog, NewMessage, Outbox, Result
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, owe_failures, reading
 
 
 async def freeze_each(outbox: Outbox, at: float = NOW) -> None:
@@ -57,7 +56,7 @@ def test_what_was_never_tried_goes_first_then_what_was_tried_least_recently(tmp_
 def test_a_frozen_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_path):
     path = tmp_path / "state.db"
 
-    async def first() -> Delivery | None:
+    async def first() -> OutboxMessage | None:
         async with Database(path) as database:
             outbox = Outbox(database, "slack")
             await owe_failures(database, 2)
@@ -65,11 +64,11 @@ def test_a_frozen_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_pa
             body = b"\x00\xff two of them"
             await outbox.freeze([NewMessage("m", body, (one.number, two.number))], NOW)
             delivery = await outbox.next()
-            assert delivery == Delivery("m", "slack", body, 2, NOW)
+            assert delivery == OutboxMessage("m", "slack", body, 2, NOW)
             await outbox.record(delivery, Result(PENDING, NOW + 1, "503"))
             return delivery
 
-    async def after(sent: Delivery) -> None:
+    async def after(sent: OutboxMessage) -> None:
         async with Database(path) as database:
             outbox = Outbox(database, "slack")
             assert await outbox.unsent() == []

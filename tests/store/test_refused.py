@@ -10,7 +10,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.outbox import Outbox
-from tests.store.examples import KEY, NOW, committed, fine_tune, owe_failures, reading
+from tests.store.sample_polls import KEY, NOW, committed, fine_tune, owe_failures, reading
 
 DAMAGED = "is damaged .*: restore a backup of it, or move it away"
 FOREIGN = "not one of cartesia-exporter: give another storage.path"

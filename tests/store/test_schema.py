@@ -12,9 +12,8 @@ from exporter.store import migrations, schema
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreRefusedError
-from exporter.store.outbox import Outbox
-from exporter.store.records import Owed
-from tests.store.examples import KEY, committed, fine_tune, owe_failures, reading
+from exporter.store.outbox import Outbox, PendingEvent
+from tests.store.sample_polls import KEY, committed, fine_tune, owe_failures, reading
 
 
 async def make(path) -> None:
@@ -80,7 +79,7 @@ def columns(path, table: str) -> list[str]:
 
 
 def test_an_older_file_is_upgraded_once_and_loses_nothing(tmp_path, monkeypatch):
-    async def owed() -> tuple[str, list[Owed], AccountState | None]:
+    async def owed() -> tuple[str, list[PendingEvent], AccountState | None]:
         async with Database(path) as database:
             pending = await Outbox(database, "slack").unsent()
             return database.store_id, pending, await Accounts(database).load(KEY)
@@ -140,7 +139,7 @@ def test_a_file_of_the_first_version_keeps_what_it_owes_and_who_was_told(tmp_pat
                 connection.exec_driver_sql(statement)
         engine.dispose()
 
-    async def owed() -> tuple[list[Owed], list[str], bool]:
+    async def owed() -> tuple[list[PendingEvent], list[str], bool]:
         async with Database(path) as database:
             outbox = Outbox(database, "slack")
             delivery = await outbox.next()

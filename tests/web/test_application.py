@@ -8,15 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
 
-from exporter.core.health import Health
+from exporter.core.counters import Counters
+from exporter.core.health import Liveness, Readiness
 from exporter.core.labels import Labels
-from exporter.core.readiness import Readiness
-from exporter.core.tallies import Tallies
-from exporter.core.view import AccountView
-from exporter.web.application import Shown, application
-from exporter.web.page import Page, Renderer
-from exporter.web.views import Views
-from tests.web.guarded import PASSWORD, USER, File, ask, hash_of
+from exporter.core.view import AccountStatus
+from exporter.exposition.page import Page, Renderer, StatusRegistry
+from exporter.web.application import WebContext, application
+from tests.web.authenticated_server import PASSWORD, USER, File, ask, hash_of
 
 HOSTILE = "<script>alert(1)</script>&\"'\\\n\u2028"
 
@@ -36,7 +34,7 @@ OLD_OPENMETRICS_TYPE = "application/openmetrics-text; version=0.0.1; charset=utf
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def view(**fields) -> AccountView:
+def view(**fields) -> AccountStatus:
     whole = {
         "account": "main",
         "up": True,
@@ -44,12 +42,12 @@ def view(**fields) -> AccountView:
         "succeeded_at": 1_800_000_000.0,
         "labels": Labels(("sonic", HOSTILE)),
         "counts": {("sonic", "failed"): 2, (HOSTILE, "failed"): 1, ("sonic", "completed"): 40},
-        "tallies": Tallies({(HOSTILE, "training", "failed"): 1}, {}),
+        "counters": Counters({(HOSTILE, "training", "failed"): 1}, {}),
     }
-    return AccountView(**{**whole, **fields})
+    return AccountStatus(**{**whole, **fields})
 
 
-def page(method: str, path: str, shown: Shown, *accept: str) -> httpx.Response:
+def page(method: str, path: str, shown: WebContext, *accept: str) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(application(shown))
         async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
@@ -60,15 +58,15 @@ def page(method: str, path: str, shown: Shown, *accept: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def shown(*given: AccountView, **fields) -> Shown:
-    registry, views = CollectorRegistry(), Views()
+def shown(*given: AccountStatus, **fields) -> WebContext:
+    registry, views = CollectorRegistry(), StatusRegistry()
     for each in given or (view(),):
         views.publish(each)
     Gauge("hostile", HOSTILE, ("value",), registry=registry).labels(HOSTILE).set(1)
     Counter("counted", "A counter.", registry=registry).inc(exemplar={"fine_tune_id": "x"})
     ready = fields.pop("readiness", Readiness(1, 1))
     served = Page(Renderer(registry, views.newest, lambda: 0.0))
-    return Shown(served, lambda: ready, views=views.newest, **fields)
+    return WebContext(served, lambda: ready, views=views.newest, **fields)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +126,13 @@ def test_nothing_can_be_posted():
 
 
 def test_healthy_says_that_the_parts_are_on_time_whatever_the_accounts_do():
-    well = shown(readiness=Readiness(0, 3, "no room"), health=lambda: Health(4))
+    well = shown(readiness=Readiness(0, 3, "no room"), health=lambda: Liveness(4))
     answer = page("GET", "/-/healthy", well)
     assert answer.status_code == 200
     assert answer.text == "cartesia-exporter is healthy: 4 of 4 parts are on time.\n"
 
 
-LATE = Health(4, {"poll main": 75.4, "deliver ops": 61.0})
+LATE = Liveness(4, {"poll main": 75.4, "deliver ops": 61.0})
 
 
 def test_healthy_is_503_when_a_part_is_late_and_names_it():

@@ -4,11 +4,10 @@ import threading
 import time
 
 from exporter.config.web_file import WebFile
-from exporter.web import live_settings
-from exporter.web.guard import Guard
-from exporter.web.live_settings import LiveSettings
-from exporter.web.settings import WebSettings
-from tests.web.guarded import File, ask, page, serving
+from exporter.web import live_config as live_settings
+from exporter.web.auth import AuthMiddleware
+from exporter.web.live_config import ReloadingWebConfig, WebSettings
+from tests.web.authenticated_server import File, ask, page, serving
 
 
 class Held:
@@ -32,8 +31,8 @@ def test_a_file_system_that_hangs_holds_up_neither_requests_nor_connections_for_
     file.write(tls_server_config=file.issue())
     settings = WebFile(file.path).read()
     source = Held(settings)
-    live = LiveSettings(settings, source)
-    with serving(Guard(page, live), 1, live.listening_tls) as [url]:
+    live = ReloadingWebConfig(settings, source)
+    with serving(AuthMiddleware(page, live), 1, live.listening_tls) as [url]:
         trusted = file.client()
         assert ask(url, tls=trusted).status_code == 200
         source.gate.clear()
@@ -51,7 +50,7 @@ def test_the_event_loop_waits_for_files_that_hang_once_and_not_for_each_connecti
     settings = WebFile(file.path).read()
     source = Held(settings)
     source.gate.clear()
-    live = LiveSettings(settings, source)
+    live = ReloadingWebConfig(settings, source)
     before = time.monotonic()
     assert {live.newest_tls() for _ in range(100)} == {settings.tls}
     assert time.monotonic() - before < 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web import passwords as module
-from exporter.web.passwords import BusyError, Passwords, basic_credentials
-from tests.web.guarded import hash_of
+from exporter.web import auth as module
+from exporter.web.auth import BusyError, Passwords, basic_credentials
+from tests.web.authenticated_server import hash_of
 
 
 class Slow:

@@ -9,22 +9,22 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as text
 
-from exporter.core.readiness import Readiness
-from exporter.web.application import Shown, application
-from tests.core.everything import ODD
+from exporter.core.health import Readiness
+from exporter.web.application import WebContext, application
+from tests.core.sample_account import ODD
+from tests.exposition.page_fixture import Prefetcher
 from tests.programs import required
-from tests.simulator.live import served
-from tests.web.desk import Desk
+from tests.simulator.served_app import served
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return Prefetcher()
 
 
 @contextmanager
-def serving(desk: Desk) -> Iterator[str]:
-    shown = Shown(desk.page, lambda: Readiness(1, 1))
+def serving(desk: Prefetcher) -> Iterator[str]:
+    shown = WebContext(desk.page, lambda: Readiness(1, 1))
     with served(application(shown)) as url:
         yield f"{url}/metrics"
 
@@ -35,7 +35,7 @@ def large(desk):
     return desk
 
 
-def whole(desk: Desk) -> bytes:
+def whole(desk: Prefetcher) -> bytes:
     return b"".join(desk.render().text.plain)
 
 

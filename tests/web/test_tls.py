@@ -8,10 +8,9 @@ import httpx
 import pytest
 import trustme
 
-from exporter.web.ciphers import CURVES, SUITES
-from exporter.web.tls import TlsError, TlsSettings, server_context
+from exporter.web.tls import CURVES, SUITES, TlsError, TlsSettings, server_context
 from tests.programs import required
-from tests.web.guarded import File, ask
+from tests.web.authenticated_server import File, ask
 
 NEWEST = [{"maximum_version": each} for each in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
 

@@ -1,0 +1,91 @@
+"""Panels about the polls: whether the accounts can be read, how old the data is, what it costs."""
+
+from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+from grafana_foundation_sdk.models import dashboard
+
+from docs.generate.dashboard.look import (
+    BLUE,
+    FROM_NOTHING,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    States,
+    coloured,
+    dashed,
+)
+from docs.generate.dashboard.panels import ACCOUNT, RATE, Query, Text, bars, lines, number, states
+
+_STATES: States = {
+    1: ("\u25cf read", BLUE),
+    0: ("\u25b2 failing", ORANGE),
+    2: ("\u25a0 failing, withheld", VERMILLION),
+    3: ("\u25c6 withheld", VERMILLION),
+}
+_OLD = ((300, ORANGE), (900, VERMILLION))
+_SUCCESS = f"cartesia_poll_success_timestamp_seconds{{{ACCOUNT}}} > 0"
+_ON_THE_RIGHT = (
+    dashboard.DynamicConfigValue("unit", "short"),
+    dashboard.DynamicConfigValue("custom.axisPlacement", "right"),
+)
+
+
+def not_readable() -> stat.Panel:
+    text = Text("Accounts not readable", "Those whose last poll did not read every page.")
+    return number(text, Query(f"sum(1 - cartesia_up{{{ACCOUNT}}})"), above=FROM_NOTHING)
+
+
+def oldest_data() -> stat.Panel:
+    text = Text("Oldest data", "Since the last complete poll, where it is longest ago.")
+    return number(text, Query(f"time() - min({_SUCCESS})"), unit="s", above=_OLD)
+
+
+def accounts() -> statetimeline.Panel:
+    text = Text(
+        "Accounts",
+        "Whether the last poll read every page; withheld: nothing was read for poll.stale_after, "
+        "and the counts are not shown.",
+    )
+    read = f"min by (account) (cartesia_up{{{ACCOUNT}}})"
+    stale = f"2 * max by (account) (cartesia_stale{{{ACCOUNT}}})"
+    return states(text, Query(f"{read} + {stale}", "{{account}}"), _STATES)
+
+
+def age() -> timeseries.Panel:
+    text = Text("Age of the data", "Since the last complete poll. Dashed: 5 and 15 minutes.")
+    query = Query(f"time() - min by (account) ({_SUCCESS})", "{{account}}")
+    return lines(text, query, unit="s", above=_OLD)
+
+
+def failed() -> timeseries.Panel:
+    text = Text("Failed polls", "By reason; the log and docs/runbooks.md say what to do.")
+    grown = f"increase(cartesia_exporter_poll_failures_total{{{ACCOUNT}}}{RATE})"
+    query = Query(f"sum by (account, reason) ({grown}) > 0", "{{account}}: {{reason}}")
+    return bars(text, query, colour=ORANGE)
+
+
+def time_of_a_poll() -> timeseries.Panel:
+    text = Text("Time of a poll", "Of the last one: every page of the list.")
+    took = f"max by (account) (cartesia_poll_duration_seconds{{{ACCOUNT}}})"
+    return lines(text, Query(took, "{{account}}"), unit="s")
+
+
+def requests() -> timeseries.Panel:
+    text = Text("Requests to the API", "A second, by the HTTP status of the answer.")
+    answered = f"rate(cartesia_exporter_api_requests_total{{{ACCOUNT}}}{RATE})"
+    panel = bars(text, Query(f"sum by (code) ({answered})", "{{code}}"), unit="reqps")
+    return panel.override_by_regexp("/^[45]/", [coloured(VERMILLION)])
+
+
+def time_of_a_request() -> timeseries.Panel:
+    text = Text(
+        "Time of a request, retries, skipped turns",
+        "99 of 100 requests took less (left). Retries (dashed), and turns not taken because the "
+        "API asked to wait or refused the key (dotted), in each step (right).",
+    )
+    took = f"rate(cartesia_exporter_api_request_duration_seconds_bucket{{{ACCOUNT}}}{RATE})"
+    again = f"sum(increase(cartesia_exporter_api_request_retries_total{{{ACCOUNT}}}{RATE}))"
+    skipped = f"sum(increase(cartesia_exporter_polls_skipped_total{{{ACCOUNT}}}{RATE}))"
+    quantile = Query(f"histogram_quantile(0.99, sum by (le) ({took}))", "99 of 100")
+    panel = lines(text, quantile, Query(again, "retries"), Query(skipped, "skipped"), unit="s")
+    panel = panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE), *_ON_THE_RIGHT])
+    return panel.override_by_query("C", [dashed(2, 6), coloured(GREY), *_ON_THE_RIGHT])

@@ -1,0 +1,76 @@
+"""Panels about the receivers: whether they take what they are sent, and what they are owed."""
+
+from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+
+from docs.generate.dashboard.look import (
+    BLUE,
+    FROM_NOTHING,
+    ORANGE,
+    VERMILLION,
+    States,
+    coloured,
+    dashed,
+)
+from docs.generate.dashboard.panels import RATE, Query, Text, bars, lines, number, states
+
+BACKLOG_SECONDS = 15 * 60
+
+_STATES: States = {1: ("\u25cf up", BLUE), 0: ("\u25b2 down", VERMILLION)}
+_PENDING = "cartesia_exporter_deliveries_pending"
+_DEAD = "cartesia_exporter_deliveries_dead"
+
+
+def owed() -> stat.Panel:
+    text = Text("Alerts", "Events that receivers are still owed, and those that were given up.")
+    waiting, dead = Query(f"sum({_PENDING})", "waiting"), Query(f"sum({_DEAD})", "given up")
+    return number(text, waiting, dead, above=FROM_NOTHING)
+
+
+def receivers() -> statetimeline.Panel:
+    text = Text("Receivers", "Down: the last request failed for the receiver's own sake.")
+    query = Query("min by (receiver) (cartesia_exporter_receiver_up)", "{{receiver}}")
+    return states(text, query, _STATES)
+
+
+def backlog() -> timeseries.Panel:
+    text = Text("Waiting and given up", "Events. Waiting: whole line; given up: dashed.")
+    waiting = Query(f"sum by (receiver) ({_PENDING})", "{{receiver}}")
+    dead = Query(f"sum by (receiver) ({_DEAD})", "{{receiver}}: given up")
+    return lines(text, waiting, dead).override_by_query("B", [dashed(10, 6)])
+
+
+def longest_wait() -> timeseries.Panel:
+    text = Text(
+        "Longest wait",
+        "Age of the oldest event that a receiver is owed; nothing is owed where there is no line. "
+        "Dashed: where the alert is.",
+    )
+    oldest = "cartesia_exporter_delivery_oldest_pending_timestamp_seconds"
+    query = Query(f"time() - min by (receiver) ({oldest})", "{{receiver}}")
+    return lines(text, query, unit="s", above=((BACKLOG_SECONDS, VERMILLION),))
+
+
+def requests() -> timeseries.Panel:
+    text = Text("Requests to receivers", "All that were tried, in each step.")
+    tried = f"increase(cartesia_exporter_notifications_total{RATE})"
+    return bars(text, Query(f"sum by (receiver) ({tried})", "{{receiver}}"))
+
+
+def failed() -> timeseries.Panel:
+    text = Text("Failed requests", "By reason. Expired: events that were given up for their age.")
+    grown = f"increase(cartesia_exporter_notifications_failed_total{RATE})"
+    query = Query(f"sum by (receiver, reason) ({grown}) > 0", "{{receiver}}: {{reason}}")
+    return bars(text, query, colour=ORANGE)
+
+
+def delay() -> timeseries.Panel:
+    text = Text(
+        "From seen to taken",
+        "Of the events delivered within the day before. Whole line: half of them took less; "
+        "dashed: 99 of 100 did.",
+    )
+    grown = "sum by (le) (increase(cartesia_exporter_notification_delay_seconds_bucket[1d]))"
+    half = Query(f"histogram_quantile(0.5, {grown})", "half")
+    most = Query(f"histogram_quantile(0.99, {grown})", "99 of 100")
+    panel = lines(text, half, most, unit="s")
+    return panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE)])

@@ -1,0 +1,76 @@
+"""docs/flags.md, out of the commands themselves."""
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from docs.generate.table import code, head, row
+from exporter.cli.main import main
+
+NAME = "cartesia-exporter"
+HEAD = head("flag", "default", "meaning")
+_INTRODUCTION = f"""\
+# Commands and flags
+
+Made by `make docs` out of the commands; `{NAME} COMMAND --help` says the same. Every command \
+has `--help`, or `-h`, and ends with 0, with 1 when something failed at run time, and with 2 \
+when the usage, the configuration or the state file has to be mended first. A secret is never a \
+flag.
+"""
+
+
+def commands(
+    command: click.Command = main, parent: click.Context | None = None, name: str = NAME
+) -> Iterator[tuple[str, click.Context]]:
+    """Yield every command that does something by its words, and of what it consists."""
+    # With the settings of a run: click keeps the names of --help that it sees first.
+    settings = {**command.context_settings, "terminal_width": 1000, "max_content_width": 1000}
+    context = click.Context(command, parent, name, **settings)
+    if not isinstance(command, click.Group):
+        yield context.command_path.removeprefix(f"{NAME} "), context
+        return
+    leaves_first = sorted(
+        command.commands.items(), key=lambda each: isinstance(each[1], click.Group)
+    )
+    for each, inner in leaves_first:
+        yield from commands(inner, context, each)
+
+
+def table_of(words: str) -> str:
+    """Return the table of one command's flags, or nothing when it has none but --help."""
+    context = dict(commands())[words]
+    rows = [row(_cells(option, context)) for option in options_of(context)]
+    return "\n".join([HEAD, *rows]) if rows else ""
+
+
+def options_of(context: click.Context) -> list[click.Option]:
+    """Return the flags of a command, without --help."""
+    own = context.command.get_params(context)
+    return [each for each in own if isinstance(each, click.Option) and "--help" not in each.opts]
+
+
+def _cells(option: click.Option, context: click.Context) -> tuple[str, str, str]:
+    value = "" if option.is_flag else f" {option.make_metavar(context)}".removesuffix(" RANGE")
+    shown = option.get_help_extra(context).get("default", "")
+    default = "required" if option.required else code(str(shown))
+    return code(f"{max(option.opts, key=len)}{value}"), default, f"{option.help}{_limits(option)}"
+
+
+def _limits(option: click.Option) -> str:
+    kind = option.type
+    if not isinstance(kind, click.IntRange | click.FloatRange):
+        return ""
+    return f" At least {kind.min}." if kind.max is None else f" From {kind.min} to {kind.max}."
+
+
+def document() -> str:
+    """Return the text of the document."""
+    return "\n".join([_INTRODUCTION, *(_section(*each) for each in commands())])
+
+
+def _section(words: str, context: click.Context) -> str:
+    usage = context.command.get_usage(context).removeprefix("Usage: ")
+    said = inspect.cleandoc(context.command.help or "")
+    parts = [f"## {words}", f"```\n{usage}\n```", said, table_of(words)]
+    return "\n\n".join(part for part in parts if part) + "\n"

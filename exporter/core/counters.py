@@ -1,0 +1,110 @@
+"""Counters of confirmed transitions; they are stored and survive restarts."""
+
+import math
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from exporter.core.labels import MODEL, Labels, Naming
+from exporter.core.model import COMPLETED, CREATED, FAILED, NONE, TRAINING, Transition, status_label
+
+TransitionKey = tuple[str, str, str]
+"""model_id, from_status and to_status, as label values."""
+
+EXPECTED: Final = (
+    *((NONE, status) for status in (CREATED, TRAINING, COMPLETED, FAILED)),
+    (CREATED, TRAINING),
+    (CREATED, FAILED),
+    (TRAINING, COMPLETED),
+    (TRAINING, FAILED),
+    *((FAILED, status) for status in (CREATED, TRAINING, COMPLETED)),
+    *((COMPLETED, status) for status in (TRAINING, FAILED)),
+)
+"""Shown at zero for every known model: `increase()` never sees the birth of a series."""
+
+DURATION_BOUNDS: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0)
+"""Upper bounds in seconds of the histogram of time in status: training takes minutes to hours."""
+
+DurationKey = tuple[str, float]
+"""A status as a label value, and the upper bound of the bucket in seconds; the last is infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class DurationBucket:
+    """Number of observations in one bucket, and the sum of their seconds."""
+
+    total: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """An account's counters, and its histogram of the time in a status."""
+
+    transitions: Mapping[TransitionKey, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+    durations: Mapping[DurationKey, DurationBucket] = field(default_factory=dict)
+
+    def adding(self, transitions: Iterable[Transition], labels: Labels) -> "Counters":
+        """Return the counters after some confirmed transitions."""
+        naming = labels.naming((MODEL,))
+        moved = Counter(self.transitions)
+        removed = Counter(self.removed)
+        durations = dict(self.durations)
+        for transition in transitions:
+            if transition.removed:
+                removed[status_label(transition.fine_tune.status)] += 1
+                continue
+            moved[transition_key(transition, naming)] += 1
+            if transition.time_in_status is not None:
+                _add_duration(durations, str(transition.previous_status), transition.time_in_status)
+        return Counters(dict(moved), dict(removed), durations)
+
+
+def transition_key(transition: Transition, naming: Naming) -> TransitionKey:
+    """Return under which label values a transition is counted; ``naming`` names models."""
+    (model,) = naming.of(transition.fine_tune.model_id)
+    previous = transition.previous_status
+    origin = NONE if previous is None else status_label(previous)
+    return model, origin, status_label(transition.fine_tune.status)
+
+
+def _add_duration(
+    durations: dict[DurationKey, DurationBucket], status: str, seconds: float
+) -> None:
+    place = bisect_left(DURATION_BOUNDS, seconds)
+    key = status_label(status), (*DURATION_BOUNDS, math.inf)[place]
+    before = durations.get(key, DurationBucket())
+    durations[key] = DurationBucket(before.total + 1, before.seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The fine-tune of the last transition that a series counted, and when (Unix seconds)."""
+
+    fine_tune_id: str
+    at: float
+
+
+Examples = Mapping[TransitionKey, Example]
+
+# OpenMetrics 1.0: names and values of an exemplar's labels have 128 characters together at most.
+# Parsers that read quotes, braces or # in one wrongly are widespread, the library's is among them.
+_EXAMPLE: Final = re.compile(rf"[\w.:/@+-]{{1,{128 - len('fine_tune_id')}}}")
+
+
+def examples(transitions: Iterable[Transition], labels: Labels, now: float) -> Examples:
+    """Return the last fine-tune per series of the transitions.
+
+    One whose id does not fit into an exemplar is left out.
+    """
+    naming = labels.naming((MODEL,))
+    found = {}
+    for transition in transitions:
+        fine_tune_id = transition.fine_tune.id
+        if not transition.removed and _EXAMPLE.fullmatch(fine_tune_id):
+            found[transition_key(transition, naming)] = Example(fine_tune_id, now)
+    return found

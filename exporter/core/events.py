@@ -1,0 +1,395 @@
+"""Event types, and the constructors and ids of all events."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Literal, get_args
+
+from exporter.core.model import (
+    COMPLETED,
+    FAILED,
+    STATUSES,
+    TRAINING,
+    AccountKey,
+    FineTune,
+    Outage,
+    Snapshot,
+    TrackedFineTune,
+    Transition,
+    status_label,
+)
+from exporter.core.retry import CircuitState
+from exporter.core.text import LONGEST, one_line, timestamp
+
+EventType = Literal[
+    "fine_tune.failed",
+    "fine_tune.completed",
+    "fine_tune.created",
+    "fine_tune.removed",
+    "fine_tune.stuck",
+    "fine_tune.changed",
+    "agent.baseline",
+    "agent.poll_failing",
+    "agent.poll_recovered",
+    "agent.receiver_unhealthy",
+    "agent.receiver_recovered",
+    "agent.test",
+]
+
+DIGEST: Final = "fine_tune.digest"
+MessageType = EventType | Literal["fine_tune.digest"]
+
+FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "created"]
+Subscription = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
+"""A word of a receiver's ``events``."""
+
+Severity = Literal["critical", "warning", "info"]
+AppriseType = Literal["failure", "warning", "success", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventTraits:
+    """Everything that depends on an event's type alone.
+
+    ``title`` is a message's title; ``{account}`` and ``{subject}`` are replaced. ``counted`` is
+    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` and ``severity``
+    are the labels of its alert; a trouble and its end have the same. A trouble lasts until an
+    event that ``ends`` it, with the same account and subject; an event that ``resolves`` is sent
+    as a resolved alert. ``apprise_type`` selects how Apprise shows the message.
+    """
+
+    title: str
+    counted: tuple[str, str]
+    alertname: str
+    subscription: Subscription | None = None
+    severity: Severity = "info"
+    is_trouble: bool = False
+    ends: bool = False
+    resolves: bool = False
+    apprise_type: AppriseType = "info"
+
+
+EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
+    "fine_tune.failed": EventTraits(
+        "Fine-tune failed",
+        ("fine-tune", "failed"),
+        "CartesiaFineTuneFailed",
+        "failed",
+        "critical",
+        is_trouble=True,
+        ends=True,
+        apprise_type="failure",
+    ),
+    "fine_tune.completed": EventTraits(
+        "Fine-tune completed",
+        ("fine-tune", "completed"),
+        "CartesiaFineTuneCompleted",
+        "completed",
+        ends=True,
+        apprise_type="success",
+    ),
+    "fine_tune.created": EventTraits(
+        "Fine-tune created",
+        ("fine-tune", "created"),
+        "CartesiaFineTuneCreated",
+        "created",
+        ends=True,
+    ),
+    # A removal does not end an alert: absence is not recovery.
+    "fine_tune.removed": EventTraits(
+        "Fine-tune removed", ("fine-tune", "removed"), "CartesiaFineTuneRemoved", "removed"
+    ),
+    # It does not end an alert either: the fine-tune is still in its status.
+    "fine_tune.stuck": EventTraits(
+        "Fine-tune stuck",
+        ("fine-tune", "stuck"),
+        "CartesiaFineTuneStuck",
+        "stuck",
+        "warning",
+        is_trouble=True,
+        apprise_type="warning",
+    ),
+    "fine_tune.changed": EventTraits(
+        "Fine-tune changed its status",
+        ("fine-tune", "changed"),
+        "CartesiaFineTuneChanged",
+        ends=True,
+    ),
+    "agent.baseline": EventTraits(
+        "Watching the fine-tunes of account {account}",
+        ("account", "newly watched"),
+        "CartesiaBaseline",
+        "agent",
+    ),
+    "agent.poll_failing": EventTraits(
+        "The fine-tunes of account {account} cannot be read",
+        ("account", "cannot be read"),
+        "CartesiaPollFailing",
+        "agent",
+        "warning",
+        is_trouble=True,
+        apprise_type="failure",
+    ),
+    "agent.poll_recovered": EventTraits(
+        "The fine-tunes of account {account} can be read again",
+        ("account", "can be read again"),
+        "CartesiaPollFailing",
+        "agent",
+        "warning",
+        ends=True,
+        resolves=True,
+        apprise_type="success",
+    ),
+    "agent.receiver_unhealthy": EventTraits(
+        "Receiver {subject} cannot be told anything",
+        ("receiver", "cannot be told anything"),
+        "CartesiaReceiverUnhealthy",
+        "agent",
+        "warning",
+        is_trouble=True,
+        apprise_type="warning",
+    ),
+    "agent.receiver_recovered": EventTraits(
+        "Receiver {subject} can be told again",
+        ("receiver", "can be told again"),
+        "CartesiaReceiverUnhealthy",
+        "agent",
+        "warning",
+        ends=True,
+        resolves=True,
+        apprise_type="success",
+    ),
+    "agent.test": EventTraits(
+        "Test message from cartesia-exporter, nothing failed",
+        ("test message", ""),
+        "CartesiaExporterTest",
+    ),
+}
+
+SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
+    word: frozenset(
+        event_type for event_type, traits in EVENT_TYPES.items() if traits.subscription == word
+    )
+    for word in get_args(Subscription)
+}
+"""The event types of each word of a receiver's ``events``."""
+
+TROUBLES: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.is_trouble)
+ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
+
+_NAMED_AT_BASELINE: Final = 20
+"""Failed fine-tunes that the summary of a baseline names."""
+
+_LONGEST_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A transition of a fine-tune, or a report of the agent about itself.
+
+    ``id`` is the same whenever the same thing is detected again. ``account`` is empty when the
+    event is about the agent as a whole. ``observed_at`` is Unix time in seconds, when the agent
+    saw it: the API has no timestamps. ``facts`` are an agent event's own values, in JSON's types.
+    """
+
+    id: str
+    type: EventType
+    account: str
+    observed_at: float
+    fine_tune: FineTune | None = None
+    previous_status: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def traits(self) -> EventTraits:
+        """What depends on the type alone."""
+        return EVENT_TYPES[self.type]
+
+    @property
+    def subject(self) -> str:
+        """The id of the fine-tune, or the name of the receiver, that it is about; else empty."""
+        if self.fine_tune is not None:
+            return self.fine_tune.id
+        return str(self.facts.get("receiver", ""))
+
+
+def stable_id(prefix: str, *parts: object) -> str:
+    """Return an id that depends on ``parts`` alone: ``prefix_`` and 32 hexadecimal digits."""
+    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+    text = "".join(f"{len(str(part))}:{part}" for part in parts)
+    return f"{prefix}_{sha256(text.encode()).hexdigest()[:32]}"
+
+
+def transition_event(
+    store_id: str, account: AccountKey, transition: Transition, now: float
+) -> Event:
+    """Return the event of a transition observed at ``now`` (Unix seconds).
+
+    Its id depends on the store, the account, the fine-tune, the sequence and the status (or the
+    number of the removal) only: a transition detected again after a crash is the same event.
+    """
+    fine_tune = transition.fine_tune
+    # One part more, not one text: a status may be called anything, also "removed 1".
+    removal = ("removed", transition.removal)
+    target = removal if transition.removed else (fine_tune.status,)
+    return Event(
+        _fine_tune_event_id(store_id, account, fine_tune, transition.sequence, *target),
+        transition_type(transition),
+        account.name,
+        now,
+        fine_tune,
+        transition.previous_status,
+    )
+
+
+def transition_type(transition: Transition) -> EventType:
+    """Return the event type of a transition; no receiver can subscribe to ``changed``."""
+    if transition.removed:
+        return "fine_tune.removed"
+    if transition.fine_tune.status == FAILED:
+        return "fine_tune.failed"
+    if transition.fine_tune.status == COMPLETED:
+        return "fine_tune.completed"
+    if transition.previous_status is None:
+        return "fine_tune.created"
+    return "fine_tune.changed"
+
+
+def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, now: float) -> Event:
+    """Return the event of a fine-tune that was found stuck at ``now`` (Unix seconds).
+
+    Nothing changed: ``previous_status`` is its status.
+    """
+    fine_tune = tracked.fine_tune
+    return Event(
+        # As many parts as a removal has, which begins differently; a status has one less.
+        _fine_tune_event_id(store_id, account, fine_tune, tracked.sequence, "stuck", ""),
+        "fine_tune.stuck",
+        account.name,
+        now,
+        fine_tune,
+        fine_tune.status,
+        {"since": timestamp(tracked.since)},
+    )
+
+
+def baseline_event(store_id: str, account: AccountKey, snapshot: Snapshot) -> Event:
+    """Return the summary of an account's first snapshot."""
+    return Event(
+        _account_event_id(store_id, account, "baseline"),
+        "agent.baseline",
+        account.name,
+        snapshot.read_at,
+        facts=baseline_facts(snapshot),
+    )
+
+
+def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
+    """Return the facts of a baseline's summary, in JSON's types."""
+    fine_tunes = snapshot.fine_tunes.values()
+    counts = Counter(status_label(fine_tune.status) for fine_tune in fine_tunes)
+    failed = [fine_tune for fine_tune in fine_tunes if fine_tune.status == FAILED]
+    return {
+        "total": len(fine_tunes),
+        **{status: counts[status] for status in STATUSES},
+        "failed_ones": [describe_fine_tune(each) for each in failed[:_NAMED_AT_BASELINE]],
+        "failed_unnamed": max(len(failed) - _NAMED_AT_BASELINE, 0),
+    }
+
+
+def describe_fine_tune(fine_tune: FineTune) -> str:
+    """Return name, model and id in one line."""
+    name = one_line(fine_tune.name, 100) or "(no name)"
+    return f"{name} ({one_line(fine_tune.model_id, 60)}, {printable_id(fine_tune, 100)})"
+
+
+def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
+    """Return the id as text to be shown; it is never empty."""
+    return one_line(fine_tune.id, longest) or "(unprintable id)"
+
+
+def poll_failing_event(store_id: str, account: AccountKey, outage: Outage, now: float) -> Event:
+    """Return the event of an outage that still lasts at ``now`` (Unix seconds)."""
+    meaning = (
+        "Failures are not seen meanwhile; they are told when it can be read again."
+        if outage.has_baseline
+        else "It was never read completely, so the watch has not begun."
+    )
+    facts = {
+        "reason": outage.reason,
+        "since": timestamp(outage.since),
+        "text": f"{meaning} The last error: {one_line(outage.error, _LONGEST_ERROR)}",
+    }
+    event_id = _account_event_id(store_id, account, "poll_failing", outage.since)
+    return Event(event_id, "agent.poll_failing", account.name, now, facts=facts)
+
+
+def poll_recovered_event(
+    store_id: str, account: AccountKey, outage: Outage, now: float, seconds: float
+) -> Event:
+    """Return the event of an outage of ``seconds`` that ends at ``now`` (Unix seconds)."""
+    following = (
+        "What changed meanwhile is told now." if outage.has_baseline else "Its watch begins now."
+    )
+    facts = {
+        "since": timestamp(outage.since),
+        "seconds": round(seconds),
+        "text": f"It could not be read for {_rounded_duration(seconds)}. {following}",
+    }
+    event_id = _account_event_id(store_id, account, "poll_recovered", outage.since)
+    return Event(event_id, "agent.poll_recovered", account.name, now, facts=facts)
+
+
+def circuit_event(
+    store_id: str, receiver: str, before: CircuitState, after: CircuitState, now: float
+) -> Event | None:
+    """Return the event of a circuit that opened or closed at ``now`` (Unix seconds), or None."""
+    if before.open == after.open:
+        return None
+    since = after.since if after.open else before.since
+    event_id = stable_id("evt", store_id, "receiver", receiver, after.open, since)
+    if after.open:
+        facts: dict[str, object] = {
+            "receiver": receiver,
+            "reason": after.reason,
+            "text": "What it is owed waits and is not lost; it is tried again after 1, 2, 5, 10, "
+            "30 and then every 60 minutes. Check its URL and whether it lets us in.",
+        }
+        return Event(event_id, "agent.receiver_unhealthy", "", now, facts=facts)
+    facts = {
+        "receiver": receiver,
+        "since": timestamp(since),
+        "text": "What it was owed meanwhile is sent now.",
+    }
+    return Event(event_id, "agent.receiver_recovered", "", now, facts=facts)
+
+
+def test_event(account: str, now: float, unique: str) -> Event:
+    """Return a test event; ``unique`` makes its id new: receivers drop a repeated id."""
+    text = "If you can read this, alerts of failed fine-tunes will arrive here."
+    return Event(stable_id("evt", "test", unique), "agent.test", account, now, facts={"text": text})
+
+
+def sample_failure(fine_tune: FineTune, account: str, now: float, unique: str) -> Event:
+    """Return the failure of a sample fine-tune, for ``send-test``; its id begins with ``test_``."""
+    event_id = stable_id("test", unique)
+    return Event(event_id, "fine_tune.failed", account, now, fine_tune, TRAINING)
+
+
+def _fine_tune_event_id(
+    store_id: str, account: AccountKey, fine_tune: FineTune, *parts: object
+) -> str:
+    return stable_id("evt", store_id, account.name, account.base_url, fine_tune.id, *parts)
+
+
+def _account_event_id(store_id: str, account: AccountKey, *parts: object) -> str:
+    # At most two parts; an event of a fine-tune has at least three: the ids never collide.
+    return stable_id("evt", store_id, account.name, account.base_url, *parts)
+
+
+def _rounded_duration(seconds: float) -> str:
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"

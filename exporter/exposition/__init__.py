@@ -1,0 +1,1 @@
+"""The exposition: what a scrape returns."""

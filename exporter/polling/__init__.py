@@ -1,0 +1,1 @@
+"""Polling of one account: list, compare, commit, publish."""

@@ -1,0 +1,281 @@
+"""A page is read as the API documents it, or refused with a reason; there is no third way."""
+
+import codecs
+import json
+import sys
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.cartesia.pages import Page, PageError, Problem, read_page, read_problem
+from exporter.core.model import FineTune
+
+KEY = "sk_car_test.secret"
+DOCUMENTED = b"""
+{"data": [{"id": "fine_tune_1", "name": "Ada", "description": "Ada's voice", "language": "en",
+           "model_id": "sonic-3", "dataset": "dataset_1", "status": "training"}],
+ "has_more": true}
+"""
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+def read_item(**fields):
+    """The fine-tune that an item with an id and these fields is read as."""
+    body = json.dumps({"data": [{"id": "a", **fields}], "has_more": False}).encode()
+    (fine_tune,) = read_page(body).fine_tunes
+    return fine_tune
+
+
+def test_a_documented_page_is_read_whole():
+    voice = FineTune("fine_tune_1", "Ada", "Ada's voice", "en", "sonic-3", "dataset_1", "training")
+    assert read_page(DOCUMENTED) == Page([voice], has_more=True)
+
+
+def test_an_empty_last_page_is_a_page():
+    assert read_page(b'{"data":[],"has_more":false}') == Page([], has_more=False)
+
+
+SHARED = ("language", "model_id", "dataset", "status")
+
+
+def test_texts_that_fine_tunes_share_are_held_once():
+    """The decoder makes a new one each time."""
+    one, other = (read_item(**dict.fromkeys(SHARED, "the same")) for _ in range(2))
+    for name in SHARED:
+        assert getattr(one, name) is getattr(other, name)
+
+
+@pytest.mark.parametrize("name", ["name", "description", "language", "dataset"])
+@pytest.mark.parametrize("fields", ["missing", None, ""])
+def test_a_missing_or_null_text_is_empty(name, fields):
+    read = read_item() if fields == "missing" else read_item(**{name: fields})
+    assert getattr(read, name) == ""
+
+
+@pytest.mark.parametrize("name", ["status", "model_id"])
+@pytest.mark.parametrize("fields", ["missing", None, ""])
+def test_a_missing_null_or_empty_status_or_model_is_unknown(name, fields):
+    read = read_item() if fields == "missing" else read_item(**{name: fields})
+    assert getattr(read, name) == "unknown"
+
+
+@pytest.mark.parametrize("status", ["queued", "FAILED", " failed ", "\U0001f3a4", "x" * 5000])
+def test_an_unknown_status_is_kept_as_sent(status):
+    assert read_item(status=status).status == status
+
+
+@pytest.mark.parametrize("extra", [None, 1, "text", [{"deep": []}], {"accent": "parisian"}])
+def test_fields_that_the_api_adds_are_ignored(extra):
+    body = {"data": [{"id": "a", "accent": extra}], "has_more": False, "next_page": extra}
+    assert read_page(json.dumps(body).encode()) == Page([FineTune("a")], has_more=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        pytest.param(5, "5", id="a number"),
+        pytest.param(1.5, "1.5", id="a fraction"),
+        pytest.param(False, "false", id="a boolean"),
+        pytest.param([], "[]", id="an empty list"),
+        pytest.param({"a": ["b"]}, '{"a": ["b"]}', id="an object"),
+        pytest.param(float("nan"), "NaN", id="not a number, which JSON does not have"),
+    ],
+)
+@pytest.mark.parametrize("name", ["name", "description", "language", "dataset", "status"])
+def test_a_text_of_another_type_is_read_as_the_json_it_came_in(name, value, text):
+    assert getattr(read_item(**{name: value}), name) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(b'"\\ud800"', id="an escape without its other half"),
+        pytest.param(b'"\\udc00\\ud800"', id="the halves in the wrong order"),
+        pytest.param(b'"\xed\xa0\x80"', id="a half encoded as bytes"),
+    ],
+)
+def test_lone_surrogates_are_cleaned_and_the_page_counts(name):
+    page = read_page(b'{"data":[{"id":"a","name":%b},{"id":"b"}],"has_more":false}' % name)
+    assert [fine_tune.id for fine_tune in page.fine_tunes] == ["a", "b"]
+    assert "\\ud800" in page.fine_tunes[0].name
+    assert page.fine_tunes[0].name.encode().isascii()
+
+
+def test_a_whole_surrogate_pair_is_the_character():
+    page = read_page(b'{"data":[{"id":"a","name":"\\ud83c\\udfa4"}],"has_more":false}')
+    assert page.fine_tunes[0].name == "\U0001f3a4"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_does_no_harm(encoding):
+    assert read_page(DOCUMENTED.decode().encode(encoding)) == read_page(DOCUMENTED)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(b"<html>Bad gateway</html>", "not JSON", id="a page for people"),
+        pytest.param(DOCUMENTED[:-4], "not JSON", id="cut off"),
+        pytest.param(DOCUMENTED + b"x", "not JSON", id="something behind it"),
+        pytest.param(codecs.BOM_UTF8, "not JSON", id="a byte order mark alone"),
+        pytest.param(b'{"data":[{"id":"\xff"}],"has_more":false}', "not JSON", id="not UTF-8"),
+        pytest.param(b'{"data":%b,"has_more":false}' % (b"9" * 5000), "not JSON", id="huge number"),
+        pytest.param(b"[]", "not a JSON object", id="a list"),
+        pytest.param(b"null", "not a JSON object", id="null"),
+        pytest.param(b"NaN", "not a JSON object", id="not a number"),
+        pytest.param(b'"text"', "not a JSON object", id="a text"),
+        pytest.param(b"{}", "`data` is not a list", id="nothing in it"),
+        pytest.param(b'{"has_more":false}', "`data` is not a list", id="no data"),
+        pytest.param(b'{"data":null,"has_more":false}', "`data` is not a list", id="data null"),
+        pytest.param(b'{"data":{},"has_more":false}', "`data` is not a list", id="data an object"),
+        pytest.param(b'{"data":NaN,"has_more":false}', "`data` is not a list", id="data NaN"),
+        pytest.param(b'{"data":"","has_more":false}', "`data` is not a list", id="data a text"),
+        pytest.param(b'{"data":[]}', "`has_more` is missing", id="no has_more"),
+        pytest.param(b'{"data":[],"has_more":null}', "`has_more` is missing", id="has_more null"),
+        pytest.param(b'{"data":[],"has_more":0}', "`has_more` is missing", id="has_more 0"),
+        pytest.param(b'{"data":[],"has_more":"false"}', "`has_more` is missing", id="text"),
+        pytest.param(b'{"Data":[],"has_more":false}', "`data` is not a list", id="another case"),
+    ],
+)
+def test_a_body_that_is_no_page_is_refused(body, reason):
+    with pytest.raises(PageError, match=reason):
+        read_page(body)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pytest.param("{}", id="no id"),
+        pytest.param('{"name":"b"}', id="a name but no id"),
+        pytest.param('{"id":null}', id="id null"),
+        pytest.param('{"id":""}', id="id empty"),
+        pytest.param('{"id":"","name":7}', id="id empty beside an odd name"),
+        pytest.param("null", id="null"),
+        pytest.param('"b"', id="a text"),
+        pytest.param("[]", id="a list"),
+        pytest.param("7", id="a number"),
+    ],
+)
+def test_one_item_without_an_id_spoils_the_page(item):
+    with pytest.raises(PageError, match="item 1 has no id"):
+        read_page(f'{{"data":[{{"id":"a"}},{item},{{"id":"c"}}],"has_more":false}}'.encode())
+
+
+@pytest.mark.parametrize("odd", ["7", '["b"]', "false", "{}"])
+def test_an_id_that_is_not_a_text_spoils_the_page(odd):
+    with pytest.raises(PageError, match="item 1 has an id that is not a text"):
+        read_page(f'{{"data":[{{"id":"a"}},{{"id":{odd}}}],"has_more":false}}'.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"data":[{"id":"a","stat\xffus":"failed"}],"has_more":false}', id="a name"),
+        pytest.param(b'{"data":[{"id":"a","x":"\xfe"}],"has_more":false}', id="an unread text"),
+        pytest.param(b'{"data":[],"has_more":false,"\xc3\x28":1}', id="beside the data"),
+    ],
+)
+def test_bytes_that_are_no_text_spoil_the_page(body):
+    """One flipped bit would make a field a missing one, and its fine-tune change its status."""
+    with pytest.raises(PageError, match="not JSON"):
+        read_page(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{{"data":{},"has_more":false}}', id="as the data"),
+        pytest.param('{{"data":[{{"id":"a"}}],"has_more":false,"more":{}}}', id="beside the data"),
+        pytest.param('{{"data":[{{"id":"a","name":{}}}],"has_more":false}}', id="as a name"),
+        pytest.param("{}", id="as the body"),
+    ],
+)
+def test_deep_nesting_is_a_page_or_refused(body):
+    """Near the recursion limit, what can be read may be too deep to be written again."""
+    limit = sys.getrecursionlimit()
+    for deep in (*range(limit - 150, limit), 100_000):
+        nested = "[" * deep + "]" * deep
+        with suppress(PageError):
+            read_page(body.format(nested).encode())
+
+
+@given(st.binary())
+def test_any_bytes_are_a_page_or_refused(body):
+    with suppress(PageError):
+        assert isinstance(read_page(body), Page)
+
+
+items = st.dictionaries(st.sampled_from(FineTune.__struct_fields__), json_values, max_size=4)
+
+
+@given(
+    json_values
+    | st.fixed_dictionaries(
+        {"data": json_values | st.lists(items, max_size=4), "has_more": json_values}
+    )
+)
+def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
+    try:
+        page = read_page(json.dumps(value).encode())
+    except PageError:
+        return
+    assert [fine_tune.id for fine_tune in page.fine_tunes if not fine_tune.id] == []
+    for fine_tune in page.fine_tunes:
+        for name in FineTune.__struct_fields__:
+            assert getattr(fine_tune, name).encode() is not None
+
+
+def test_a_problem_is_read():
+    body = b'{"error_code":null,"title":"Bad","message":"No","request_id":"r","doc_url":"u"}'
+    assert read_problem(body, KEY) == Problem("Bad", "No", "r")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"Title: Message", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"title":7,"message":[]}'],
+)
+def test_what_is_no_problem_says_nothing(body):
+    assert read_problem(body, KEY) == Problem()
+
+
+def test_a_problem_is_short_and_printable():
+    hostile = "a\x1b[31m\nb\u202e\ud800" + "c" * 10_000
+    problem = read_problem(json.dumps({"title": hostile, "request_id": hostile}).encode(), KEY)
+    assert problem.title == problem.request_id
+    assert problem.title.startswith("a[31m b")
+    assert len(problem.title) == 200
+    assert problem.title.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        pytest.param(KEY, f"The key {KEY} is bad", id="whole"),
+        pytest.param("odd+/=~key", "The key odd+/=~key is bad", id="a key of another shape"),
+        pytest.param("sk_car_a+b/c=", "Key sk_car_a+b/c=, is bad", id="a key with punctuation"),
+        pytest.param("odd+/=~key", "x" * 195 + "odd+/=~key", id="where the text is cut"),
+        pytest.param("odd+/=~key", "odd+\u200b/=~key", id="with a hidden character in it"),
+        pytest.param(KEY, "Key sk_car_other+secret", id="another key"),
+        pytest.param(KEY, "Key sk_car_test.sec...", id="the beginning of it"),
+    ],
+)
+def test_a_problem_never_quotes_a_key(key, text):
+    fields = dict.fromkeys(("title", "message", "request_id"), text)
+    problem = read_problem(json.dumps(fields).encode(), key)
+    assert problem.title == problem.message == problem.request_id
+    assert key not in problem.title
+    assert "…" in problem.title
+    assert not any(part in problem.title for part in ("sec", "+", "odd"))
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_error_body_is_read_without_an_error(body):
+    assert isinstance(read_problem(body, KEY), Problem)

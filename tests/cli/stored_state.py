@@ -1,0 +1,61 @@
+"""A state file as an agent left it, and the commands that look into it."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from exporter.cli.main import main
+from exporter.store.database import Database
+from tests.process.agent_process import KEY
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e]")
+HOSTILE = "\x1b[31mred \u202egpj.exe\nsecond line [bold]markup[/]"
+
+
+class State:
+    """A configuration with the receivers ops and chat, and its state file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.db"
+        self.config = folder / "config.yaml"
+        url = "https://example.com/s3cret"
+        receivers = [{"name": name, "type": "webhook", "url": url} for name in ("ops", "chat")]
+        content = {"storage": {"path": str(self.path)}, "receivers": receivers}
+        self.config.write_text(json.dumps(content), encoding="utf-8")
+
+    def work(self, work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
+        """Do something in the state as the agent would."""
+
+        async def run() -> None:
+            async with Database(self.path) as database:
+                await work(database)
+
+        asyncio.run(run())
+
+    def invoke(self, *arguments: str) -> Result:
+        """Run a command; it has ended by itself, not of a bug."""
+        runner = CliRunner(env={"CARTESIA_API_KEY": KEY})
+        done = runner.invoke(main, [*arguments, f"--config.file={self.config}"])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    def output(self, *arguments: str) -> str:
+        done = self.invoke(*arguments)
+        assert (done.exit_code, done.stderr) == (0, "")
+        return done.stdout
+
+    def rows(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(
+            self.output(kind, "list", "--output=json", *arguments)
+        )
+        return rows
+
+    def states(self) -> dict[tuple[str, str], str]:
+        """Return the state of each delivery by receiver and id."""
+        rows = self.rows("deliveries", "--state=all")
+        return {(row["receiver"], row["id"]): row["state"] for row in rows}

@@ -1,0 +1,316 @@
+"""`deliveries`: what is said of each delivery, what is done to which, and when nothing is."""
+
+import csv
+import io
+import json
+import sqlite3
+
+import pytest
+
+from exporter.store import database as database_module
+from exporter.store.database import Database
+from exporter.store.events import DEAD, DELIVERED, PENDING
+from exporter.store.outbox import Outbox
+from tests.cli.stored_state import CONTROL, HOSTILE, State
+from tests.store.sample_outbox import attempt, failure, freeze, owe, owe_events
+
+COLUMNS = (
+    *("receiver", "id", "state", "types", "events", "owed_since"),
+    *("attempts", "last_attempt_at", "last_result", "minimal", "in_flight"),
+)
+EVERY_STATE = {
+    ("ops", "evt_1"): "delivered",
+    ("ops", "evt_2"): "dead",
+    ("ops", "evt_3"): "pending",
+    ("chat", "evt_4"): "pending",
+    ("gone", "evt_5"): "orphaned",
+    ("ops", "evt_6"): "discarded",
+}
+
+
+@pytest.fixture
+def state(tmp_path) -> State:
+    """One delivery in every state, and two that are pending."""
+    made = State(tmp_path)
+
+    async def fill(database: Database) -> None:
+        await owe(database, [1, 2], "ops")
+        await freeze(database, "ops")
+        await attempt(database, "ops", DELIVERED, "answered 200")
+        await attempt(database, "ops", DEAD, "answered 400")
+        await owe(database, [3], "ops")
+        await owe(database, [4], "chat")
+        await owe(database, [5], "gone")
+        await owe(database, [6], "ops")
+        await freeze(database, "ops")
+
+    made.work(fill)
+    assert made.invoke("deliveries", "discard", "evt_6").exit_code == 0
+    return made
+
+
+def test_json_has_every_delivery_and_all_of_its_fields(state):
+    rows = state.rows("deliveries", "--state=all")
+    assert state.states() == EVERY_STATE
+    assert [tuple(row) for row in rows] == [COLUMNS] * 6
+    assert rows[1] == {
+        "receiver": "ops",
+        "id": "evt_2",
+        "state": "dead",
+        "types": ["fine_tune.failed"],
+        "events": 1,
+        "owed_since": "2027-01-15T08:00:02Z",
+        "attempts": 1,
+        "last_attempt_at": "2027-01-15T08:01:40Z",
+        "last_result": "answered 400",
+        "minimal": False,
+        "in_flight": False,
+    }
+    assert rows[3]["last_attempt_at"] is None
+
+
+def test_csv_has_the_same_in_one_cell_each(state):
+    text = state.output("deliveries", "list", "--state=dead", "--output=csv")
+    assert list(csv.reader(io.StringIO(text))) == [
+        list(COLUMNS),
+        [
+            *("ops", "evt_2", "dead", "fine_tune.failed", "1", "2027-01-15T08:00:02Z"),
+            *("1", "2027-01-15T08:01:40Z", "answered 400", "false", "false"),
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "numbers"),
+    [
+        ([], [2, 3, 4, 5]),
+        (["--state=all"], [1, 2, 3, 4, 5, 6]),
+        (["--state=pending"], [3, 4]),
+        (["--state=dead"], [2]),
+        (["--state=orphaned"], [5]),
+        (["--state=delivered"], [1]),
+        (["--state=discarded"], [6]),
+        (["--receiver=gone"], [5]),
+        (["--receiver=ops", "--state=pending"], [3]),
+    ],
+)
+def test_the_table_has_a_line_for_each_that_was_asked_for_the_newest_last(
+    state, arguments, numbers
+):
+    *lines, last = state.output("deliveries", "list", *arguments).splitlines()
+    assert [line.split()[1] for line in lines[1:]] == [f"evt_{number}" for number in numbers]
+    assert last == f"{len(numbers)} deliveries"
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+def test_what_is_not_shown_is_said_beside_the_output(state, output):
+    done = state.invoke("deliveries", "list", "--limit=1", f"--output={output}")
+    assert (done.exit_code, done.stderr) == (0, "3 older ones are not shown: see --limit\n")
+    assert "evt_5" in done.stdout
+    assert "evt_4" not in done.stdout
+
+
+def test_all_of_a_delivery_is_shown_by_the_beginning_of_its_id(state):
+    async def digest(database: Database) -> None:
+        await owe(database, [7, 8], "chat")
+        await freeze(database, "chat", digest=True)
+
+    state.work(digest)
+    shown = state.output("deliveries", "show", "msg").splitlines()
+    fields = dict(line.split(": ", 1) for line in shown if ": " in line and line[0] != " ")
+    assert fields["id"].startswith("msg_")
+    assert fields | {"state": "pending", "events": "3", "in_flight": "no"} == fields
+    assert "last_result:" in shown
+    assert "  fine_tune.failed  main  ft_7  Voice 7  training → failed  evt_7" in shown
+    assert "\n".join(shown[shown.index("body:") + 1 :]) == '{\n  "digest": true\n}'
+
+
+def test_a_body_that_is_not_there_yet_or_could_not_be_rendered_is_said_so(state):
+    assert state.output("deliveries", "show", "evt_5").endswith("(no message carries it yet)\n")
+
+    async def forget(database: Database) -> None:
+        delivery = await Outbox(database, "ops").next()
+        assert delivery is not None
+        await Outbox(database, "ops").replace_body(delivery, b"")
+
+    state.work(forget)
+    assert "(none: it could not be rendered" in state.output("deliveries", "show", "evt_3")
+
+
+def test_what_two_receivers_are_owed_under_one_id_is_shown_and_touched_for_one_or_both(state):
+    async def both(database: Database) -> None:
+        await owe(database, [9], "ops", "chat")
+
+    state.work(both)
+    assert state.output("deliveries", "show", "evt_9").count("receiver: ") == 2
+    assert state.output("deliveries", "show", "evt_9", "--receiver=chat").count("receiver: ") == 1
+    said = state.output("deliveries", "retry", "evt_9")
+    assert said == "1 delivery of chat, 1 delivery of ops will be tried at once\n"
+    state.output("deliveries", "discard", "evt_9", "--receiver=chat")
+    assert state.states() == EVERY_STATE | {
+        ("ops", "evt_9"): "pending",
+        ("chat", "evt_9"): "discarded",
+    }
+
+
+def test_hostile_text_is_harmless_in_tables_and_whole_for_programs(tmp_path):
+    state = State(tmp_path)
+
+    async def fill(database: Database) -> None:
+        await owe_events(database, [failure(1, name=HOSTILE)], "ops")
+        await freeze(database, "ops")
+        await attempt(database, "ops", PENDING, HOSTILE)
+
+    state.work(fill)
+    table = state.output("deliveries", "list")
+    shown = state.output("deliveries", "show", "evt_1")
+    assert not CONTROL.search(table + shown)
+    assert table.count("\n") == 3
+    assert "[bold]markup[/]" in table
+    assert "[bold]markup[/]" in shown
+    assert state.rows("deliveries")[0]["last_result"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "changed"),
+    [
+        (["--state=dead"], "1 delivery of ops", {("ops", "evt_2"): "pending"}),
+        (["--receiver=ops"], "2 deliveries of ops", {("ops", "evt_2"): "pending"}),
+        (["--all"], "1 delivery of chat, 2 deliveries of ops", {("ops", "evt_2"): "pending"}),
+        (["evt_2", "evt_3"], "2 deliveries of ops", {("ops", "evt_2"): "pending"}),
+        (["--receiver=chat"], "1 delivery of chat", {}),
+    ],
+)
+def test_a_retry_is_of_what_was_chosen_and_pending_or_dead(state, arguments, said, changed):
+    line = state.output("deliveries", "retry", *arguments)
+    assert line == f"{said} will be tried at once\n"
+    assert state.states() == EVERY_STATE | changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "gone"),
+    [
+        (["evt_3"], "1 delivery of ops", [3]),
+        (["--state=orphaned"], "1 delivery of gone", [5]),
+        (["--receiver=ops", "--state=dead"], "1 delivery of ops", [2]),
+        (["--receiver=ops"], "2 deliveries of ops", [2, 3]),
+        (["--all"], "1 delivery of chat, 1 delivery of gone, 2 deliveries of ops", [2, 3, 4, 5]),
+    ],
+)
+def test_what_is_discarded_is_what_was_chosen_and_not_settled(state, arguments, said, gone):
+    line = state.output("deliveries", "discard", *arguments)
+    assert line == f"{said} discarded; --state discarded lists what was\n"
+    changed = {key: "discarded" for key in EVERY_STATE if int(key[1][-1]) in gone}
+    assert state.states() == EVERY_STATE | changed
+
+
+def test_what_another_receiver_was_owed_is_owed_to_the_one_that_is_named(state):
+    said = state.output("deliveries", "reassign", "--from=ops", "--to=chat")
+    assert said == "2 events of ops will be told to chat at once\n"
+    said = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
+    assert said == "1 event of gone will be told to chat at once\n"
+    pending = {("chat", f"evt_{number}"): "pending" for number in (2, 3, 4, 5)}
+    settled = {("ops", "evt_1"): "delivered", ("ops", "evt_6"): "discarded"}
+    assert state.states() == pending | settled
+
+
+def test_what_the_other_was_to_be_told_anyway_is_said(state):
+    async def both(database: Database) -> None:
+        await owe(database, [9], "gone", "chat")
+
+    state.work(both)
+    said = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
+    assert said == (
+        "1 event of gone will be told to chat at once; 1 discarded, chat was to be told anyway\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["retry"], "say which deliveries"),
+        (["discard"], "say which deliveries"),
+        (["discard", "--all", "evt_2"], "--all leaves no choice"),
+        (["retry", "--all", "--receiver=ops"], "--all leaves no choice"),
+        (["retry", "--state=orphaned"], "'orphaned' is not one of"),
+        (["list", "--limit=0"], "not in the range"),
+        (["show"], "Missing argument 'ID'"),
+        (["reassign", "--from=ops"], "Missing option '--to'"),
+        (["reassign", "--from=ops", "--to=ops"], "the same receiver"),
+        (["reassign", "--from=ops", "--to=gone"], "no receiver gone in the configuration"),
+        (["reassign", "--from=opps", "--to=ops"], "no receiver opps; the receivers: chat, gone"),
+        (["list", "--receiver=opps"], "no receiver opps; the receivers: chat, gone, ops"),
+        (["retry", "--receiver=opps"], "no receiver opps"),
+    ],
+)  # fmt: skip
+def test_a_wrong_choice_ends_with_2_and_changes_nothing(state, arguments, words):
+    done = state.invoke("deliveries", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert state.states() == EVERY_STATE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "evt_9"], "no delivery has the id evt_9; `cartesia-exporter deliveries list"),
+        (["show", "evt_2", "--receiver=chat"], "no delivery of chat has the id evt_2"),
+        (["show", "evt_"], "the beginning of evt_1, evt_2, evt_3"),
+        (["retry", "evt_2", "evt_9"], "no delivery has the id evt_9"),
+        (["retry", "evt_1"], "no delivery to retry is among them; `cartesia-exporter"),
+        (["retry", "evt_5"], "`cartesia-exporter deliveries reassign --from gone --to NAME`"),
+        (["discard", "--receiver=ops", "--state=orphaned"], "no delivery to discard is among"),
+    ],
+)
+def test_where_nothing_fits_it_ends_with_1_and_says_where_to_look(state, arguments, words):
+    done = state.invoke("deliveries", *arguments)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert words in done.stderr
+    assert state.states() == EVERY_STATE
+
+
+def test_nothing_left_to_reassign_is_said(state):
+    state.output("deliveries", "discard", "--receiver=gone")
+    done = state.invoke("deliveries", "reassign", "--from=gone", "--to=ops")
+    assert done.exit_code == 1
+    assert "nothing is pending or dead for gone" in done.stderr
+
+
+def test_a_state_that_is_locked_for_too_long_ends_with_1_and_one_line(state, monkeypatch):
+    monkeypatch.setattr(database_module, "_BUSY_MILLISECONDS", 50)
+    writer = sqlite3.connect(state.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert state.states() == EVERY_STATE, "to look takes no lock"
+    done = state.invoke("deliveries", "retry", "--all")
+    writer.close()
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"cannot retry deliveries: the state file {state.path}" in done.stderr
+    assert "locked by another process" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["deliveries", "list"], ["events", "list"]])
+def test_a_state_that_is_not_there_or_damaged_ends_with_2(tmp_path, command):
+    state = State(tmp_path)
+    done = state.invoke(*command)
+    assert done.exit_code == 2
+    assert f"there is no state file {state.path}" in done.stderr
+    state.path.write_bytes(b"no database " * 100)
+    done = state.invoke(*command)
+    assert done.exit_code == 2
+    assert "is damaged" in done.stderr
+
+
+def test_the_body_of_another_format_is_shown_as_it_is_and_cleaned_for_a_terminal():
+    from exporter.cli.output import body_lines
+
+    body = f"{HOSTILE}\xff".encode()
+    assert "\n".join(body_lines(body, terminal=False)) == f"{HOSTILE}\xff"
+    cleaned = body_lines(body, terminal=True)
+    assert len(cleaned) == 2
+    assert not CONTROL.search("".join(cleaned))
+    assert body_lines(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
+        "{",
+        f'  "name": {json.dumps(HOSTILE)}',
+        "}",
+    ]

@@ -1,0 +1,105 @@
+"""`demo` as people run it: an alert within seconds, and nothing left behind."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter import http_server as asgi
+from exporter.cli import demo
+from tests.process.agent_process import MODULE, environment, get, started
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_demo_shows_an_alert_and_leaves_nothing_behind(tmp_path):
+    """Also where the usual port is taken and the environment is made for something else."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    hostile = {
+        "TMPDIR": str(folder),
+        "CARTESIA_BASE_URL": "https://nowhere.invalid",
+        "CARTESIA_EXPORTER_STORAGE_PATH": "/dev/null/state.db",
+        "CARTESIA_EXPORTER_SLACK_URL": "not a URL",
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1"),
+    }
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # whoever has it, it is taken
+            stack.enter_context(socket.create_server(("127.0.0.1", 10060)))
+        process = stack.enter_context(started(tmp_path, "demo", **hostile))
+        api = process.line(r"^Simulated Cartesia API +(http://\S+)$").group(1)
+        agent = process.line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
+        metrics = process.line(r"^Metrics +(http://\S+)$").group(1)
+        assert get(api).status_code == 401
+        assert "demo" in get(agent).text
+        for kind in ("slack", "webhook"):
+            process.line(rf"ALERT +{kind}: .*(Watching|agent\.baseline)", seconds=30)
+            process.line(rf"ALERT +{kind}: .*failed.*Ada for the audiobook", seconds=30)
+        assert 'cartesia_up{account="demo"} 1.0' in get(metrics).text
+        assert agent != "http://127.0.0.1:10060/"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert not children.exists() or children.read_text(encoding="ascii") == ""
+        assert process.stop(signal.SIGINT) == 0
+        assert process.lines[-1] == "Ended; nothing was left behind."
+        assert "Traceback" not in process.text
+    assert list(folder.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
+
+
+def test_the_demo_takes_the_usual_port_when_it_can(monkeypatch):
+    asked = []
+
+    async def listen(host, port):
+        asked.append((host, port))
+        return socket.socket()
+
+    monkeypatch.setattr(asgi, "listen", listen)
+    assert asyncio.run(demo._free_port()) == 10060
+    assert asked == [("127.0.0.1", 10060)]
+
+
+def test_a_reader_that_has_enough_is_a_quiet_end(tmp_path):
+    command = ["sh", "-c", '"$@" | head -2', "sh", *MODULE, "demo"]
+    ended = subprocess.run(
+        command,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.count("\n") == 2
+    assert ended.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/runtime").exists(), reason="make has not set up .venv here")
+def test_ctrl_c_ends_make_demo_well(tmp_path):
+    """On a terminal, where Ctrl-C goes to make as well as to the demo."""
+    terminal = "import pty, os, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    # What .venv was made from may have been touched since: that is not what is looked at.
+    command = ["make", "-C", str(ROOT), "--old-file=.venv/runtime", "demo"]
+    with subprocess.Popen(
+        [sys.executable, "-c", terminal, *command],
+        env={**environment(tmp_path), "TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as make:
+        try:
+            assert make.stdin is not None
+            assert make.stdout is not None
+            assert any(line.startswith(b"Metrics") for line in make.stdout)
+            make.stdin.write(b"\x03")
+            make.stdin.flush()
+            rest, _ = make.communicate(timeout=20)
+        finally:
+            make.kill()
+    assert make.returncode == 0, rest
+    assert b"Ended; nothing was left behind." in rest
+    assert list(tmp_path.iterdir()) == []

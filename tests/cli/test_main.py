@@ -1,0 +1,205 @@
+"""The command line: what is said and with which status it ends."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from exporter.cli.main import main
+from exporter.cli.options import Address, Duration
+from tests.process.agent_process import INSTALLED, run
+
+COMMANDS = (
+    *("run", "check-config", "list", "send-test", "health", "simulate", "demo"),
+    *("deliveries", "events"),
+)
+WITHIN = (
+    *(f"deliveries {name}" for name in ("list", "show", "retry", "discard", "reassign")),
+    "events list",
+)
+
+GOOD = """
+accounts: [{name: a, api_key: sk_car_x}]
+receivers: [{name: ops, type: webhook, url: "https://example.com/x"}]
+"""
+BAD = """
+accounts: [{name: "not a name", api_key: sk_car_x, base_url: "ftp://x"}]
+poll: {interval: 5, no_such_key: 1}
+"""
+
+
+def invoke(*arguments, **env):
+    return CliRunner(env=env).invoke(main, arguments, prog_name="cartesia-exporter")
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    return f"--config.file={path}"
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD, encoding="utf-8")
+    return f"--config.file={path}"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, *WITHIN])
+def test_every_command_explains_itself(command):
+    for flag in ("--help", "-h"):
+        result = invoke(*command.split(), flag)
+        assert result.exit_code == 0
+        assert result.output.startswith(f"Usage: cartesia-exporter{' ' * bool(command)}{command}")
+
+
+def test_the_help_of_the_whole_names_every_command():
+    shown = invoke("--help").output
+    assert [name for name in COMMANDS if f"  {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("command", ["run", "health", "deliveries retry", "events list"])
+def test_help_loads_nothing_heavy(command):
+    """Asked of the modules, not of the clock: it has to answer well under half a second."""
+    code = """
+import sys
+sys.argv = ["cartesia-exporter", *sys.argv[1].split(), "--help"]
+from exporter.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"pydantic", "sqlalchemy", "httpx", "prometheus_client", "uvicorn", "starlette", "rich",
+         "structlog", "yaml"}
+print("loaded:", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.endswith("loaded: []\n")
+
+
+def test_the_version_is_that_of_the_distribution(tmp_path):
+    done = run(tmp_path, "--version", command=INSTALLED)
+    assert done.stdout == f"cartesia-exporter, version {version('cartesia-exporter')}\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rum"], "No such command 'rum'"),
+        (["--no-such-flag"], "No such option '--no-such-flag'"),
+        (["run", "--no-such-flag"], "No such option '--no-such-flag'"),
+        (["run", "extra"], "unexpected extra argument"),
+        (["--log.level=loud"], "'loud' is not one of"),
+        (["--log.format=xml"], "'xml' is not one of"),
+        (["--web.listen-address=10060"], "write :10060, 127.0.0.1:10060 or [::1]:10060"),
+        (
+            ["--web.systemd-socket", "--web.listen-address=:10060"],
+            "--web.systemd-socket and --web.listen-address exclude each other",
+        ),
+        (["list", "--output=xml"], "'xml' is not one of"),
+        (["send-test"], "Missing argument 'RECEIVER'"),
+        (["send-test", "ops", "--sample=none"], "'none' is not one of"),
+        (["simulate", "--latency=50"], "must be a duration"),
+        (["simulate", "--fail-rate=2"], "not in the range"),
+        (["simulate", "--fail-rate=nan"], "'nan' is not a number"),
+        (["simulate", "--churn=inf"], "'inf' is not a number"),
+        (["simulate", "--rate-limit=1e999"], "'1e999' is not a number"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(arguments, words):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--web.telemetry-path=metrics",
+        "--web.telemetry-path=/",
+        "--web.telemetry-path=/-/healthy",
+        "--web.telemetry-path=/config",
+        "--web.telemetry-path=/{name}",
+        "--web.telemetry-path=/metrics/",
+        "--web.external-url=agent.example.com",
+        "--web.external-url=ftp://example.com",
+        "--web.external-url=http://[",
+        "--web.external-url=https://user:password@example.com",
+    ],
+)
+def test_a_path_or_url_that_cannot_work_is_refused_before_anything_starts(good, flag):
+    result = invoke(good, flag)
+    assert result.exit_code == 2
+    assert flag.partition("=")[0] in result.output
+
+
+def test_a_good_configuration_is_said_to_be_good(good):
+    for arguments in (
+        ["check-config", good],
+        [good, "--config.check"],
+        ["run", good, "--config.check"],
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 0
+        assert result.output == "The configuration is valid: 1 accounts, 1 receivers.\n"
+
+
+def test_every_mistake_is_named_at_once_with_its_path(bad):
+    for arguments in (["check-config", bad], [bad, "--config.check"], [bad], ["list", bad]):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert "bad.yaml cannot be used:" in result.output
+        for place in (
+            "accounts.0.name",
+            "accounts.0.base_url",
+            "poll.interval",
+            "poll.no_such_key",
+        ):
+            assert f"\n  {place}: " in result.output
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    result = invoke("check-config", f"--config.file={tmp_path / 'none.yaml'}")
+    assert result.exit_code == 2
+    assert "none.yaml" in result.output
+    assert "no such file" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":10060", ("", 10060)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("[::1]:80", ("::1", 80)),
+        ("[::]:80", ("::", 80)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text, address):
+    assert Address().convert(text, None, None) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "80", "a", ":", "a:", "a:-1", ":65536", "::1:80", "[::1:80", "::1]:80", "[a]:80", "a b:1",
+     "http://a:80", "[[::1]]:80"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(click.BadParameter):
+        Address().convert(text, None, None)
+
+
+def test_a_duration_is_written_as_in_the_configuration():
+    assert Duration().convert("1m30s", None, None) == 90
+    assert Duration().convert(2.5, None, None) == 2.5

@@ -1,0 +1,129 @@
+"""`send-test`: one message, once, and what came of it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from starlette.responses import PlainTextResponse
+
+from exporter.cli.main import main
+from tests.process.agent_process import KEY, Agent, run
+from tests.process.fake_api import cloud, watching, webhook
+
+
+@pytest.fixture(scope="module")
+def receivers(tmp_path_factory):
+    with cloud() as (api, inbox):
+        inbox.answer = lambda got: PlainTextResponse(
+            "no such hook", 404 if got.path == "/gone" else 200
+        )
+        nobody = {"name": "nobody", "type": "webhook", "url": "http://127.0.0.1:1/s3cret"}
+        chat = {"name": "chat", "type": "slack", "url": f"{inbox.url}/chat"}
+        sections = [webhook(inbox), webhook(inbox, "gone"), nobody, chat]
+        folder = tmp_path_factory.mktemp("send")
+        yield Agent(folder, **watching(api, *sections)), inbox
+
+
+def send(receivers, name: str, *more: str):
+    agent, inbox = receivers
+    before = len(inbox.arrived)
+    command = ["send-test", f"--config.file={agent.file}", name, *more]
+    done = CliRunner(env={"CARTESIA_API_KEY": KEY}).invoke(main, command)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done, inbox.arrived[before:]
+
+
+@pytest.mark.parametrize("name", ["ops", "chat"])
+def test_a_message_that_was_taken_is_said_to_be_delivered(receivers, name):
+    done, arrived = send(receivers, name)
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{name}: delivered: answered 200 (")
+    assert len(arrived) == 1
+    assert b"est" in arrived[0].body
+
+
+def test_a_process_says_the_same(receivers):
+    agent, inbox = receivers
+    before = len(inbox.arrived)
+    done = run(agent.folder, "send-test", f"--config.file={agent.file}", "ops")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ops: delivered: answered 200 (")
+    assert len(inbox.arrived) == before + 1
+
+
+def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receivers):
+    done, arrived = send(receivers, "gone")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("gone: endpoint: answered 404 (")
+    assert done.stdout.endswith(" s)\n")
+    assert len(arrived) == 1
+
+
+def test_a_receiver_that_is_not_there_is_said_not_to_be_there_without_its_url(receivers):
+    done, _ = send(receivers, "nobody")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("nobody: transient: no connection")
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
+    done, arrived = send(receivers, "ops", "--dry-run")
+    assert (done.exit_code, arrived) == (0, [])
+    assert json.loads(done.stdout)["type"] == "agent.test"
+
+
+@pytest.mark.parametrize(("sample", "number"), [("failed", 1), ("digest", 30), ("long", 1)])
+def test_a_sample_arrives_as_an_alert_does_and_says_everywhere_that_it_is_a_test(
+    receivers, sample, number
+):
+    done, [arrived] = send(receivers, "ops", f"--sample={sample}")
+    assert done.stdout.startswith("ops: delivered: answered 200 (")
+    assert arrived.id.startswith("test_")
+    data = json.loads(arrived.body)["data"]
+    events = [event["data"] for event in data["events"]] if number > 1 else [data]
+    assert len(events) == number
+    assert data.get("title", "TEST: ").startswith("TEST: ")
+    for event in events:
+        fine_tune = event["fine_tune"]
+        assert fine_tune["id"].startswith("test_")
+        assert fine_tune["name"].startswith("TEST")
+        assert "nothing failed" in fine_tune["description"]
+        assert fine_tune["status"] == "failed"
+
+
+@pytest.mark.parametrize("sample", ["failed", "digest", "long"])
+def test_a_sample_in_chat_begins_with_test_and_is_within_the_limits(receivers, sample):
+    done, [arrived] = send(receivers, "chat", f"--sample={sample}")
+    assert done.exit_code == 0
+    body = json.loads(arrived.body)
+    assert body["text"].startswith("TEST: ")
+    assert len(body["text"]) + len(json.dumps(body["blocks"], ensure_ascii=False)) < 20_000
+    assert "<!channel>" not in body["text"]
+
+
+def test_a_sample_is_new_each_time_and_only_shown_by_a_dry_run(receivers):
+    """A receiver that knows a repeat by its id would drop the second try."""
+    ids = {send(receivers, "ops", "--sample=failed")[1][0].id for _ in range(2)}
+    assert len(ids) == 2
+    done, arrived = send(receivers, "ops", "--sample=digest", "--dry-run")
+    assert (done.exit_code, arrived) == (0, [])
+    assert json.loads(done.stdout)["type"] == "fine_tune.digest"
+
+
+def test_a_digest_has_no_more_events_than_the_receiver_takes():
+    from exporter.cli.send_test import _message
+    from exporter.config import load
+
+    config = load(None, {"CARTESIA_API_KEY": "sk_car_x"})
+    for most, kind in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
+        told = _message(config, "digest", most, 1_800_000_000.0)
+        assert (len(told.events), told.type) == (most, kind)
+    models = {event.fine_tune.model_id for event in told.events if event.fine_tune}
+    assert len(models) == 3
+
+
+def test_an_unknown_receiver_is_told_the_known_ones(receivers):
+    done, _ = send(receivers, "opps")
+    assert done.exit_code == 2
+    assert "no receiver opps" in done.stderr
+    assert "ops, gone, nobody, chat" in done.stderr

@@ -1,0 +1,52 @@
+"""An account with everything switched on, and what a hostile or unlucky API can put into it."""
+
+from typing import Any
+
+from exporter.core.counters import Counters, examples
+from exporter.core.labels import Labels
+from exporter.core.model import FineTune, Snapshot, TrackedFineTune, Transition
+from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, series
+
+NOW = 1_780_000_000.5
+ODD = 'a"b\\c\nd\\ne\x00f\r\x1b\x85\u2028\U0001f600{}=,# EOF'
+SHAPE = SeriesOptions(("dataset", "language", "model_id"), (("team", "voices"), ("odd", ODD)), 3)
+
+FINE_TUNES = [
+    FineTune("old", language="en", model_id="sonic-2", dataset="d1", status="failed"),
+    FineTune("new", language="de", model_id="sonic-2", status="training"),
+    FineTune(ODD, language=ODD, model_id=ODD, dataset=ODD, status=ODD),
+    FineTune("last", language="en", model_id="folded", status="completed"),
+]
+
+
+def seen(
+    fine_tunes: list[FineTune], shape: SeriesOptions = SHAPE, most: int = 2, **fields: object
+) -> AccountStatus:
+    """What a poll shows that took all of this for a change, a minute apart."""
+    labels = Labels().seeing(fine_tunes, most, shape.names)
+    snapshot = Snapshot({each.id: each for each in fine_tunes}, NOW, 0.25, 1)
+    known = {
+        each.id: TrackedFineTune(each, 1, NOW - 60 * (len(fine_tunes) - place), since_seen=True)
+        for place, each in enumerate(fine_tunes)
+    }
+    moved = [
+        Transition(each, 2, "created", time_in_status=60.0 * n) for n, each in enumerate(fine_tunes)
+    ]
+    whole: dict[str, Any] = {
+        "up": True,
+        "polled_at": NOW,
+        "succeeded_at": NOW,
+        "duration": 0.25,
+        "pages": 1,
+        "labels": labels,
+        "counts": count(fine_tunes, labels, shape.names),
+        "counters": Counters().adding(moved, labels),
+        "options": shape,
+        "oldest": oldest(snapshot, known),
+        "series": series(snapshot, known, labels, shape.most_fine_tunes),
+        "examples": examples(moved, labels, NOW),
+    }
+    return AccountStatus("default", **{**whole, **fields})
+
+
+EVERYTHING = seen(FINE_TUNES)

@@ -1,0 +1,124 @@
+"""What the README and the example promise is what the program does."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from exporter.agent.agent import new_registry
+from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
+from exporter.agent.reload import Reloader, Reloading
+from exporter.cartesia.client import ClientMetrics
+from exporter.cli.main import main
+from exporter.config import Config
+from exporter.core.retry import CIRCUIT_CLOSED
+from exporter.delivery.metrics import DeliveryMetrics
+from exporter.polling.metrics import PollMetrics
+from exporter.store.database import Database
+from exporter.store.metrics import StoreMetrics
+from exporter.store.outbox import Backlog
+from tests.core.sample_account import EVERYTHING
+from tests.exposition.rendered import metrics_of
+from tests.fakes.clock import FakeClock
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+async def never(config: Config) -> None:
+    raise AssertionError(config)
+
+
+def served(tmp_path):
+    """Every metric family of ours that a running agent serves: name, type, labels, meaning."""
+    registry: CollectorRegistry = new_registry()
+    for metrics in (ClientMetrics(registry), PollMetrics(registry)):
+        metrics.initialise("default")
+    told = DeliveryMetrics(registry)
+    told.initialise("slack")
+    told.show("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
+    database = Database(tmp_path / "state.db")
+    database.path.touch()
+    registry.register(StoreMetrics(database))
+    clock = FakeClock(0).clock
+    Housekeeper(database, lambda: HousekeepingSettings((), 0.0), registry, clock)
+    Reloader(Reloading(Config), never, registry, clock)
+    every = replace(EVERYTHING.options, constant=())
+    given = metrics_of([replace(EVERYTHING, options=every)])
+    for family in (*given, *registry.collect()):
+        if family.name.startswith("cartesia_"):
+            suffix = "_total" if family.type == "counter" else ""
+            labels = {name for sample in family.samples for name in sample.labels} - {"le"}
+            yield f"{family.name}{suffix}", family.type, frozenset(labels), family.documentation
+
+
+def documented():
+    """Every row of the tables of metrics, as its cells: name, type, labels and so on."""
+    for row in re.findall(r"^\| `cartesia_\w+` \|.*\|$", METRICS, re.MULTILINE):
+        yield [cell.strip() for cell in row.strip("|").split(" | ")]
+
+
+def test_every_metric_that_is_served_is_documented_as_it_is(tmp_path):
+    rows = [
+        (name.strip("`"), kind, frozenset(labels.split(", ")) - {""}, meaning)
+        for name, kind, labels, meaning, *_ in documented()
+    ]
+    assert sorted(rows) == sorted(served(tmp_path))
+    assert len(rows) > 30
+
+
+def test_every_metric_has_a_query_and_a_promise():
+    for name, _, _, _, query, stability in documented():
+        assert re.fullmatch(rf"`[^`]*{name.strip('`')}(_bucket)?\b[^`]*`", query), name
+        assert stability in {"stable", "experimental"}, name
+
+
+def test_the_readme_names_metrics_that_there_are():
+    names = {row[0].strip("`") for row in documented()}
+    named = set(re.findall(r"`(cartesia_\w+)", README))
+    assert named <= names
+    assert "](docs/metrics.md)" in README
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_the_readme_names_every_command(name):
+    assert re.search(rf"^\| `(?:cartesia-exporter \[)?{name}\b", README, re.MULTILINE)
+
+
+def test_the_readme_begins_with_two_sentences_and_two_commands():
+    title, about, commands = README.split("\n\n")[:3]
+    assert title == "# cartesia-exporter"
+    assert len(re.findall(r"\.(?:\s|$)", about)) == 2
+    assert re.findall(r"^make \w+", commands, re.MULTILINE) == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/webhook.md",
+        "docs/alerts.md",
+        "docs/metrics.md",
+        "docs/runbooks.md",
+        "deploy/README.md",
+        "deploy/grafana/README.md",
+        "SECURITY.md",
+        "docs/web-config.md",
+        "docs/configuration.md",
+        "docs/flags.md",
+    ],
+)
+def test_links_to_files_lead_somewhere(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / document).parent.joinpath(target).exists(), target
+
+
+def test_the_changelog_has_a_section_for_what_is_not_released():
+    assert "## [Unreleased]" in CHANGELOG

@@ -1,0 +1,101 @@
+"""What would be published installs into an empty environment, and runs there."""
+
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from exporter import __version__
+from tests.process.agent_process import run, started
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+ROOT = Path(__file__).parent.parent.parent
+UV = str(Path(sys.executable).with_name("uv"))
+
+
+def done(*command: str | Path) -> None:
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def installed(environment: Path, distribution: Path) -> Path:
+    """An environment with the locked dependencies and the distribution; its command."""
+    python = environment / "bin" / "python"
+    done(UV, "venv", "--quiet", f"--python={sys.executable}", environment)
+    locked = ("--require-hashes", f"--requirement={ROOT / 'requirements.lock'}")
+    done(UV, "pip", "install", "--quiet", f"--python={python}", *locked)
+    done(UV, "pip", "install", "--quiet", f"--python={python}", "--no-deps", distribution)
+    return environment / "bin" / "cartesia-exporter"
+
+
+def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
+    """The wheel is made out of the source distribution, so that nothing is missing in that one."""
+    folder = tmp_path / "dist"
+    made(folder, tmp_path / "wheel")
+    source, bill, wheel = sorted(folder.iterdir(), key=lambda path: path.suffix)
+    assert source.name == f"cartesia_exporter-{__version__}.tar.gz"
+    assert wheel.name == f"cartesia_exporter-{__version__}-py3-none-any.whl"
+
+    demo_of = str(tmp_path / "wheel" / "bin" / "cartesia-exporter")
+    with started(tmp_path, "demo", command=[demo_of]) as demo:
+        demo.line("^Metrics +http://")
+        demo.line("ALERT +slack: Watching the fine-tunes of account demo")
+        assert demo.stop(signal.SIGINT) == 0
+
+    command = installed(tmp_path / "source", source)
+    assert run(tmp_path, "--version", command=[str(command)]).stdout.split()[-1] == __version__
+    assert modules(tmp_path / "source") == modules(tmp_path / "wheel") == modules(ROOT)
+    assert_nothing_else(source, wheel)
+    assert_names_all_that_is_installed(bill, tmp_path / "wheel")
+
+
+def made(folder: Path, environment: Path) -> None:
+    """What `make sbom` makes: the distributions, installed, and the bill of what that holds."""
+    places = (f"BIN={Path(sys.executable).parent}", f"DIST={folder}", f"INSTALLED={environment}")
+    done("make", "--silent", "--assume-old=.venv/dev", *places, "sbom")
+
+
+def assert_names_all_that_is_installed(bill: Path, environment: Path) -> None:
+    content = json.loads(bill.read_text(encoding="utf-8"))
+    whole = content["metadata"]["component"]
+    assert (whole["name"], whole["version"]) == ("cartesia-exporter", __version__)
+    named = {f"{each['name']}=={each['version']}".lower() for each in content["components"]}
+    freeze = [UV, "pip", "freeze", f"--python={environment / 'bin' / 'python'}"]
+    there = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.lower()
+    lines = {line.replace("-", "_") for line in there.splitlines() if "cartesia" not in line}
+    assert {line.replace("-", "_") for line in named} == lines != set()
+    assert all(each["licenses"] for each in content["components"])
+
+
+def modules(environment: Path) -> set[str]:
+    (package,) = [
+        path
+        for path in (
+            environment / "exporter",
+            *environment.glob("lib/python*/site-packages/exporter"),
+        )
+        if path.is_dir()
+    ]
+    return {
+        str(path.relative_to(package)) for path in package.rglob("*.py*") if path.suffix != ".pyc"
+    }
+
+
+def assert_nothing_else(source: Path, wheel: Path) -> None:
+    """No state, key or cache of the folder that it was made in."""
+    with zipfile.ZipFile(wheel) as files:
+        assert {name.split("/")[0] for name in files.namelist()} == {
+            "exporter",
+            f"cartesia_exporter-{__version__}.dist-info",
+        }
+    with tarfile.open(source) as archive:
+        top = {name.split("/")[1] for name in archive.getnames()}
+    assert not top & {".git", ".venv", "build", "data", "dist"}

@@ -1,0 +1,109 @@
+"""Events to be told: one real failure, many of them, and any that hostile text can make."""
+
+from hypothesis import strategies as st
+
+from exporter.core.events import Event, EventType, baseline_facts
+from exporter.core.message import LinkTemplates
+from exporter.core.model import FineTune, OutboxMessage, Snapshot
+
+AT = 1_795_460_580.25
+SINCE = "2026-11-23T18:00:00Z"
+PAGES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+
+VOICE = FineTune("ft_1", "My voice", "For the <hotline>", "en", "sonic-2", "ds_1", "failed")
+FAILED = Event("evt_1", "fine_tune.failed", "default", AT, VOICE, "training")
+TEST = Event("evt_test", "agent.test", "default", AT, facts={"text": "If you can read this."})
+
+
+def delivery(body: bytes) -> OutboxMessage:
+    return OutboxMessage("evt_1", "ops", body, events=1, created_at=AT)
+
+
+def failures(number: int) -> list[Event]:
+    return [
+        Event(
+            f"evt_{n}",
+            "fine_tune.failed",
+            "default",
+            AT + n,
+            FineTune(f"ft_{n}", f"Voice {n}", "", "en", "sonic-2", "ds_1", "failed"),
+            "training",
+        )
+        for n in range(number)
+    ]
+
+
+def baseline(found: list[FineTune]) -> Event:
+    facts = baseline_facts(Snapshot({str(n): each for n, each in enumerate(found)}, AT))
+    return Event("evt_baseline", "agent.baseline", "default", AT, facts=facts)
+
+
+_NASTY = (
+    "<!channel>",
+    "<!here|x>",
+    "<@U123>",
+    "<https://evil.example|good>",
+    "&amp;",
+    "&",
+    "`code` *bold* ```",
+    "\x00\x1b[2J\x7f",
+    "\u202egpj.exe",
+    "\u200b",
+    "a\nb\r\n",
+    "\U0001f469\u200d\U0001f680",
+    "{id}",
+    "|",
+    "&<>" * 2000,
+    "\U0001f600" * 3000,
+    "x" * 100_000,
+    "",
+)
+
+hostile = st.one_of(
+    st.sampled_from(_NASTY),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.lists(st.sampled_from(_NASTY), max_size=4).map("".join),
+)
+
+_kinds = st.sampled_from(
+    ["fine_tune.failed", "fine_tune.completed", "fine_tune.removed", "fine_tune.created"]
+)
+_agent_kinds = st.sampled_from(
+    [
+        "agent.poll_failing",
+        "agent.poll_recovered",
+        "agent.receiver_unhealthy",
+        "agent.receiver_recovered",
+    ]
+)
+fine_tunes = st.builds(
+    FineTune, hostile.filter(bool), hostile, hostile, hostile, hostile, hostile, hostile
+)
+
+
+def _of_fine_tune(kind: EventType, fine_tune: FineTune, previous: str | None) -> Event:
+    return Event("evt", kind, "default", AT, fine_tune, previous)
+
+
+def stuck(fine_tune: FineTune, previous: str | None = None) -> Event:
+    facts = {"since": SINCE}
+    return Event("evt", "fine_tune.stuck", "default", AT, fine_tune, previous, facts)
+
+
+def trouble(kind: EventType, reason: str = "the API answered 401", name: str = "chat") -> Event:
+    """That an account cannot be read or a receiver not be told, or that it can be again."""
+    facts = {"reason": reason, "since": SINCE}
+    if kind.startswith("agent.receiver"):
+        return Event("evt", kind, "", AT, facts={"receiver": name, **facts})
+    return Event("evt", kind, "default", AT, facts=facts)
+
+
+events = st.one_of(
+    st.builds(_of_fine_tune, _kinds, fine_tunes, st.none() | hostile),
+    st.builds(stuck, fine_tunes, st.none() | hostile),
+    st.builds(
+        trouble, _agent_kinds, hostile, st.from_regex(r"[a-zA-Z0-9_.-]{1,64}", fullmatch=True)
+    ),
+    st.builds(baseline, st.lists(fine_tunes, max_size=30)),
+    st.just(TEST),
+)

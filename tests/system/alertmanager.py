@@ -1,0 +1,59 @@
+"""A real Alertmanager: it groups, keeps and resolves, and tells what it is told to a webhook."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.process.agent_process import get
+from tests.process.fake_api import Inbox
+from tests.programs import required
+from tests.system.listening import listening
+
+
+@dataclass(frozen=True)
+class Alertmanager:
+    """What answers under a URL."""
+
+    url: str
+
+    def alerts(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = get(f"{self.url}/api/v2/alerts").json()
+        return found
+
+    def names(self) -> list[str]:
+        return sorted(alert["labels"].get("fine_tune_id", "") for alert in self.alerts())
+
+
+def notified(inbox: Inbox, status: str) -> list[dict[str, Any]]:
+    """The alerts of that status in all that Alertmanager told, in the order they came."""
+    bodies = [json.loads(arrived.body) for arrived in inbox.arrived]
+    return [alert for body in bodies for alert in body["alerts"] if alert["status"] == status]
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, inbox_url: str) -> Iterator[Alertmanager]:
+    """Run one in a new folder, which tells the path `/notified` of an inbox, group by group."""
+    program = required("prometheus-alertmanager", package="prometheus-alertmanager")
+    folder.mkdir()
+    hook = {"url": f"{inbox_url}/notified", "send_resolved": True}
+    route = {
+        "receiver": "hook",
+        "group_by": ["alertname", "model_id"],
+        "group_wait": "500ms",
+        "group_interval": "1s",
+        "repeat_interval": "1h",
+    }
+    config = {"route": route, "receivers": [{"name": "hook", "webhook_configs": [hook]}]}
+    file = folder / "alertmanager.yml"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    command = (
+        program,
+        f"--config.file={file}",
+        f"--storage.path={folder / 'data'}",
+        "--cluster.listen-address=",
+    )
+    with listening(folder, *command) as url:
+        yield Alertmanager(url)

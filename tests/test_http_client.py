@@ -1,0 +1,322 @@
+"""One exchange over a real socket: what is sent, its deadline, its errors."""
+
+import asyncio
+import socket
+import time
+from base64 import b64encode
+
+import pytest
+import respx
+
+from exporter import http_client as http
+from exporter.core.secret import SecretError
+from exporter.http_client import Bounds, HttpClient, HttpClientError, Request
+from tests.fakes.answers import (
+    answer,
+    chunked,
+    drips,
+    gzipped,
+    head,
+    redirect,
+    sends,
+    sends_then_hangs_up,
+    sends_then_resets,
+    silence,
+)
+from tests.fakes.certificates import authority, server_context
+from tests.fakes.http_requests import BOUNDS, fails, get, send
+from tests.fakes.secret import FakeSecret
+from tests.fakes.server import Server
+
+
+@pytest.fixture
+def server():
+    with Server(answer(200, b"hello")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 404, 429, 500, 599])
+def test_an_answer_is_an_answer_whatever_its_status(server, status):
+    server.otherwise = answer(status, b"" if status == 204 else b"text", x_one="1")
+    response = send(server.base_url)
+    assert (response.status, response.host) == (status, "127.0.0.1")
+    assert response.body == (b"" if status == 204 else b"text")
+    assert response.headers["X-One"] == "1"
+    assert not response.cut
+
+
+def test_what_is_sent_is_the_request(server):
+    send(Request("POST", f"{server.base_url}/path?q=1", {"X-Two": "2"}, b"\x00body"))
+    (request,) = server.requests
+    assert (request.method, request.target, request.body) == ("POST", "/path?q=1", b"\x00body")
+    assert request.headers["x-two"] == "2"
+    assert request.headers["user-agent"] == http.USER_AGENT
+    assert request.headers["accept-encoding"] == "gzip"
+
+
+def test_a_header_that_is_given_replaces_ours_whatever_its_case():
+    with respx.mock() as router:
+        router.get("http://api.test/").respond(200)
+        send(get("http://api.test/", {"ACCEPT": "text/plain", "user-agent": "mine"}))
+        headers = router.calls.last.request.headers
+    assert headers.get_list("accept") == ["text/plain"]
+    assert headers.get_list("user-agent") == ["mine"]
+
+
+def test_the_user_in_a_url_is_sent_as_basic_auth_and_not_in_the_host(server):
+    send(get(server.base_url.replace("//", "//al%40ice:s%3Acret@")))
+    (request,) = server.requests
+    assert request.headers["authorization"] == "Basic " + b64encode(b"al@ice:s:cret").decode()
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("location", ["/elsewhere", "https://a:x/", ""])
+def test_no_redirect_is_followed(server, location):
+    server.otherwise = redirect(location)
+    assert send(server.base_url).status == 307
+    assert len(server.requests) == 1
+
+
+def test_no_cookie_is_kept_and_one_connection_serves_many_requests(server):
+    server.otherwise = answer(200, set_cookie="session=1; Path=/")
+
+    async def run():
+        async with HttpClient() as http_client:
+            for _ in range(3):
+                await http_client.send(get(server.base_url), BOUNDS)
+
+    asyncio.run(run())
+    assert [request.headers.get("cookie") for request in server.requests] == [None] * 3
+    assert [request.connection for request in server.requests] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "text"),
+    [
+        pytest.param(sends_then_hangs_up(), "protocol", "broke off", id="no answer"),
+        pytest.param(sends_then_resets(), "connect", "Connection reset", id="reset"),
+        pytest.param(
+            sends_then_hangs_up(head(200, content_length=9) + b"hello"),
+            "protocol",
+            "broke off",
+            id="a body shorter than announced",
+        ),
+        pytest.param(
+            sends_then_resets(head(200, content_length=9) + b"hello"),
+            "connect",
+            "the connection broke: Connection reset by peer",
+            id="reset in the body",
+        ),
+        pytest.param(chunked([b"he"], complete=False), "protocol", "broke off", id="no last chunk"),
+        pytest.param(
+            sends(head(200, transfer_encoding="chunked") + b"zz\r\n"),
+            "protocol",
+            "broke off",
+            id="no chunk",
+        ),
+        pytest.param(sends(b"not http\r\n\r\n"), "protocol", "speak HTTP", id="another protocol"),
+        pytest.param(
+            sends(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**20), "protocol", "HTTP", id="a long header"
+        ),
+        pytest.param(
+            answer(200, gzipped(bytes(500))[:-1], content_encoding="gzip"),
+            "protocol",
+            "the body does not decode: it ends in the middle",
+            id="gzip cut short",
+        ),
+        pytest.param(
+            answer(200, gzipped(b"a") + gzipped(b"b")[:7], content_encoding="gzip"),
+            "protocol",
+            "it ends in the middle",
+            id="the second gzip member cut short",
+        ),
+        pytest.param(
+            answer(200, b"hello", content_encoding="gzip"), "protocol", "not decode", id="no gzip"
+        ),
+        pytest.param(
+            answer(200, gzipped(b"hello")[:-8] + bytes(8), content_encoding="gzip"),
+            "protocol",
+            "not decode",
+            id="a wrong checksum",
+        ),
+        pytest.param(
+            answer(200, b"hello", content_encoding="br"),
+            "protocol",
+            "an encoding that was not asked for",
+            id="an encoding not asked for",
+        ),
+        pytest.param(
+            answer(200, b"hello", content_encoding="gzip, gzip"), "protocol", "asked for", id="two"
+        ),
+    ],
+)
+def test_an_incomplete_answer_is_an_error_that_may_have_acted(server, sent, reason, text):
+    server.otherwise = sent
+    error = fails(server.base_url)
+    assert error.reason == reason
+    assert text in str(error)
+    assert error.sent
+
+
+@pytest.mark.parametrize("status", [200, 401, 429, 503])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"content_encoding": "gzip"},
+        {"content_encoding": "br"},
+        {"content_length": 9},
+    ],
+    ids=["no gzip", "not asked for", "cut short"],
+)
+def test_a_status_stands_when_its_body_does_not(server, status, broken):
+    headers = {"content_length": 5, "retry_after": 7, **broken}
+    server.otherwise = sends_then_hangs_up(head(status, **headers) + b"hello")
+    response = send(server.base_url)
+    assert (response.status, response.headers["retry-after"]) == (status, "7")
+    assert (response.body, response.cut) == (b"", False)
+    assert response.broken is not None
+    assert response.broken.reason == "protocol"
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        pytest.param(silence, id="silence"),
+        pytest.param(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x"), id="headers"),
+        pytest.param(drips(head(200, content_length=10**6), b"x"), id="a body"),
+        pytest.param(drips(head(200, transfer_encoding="chunked"), b"1\r\nx\r\n"), id="chunks"),
+    ],
+)
+def test_the_deadline_is_for_the_whole_exchange(server, slow):
+    server.otherwise = slow
+    started = time.monotonic()
+    error = fails(server.base_url, Bounds(0.25, 10**7))
+    assert 0.25 <= time.monotonic() - started < 5
+    assert (error.reason, error.sent) == ("timeout", True)
+    assert str(error) == "no complete answer within 0.25 s"
+
+
+def test_an_exchange_works_again_after_a_timeout(server):
+    server.then(silence)
+
+    async def run():
+        async with HttpClient() as http_client:
+            request = get(server.base_url)
+            with pytest.raises(HttpClientError):
+                await http_client.send(request, Bounds(0.1, 1000))
+            return await http_client.send(request, BOUNDS)
+
+    assert asyncio.run(run()).body == b"hello"
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("status", [200, 307, 503])
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(tmp_path, tls, status):
+    issuer, ca_file = authority(tmp_path)
+    context = server_context(issuer, "127.0.0.1") if tls else None
+    surplus = head(200, content_length=7) + b"surplus"
+
+    def twice(peer):
+        peer.send(head(status, content_length=5) + b"hello" + surplus)
+
+    async def run(request):
+        async with HttpClient(ca_file=ca_file) as http_client:
+            first = await http_client.send(request, BOUNDS)
+            with pytest.raises(HttpClientError) as caught:
+                await http_client.send(request, BOUNDS)
+            return first, caught.value, await http_client.send(request, BOUNDS)
+
+    with Server(answer(200, b"right"), context).then(twice) as server:
+        first, error, third = asyncio.run(run(get(server.base_url)))
+    assert (first.status, first.body, third.body) == (status, b"hello", b"right")
+    assert (error.reason, error.sent, error.lasting) == ("protocol", True, False)
+    assert "nobody had asked for" in str(error)
+    assert server.connections == 2
+
+
+def test_an_exchange_that_is_cancelled_is_no_error_of_its_own(server):
+    received = asyncio.Event()
+
+    async def run():
+        loop = asyncio.get_running_loop()
+
+        def hangs(peer):
+            loop.call_soon_threadsafe(received.set)
+            silence(peer)
+
+        server.otherwise = hangs
+        async with HttpClient() as http_client:
+            task = asyncio.create_task(http_client.send(get(server.base_url), BOUNDS))
+            await received.wait()
+            task.cancel()
+            await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+
+
+def test_a_refused_connection_was_not_sent():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        error = fails(f"http://127.0.0.1:{taken.getsockname()[1]}/")
+    assert (error.reason, error.sent) == ("connect", False)
+    assert str(error) == "no connection: Connection refused"
+
+
+def test_a_name_that_is_unknown_is_a_dns_error(monkeypatch):
+    def unknown(*_args, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    error = fails("http://host.invalid/")
+    assert (error.reason, error.sent) == ("dns", False)
+    assert str(error) == "the host name cannot be resolved: Name or service not known"
+
+
+def test_a_connection_that_takes_too_long_was_not_sent(monkeypatch):
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with socket.create_connection(address):  # takes the one place there is
+            error = fails(f"http://127.0.0.1:{address[1]}/")
+    assert (error.reason, error.sent) == ("timeout", False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "ftp://127.0.0.1/",
+        "https://",
+        "https:///path",
+        "https://[::1/",
+        "http://127.0.0.1:x/",
+        "http://127.0.0.1:99999/",
+        "http://ex\u2100mple/",
+        "http://127.0.0.1/\ud800",
+        "http://127.0.0.1/\x00",
+        "http://" + "x" * 70_000,
+    ],
+)
+def test_a_url_that_cannot_be_asked_is_an_error_like_others(url):
+    error = fails(url)
+    assert (error.reason, error.sent) == ("protocol", False)
+
+
+@pytest.mark.parametrize("value", ["caf\xe9", "\ud800", "a\nb", "a\x00b"])
+def test_a_header_that_cannot_be_sent_is_an_error_like_others(server, value):
+    assert fails(get(server.base_url, {"X-Secret": value})).reason == "protocol"
+    assert server.requests == []
+
+
+def test_a_bug_is_not_an_answer_that_failed():
+    with pytest.raises(TypeError):
+        send(get("http://127.0.0.1:1/", {"X-Number": 5}))  # type: ignore[dict-item]
+
+
+def test_a_proxy_that_cannot_be_read_is_the_callers_to_explain():
+    secret = FakeSecret("")
+    secret.value = None
+    with pytest.raises(SecretError):
+        send("http://127.0.0.1:1/", proxy=secret)
