@@ -24,6 +24,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 2)
 
 
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """Run async tests on asyncio, which the agent uses."""
+    return "asyncio"
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     for name in list(os.environ):

@@ -15,7 +15,7 @@ from exporter.core.labels import LabelName, Labels
 from exporter.core.model import AccountKey, FineTune, TrackedFineTune
 from exporter.core.text import shared
 from exporter.store import schema
-from exporter.store.database import Database
+from exporter.store.database import Database, in_store_thread
 from exporter.store.events import record_events
 from exporter.store.schema import accounts, cursors, poll_outages
 
@@ -80,27 +80,9 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load(self, account: AccountKey) -> AccountState | None:
+    @in_store_thread
+    def load(self, account: AccountKey) -> AccountState | None:
         """Return what is remembered of an account; None before its baseline."""
-        return await self._database.run(self._load, account)
-
-    async def cursors(self, account: AccountKey) -> tuple[str, ...]:
-        """Return where the pages of an account's list began when it was last read."""
-        return await self._database.run(self._cursors, account)
-
-    async def commit(self, result: PollResult) -> None:
-        """Store what a poll changed and what is owed for it, all or nothing."""
-        await self._database.run(self._commit, result)
-
-    async def outage_since(self, account: AccountKey) -> float | None:
-        """Return since when an account cannot be read (Unix seconds); None if none was told."""
-        return await self._database.run(self._outage_since, account)
-
-    async def begin_outage(self, account: AccountKey, since: float, owed: RoutedEvents) -> None:
-        """Store that an account cannot be read, and whom that is owed, all or nothing."""
-        await self._database.run(self._begin_outage, account, since, owed)
-
-    def _load(self, account: AccountKey) -> AccountState | None:
         with self._database.read() as connection:
             number = _number(connection, account)
             if number is None:
@@ -111,11 +93,15 @@ class Accounts:
                 _tallies(connection, number),
             )
 
-    def _cursors(self, account: AccountKey) -> tuple[str, ...]:
+    @in_store_thread
+    def cursors(self, account: AccountKey) -> tuple[str, ...]:
+        """Return where the pages of an account's list began when it was last read."""
         with self._database.read() as connection:
             return read_cursors(connection, account)
 
-    def _commit(self, result: PollResult) -> None:
+    @in_store_thread
+    def commit(self, result: PollResult) -> None:
+        """Store what a poll changed and what is owed for it, all or nothing."""
         with self._database.write() as connection:
             number = _number(connection, result.account)
             if number is None:
@@ -132,11 +118,15 @@ class Accounts:
             ended = bool(result.recovery) and end_outage(connection, result.account)
             record_events(connection, [*(result.recovery if ended else ()), *result.events])
 
-    def _outage_since(self, account: AccountKey) -> float | None:
+    @in_store_thread
+    def outage_since(self, account: AccountKey) -> float | None:
+        """Return since when an account cannot be read (Unix seconds); None if none was told."""
         with self._database.read() as connection:
             return outage_since(connection, account)
 
-    def _begin_outage(self, account: AccountKey, since: float, owed: RoutedEvents) -> None:
+    @in_store_thread
+    def begin_outage(self, account: AccountKey, since: float, owed: RoutedEvents) -> None:
+        """Store that an account cannot be read, and whom that is owed, all or nothing."""
         with self._database.write() as connection:
             begin_outage(connection, account, since)
             record_events(connection, owed)

@@ -10,7 +10,7 @@ from exporter.core.account import RoutedEvents
 from exporter.core.active_alerts import AlertRow
 from exporter.core.events import ENDS, Event
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
-from exporter.store.database import Database
+from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
 from exporter.store.outbox import Backlog, Outbox, ReceiverState, store_health
 from exporter.store.schema import deliveries, events
@@ -54,30 +54,13 @@ class AlertOutbox:
         """Give up what is owed since before ``before``; return how many events that were."""
         return await self._outbox.expire(before, now)
 
-    async def version(self) -> Hashable:
+    @in_store_thread
+    def version(self) -> Hashable:
         """Return what is another value once something happened or another process wrote.
 
         What this object stored makes no difference, and nothing else that runs in this process
         changes what an Alertmanager is owed: but old events are deleted.
         """
-        return await self._database.run(self._version)
-
-    async def owed(self, since: float) -> list[AlertRow]:
-        """Return what is pending, and what was taken after ``since`` (Unix seconds)."""
-        return await self._database.run(self._owed, since)
-
-    async def events(self, numbers: Collection[int]) -> dict[int, Event]:
-        """Return events by their numbers, without those that are no longer there."""
-        return await self._database.run(self._events, numbers)
-
-    async def record(self, findings: Findings) -> list[float]:
-        """Store what posts led to; return in how many seconds what is newly delivered was.
-
-        Delivered wins: what another member or a person gave up meanwhile has arrived all the same.
-        """
-        return await self._database.run(self._record, findings)
-
-    def _version(self) -> Hashable:
         # The id, not the number: that of an event that was deleted is given out again.
         newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
         with self._database.read() as connection:
@@ -85,7 +68,9 @@ class AlertOutbox:
             others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
             return others, connection.execute(newest).scalar()
 
-    def _owed(self, since: float) -> list[AlertRow]:
+    @in_store_thread
+    def owed(self, since: float) -> list[AlertRow]:
+        """Return what is pending, and what was taken after ``since`` (Unix seconds)."""
         # Two queries: with an OR, SQLite would read all that was ever delivered.
         pending = self._of_state(PENDING)
         taken = self._of_state(DELIVERED).where(deliveries.c.settled_at > since)
@@ -94,19 +79,19 @@ class AlertOutbox:
                 AlertRow(*row) for query in (pending, taken) for row in connection.execute(query)
             ]
 
-    def _of_state(self, state: str) -> Select[Any]:
-        return (
-            select(events.c.number, events.c.observed_at, deliveries.c.settled_at, _left_at())
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(self._mine(), deliveries.c.state == state)
-        )
-
-    def _events(self, numbers: Collection[int]) -> dict[int, Event]:
+    @in_store_thread
+    def events(self, numbers: Collection[int]) -> dict[int, Event]:
+        """Return events by their numbers, without those that are no longer there."""
         query = select(events).where(events.c.number.in_(numbers))
         with self._database.read() as connection:
             return {row.number: event_of(row) for row in connection.execute(query)}
 
-    def _record(self, findings: Findings) -> list[float]:
+    @in_store_thread
+    def record(self, findings: Findings) -> list[float]:
+        """Store what posts led to; return in how many seconds what is newly delivered was.
+
+        Delivered wins: what another member or a person gave up meanwhile has arrived all the same.
+        """
         with self._database.write() as connection:
             store_health(connection, self._receiver, findings.health, findings.resume_at)
             record_events(connection, findings.told)
@@ -115,6 +100,13 @@ class AlertOutbox:
             first = (PENDING, DEAD, DISCARDED)
             observed = self._settle(connection, DELIVERED, findings.delivered, first)
         return [max(findings.delivered[number] - at, 0.0) for number, at in observed.items()]
+
+    def _of_state(self, state: str) -> Select[Any]:
+        return (
+            select(events.c.number, events.c.observed_at, deliveries.c.settled_at, _left_at())
+            .join(deliveries, deliveries.c.event == events.c.number)
+            .where(self._mine(), deliveries.c.state == state)
+        )
 
     def _settle(
         self, connection: Connection, to: str, settled: Mapping[int, float], states: Sequence[str]

@@ -3,12 +3,12 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, update
@@ -30,6 +30,32 @@ _STILL_BUSY_MILLISECONDS = 50
 _LOCKED = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
 _CLOSE_SECONDS = 2.0
 _LONGEST = 200
+
+
+class _Stored(Protocol):
+    """An object whose methods use the database."""
+
+    _database: "Database"
+
+
+_Owner = TypeVar("_Owner", bound=_Stored)
+
+
+def in_store_thread(
+    method: Callable[Concatenate[_Owner, _Parameters], _Result],
+) -> Callable[Concatenate[_Owner, _Parameters], Coroutine[Any, Any, _Result]]:
+    """Make a blocking method a coroutine that runs in the store's thread.
+
+    The blocking form stays available as ``__wrapped__``.
+    """
+
+    async def run(
+        self: _Owner, /, *arguments: _Parameters.args, **named: _Parameters.kwargs
+    ) -> _Result:
+        return await self._database.run(method, self, *arguments, **named)
+
+    update_wrapper(run, method)
+    return run
 
 
 class Database:

@@ -11,7 +11,7 @@ from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
-from exporter.store.database import Database
+from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
 from exporter.store.schema import deliveries, events, messages, receivers
 
@@ -124,47 +124,9 @@ class Outbox:
         """Return what is stored of the receiver; that of a well one when nothing is."""
         return await self._database.run(load_standing, self._database, self._receiver)
 
-    async def unsent(self) -> list[PendingEvent]:
+    @in_store_thread
+    def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
-        return await self._database.run(self._unsent)
-
-    async def frozen(self) -> int:
-        """Return how many messages are still to be taken."""
-        return await self._database.run(self._frozen)
-
-    async def freeze(self, new: Sequence[NewMessage], now: float) -> None:
-        """Fix the membership and the bytes of messages before their first attempt."""
-        await self._database.run(self._freeze, new, now)
-
-    async def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
-        """Return the message tried least recently, one never tried first; None if none is owed."""
-        return await self._database.run(self._next, skipping)
-
-    async def claim(self, delivery: OutboxMessage) -> None:
-        """Note that an attempt begins: what a crash leaves like this may have arrived."""
-        await self._database.run(self._claim, delivery)
-
-    async def record(self, delivery: OutboxMessage, result: Result) -> list[float]:
-        """Store what an attempt led to; return when what was delivered by it had been observed."""
-        return await self._database.run(self._record, delivery, result)
-
-    async def replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
-        """Store the minimal rendering of a message that was refused as it was."""
-        await self._database.run(self._replace_body, delivery, body)
-
-    async def events_of(self, delivery: OutboxMessage) -> list[Event]:
-        """Return the events that a message carries, oldest first."""
-        return await self._database.run(self._events_of, delivery)
-
-    async def expire(self, before: float, now: float) -> int:
-        """Give up what is owed since before ``before``; return how many events that were."""
-        return await self._database.run(self._expire, before, now)
-
-    async def backlog(self) -> Backlog:
-        """Return how many events the receiver has not taken."""
-        return await self._database.run(self._backlog)
-
-    def _unsent(self) -> list[PendingEvent]:
         query = (
             select(events, deliveries.c.owed_since)
             .join(deliveries, deliveries.c.event == events.c.number)
@@ -177,12 +139,16 @@ class Outbox:
                 for row in connection.execute(query)
             ]
 
-    def _frozen(self) -> int:
+    @in_store_thread
+    def frozen(self) -> int:
+        """Return how many messages are still to be taken."""
         query = select(func.count()).where(self._messages(), messages.c.state == PENDING)
         with self._database.read() as connection:
             return connection.execute(query).scalar_one()
 
-    def _freeze(self, new: Sequence[NewMessage], now: float) -> None:
+    @in_store_thread
+    def freeze(self, new: Sequence[NewMessage], now: float) -> None:
+        """Fix the membership and the bytes of messages before their first attempt."""
         with self._database.write() as connection:
             turn = connection.execute(self._next_turn()).scalar_one()
             for number, message in enumerate(new):
@@ -193,25 +159,9 @@ class Outbox:
                         insert(messages).values(receiver=self._receiver, turn=turn + number, **row)
                     )
 
-    def _carry(self, connection: Connection, message: NewMessage) -> int:
-        """Put what is still owed into a message; return how many events that are."""
-        return connection.execute(
-            update(deliveries)
-            .where(
-                self._mine(PENDING),
-                deliveries.c.message.is_(None),
-                deliveries.c.event == bindparam("number"),
-            )
-            .values(message=message.id),
-            # One by one: a digest may carry more events than a statement takes values.
-            [{"number": number} for number in message.events],
-        ).rowcount
-
-    def _next_turn(self) -> Any:
-        # Turns, not times: a clock that is set back must not hold up what was tried before.
-        return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
-
-    def _next(self, skipping: Collection[str]) -> OutboxMessage | None:
+    @in_store_thread
+    def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
+        """Return the message tried least recently, one never tried first; None if none is owed."""
         query = (
             select(messages)
             .where(self._messages(), messages.c.state == PENDING, messages.c.id.not_in(skipping))
@@ -233,11 +183,15 @@ class Outbox:
             repeat=row.unanswered or row.in_flight,
         )
 
-    def _claim(self, delivery: OutboxMessage) -> None:
+    @in_store_thread
+    def claim(self, delivery: OutboxMessage) -> None:
+        """Note that an attempt begins: what a crash leaves like this may have arrived."""
         with self._database.write() as connection:
             connection.execute(update(messages).where(self._is(delivery)).values(in_flight=True))
 
-    def _record(self, delivery: OutboxMessage, result: Result) -> list[float]:
+    @in_store_thread
+    def record(self, delivery: OutboxMessage, result: Result) -> list[float]:
+        """Store what an attempt led to; return when what was delivered by it had been observed."""
         with self._database.write() as connection:
             store_health(connection, self._receiver, result.health, result.resume_at)
             record_events(connection, result.told)
@@ -256,29 +210,17 @@ class Outbox:
             )
             return [] if result.state == PENDING else self._settle(connection, delivery, result)
 
-    def _settle(
-        self, connection: Connection, delivery: OutboxMessage, result: Result
-    ) -> list[float]:
-        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
-        connection.execute(
-            update(deliveries)
-            .where(carried)
-            .values(state=_unless_discarded(deliveries.c.state, result.state), settled_at=result.at)
-        )
-        observed = (
-            select(events.c.observed_at)
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(carried, deliveries.c.state == DELIVERED)
-        )
-        return list(connection.execute(observed).scalars())
-
-    def _replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
+    @in_store_thread
+    def replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
+        """Store the minimal rendering of a message that was refused as it was."""
         with self._database.write() as connection:
             connection.execute(
                 update(messages).where(self._is(delivery)).values(body=body, minimal=True)
             )
 
-    def _events_of(self, delivery: OutboxMessage) -> list[Event]:
+    @in_store_thread
+    def events_of(self, delivery: OutboxMessage) -> list[Event]:
+        """Return the events that a message carries, oldest first."""
         query = (
             select(events)
             .join(deliveries, deliveries.c.event == events.c.number)
@@ -288,7 +230,9 @@ class Outbox:
         with self._database.read() as connection:
             return [event_of(row) for row in connection.execute(query)]
 
-    def _expire(self, before: float, now: float) -> int:
+    @in_store_thread
+    def expire(self, before: float, now: float) -> int:
+        """Give up what is owed since before ``before``; return how many events that were."""
         old = and_(self._mine(PENDING), deliveries.c.owed_since < before)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
@@ -309,7 +253,9 @@ class Outbox:
             )
             return given_up.rowcount
 
-    def _backlog(self) -> Backlog:
+    @in_store_thread
+    def backlog(self) -> Backlog:
+        """Return how many events the receiver has not taken."""
         query = (
             select(deliveries.c.state, func.count(), func.min(deliveries.c.owed_since))
             .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
@@ -320,6 +266,40 @@ class Outbox:
         _, pending, oldest = found.get(PENDING, (PENDING, 0, None))
         _, dead, _ = found.get(DEAD, (DEAD, 0, None))
         return Backlog(pending, dead, oldest)
+
+    def _carry(self, connection: Connection, message: NewMessage) -> int:
+        """Put what is still owed into a message; return how many events that are."""
+        return connection.execute(
+            update(deliveries)
+            .where(
+                self._mine(PENDING),
+                deliveries.c.message.is_(None),
+                deliveries.c.event == bindparam("number"),
+            )
+            .values(message=message.id),
+            # One by one: a digest may carry more events than a statement takes values.
+            [{"number": number} for number in message.events],
+        ).rowcount
+
+    def _next_turn(self) -> Any:
+        # Turns, not times: a clock that is set back must not hold up what was tried before.
+        return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
+
+    def _settle(
+        self, connection: Connection, delivery: OutboxMessage, result: Result
+    ) -> list[float]:
+        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
+        connection.execute(
+            update(deliveries)
+            .where(carried)
+            .values(state=_unless_discarded(deliveries.c.state, result.state), settled_at=result.at)
+        )
+        observed = (
+            select(events.c.observed_at)
+            .join(deliveries, deliveries.c.event == events.c.number)
+            .where(carried, deliveries.c.state == DELIVERED)
+        )
+        return list(connection.execute(observed).scalars())
 
     def _mine(self, state: str) -> ColumnElement[bool]:
         return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import and_, delete, func, or_, select
 
-from exporter.store.database import Database
+from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, PENDING
 from exporter.store.schema import deliveries, events, messages
 
@@ -30,9 +30,16 @@ class Upkeep:
             await self._database.run(self._delete_empty_messages)
         return deleted
 
-    async def orphaned(self, receivers: Collection[str]) -> dict[str, int]:
+    @in_store_thread
+    def orphaned(self, receivers: Collection[str]) -> dict[str, int]:
         """Return how many events are owed to, or were given up for, receivers not among these."""
-        return await self._database.run(self._orphaned, receivers)
+        query = (
+            select(deliveries.c.receiver, func.count())
+            .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_([PENDING, DEAD]))
+            .group_by(deliveries.c.receiver)
+        )
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def _delete_some(self, before: float) -> int:
         kept = and_(
@@ -61,12 +68,3 @@ class Upkeep:
             connection.execute(
                 delete(messages).where(~select(deliveries.c.event).where(carries).exists())
             )
-
-    def _orphaned(self, receivers: Collection[str]) -> dict[str, int]:
-        query = (
-            select(deliveries.c.receiver, func.count())
-            .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_([PENDING, DEAD]))
-            .group_by(deliveries.c.receiver)
-        )
-        with self._database.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}

@@ -46,7 +46,7 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done = Counter[str]()
         self.threads = set[threading.Thread]()
-        monkeypatch.setattr(board, "firing", self.active_alerts)
+        monkeypatch.setattr(board, "active_alerts", self.active_alerts)
         monkeypatch.setattr(posting, "_version", self.version)
         monkeypatch.setattr(board, "content_of", self.content_of)
         monkeypatch.setattr(identities, "encoded", self.noted(encoded))

@@ -90,11 +90,10 @@ def test_first_it_is_committed_then_shown_and_then_the_receivers_are_woken(tmp_p
         async with bench(tmp_path / "state.db", BEFORE, AFTER) as b:
             await b.poller.poll()
             seen: list[tuple[str, int, bool]] = []
-            loop = asyncio.get_running_loop()
 
             def look(at: str) -> None:
                 # In the store's one thread this runs after whatever was asked of it before.
-                owed = loop.run_in_executor(b.database._thread, Outbox(b.database, "slack")._unsent)
+                owed = asyncio.ensure_future(Outbox(b.database, "slack").unsent())
                 looks.append((at, owed, b.page()["cartesia_fine_tunes", "failed"] == 1))
 
             looks: list[tuple[str, asyncio.Future[list[PendingEvent]], bool]] = []

@@ -5,10 +5,10 @@ The agent's own code runs up to the point, in its own process; `sitecustomize` p
 
 from pathlib import Path
 
-_POLL = ("exporter.store.accounts", "Accounts._commit")
-_FREEZE = ("exporter.store.outbox", "Outbox._freeze")
-_CLAIM = ("exporter.store.outbox", "Outbox._claim")
-_RECORD = ("exporter.store.outbox", "Outbox._record")
+_POLL = ("exporter.store.accounts", "Accounts.commit")
+_FREEZE = ("exporter.store.outbox", "Outbox.freeze")
+_CLAIM = ("exporter.store.outbox", "Outbox.claim")
+_RECORD = ("exporter.store.outbox", "Outbox.record")
 _SENDING = ("exporter.http_client", "_Progress.trace")
 
 # Where, before or after what stands there, and only if this is so of its arguments.
@@ -29,7 +29,7 @@ _POINTS = {
 # Of the trace, only the steps of a POST: the API's requests are told by the same function. Which
 # request a step is of is told with its beginning only.
 _DYING = """
-import functools, inspect, os, signal
+import functools, os, signal
 import {module} as module
 
 posting = False
@@ -50,11 +50,11 @@ owner, name = module.{owner}, "{name}"
 real = getattr(owner, name)
 
 @functools.wraps(real)
-def dying(*arguments):
+async def dying(*arguments):
     now = met(arguments)
     if now and "{when}" == "before":
         kill()
-    result = real(*arguments)
+    result = await real(*arguments)
     if now:
         kill()
     return result
