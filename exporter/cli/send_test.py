@@ -15,7 +15,7 @@ import click
 from exporter.cli.exits import CONFIGURATION, RUNTIME, fail, reason
 from exporter.cli.options import config_file_option, load
 from exporter.core.events import Event, sample_failure, stable_id, test_event
-from exporter.core.message import LinkTemplates, Message, message
+from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
 from exporter.core.retry import Attempt
 
@@ -140,8 +140,8 @@ def _message(config: "Config", sample: Sample | None, most: int, now: float) -> 
     account = config.accounts[0].name
     pages = LinkTemplates(config.alerts.playground_url)
     if sample is None:
-        return message([test_event(account, now, secrets.token_hex(16))], pages)
-    told = message(sample_events(sample, account, now)[:most], pages)
+        return build_message([test_event(account, now, secrets.token_hex(16))], pages)
+    told = build_message(sample_events(sample, account, now)[:most], pages)
     # A digest's title names no fine-tune, and may be all that a telephone shows.
     return replace(told, title=f"TEST: {told.title}")
 

@@ -48,14 +48,14 @@ class Message:
 
     ``facts`` are pairs of name and value, ``text`` may be long, ``lines`` name one thing each and
     ``rest`` holds the ids of the fine-tunes that no line names; all of them are text to be shown,
-    clean of control characters. ``events`` are as they happened. ``pages`` are what ``links`` come
+    clean of control characters. ``events`` are as they happened. ``link_templates`` are what ``links`` come
     from, for a receiver that links each event by itself.
     """
 
     type: MessageType
     title: str
     events: tuple[Event, ...]
-    pages: LinkTemplates
+    link_templates: LinkTemplates
     facts: tuple[tuple[str, str], ...] = ()
     text: str = ""
     lines: tuple[str, ...] = ()
@@ -64,10 +64,10 @@ class Message:
     @property
     def links(self) -> tuple[Link, ...]:
         """Where to go from here: to the fine-tune when the message is about a single one."""
-        return links(self.events[0] if len(self.events) == 1 else None, self.pages)
+        return links(self.events[0] if len(self.events) == 1 else None, self.link_templates)
 
 
-def group(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Event, ...]]:
+def group_events(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Event, ...]]:
     """Return which events go into which message now, out of all that one receiver is owed.
 
     More than ``threshold`` become digests of at most ``most`` events each. Otherwise it is the
@@ -78,17 +78,17 @@ def group(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Even
     return [tuple(events[i : i + most]) for i in range(0, len(events), most)]
 
 
-def message(events: Sequence[Event], pages: LinkTemplates) -> Message:
+def build_message(events: Sequence[Event], link_templates: LinkTemplates) -> Message:
     """Return the message of one event, or the digest of several."""
     if len(events) > 1:
-        return _digest(tuple(events), pages)
+        return _digest(tuple(events), link_templates)
     event = events[0]
     if event.fine_tune is not None:
-        return _of_fine_tune(event, event.fine_tune, pages)
-    return _of_agent(event, pages)
+        return _of_fine_tune(event, event.fine_tune, link_templates)
+    return _of_agent(event, link_templates)
 
 
-def _of_fine_tune(event: Event, fine_tune: FineTune, pages: LinkTemplates) -> Message:
+def _of_fine_tune(event: Event, fine_tune: FineTune, link_templates: LinkTemplates) -> Message:
     facts = (
         ("Account", event.account),
         ("Model", fine_tune.model_id),
@@ -103,7 +103,7 @@ def _of_fine_tune(event: Event, fine_tune: FineTune, pages: LinkTemplates) -> Me
         event.type,
         f"{event.traits.title}: {one_line(fine_tune.name) or printable_id(fine_tune)}",
         (event,),
-        pages,
+        link_templates,
         facts=tuple((name, one_line(value)) for name, value in facts if value),
         text=one_line(fine_tune.description),
     )
@@ -116,7 +116,7 @@ def _status(event: Event, fine_tune: FineTune) -> str:
     return f"{event.previous_status} → {fine_tune.status}"
 
 
-def _of_agent(event: Event, pages: LinkTemplates) -> Message:
+def _of_agent(event: Event, link_templates: LinkTemplates) -> Message:
     facts = tuple(
         (name.capitalize(), one_line(str(event.facts[name])))
         for name in ("total", *STATUSES, "reason", "since")
@@ -131,7 +131,7 @@ def _of_agent(event: Event, pages: LinkTemplates) -> Message:
         event.type,
         _agent_title(event),
         (event,),
-        pages,
+        link_templates,
         facts=(*facts, ("Observed", timestamp(event.observed_at))),
         text=one_line(str(event.facts.get("text", ""))),
         lines=(("Failed before the watch began:", *lines) if lines else ()),
@@ -142,7 +142,7 @@ def _agent_title(event: Event) -> str:
     return event.traits.title.format(account=event.account, subject=event.subject)
 
 
-def _digest(events: tuple[Event, ...], pages: LinkTemplates) -> Message:
+def _digest(events: tuple[Event, ...], link_templates: LinkTemplates) -> Message:
     # Whatever a receiver has to leave out, it is not a failure while anything else is shown.
     ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
     types = Counter(event.type for event in ranked)
@@ -150,7 +150,7 @@ def _digest(events: tuple[Event, ...], pages: LinkTemplates) -> Message:
         DIGEST,
         "; ".join(_counted(kind, number) for kind, number in types.items()),
         events,
-        pages,
+        link_templates,
         facts=_by_model(events),
         lines=tuple(_event_line(event) for event in ranked[:_NAMED]),
         rest=tuple(
@@ -186,11 +186,11 @@ def _event_line(event: Event) -> str:
     return f"{describe_fine_tune(event.fine_tune)}{kind}"
 
 
-def links(event: Event | None, pages: LinkTemplates) -> tuple[Link, ...]:
+def links(event: Event | None, link_templates: LinkTemplates) -> tuple[Link, ...]:
     """Return where to go from an event, or from a message about several."""
     fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
-    url = pages.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
+    url = link_templates.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
     playground = Link("playground", "Open the Playground", url)
-    if pages.status_page is None:
+    if link_templates.status_page is None:
         return (playground,)
-    return playground, Link("status_page", "Status page", pages.status_page)
+    return playground, Link("status_page", "Status page", link_templates.status_page)

@@ -331,8 +331,8 @@ class Board:
         return self._identities[number].digest
 
     def _labels(self, event: Event) -> Mapping[str, str]:
-        content_of(event, self._plan.pages, minimal=True)  # fails here, if it does
-        return content_of(event, self._plan.pages).labels
+        content_of(event, self._plan.link_templates, minimal=True)  # fails here, if it does
+        return content_of(event, self._plan.link_templates).labels
 
     def brought_up(self, batch: Sequence[ActiveAlert]) -> list[ActiveAlert]:
         """Return some of what ``look`` returned as it is now."""
@@ -347,7 +347,9 @@ class Board:
         events = await self._outbox.events([each.number for each in batch])
         return [
             Alert(
-                content_of(events[each.number], self._plan.pages, minimal=each.number in minimal),
+                content_of(
+                    events[each.number], self._plan.link_templates, minimal=each.number in minimal
+                ),
                 each.starts_at,
                 each.ends_at,
             )

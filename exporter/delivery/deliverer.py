@@ -9,7 +9,7 @@ import structlog
 
 from exporter.core.clock import Clock
 from exporter.core.events import Event, stable_id
-from exporter.core.message import group, message
+from exporter.core.message import build_message, group_events
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.loop import LOOK_SECONDS, Loop, RetrySchedule
@@ -168,7 +168,7 @@ class Deliverer:
 
     async def _messages(self, owed: list[PendingEvent]) -> list[NewMessage]:
         numbers = {item.event.id: item.number for item in owed}
-        groups = group(
+        groups = group_events(
             [item.event for item in owed], self._plan.digest_threshold, self._receiver.most_events
         )
         made = []
@@ -182,7 +182,9 @@ class Deliverer:
     def _rendered(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
         """Return a message's bytes, none when it can't be rendered: it must not stop the others."""
         try:
-            return self._receiver.render(message(events, self._plan.pages), minimal=minimal)
+            return self._receiver.render(
+                build_message(events, self._plan.link_templates), minimal=minimal
+            )
         except Exception:  # noqa: BLE001 - whatever it raises is a bug of it, and logged as one
             self._log.exception("a message cannot be rendered", first=events[0].id, minimal=minimal)
             return b""

@@ -24,7 +24,7 @@ class DeliverySettings:
     group_wait: float
     digest_threshold: int
     max_age: float
-    pages: LinkTemplates
+    link_templates: LinkTemplates
     route: Callable[[Event], Sequence[str]]
     wake: Callable[[], None]
 

@@ -36,13 +36,13 @@ class Content:
     url: str
 
 
-def content_of(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> Content:
+def content_of(event: Event, link_templates: LinkTemplates, *, minimal: bool = False) -> Content:
     """Return what an event is as an alert; the minimal one names it and says no more."""
     found = labels(event)
     if minimal:
         found = {name: text for name, text in found.items() if name in _NAMING}
-    said = annotations(event, pages, minimal=minimal)
-    return Content(found, said, generator_url(event, pages))
+    said = annotations(event, link_templates, minimal=minimal)
+    return Content(found, said, generator_url(event, link_templates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Alertmanager:
         """Return the body of a message as alerts, one for each event, that fire for 5 minutes."""
         return render(
             Alert(
-                content_of(event, message.pages, minimal=minimal),
+                content_of(event, message.link_templates, minimal=minimal),
                 event.observed_at,
                 event.observed_at + _TEST_SECONDS,
             )

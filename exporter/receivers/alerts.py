@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates, Message, links, message
+from exporter.core.message import LinkTemplates, Message, build_message, links
 from exporter.core.text import LONGEST, one_line, timestamp
 from exporter.receivers.receiver import encoded
 
@@ -56,14 +56,18 @@ def _identity(text: str) -> str:
     return f"{one_line(text, LONGEST_LABEL - _HASHED)}~{digest[: _HASHED - 1]}"
 
 
-def annotations(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> dict[str, str]:
+def annotations(
+    event: Event, link_templates: LinkTemplates, *, minimal: bool = False
+) -> dict[str, str]:
     """Return what is to be read about the alert; the minimal ones leave out what people wrote.
 
     No value is empty or longer than 1,000 characters, and each is valid UTF-8.
     """
-    told = message([event], pages)
+    told = build_message([event], link_templates)
     facts = dict(told.facts)
-    found = {link.name: link.url for link in links(event, pages) if len(link.url) <= LONGEST}
+    found = {
+        link.name: link.url for link in links(event, link_templates) if len(link.url) <= LONGEST
+    }
     found |= {"status": facts.get("Status", ""), "observed_at": facts["Observed"]}
     if minimal:
         found["summary"] = f"{event.type}: {event.subject or event.account}"
@@ -75,9 +79,9 @@ def annotations(event: Event, pages: LinkTemplates, *, minimal: bool = False) ->
     return _cleaned(found, LONGEST)
 
 
-def generator_url(event: Event | None, pages: LinkTemplates) -> str:
+def generator_url(event: Event | None, link_templates: LinkTemplates) -> str:
     """Return where an alert leads: our status page, or the Playground when there is none."""
-    return pages.status_page or links(event, pages)[0].url
+    return link_templates.status_page or links(event, link_templates)[0].url
 
 
 def fingerprint(alert: Mapping[str, str]) -> str:
@@ -111,7 +115,9 @@ class AlertmanagerBody:
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
         """Return the payload; the minimal one leaves out what people wrote."""
-        alerts = [_alert(event, message.pages, minimal=minimal) for event in message.events]
+        alerts = [
+            _alert(event, message.link_templates, minimal=minimal) for event in message.events
+        ]
         common = _common([alert["labels"] for alert in alerts])
         group = {name: common[name] for name in _GROUPED_BY if name in common}
         firing = any(alert["status"] == "firing" for alert in alerts)
@@ -124,23 +130,23 @@ class AlertmanagerBody:
             "groupLabels": group,
             "commonLabels": common,
             "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
-            "externalURL": generator_url(None, message.pages),
+            "externalURL": generator_url(None, message.link_templates),
             "alerts": alerts,
         }
         return encoded(payload)
 
 
-def _alert(event: Event, pages: LinkTemplates, *, minimal: bool) -> dict[str, Any]:
+def _alert(event: Event, link_templates: LinkTemplates, *, minimal: bool) -> dict[str, Any]:
     identity = labels(event)
     observed = timestamp(event.observed_at)
     firing = status(event) == "firing"
     return {
         "status": status(event),
         "labels": identity,
-        "annotations": annotations(event, pages, minimal=minimal),
+        "annotations": annotations(event, link_templates, minimal=minimal),
         "startsAt": observed if firing else _began(event, observed),
         "endsAt": _NOT_ENDED if firing else observed,
-        "generatorURL": generator_url(event, pages),
+        "generatorURL": generator_url(event, link_templates),
         "fingerprint": fingerprint(identity),
     }
 

@@ -22,7 +22,9 @@ class Body(Protocol):
 
 def standard_body(message: Message, *, minimal: bool) -> bytes:
     """Return the event of a message, or the digest of its events, as JSON."""
-    bodies = [event_body(event, message.pages, minimal=minimal) for event in message.events]
+    bodies = [
+        event_body(event, message.link_templates, minimal=minimal) for event in message.events
+    ]
     if message.type != "fine_tune.digest":
         return encoded(bodies[0])
     data = {"title": message.title, "events": bodies}
@@ -34,7 +36,9 @@ def last_timestamp(message: Message) -> str:
     return timestamp(max(event.observed_at for event in message.events))
 
 
-def event_body(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> dict[str, Any]:
+def event_body(
+    event: Event, link_templates: LinkTemplates, *, minimal: bool = False
+) -> dict[str, Any]:
     """Return an event as it stands alone; each text is cut at 1,000 characters."""
     data: dict[str, Any] = {"account": event.account or None}
     if event.fine_tune is not None:
@@ -44,7 +48,7 @@ def event_body(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> 
         data["fine_tune"] = _fine_tune(event.fine_tune, minimal=minimal)
     facts = event.facts.items()
     data |= {n: _bounded(f) for n, f in facts if not (minimal and isinstance(f, list))}
-    found = {link.name: link.url for link in links(event, pages)}
+    found = {link.name: link.url for link in links(event, link_templates)}
     data["links"] = {"playground": None, "status_page": None} | found
     return {"type": event.type, "timestamp": timestamp(event.observed_at), "data": data}
 

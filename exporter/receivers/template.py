@@ -18,7 +18,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import escape
 
 from exporter.core.events import EVENT_TYPES, Event, EventType, baseline_facts
-from exporter.core.message import LinkTemplates, Message, message
+from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, STATUSES, FineTune, Snapshot
 from exporter.core.text import LONGEST, cut, one_line, timestamp
 from exporter.receivers.payload import MOST_EVENTS, event_body, last_timestamp, standard_body
@@ -40,12 +40,12 @@ _FULL: Final = FineTune(_LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _LONG)
 def extremes() -> Iterator[tuple[str, Message]]:
     """Yield messages that nothing real exceeds in length, or in what it lacks, and their names."""
     for kind in EVENT_TYPES:
-        yield f"{kind} with short texts", message([_event(kind, _EMPTY, "")], _PLAIN_LINKS)
-        yield f"{kind} with long texts", message([_event(kind, _FULL, _LONG)], _FULL_LINKS)
+        yield f"{kind} with short texts", build_message([_event(kind, _EMPTY, "")], _PLAIN_LINKS)
+        yield f"{kind} with long texts", build_message([_event(kind, _FULL, _LONG)], _FULL_LINKS)
     many = [_event("fine_tune.failed", _FULL, _LONG)] * MOST_EVENTS
-    yield f"a digest of {MOST_EVENTS} with long texts", message(many, _FULL_LINKS)
+    yield f"a digest of {MOST_EVENTS} with long texts", build_message(many, _FULL_LINKS)
     agent = [_event(kind, _EMPTY, "") for kind in EVENT_TYPES if kind.startswith("agent.")]
-    yield "a digest without a fine-tune", message(agent, _PLAIN_LINKS)
+    yield "a digest without a fine-tune", build_message(agent, _PLAIN_LINKS)
 
 
 def _event(kind: EventType, fine_tune: FineTune, text: str) -> Event:
@@ -340,7 +340,9 @@ def variables(
     characters. The minimal form leaves out what people wrote.
     """
     shown = message.events[:MOST_EVENTS]
-    events = [_complete(event_body(event, message.pages, minimal=minimal)) for event in shown]
+    events = [
+        _complete(event_body(event, message.link_templates, minimal=minimal)) for event in shown
+    ]
     found = {
         "type": message.type,
         "timestamp": last_timestamp(message),

@@ -16,7 +16,7 @@ from exporter.core.events import (
     poll_recovered_event,
     stable_id,
 )
-from exporter.core.message import Link, LinkTemplates, Message, group, links, message
+from exporter.core.message import Link, LinkTemplates, Message, build_message, group_events, links
 from exporter.core.model import FineTune, Outage
 from exporter.core.text import timestamp
 from tests.core.histories import KEY, poll_result, rules, snapshot
@@ -46,7 +46,7 @@ def baseline(*statuses: str) -> Event:
 
 
 def test_a_failure_says_what_failed_where_and_when():
-    assert message([of(VOICE)], PAGES) == Message(
+    assert build_message([of(VOICE)], PAGES) == Message(
         "fine_tune.failed",
         "Fine-tune failed: My voice",
         (of(VOICE),),
@@ -65,21 +65,21 @@ def test_a_failure_says_what_failed_where_and_when():
 
 
 def test_what_is_empty_is_not_mentioned():
-    bare = message([of(FineTune("ft_1", status="failed"), previous=None)], PAGES)
+    bare = build_message([of(FineTune("ft_1", status="failed"), previous=None)], PAGES)
     assert bare.title == "Fine-tune failed: ft_1"
     assert [name for name, _ in bare.facts] == ["Account", "Model", "Status", "Id", "Observed"]
     assert (bare.text, bare.lines, bare.rest) == ("", (), ())
 
 
 def test_a_removal_names_the_last_status_once():
-    gone = message([of(VOICE, "removed", previous="failed")], PAGES)
+    gone = build_message([of(VOICE, "removed", previous="failed")], PAGES)
     assert ("Status", "failed") in gone.facts
 
 
 def test_a_name_that_only_hides_is_as_none():
-    hidden = message([of(FineTune("ft_1", "\u200b\u202e"))], PAGES)
+    hidden = build_message([of(FineTune("ft_1", "\u200b\u202e"))], PAGES)
     assert hidden.title == "Fine-tune failed: ft_1"
-    nameless = message([of(FineTune("\x00", "\u200b"))], PAGES)
+    nameless = build_message([of(FineTune("\x00", "\u200b"))], PAGES)
     assert nameless.title == "Fine-tune failed: (unprintable id)"
 
 
@@ -88,7 +88,7 @@ def test_nothing_that_is_owed_is_lost_or_told_twice(number, threshold, most):
     owed = many(number)
     told: list[Event] = []
     while owed:
-        groups = group(owed, threshold, most)
+        groups = group_events(owed, threshold, most)
         assert groups
         assert all(1 <= len(each) <= most for each in groups)
         taken = [event for each in groups for event in each]
@@ -98,20 +98,20 @@ def test_nothing_that_is_owed_is_lost_or_told_twice(number, threshold, most):
 
 
 def test_a_few_are_told_one_by_one_the_oldest_first():
-    assert group(many(5), 5, 100) == [(many(5)[0],)]
+    assert group_events(many(5), 5, 100) == [(many(5)[0],)]
 
 
 def test_more_than_the_threshold_are_digests_that_each_hold_what_a_receiver_takes():
-    assert [len(each) for each in group(many(250), 5, 100)] == [100, 100, 50]
-    assert group(many(6), 5, 100) == [tuple(many(6))]
+    assert [len(each) for each in group_events(many(250), 5, 100)] == [100, 100, 50]
+    assert group_events(many(6), 5, 100) == [tuple(many(6))]
 
 
 def test_nothing_owed_is_no_message():
-    assert group([], 5, 100) == []
+    assert group_events([], 5, 100) == []
 
 
 def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
-    digest = message(many(23) + many(2, model="sonic-3"), PAGES)
+    digest = build_message(many(23) + many(2, model="sonic-3"), PAGES)
     assert digest.title == "25 fine-tunes failed"
     assert digest.facts == (("sonic-2", "23"), ("sonic-3", "2"))
     assert digest.lines[0] == "Voice 0 (sonic-2, failed_0)"
@@ -123,7 +123,7 @@ def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
 def test_a_digest_names_or_lists_every_event(failures, completions, agents):
     accounts = [Event(str(n), "agent.baseline", f"account-{n}", AT) for n in range(agents)]
     events = many(completions, "completed") + accounts + many(failures)
-    digest = message(events, PAGES)
+    digest = build_message(events, PAGES)
     assert digest.events == tuple(events)
     assert len(digest.lines) + len(digest.rest) == len(events)
     shown = " ".join((*digest.lines, *digest.rest)) + " "
@@ -132,7 +132,7 @@ def test_a_digest_names_or_lists_every_event(failures, completions, agents):
 
 
 def test_a_digest_tells_failures_first():
-    digest = message([*many(30, "completed"), *many(1)], PAGES)
+    digest = build_message([*many(30, "completed"), *many(1)], PAGES)
     assert digest.title == "1 fine-tune failed; 30 fine-tunes completed"
     assert digest.lines[:2] == (
         "Voice 0 (sonic-2, failed_0)",
@@ -142,7 +142,7 @@ def test_a_digest_tells_failures_first():
 
 def test_a_digest_of_more_models_than_it_has_room_for_still_counts_every_fine_tune():
     events = [event for n in range(30) for event in many(1, model=f"model-{n:02}")]
-    facts = message(events, PAGES).facts
+    facts = build_message(events, PAGES).facts
     assert len(facts) == 10
     assert facts[-1] == ("other models", "21")
     assert sum(int(number) for _, number in facts) == 30
@@ -158,13 +158,13 @@ def test_a_digest_of_more_models_than_it_has_room_for_still_counts_every_fine_tu
 )
 def test_one_is_not_many(kind, titles):
     other = Event("a", "agent.baseline", "one", AT)
-    found = [message([other, *many(n, kind)], PAGES).title.split("; ") for n in (1, 2)]
+    found = [build_message([other, *many(n, kind)], PAGES).title.split("; ") for n in (1, 2)]
     assert [next(part for part in title if kind in part) for title in found] == titles
     assert "1 account newly watched" in found[0]
 
 
 def test_the_baseline_says_how_many_there_are_and_names_what_has_failed_before():
-    told = message([baseline("failed", "training", "completed", "paused", "failed")], PAGES)
+    told = build_message([baseline("failed", "training", "completed", "paused", "failed")], PAGES)
     assert told.title == "Watching the fine-tunes of account default"
     assert told.facts == (
         ("Total", "5"),
@@ -183,13 +183,13 @@ def test_the_baseline_says_how_many_there_are_and_names_what_has_failed_before()
 
 
 def test_the_baseline_names_twenty_and_counts_the_others():
-    lines = message([baseline(*["failed"] * 23)], PAGES).lines
+    lines = build_message([baseline(*["failed"] * 23)], PAGES).lines
     assert len(lines) == 22
     assert lines[-1] == "and 3 more"
 
 
 def test_the_baseline_of_an_account_without_failures_names_none():
-    assert message([baseline("training")], PAGES).lines == ()
+    assert build_message([baseline("training")], PAGES).lines == ()
 
 
 def stuck(fine_tune_id: str) -> Event:
@@ -199,10 +199,10 @@ def stuck(fine_tune_id: str) -> Event:
 
 
 def test_a_stuck_fine_tune_says_where_it_waits_and_since_when():
-    told = message([stuck("ft_1")], PAGES)
+    told = build_message([stuck("ft_1")], PAGES)
     assert told.title == "Fine-tune stuck: My voice"
     assert told.facts[2:4] == (("Status", "training"), ("Since", "2026-11-23T12:00:00Z"))
-    line = message([stuck("ft_1"), stuck("ft_2")], PAGES).lines[0]
+    line = build_message([stuck("ft_1"), stuck("ft_2")], PAGES).lines[0]
     assert line == "My voice (sonic-2, ft_1) training since 2026-11-23T12:00:00Z"
 
 
@@ -210,7 +210,7 @@ OUTAGE = Outage(AT - 600, 0.0, has_baseline=True, reason="dns", error="no addres
 
 
 def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
-    told = message([poll_failing_event("store", KEY, OUTAGE, AT)], PAGES)
+    told = build_message([poll_failing_event("store", KEY, OUTAGE, AT)], PAGES)
     assert told.title == "The fine-tunes of account default cannot be read"
     assert told.facts == (
         ("Reason", "dns"),
@@ -224,7 +224,7 @@ def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
 
 
 def test_an_account_that_can_be_read_again_says_how_long_that_was():
-    told = message([poll_recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
+    told = build_message([poll_recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
     assert told.title == "The fine-tunes of account default can be read again"
     assert told.text == "It could not be read for 10 min. What changed meanwhile is told now."
 
@@ -234,7 +234,7 @@ def test_a_digest_names_the_account_that_cannot_be_read_and_why():
         poll_failing_event("store", KEY, OUTAGE, AT),
         poll_recovered_event("store", KEY, OUTAGE, AT, 600),
     ]
-    assert message(events, PAGES).lines == (
+    assert build_message(events, PAGES).lines == (
         "The fine-tunes of account default cannot be read: dns",
         "The fine-tunes of account default can be read again",
     )
@@ -242,7 +242,7 @@ def test_a_digest_names_the_account_that_cannot_be_read_and_why():
 
 def test_a_fine_tune_is_linked_by_its_id_quoted():
     odd = of(FineTune("a/b?c=<d>|é"))
-    assert message([odd], PAGES).links == (
+    assert build_message([odd], PAGES).links == (
         Link(
             "playground",
             "Open the Playground",
@@ -253,7 +253,7 @@ def test_a_fine_tune_is_linked_by_its_id_quoted():
 
 
 def test_a_digest_is_linked_to_no_single_fine_tune():
-    assert message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
+    assert build_message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
     assert links(None, LinkTemplates("https://play.example/")) == (
         Link("playground", "Open the Playground", "https://play.example/"),
     )
@@ -269,7 +269,7 @@ fine_tunes = st.builds(
 
 @given(st.lists(fine_tunes, min_size=1, max_size=25))
 def test_nothing_hidden_and_nothing_endless_is_in_any_message(found):
-    told = message([of(fine_tune) for fine_tune in found], PAGES)
+    told = build_message([of(fine_tune) for fine_tune in found], PAGES)
     shown = [told.title, told.text, *told.lines, *told.rest]
     shown += [text for fact in told.facts for text in fact]
     for text in shown:

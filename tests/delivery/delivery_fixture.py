@@ -112,7 +112,7 @@ def plan_of(group_wait: float = 0.0, digest_threshold: int = 5, **more: Any) -> 
             "group_wait": group_wait,
             "digest_threshold": digest_threshold,
             "max_age": 72 * 3600.0,
-            "pages": LinkTemplates("https://play.example"),
+            "link_templates": LinkTemplates("https://play.example"),
             "route": lambda event: ["other"] if event.fine_tune is None else [],
             "wake": lambda: None,
             **more,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from tests.fakes.alertmanager import Alerts, is_valid, seconds
 from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
@@ -75,7 +75,7 @@ def test_an_alert_that_ends_as_it_begins_does_not_end_before_it(at):
 
 @pytest.mark.parametrize("number", [1, 64])
 def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
-    body = ALERTMANAGER.render(message(failures(number), PAGES))
+    body = ALERTMANAGER.render(build_message(failures(number), PAGES))
     alerts = Alerts()
     assert alerts.post(body) == 200
     assert len(alerts.held) == number
@@ -86,6 +86,6 @@ def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
 
 
 def test_a_test_message_says_that_it_is_one():
-    [found] = json.loads(ALERTMANAGER.render(message([TEST], PAGES), minimal=True))
+    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], PAGES), minimal=True))
     assert found["labels"]["alertname"] == "CartesiaExporterTest"
     assert found["labels"]["severity"] == "info"

@@ -12,7 +12,7 @@ import trustme
 
 from exporter.agent.build import open_receiver
 from exporter.config import load
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
 from tests.config.test_load import KEY, written
@@ -61,7 +61,7 @@ def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path
     alerts = Alerts()
     with Server(taking(alerts)) as server:
         receiver = opened(tmp_path, with_password(server, path))
-        attempt = sent(receiver, receiver.render(message(failures(3), PAGES)))
+        attempt = sent(receiver, receiver.render(build_message(failures(3), PAGES)))
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
     [request] = server.requests
     assert request.method == "POST"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import REPEAT
@@ -23,13 +23,13 @@ some_events = st.lists(events, min_size=1, max_size=30)
 
 
 def rendered(told: list[Event], *, minimal: bool = False) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(MAIL.render(message(told, PAGES), minimal=minimal))
+    body: dict[str, Any] = json.loads(MAIL.render(build_message(told, PAGES), minimal=minimal))
     return body
 
 
 @given(some_events)
 def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
-    first = MAIL.render(message(told, PAGES))
+    first = MAIL.render(build_message(told, PAGES))
     for found in (json.loads(first), json.loads(MAIL.repeated(first))):
         assert set(found) == {"title", "body", "type"}
         assert 1 <= len(found["title"]) <= 250
@@ -48,7 +48,7 @@ def test_nothing_from_the_api_hides_or_calls_anybody(told):
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(told, minimal):
-    what = message(told, PAGES)
+    what = build_message(told, PAGES)
     assert MAIL.render(what, minimal=minimal) == MAIL.render(what, minimal=minimal)
 
 
@@ -86,7 +86,7 @@ def test_a_failure_is_told_with_all_that_is_known_and_where_to_go():
 
 
 def test_a_repeat_says_so_in_its_first_line():
-    first = MAIL.render(message([FAILED], PAGES))
+    first = MAIL.render(build_message([FAILED], PAGES))
     again = json.loads(MAIL.repeated(first))
     assert again == {**json.loads(first), "body": f"{REPEAT}\n{json.loads(first)['body']}"}
 

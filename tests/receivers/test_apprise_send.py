@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.apprise import Apprise
 from tests.fakes.answers import answer, as_json, redirect, sends_then_resets, silence
@@ -45,7 +45,7 @@ def receiver(url: str, seconds: float = 20, ca_file: Path | None = None) -> Appr
 
 
 def sent(to: Apprise, told=(FAILED,)) -> Attempt:
-    body = to.render(message(list(told), PAGES))
+    body = to.render(build_message(list(told), PAGES))
     return asyncio.run(to.send(delivery(body), AT))
 
 
@@ -150,7 +150,7 @@ def test_a_service_that_hangs_is_left_at_the_deadline_and_not_asked_again_meanwh
     with Server(hangs) as server:
         # The library's own patience is not what ends it here.
         to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60&cto=60", seconds=20)
-        body = to.render(message([TEST], PAGES))
+        body = to.render(build_message([TEST], PAGES))
 
         async def run() -> list[Attempt]:
             with pytest.raises(TimeoutError):

@@ -11,7 +11,7 @@ import yaml
 
 from exporter.agent.build import http_client_of, receiver_of
 from exporter.config import SlackReceiver, WebhookReceiver, load
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.model import OutboxMessage
 from tests.fakes.answers import answer
 from tests.fakes.server import Received, Server
@@ -31,7 +31,7 @@ def sent(folder: Path, **section: Any) -> Received:
         async def run() -> None:
             async with http_client_of(configured) as http_client:
                 made = receiver_of(configured, http_client)
-                body = made.render(message([FAILED], PAGES))
+                body = made.render(build_message([FAILED], PAGES))
                 await made.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
 
         asyncio.run(run())

@@ -2,7 +2,7 @@
 
 import json
 
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
@@ -23,7 +23,7 @@ def plain(text):
 
 
 def test_a_single_failure():
-    assert json.loads(SLACK.render(message([FAILED], PAGES))) == {
+    assert json.loads(SLACK.render(build_message([FAILED], PAGES))) == {
         "text": "<!here> Fine-tune failed: My voice",
         "blocks": [
             {"type": "header", "text": plain("Fine-tune failed: My voice")},
@@ -57,7 +57,7 @@ def test_a_single_failure():
 
 
 def test_a_digest():
-    told = json.loads(SLACK.render(message(failures(22), PAGES)))
+    told = json.loads(SLACK.render(build_message(failures(22), PAGES)))
     assert told["text"] == "<!here> 22 fine-tunes failed"
     assert told["blocks"] == [
         {"type": "header", "text": plain("22 fine-tunes failed")},
@@ -81,13 +81,13 @@ def test_a_digest():
 
 
 def test_a_test_message():
-    told = json.loads(SLACK.render(message([TEST], PAGES)))
+    told = json.loads(SLACK.render(build_message([TEST], PAGES)))
     assert told["text"] == "<!here> Test message from cartesia-exporter, nothing failed"
     assert {"type": "section", "text": plain("If you can read this.")} in told["blocks"]
 
 
 def test_the_minimal_failure():
-    assert json.loads(SLACK.render(message([FAILED], PAGES), minimal=True)) == {
+    assert json.loads(SLACK.render(build_message([FAILED], PAGES), minimal=True)) == {
         "text": "<!here> fine_tune.failed: ft_1",
         "unfurl_links": False,
         "unfurl_media": False,

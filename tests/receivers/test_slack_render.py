@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates, message
+from exporter.core.message import LinkTemplates, build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
@@ -30,7 +30,7 @@ mentions = st.sampled_from(["", "<!here>", MENTION, "@" * 500])
 
 def rendered(told: list[Event], mention: str = "", *, minimal: bool = False) -> dict[str, Any]:
     slack = Slack("team", ENDPOINT, mention)
-    body: dict[str, Any] = json.loads(slack.render(message(told, PAGES), minimal=minimal))
+    body: dict[str, Any] = json.loads(slack.render(build_message(told, PAGES), minimal=minimal))
     return body
 
 
@@ -94,7 +94,7 @@ def test_nothing_from_the_api_pings_links_or_hides(told, mention):
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(told, minimal):
-    slack, what = Slack("team", ENDPOINT, MENTION), message(told, PAGES)
+    slack, what = Slack("team", ENDPOINT, MENTION), build_message(told, PAGES)
     assert slack.render(what, minimal=minimal) == slack.render(what, minimal=minimal)
 
 
@@ -145,7 +145,7 @@ def test_the_minimal_digest_lists_ids_while_they_fit():
 
 def test_more_facts_than_slack_takes_are_left_out():
     facts = tuple((f"name {n}", str(n)) for n in range(12))
-    what = replace(message([FAILED], PAGES), facts=facts)
+    what = replace(build_message([FAILED], PAGES), facts=facts)
     body = json.loads(Slack("team", ENDPOINT).render(what))
     assert [len(block["fields"]) for block in body["blocks"] if "fields" in block] == [10]
 
@@ -165,13 +165,13 @@ def test_a_link_that_is_too_long_is_left_out():
 def test_without_a_usable_link_there_is_no_empty_block():
     odd = Event("evt", "fine_tune.failed", "a", AT, FineTune("é" * 900), None)
     slack, alone = Slack("team", ENDPOINT), LinkTemplates(PAGES.playground)
-    body = json.loads(slack.render(message([odd], alone)))
+    body = json.loads(slack.render(build_message([odd], alone)))
     assert {block["type"] for block in body["blocks"]} == {"header", "section"}
 
 
 def test_a_link_cannot_break_out_of_its_markup():
     pages = LinkTemplates("https://play.example/?a=1&b=<x>|y")
-    body = json.loads(Slack("team", ENDPOINT).render(message([TEST], pages)))
+    body = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], pages)))
     assert body["blocks"][-1]["elements"][0]["text"] == (
         "<https://play.example/?a=1&amp;b=%3Cx%3E%7Cy|Open the Playground>"
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
 from tests.receivers.sample_events import FAILED, PAGES, events, failures
@@ -20,7 +20,7 @@ def both(
     told: list[Event], mention: str = "", *, minimal: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     slack = Slack("team", ENDPOINT, mention)
-    body = slack.render(message(told, PAGES), minimal=minimal)
+    body = slack.render(build_message(told, PAGES), minimal=minimal)
     return json.loads(body), json.loads(slack.repeated(body))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
@@ -28,13 +28,13 @@ LINE = (
 
 def rendered(text: str, *told: Event, mention: str = "", minimal: bool = False) -> dict[str, Any]:
     slack = Slack("team", ENDPOINT, mention, Template(text, NAMES))
-    body: dict[str, Any] = json.loads(slack.render(message(told, PAGES), minimal=minimal))
+    body: dict[str, Any] = json.loads(slack.render(build_message(told, PAGES), minimal=minimal))
     return body
 
 
 def test_the_line_stands_first_and_for_the_title():
     body = rendered("*{{ data.fine_tune.name }}* <https://wiki/voices|what now>", FAILED)
-    plain = json.loads(Slack("team", ENDPOINT).render(message([FAILED], PAGES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], PAGES)))
     line = "*My voice* <https://wiki/voices|what now>"
     assert body["text"] == line
     first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
@@ -69,7 +69,7 @@ def test_the_line_is_one_line():
 
 def test_an_empty_line_leaves_the_title():
     text = "{% if data.fine_tune %}{{ data.fine_tune.name }}{% endif %}"
-    plain = json.loads(Slack("team", ENDPOINT).render(message([TEST], PAGES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], PAGES)))
     assert rendered(text, TEST) == plain
 
 
@@ -89,7 +89,7 @@ def test_a_digest_of_thousands_shows_how_many_there_are():
 def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_does_without():
     with pytest.raises(TemplateError, match="'None' has no attribute 'name'"):
         rendered("{{ data.fine_tune.name }}", TEST)
-    plain = Slack("team", ENDPOINT, "<!here>").render(message([TEST], PAGES), minimal=True)
+    plain = Slack("team", ENDPOINT, "<!here>").render(build_message([TEST], PAGES), minimal=True)
     body = rendered("{{ data.fine_tune.name }}", TEST, mention="<!here>", minimal=True)
     assert body == json.loads(plain)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.receivers.payload import standard_body
 from exporter.receivers.template import (
@@ -59,7 +59,7 @@ TEMPLATE: dict[str, Any] = {
 
 
 def body(*told: Event, template: dict[str, Any] = TEMPLATE, minimal: bool = False) -> Any:
-    return json.loads(TemplateBody(template)(message(told, PAGES), minimal=minimal))
+    return json.loads(TemplateBody(template)(build_message(told, PAGES), minimal=minimal))
 
 
 def failed(name: str = "", description: str = "") -> Event:
@@ -111,8 +111,8 @@ def test_the_first_event_of_a_digest_is_data_and_all_of_them_are_events():
 
 
 def test_the_variables_hold_what_the_standard_body_holds():
-    seen = variables(message([FAILED], PAGES))
-    standard = json.loads(standard_body(message([FAILED], PAGES), minimal=False))
+    seen = variables(build_message([FAILED], PAGES))
+    standard = json.loads(standard_body(build_message([FAILED], PAGES), minimal=False))
     assert seen["type"] == standard["type"]
     assert seen["timestamp"] == standard["timestamp"]
     assert seen["data"] == ABSENT | standard["data"]
@@ -120,10 +120,12 @@ def test_the_variables_hold_what_the_standard_body_holds():
 
 
 def test_what_an_event_lacks_is_null_so_that_a_template_can_ask():
-    data = variables(message([TEST], PAGES))["data"]
+    data = variables(build_message([TEST], PAGES))["data"]
     assert data["fine_tune"] is data["reason"] is data["previous_status"] is None
-    assert variables(message([trouble("agent.poll_failing")], PAGES))["data"]["since"] == SINCE
-    assert variables(message([stuck(FineTune("ft"))], PAGES))["data"]["since"] == SINCE
+    assert (
+        variables(build_message([trouble("agent.poll_failing")], PAGES))["data"]["since"] == SINCE
+    )
+    assert variables(build_message([stuck(FineTune("ft"))], PAGES))["data"]["since"] == SINCE
 
 
 @given(st.lists(events, min_size=1, max_size=10))
@@ -136,7 +138,7 @@ def test_nothing_that_a_template_sees_is_endless(told):
         for item in value if isinstance(value, list) else ():
             yield from texts(item)
 
-    seen = variables(message(told * 30, PAGES))
+    seen = variables(build_message(told * 30, PAGES))
     assert len(seen["events"]) == min(30 * len(told), 100)
     assert seen["count"] == 30 * len(told)
     assert len(seen.pop("text")) <= 8000
@@ -166,12 +168,12 @@ def test_a_template_that_cannot_be_rendered_raises_and_names_the_place():
     template = TemplateBody({"a": ["{{ data.fine_tune.name }}"]})
     reason = "a.0: line 1: 'None' has no attribute 'name'"
     with pytest.raises(TemplateError, match=reason):
-        template(message([TEST], PAGES), minimal=False)
+        template(build_message([TEST], PAGES), minimal=False)
 
 
 @pytest.mark.parametrize("text", ["{{ data.fine_tune.name }}", "{{ 1 / 0 }}", "{{ data }}"])
 def test_when_not_even_the_minimal_form_can_be_rendered_the_standard_one_is_sent(text):
-    told = message([TEST], PAGES)
+    told = build_message([TEST], PAGES)
     assert TemplateBody({"a": text})(told, minimal=True) == standard_body(told, minimal=True)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.receivers.alerts import AlertmanagerBody, fingerprint
 from tests.receivers.alertmanager_v4 import ZERO, assert_payload
 from tests.receivers.sample_events import FAILED, PAGES, SINCE, events, failures, trouble
@@ -16,7 +16,7 @@ BODY = AlertmanagerBody("ops")
 
 
 def body(*told: Event, minimal: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(BODY(message(told, PAGES), minimal=minimal))
+    found: dict[str, Any] = json.loads(BODY(build_message(told, PAGES), minimal=minimal))
     return found
 
 

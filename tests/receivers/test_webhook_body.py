@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.events import Event, poll_failing_event
-from exporter.core.message import LinkTemplates, group, message
+from exporter.core.message import LinkTemplates, build_message, group_events
 from exporter.core.model import AccountKey, FineTune, Outage
 from exporter.core.text import cut
 from exporter.http_client import HttpClient
@@ -53,9 +53,9 @@ FAILURE = """{
 }"""
 
 
-def body(*told: Event, pages: LinkTemplates = PAGES, minimal: bool = False) -> str:
+def body(*told: Event, link_templates: LinkTemplates = PAGES, minimal: bool = False) -> str:
     """The body as JSON with an indent of one, its keys in their order."""
-    rendered = WEBHOOK.render(message(told, pages), minimal=minimal)
+    rendered = WEBHOOK.render(build_message(told, link_templates), minimal=minimal)
     return json.dumps(json.loads(rendered), indent=1)
 
 
@@ -70,7 +70,7 @@ def test_a_fine_tune_first_seen_had_no_status_before():
 
 def test_without_a_status_page_there_is_no_link_to_it():
     alone = LinkTemplates("https://play.example/tunes/{id}")
-    assert body(FAILED, pages=alone) == FAILURE.replace('"https://watch.example/"', "null")
+    assert body(FAILED, link_templates=alone) == FAILURE.replace('"https://watch.example/"', "null")
 
 
 def test_the_minimal_body_leaves_out_what_people_wrote():
@@ -169,7 +169,7 @@ def test_a_test_message_says_what_it_is():
 
 
 def test_a_request_carries_at_most_a_hundred_events_and_none_is_lost():
-    groups = group(failures(250), 5, WEBHOOK.most_events)
+    groups = group_events(failures(250), 5, WEBHOOK.most_events)
     digests = [json.loads(body(*each))["data"]["events"] for each in groups]
     assert [len(digest) for digest in digests] == [100, 100, 50]
     ids = [event["data"]["fine_tune"]["id"] for digest in digests for event in digest]
@@ -195,4 +195,4 @@ def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters
 
 @given(st.lists(events, min_size=1, max_size=5))
 def test_rendering_again_gives_the_same_bytes(told):
-    assert WEBHOOK.render(message(told, PAGES)) == WEBHOOK.render(message(told, PAGES))
+    assert WEBHOOK.render(build_message(told, PAGES)) == WEBHOOK.render(build_message(told, PAGES))

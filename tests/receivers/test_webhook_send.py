@@ -8,7 +8,7 @@ import pytest
 from standardwebhooks import Webhook as Consumer
 from standardwebhooks import WebhookVerificationError
 
-from exporter.core.message import message
+from exporter.core.message import build_message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import HttpClient
@@ -62,7 +62,7 @@ def test_a_consumer_verifies_the_signature():
 
 def test_a_rendered_failure_is_what_the_consumer_reads():
     webhook = Webhook("ops", Endpoint(HttpClient(), FakeSecret(""), 10))
-    _, [request] = sent(FakeSecret(NEW), delivery(webhook.render(message([FAILED], PAGES))))
+    _, [request] = sent(FakeSecret(NEW), delivery(webhook.render(build_message([FAILED], PAGES))))
     assert json.loads(json.dumps(verified(request, NEW)))["type"] == "fine_tune.failed"
 
 

@@ -117,8 +117,8 @@ def with_a_bad_label(monkeypatch):
     """The content of an alert about `bad` has a label that Alertmanager refuses, of `worse` also
     in its minimal form."""
 
-    def content(event: Event, pages: LinkTemplates, *, minimal: bool = False) -> Content:
-        found = content_of(event, pages, minimal=minimal)
+    def content(event: Event, link_templates: LinkTemplates, *, minimal: bool = False) -> Content:
+        found = content_of(event, link_templates, minimal=minimal)
         bad = event.subject == "worse" or (event.subject == "bad" and not minimal)
         return replace(found, labels={**found.labels, "not a name": "x"}) if bad else found
 
