@@ -6,16 +6,16 @@ from functools import lru_cache
 from typing import Final
 
 LONGEST: Final = 1000
-"""How many characters of a name or a description a message carries."""
+"""Longest name or description in a message, in characters."""
 
 # Cc control, Cf format (bidirectional overrides, zero-width), Cs lone surrogates, Zl and Zp breaks.
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT: Final = frozenset({"\u200d"})  # joins emoji
 _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that show nothing
 
-_MANY: Final = 10_000
-_LONG: Final = 256
-"""How many texts are kept to be shared, and how many characters they have at most."""
+_SHARED_TEXTS: Final = 10_000
+_LONGEST_SHARED: Final = 256
+"""Number of texts kept for sharing, and their longest length in characters."""
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
@@ -27,7 +27,7 @@ def one_line(text: str, most: int = LONGEST) -> str:
     # Cut before the loop too: a description may be megabytes.
     spaced = " ".join(text[: 4 * most].split())
     shown = (c for c in spaced if c in _KEPT or unicodedata.category(c) not in _HIDDEN)
-    # Again: what was removed may have stood between spaces.
+    # Again: a removed character may have been between two spaces.
     line = " ".join("".join(shown).split())
     return "" if _BLANK.issuperset(line) else cut(line, most)
 
@@ -38,20 +38,20 @@ def cut(text: str, most: int = LONGEST) -> str:
 
 
 def scalar_text(text: str) -> str:
-    """Return ``text`` with lone surrogates spelled out, so that it can be encoded and stored."""
+    """Return ``text`` with lone surrogates escaped, so that it can be encoded and stored."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def shared(text: str) -> str:
-    """Return ``text``, as one object for equal texts of which others came not long ago.
+    """Return ``text``, as the same object for recently used equal texts.
 
-    Not interned: some versions of Python 3.12 keep an interned text for good, and an API may go on
-    to make up new ones.
+    ``sys.intern`` is no alternative: some versions of Python 3.12 never free an interned text, and
+    the API may always send new ones.
     """
-    return _first(text) if len(text) <= _LONG else text
+    return _first(text) if len(text) <= _LONGEST_SHARED else text
 
 
-@lru_cache(_MANY)
+@lru_cache(_SHARED_TEXTS)
 def _first(text: str) -> str:
     return text
 

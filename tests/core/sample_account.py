@@ -23,7 +23,7 @@ def seen(
     fine_tunes: list[FineTune], shape: SeriesOptions = SHAPE, most: int = 2, **fields: object
 ) -> AccountStatus:
     """What a poll shows that took all of this for a change, a minute apart."""
-    labels = Labels().seeing(fine_tunes, most, shape.names)
+    labels = Labels().extended(fine_tunes, most, shape.names)
     snapshot = Snapshot({each.id: each for each in fine_tunes}, NOW, 0.25, 1)
     known = {
         each.id: TrackedFineTune(each, 1, NOW - 60 * (len(fine_tunes) - place), since_seen=True)
@@ -40,7 +40,7 @@ def seen(
         "pages": 1,
         "labels": labels,
         "counts": count(fine_tunes, labels, shape.names),
-        "counters": Counters().adding(moved, labels),
+        "counters": Counters().after(moved, labels),
         "options": shape,
         "oldest": oldest(snapshot, known),
         "series": series(snapshot, known, labels, shape.most_fine_tunes),

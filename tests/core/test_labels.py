@@ -25,7 +25,7 @@ def of_models(*names: str) -> list[FineTune]:
 def test_a_model_that_has_a_name_keeps_it_for_good(polls, most):
     labels = Labels()
     for poll in polls:
-        after = labels.seeing(poll, most)
+        after = labels.extended(poll, most)
         assert after.models[: len(labels.models)] == labels.models
         assert len(set(after.models)) == len(after.models) <= most
         labels = after
@@ -36,7 +36,7 @@ def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
     labels = Labels()
     seen: list[str] = []
     for poll in polls:
-        labels = labels.seeing(poll, most)
+        labels = labels.extended(poll, most)
         seen += sorted({label_value(each.model_id) for each in poll} - {*seen})
     assert list(labels.models) == seen[:most]
 
@@ -45,7 +45,7 @@ def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
 def test_every_fine_tune_is_counted_exactly_once(polls, most):
     labels = Labels()
     for poll in polls:
-        labels = labels.seeing(poll, most)
+        labels = labels.extended(poll, most)
         counts = count(poll, labels)
         assert sum(counts.values()) == len(poll)
         known = Counter(each.status if each.status in STATUSES else "unknown" for each in poll)
@@ -56,27 +56,27 @@ def test_every_fine_tune_is_counted_exactly_once(polls, most):
 
 @given(st.lists(fine_tunes, max_size=12), st.integers(1, 5))
 def test_every_transition_is_counted_exactly_once(moved, most):
-    labels = Labels().seeing(moved, most)
-    counters = Counters().adding((Transition(each, 2, "training") for each in moved), labels)
+    labels = Labels().extended(moved, most)
+    counters = Counters().after((Transition(each, 2, "training") for each in moved), labels)
     assert sum(counters.transitions.values()) == len(moved)
     assert {model for model, _, _ in counters.transitions} <= {*labels.models, OTHER}
 
 
 def test_a_lower_limit_takes_no_name_away():
-    labels = Labels().seeing(of_models("a", "b", "c"), 3)
-    assert labels.seeing(of_models("a", "d"), 1) is labels
+    labels = Labels().extended(of_models("a", "b", "c"), 3)
+    assert labels.extended(of_models("a", "d"), 1) is labels
     assert count(of_models("c", "d"), labels)["c", "unknown"] == 1
     assert count(of_models("c", "d"), labels)[OTHER, "unknown"] == 1
 
 
 def test_a_higher_limit_names_what_was_folded():
-    labels = Labels().seeing(of_models("a", "b"), 1)
+    labels = Labels().extended(of_models("a", "b"), 1)
     assert count(of_models("a", "b"), labels)[OTHER, "unknown"] == 1
-    assert labels.seeing(of_models("a", "b"), 2).models == ("a", "b")
+    assert labels.extended(of_models("a", "b"), 2).models == ("a", "b")
 
 
 def test_a_model_called_other_is_counted_with_the_folded_ones():
-    labels = Labels().seeing(of_models(OTHER), 1)
+    labels = Labels().extended(of_models(OTHER), 1)
     counts = count(of_models(OTHER, "late", "later"), labels)
     assert counts[OTHER, "unknown"] == 3
     assert len(counts) == len(STATUSES)
@@ -90,5 +90,5 @@ def test_a_known_model_without_fine_tunes_is_counted_as_zero():
 def test_a_label_is_never_longer_than_256_characters():
     assert label_value("x" * 256) == "x" * 256
     assert label_value("x" * 257) == "x" * 255 + "…"
-    counts = count(of_models("x" * 100_000), Labels().seeing(of_models("x" * 100_000), 1))
+    counts = count(of_models("x" * 100_000), Labels().extended(of_models("x" * 100_000), 1))
     assert max(len(model) for model, _ in counts) == 256

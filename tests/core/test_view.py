@@ -41,7 +41,7 @@ def shown(page: str) -> set[str]:
     ],
 )
 def test_fine_tunes_are_counted_by_the_labels_asked_for(names: tuple[LabelName, ...], expected):
-    labels = Labels().seeing(FINE_TUNES, 50, names)
+    labels = Labels().extended(FINE_TUNES, 50, names)
     found = count(FINE_TUNES, labels, names)
     assert found.items() >= expected.items()
     assert sum(found.values()) == len(FINE_TUNES)
@@ -54,7 +54,7 @@ def test_without_a_label_every_status_is_there_when_nobody_is():
 
 def test_each_label_folds_by_itself_and_what_is_empty_needs_no_name():
     made = [FineTune(str(n), language=f"l{n}", model_id="m", dataset="") for n in range(3)]
-    labels = Labels().seeing(made, 2, ("language", "dataset"))
+    labels = Labels().extended(made, 2, ("language", "dataset"))
     assert labels == Labels(("m",), ("l0", "l1"), ())
     found = count(made, labels, ("dataset", "language", "model_id"))
     assert {key[:3] for key in found} == {("", each, "m") for each in ("l0", "l1", OTHER)}
@@ -63,7 +63,7 @@ def test_each_label_folds_by_itself_and_what_is_empty_needs_no_name():
 
 def test_a_label_that_nobody_asked_for_is_not_remembered():
     made = [FineTune("a", language="en", dataset="d")]
-    assert Labels().seeing(made, 5) == Labels(("unknown",))
+    assert Labels().extended(made, 5) == Labels(("unknown",))
 
 
 def test_without_model_id_the_transitions_have_none_either_and_lose_nothing():
@@ -126,7 +126,7 @@ def test_the_oldest_of_all_statuses_that_nobody_knows_is_that_of_unknown():
 def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
     read = Snapshot({each.id: each for each, _ in made}, NOW)
     known = {each.id: TrackedFineTune(each, 1, since, since_seen=True) for each, since in made}
-    labels = Labels().seeing(read.fine_tunes.values(), 5)
+    labels = Labels().extended(read.fine_tunes.values(), 5)
     return [each[0] for each in series(read, known, labels, most)]
 
 
@@ -179,7 +179,7 @@ def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
     labels = Labels(("m",))
     found = examples([moved], labels, NOW)
     view = AccountStatus(
-        "a", labels=labels, counters=Counters().adding([moved], labels), examples=found
+        "a", labels=labels, counters=Counters().after([moved], labels), examples=found
     )
     exemplars = [
         sample.exemplar

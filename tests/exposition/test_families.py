@@ -42,7 +42,7 @@ EXPECTED = [
 def watched(
     *fine_tunes: FineTune, most: int = 50, counters: Counters | None = None
 ) -> AccountStatus:
-    labels = Labels().seeing(fine_tunes, most)
+    labels = Labels().extended(fine_tunes, most)
     return AccountStatus(
         "default",
         up=True,
