@@ -72,7 +72,7 @@ def stuck(result: PollResult) -> list[str]:
 
 
 def expected(polls: list[Poll], fine_tune: str, after: float) -> list[int]:
-    """The numbers of the polls with the event: the first of each time in a status that is too long."""
+    """Numbers of the polls with the event: the first poll of each status that takes too long."""
     numbers: list[int] = []
     status, begun, silent = None, 0, False
     for number, poll in enumerate(polls):
