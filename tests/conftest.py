@@ -1,4 +1,4 @@
-"""What every test starts from: no proxy, no variables of the machine it runs on."""
+"""Fixtures and settings for all tests: no proxy and no variables of the machine."""
 
 import os
 
