@@ -12,31 +12,31 @@ from prometheus_client.parser import text_string_to_metric_families as text
 from exporter.core.health import Readiness
 from exporter.web.application import WebContext, application
 from tests.core.sample_account import ODD
-from tests.exposition.page_fixture import Prefetcher
+from tests.exposition.page_fixture import PageFixture
 from tests.programs import required
 from tests.simulator.served_app import served
 
 
 @pytest.fixture
-def desk():
-    return Prefetcher()
+def page():
+    return PageFixture()
 
 
 @contextmanager
-def serving(desk: Prefetcher) -> Iterator[str]:
-    shown = WebContext(desk.page, lambda: Readiness(1, 1))
+def serving(page: PageFixture) -> Iterator[str]:
+    shown = WebContext(page.page, lambda: Readiness(1, 1))
     with served(application(shown)) as url:
         yield f"{url}/metrics"
 
 
 @pytest.fixture
-def large(desk):
-    desk.publish(counts={(f"{n}", "en", ODD, "failed"): n for n in range(2000)})
-    return desk
+def large(page):
+    page.publish(counts={(f"{n}", "en", ODD, "failed"): n for n in range(2000)})
+    return page
 
 
-def whole(desk: Prefetcher) -> bytes:
-    return b"".join(desk.render().text.plain)
+def whole(page: PageFixture) -> bytes:
+    return b"".join(page.render().text.plain)
 
 
 def test_httpx_reads_the_gzip_whole(large):
@@ -64,9 +64,9 @@ def test_a_browser_reads_the_gzip_whole(large, tmp_path):
             timeout=90,
             check=False,
         )
-    page = got.stdout
-    assert page.count("cartesia_fine_tunes{") == 2000, got.stderr[-2000:]
-    assert "cartesia_exporter_polls_total 0.0" in page
+    shown = got.stdout
+    assert shown.count("cartesia_fine_tunes{") == 2000, got.stderr[-2000:]
+    assert "cartesia_exporter_polls_total 0.0" in shown
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_browser_reads_the_gzip_whole(large, tmp_path):
         ("gzip;q=oops", None),
     ],
 )
-def test_gzip_is_sent_only_to_who_takes_it(desk, accepted, encoding):
-    desk.publish()
-    with serving(desk) as url, httpx.Client(trust_env=False) as client:
+def test_gzip_is_sent_only_to_who_takes_it(page, accepted, encoding):
+    page.publish()
+    with serving(page) as url, httpx.Client(trust_env=False) as client:
         request = client.build_request("GET", url, headers={"Accept-Encoding": accepted})
         answer = client.send(request, stream=True)
         raw = b"".join(answer.iter_raw())
@@ -95,7 +95,7 @@ def test_gzip_is_sent_only_to_who_takes_it(desk, accepted, encoding):
     assert answer.headers.get("content-encoding") == encoding
     assert answer.headers["vary"] == "Accept, Accept-Encoding"
     assert int(answer.headers["content-length"]) == len(raw)
-    assert (gzip.decompress(raw) if encoding else raw) == whole(desk)
+    assert (gzip.decompress(raw) if encoding else raw) == whole(page)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_gzip_is_sent_only_to_who_takes_it(desk, accepted, encoding):
     ],
 )
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
-def test_a_filter_shows_these_names_alone(desk, asked, found, accept):
-    desk.publish()
-    with serving(desk) as url, httpx.Client(trust_env=False) as client:
+def test_a_filter_shows_these_names_alone(page, asked, found, accept):
+    page.publish()
+    with serving(page) as url, httpx.Client(trust_env=False) as client:
         answer = client.get(url, params={"name[]": asked}, headers={"Accept": accept})
         head = client.head(url, params={"name[]": asked}, headers={"Accept": accept})
     assert answer.headers["content-type"].startswith(accept)
@@ -133,8 +133,8 @@ def test_a_filter_shows_these_names_alone(desk, asked, found, accept):
     assert head.headers["content-length"] == answer.headers["content-length"]
 
 
-def test_a_filter_shows_no_data_series_that_is_too_old(desk):
-    desk.publish(stale_at=desk.now)
-    with serving(desk) as url:
+def test_a_filter_shows_no_data_series_that_is_too_old(page):
+    page.publish(stale_at=page.now)
+    with serving(page) as url:
         answer = httpx.get(url, params={"name[]": "cartesia_fine_tunes"}, trust_env=False)
     assert answer.text == ""
