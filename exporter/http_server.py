@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_MAX_OPEN: Final = 256
+_MAX_CONNECTIONS: Final = 256
 """Most systems allow a process 1024 open files. Clients that use all of them would keep the agent
 from polling, storing and sending."""
 
@@ -133,12 +133,14 @@ class OpenConnections:
     def admit(self, connection: socket.socket) -> bool:
         """Count a connection until it is closed. Return False if there are too many."""
         open_now = sum(each.fileno() >= 0 for each in self._sockets)
-        if open_now >= _MAX_OPEN:
+        if open_now >= _MAX_CONNECTIONS:
             if not self._warned:
-                log.warning("too many open connections, new ones are closed", limit=_MAX_OPEN)
+                log.warning(
+                    "too many open connections, new ones are closed", limit=_MAX_CONNECTIONS
+                )
             self._warned = True
             return False
-        self._warned = self._warned and open_now > _MAX_OPEN // 2
+        self._warned = self._warned and open_now > _MAX_CONNECTIONS // 2
         self._sockets.add(connection)
         return True
 
