@@ -201,11 +201,11 @@ def test_tls_versions_and_client_authorities_change_without_a_restart(tmp_path):
         file.write(tls_server_config={**pair, **file.trust_clients_of(clients), **demand})
         with pytest.raises((ssl.SSLError, httpx.TransportError)):
             ask(url, tls=file.client())
-        known = clients.issue_cert("a.test")
-        assert ask(url, tls=file.client(known)).status_code == 200
+        client = clients.issue_cert("a.test")
+        assert ask(url, tls=file.client(client)).status_code == 200
         file.trust_clients_of(trustme.CA())
         with pytest.raises((ssl.SSLError, httpx.TransportError)):
-            ask(url, tls=file.client(known))
+            ask(url, tls=file.client(client))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -214,13 +214,13 @@ def test_a_client_of_a_removed_authority_cannot_resume_its_session(tmp_path, ver
     file, clients = File(tmp_path), trustme.CA()
     demand = {"client_auth_type": "RequireAndVerifyClientCert", **file.trust_clients_of(clients)}
     file.write(tls_server_config={**file.issue(), **demand})
-    known = file.client(clients.issue_cert("a.test"), maximum_version=version)
+    client = file.client(clients.issue_cert("a.test"), maximum_version=version)
     with file.served() as [url]:
-        session, _ = connect(url, known)
-        assert connect(url, known, session)[1]
+        session, _ = connect(url, client)
+        assert connect(url, client, session)[1]
         file.trust_clients_of(trustme.CA())
         with pytest.raises((OSError, EOFError)):
-            connect(url, known, session)
+            connect(url, client, session)
 
 
 @pytest.mark.parametrize("at_first", [True, False])

@@ -187,12 +187,12 @@ def test_only_the_configured_curve_is_served(file, name):
 def test_client_certificates_are_verified_as_configured(file, client_auth, without, unknown_ca):
     clients = trustme.CA()
     ca = {} if client_auth == "NoClientCert" else file.trust_clients_of(clients)
-    known, unknown = clients.issue_cert("a.test"), trustme.CA().issue_cert("a.test")
+    trusted, untrusted = clients.issue_cert("a.test"), trustme.CA().issue_cert("a.test")
     with with_tls(file, client_auth_type=client_auth, **ca).served() as [url]:
         for versions in MAX_VERSIONS:
-            assert not is_refused(url, file.client(known, **versions))
+            assert not is_refused(url, file.client(trusted, **versions))
             assert is_refused(url, file.client(**versions)) is not without
-            assert is_refused(url, file.client(unknown, **versions)) is not unknown_ca
+            assert is_refused(url, file.client(untrusted, **versions)) is not unknown_ca
 
 
 def test_an_intermediate_authority_can_be_trusted(file):
