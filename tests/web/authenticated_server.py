@@ -36,7 +36,7 @@ async def echo_app(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(text, headers=headers)(scope, receive, send)
 
 
-class File:
+class WebConfigFixture:
     """A web configuration file in a folder, and an authority for its certificates."""
 
     def __init__(self, folder: Path, **config: Any) -> None:

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.core.health import Liveness, Readiness
 from exporter.web.application import application
 from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
-from tests.web.authenticated_server import PASSWORD, USER, File, ask, hash_of
+from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
 
 PROMETHEUS_2_42 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -101,7 +101,7 @@ async def test_healthy_is_503_and_names_the_late_services():
 
 
 def test_late_services_are_named_only_with_a_password(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served(application(web_context(liveness=lambda: LATE))) as [url]:
         answer = ask(f"{url}/-/healthy")
         assert answer.status_code == 503

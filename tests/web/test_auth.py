@@ -21,14 +21,16 @@ from exporter.web.auth import BusyError, PasswordChecker, TokenBucket, parse_bas
 from exporter.web.live_config import RateLimit
 from tests.programs import required
 from tests.web.application_fixture import sample_status, web_context
-from tests.web.authenticated_server import PASSWORD, USER, File, ask, hash_of
+from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
 
 GOOD = (USER, PASSWORD)
 
 
 @pytest.fixture
 def file(tmp_path):
-    return File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD), "other": hash_of("x")})
+    return WebConfigFixture(
+        tmp_path, basic_auth_users={USER: hash_of(PASSWORD), "other": hash_of("x")}
+    )
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_the_scheme_is_case_insensitive_and_curl_is_accepted(file):
 def test_all_72_bytes_of_a_password_count_and_longer_ones_are_refused(tmp_path):
     """Some bcrypt libraries ignore what follows 72 bytes, others raise an error."""
     longest = "x" * 72
-    file = File(tmp_path, basic_auth_users={"a": hash_of(longest)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={"a": hash_of(longest)})
     with file.served() as [url]:
         assert ask(url, auth=("a", longest)).status_code == 200
         assert ask(url, auth=("a", f"{longest}y")).status_code == 401
@@ -129,7 +131,7 @@ def test_all_72_bytes_of_a_password_count_and_longer_ones_are_refused(tmp_path):
 
 
 def test_an_unknown_user_costs_as_much_as_a_wrong_password(tmp_path, compared):
-    file = File(tmp_path, basic_auth_users={"a": hash_of("x", 5), "b": hash_of("x", 4)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={"a": hash_of("x", 5), "b": hash_of("x", 4)})
     with file.served() as [url]:
         for user in ("a", "nobody", "nobody"):
             assert ask(url, auth=(user, "wrong")).status_code == 401
@@ -140,7 +142,7 @@ def test_an_unknown_user_costs_as_much_as_a_wrong_password(tmp_path, compared):
 
 def test_the_password_of_the_dummy_hash_is_refused(tmp_path):
     """It stands in the source of exporter-toolkit, with cost 10."""
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD, 10)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD, 10)})
     with file.served() as [url]:
         for _ in range(2):
             assert ask(url, auth=("nobody", "fakepassword")).status_code == 401
@@ -162,7 +164,7 @@ def test_the_rate_limit_is_for_all_listeners_and_precedes_the_password(
 ):
     users = {USER: hash_of(PASSWORD)}
     limit = {"interval": "1h", "burst": 2}
-    file = File(tmp_path, basic_auth_users=users, rate_limit=limit)
+    file = WebConfigFixture(tmp_path, basic_auth_users=users, rate_limit=limit)
     with file.served(listeners=listeners) as urls:
         found = [ask(urls[n % listeners], auth=(USER, "wrong")).status_code for n in range(4)]
         assert found == [401, 401, 429, 429]
@@ -172,7 +174,7 @@ def test_the_rate_limit_is_for_all_listeners_and_precedes_the_password(
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
 def test_health_needs_no_password_and_is_not_limited(tmp_path, path):
-    file = File(
+    file = WebConfigFixture(
         tmp_path,
         basic_auth_users={USER: hash_of(PASSWORD)},
         rate_limit={"interval": "1h", "burst": 1},
@@ -191,7 +193,7 @@ def test_only_a_valid_password_gives_details_of_health(file, path):
 
 
 def test_passwords_at_health_paths_count_for_the_rate_limit(tmp_path, compared):
-    file = File(
+    file = WebConfigFixture(
         tmp_path,
         basic_auth_users={USER: hash_of(PASSWORD)},
         rate_limit={"interval": "1h", "burst": 2},
@@ -215,7 +217,7 @@ def test_a_request_is_503_when_too_many_passwords_wait(file, monkeypatch):
 
 
 def test_without_users_every_client_sees_details(tmp_path):
-    with File(tmp_path).served() as [url]:
+    with WebConfigFixture(tmp_path).served() as [url]:
         for path in ("/", "/-/ready"):
             assert ask(url + path).text == f"{path} trusted=True http"
 
@@ -243,7 +245,7 @@ def test_headers_are_on_every_response(tmp_path):
         "X-XSS-Protection": "1; mode=block",
         "Strict-Transport-Security": "max-age=31536000",
     }
-    file = File(
+    file = WebConfigFixture(
         tmp_path,
         http_server_config={"headers": headers},
         basic_auth_users={USER: hash_of(PASSWORD)},

@@ -18,7 +18,7 @@ from exporter.web.live_config import ReloadingWebConfig, WebSettings
 from tests.web.authenticated_server import (
     PASSWORD,
     USER,
-    File,
+    WebConfigFixture,
     ask,
     echo_app,
     hash_of,
@@ -58,7 +58,7 @@ def connect(
 
 
 def test_a_password_is_rotated_without_a_restart(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served() as [url], httpx.Client(trust_env=False) as client:
         old, new = (httpx.BasicAuth(USER.encode(), p.encode()) for p in (PASSWORD, "new"))
         assert client.get(url, auth=old).status_code == 200
@@ -72,7 +72,7 @@ def test_a_password_is_rotated_without_a_restart(tmp_path):
 
 
 def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served() as [url]:
         assert ask(url, auth=GOOD).status_code == 200
         before = file.path.stat()
@@ -96,7 +96,7 @@ def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
 def test_an_invalid_file_is_logged_once_and_requests_are_500_until_it_is_valid(
     tmp_path, logged, invalid, message
 ):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     valid = file.path.read_text(encoding="utf-8")
     with file.served() as [url]:
         assert ask(url, auth=GOOD).status_code == 200
@@ -118,7 +118,7 @@ def test_an_invalid_file_is_logged_once_and_requests_are_500_until_it_is_valid(
 
 
 def test_a_certificate_is_rotated_and_open_connections_stay(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     trusted = file.client()
     with (
@@ -136,7 +136,7 @@ def test_a_certificate_is_rotated_and_open_connections_stay(tmp_path):
 
 def test_a_certificate_is_rotated_for_clients_without_sni(tmp_path):
     """Clients that connect to an IP address send no server name: a callback would miss them."""
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     with file.served() as [url]:
         ca = file.client()
@@ -150,7 +150,7 @@ def test_a_certificate_is_rotated_for_clients_without_sni(tmp_path):
 
 def test_a_certificate_is_rotated_by_replacing_a_symbolic_link(tmp_path):
     """Kubernetes mounts files through the link `..data`, which it replaces atomically."""
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         for part in file.issue().values():
@@ -169,7 +169,7 @@ def test_a_certificate_is_rotated_by_replacing_a_symbolic_link(tmp_path):
 
 
 def test_a_certificate_without_its_key_is_not_used(tmp_path, logged):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     trusted = file.client()
     with file.served() as [url]:
@@ -188,7 +188,7 @@ def test_a_certificate_without_its_key_is_not_used(tmp_path, logged):
 
 def test_tls_versions_and_client_authorities_change_without_a_restart(tmp_path):
     """OpenSSL's callback for server names would change only the certificate."""
-    file, clients = File(tmp_path), trustme.CA()
+    file, clients = WebConfigFixture(tmp_path), trustme.CA()
     pair = file.issue()
     file.write(tls_server_config=pair)
     old = file.client(maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -211,7 +211,7 @@ def test_tls_versions_and_client_authorities_change_without_a_restart(tmp_path):
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_client_of_a_removed_authority_cannot_resume_its_session(tmp_path, version):
     """A resumed session does not verify the client's certificate again."""
-    file, clients = File(tmp_path), trustme.CA()
+    file, clients = WebConfigFixture(tmp_path), trustme.CA()
     demand = {"client_auth_type": "RequireAndVerifyClientCert", **file.trust_clients_of(clients)}
     file.write(tls_server_config={**file.issue(), **demand})
     client = file.client(clients.issue_cert("a.test"), maximum_version=version)
@@ -226,7 +226,7 @@ def test_a_client_of_a_removed_authority_cannot_resume_its_session(tmp_path, ver
 @pytest.mark.parametrize("at_first", [True, False])
 def test_tls_cannot_be_switched_on_or_off_while_running(tmp_path, logged, at_first):
     """Otherwise passwords would be sent in clear text although the file requires TLS."""
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     plain: dict[str, object] = {}
     secured = {"tls_server_config": file.issue()}
     first, second = (secured, plain) if at_first else (plain, secured)
@@ -243,7 +243,7 @@ def test_tls_cannot_be_switched_on_or_off_while_running(tmp_path, logged, at_fir
 
 
 def test_a_change_of_the_rate_limit_is_logged_and_needs_a_restart(tmp_path, logged):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     with file.served() as [url]:
         file.write(rate_limit={"interval": "1h", "burst": 1})
         assert [ask(url).status_code for _ in range(3)] == [200] * 3
@@ -251,7 +251,7 @@ def test_a_change_of_the_rate_limit_is_logged_and_needs_a_restart(tmp_path, logg
 
 
 def test_a_key_without_effect_is_logged_after_a_change(tmp_path, logged):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     with file.served() as [url]:
         file.write(http_server_config={"http2": True})
         assert [ask(url).status_code for _ in range(2)] == [200] * 2
@@ -260,7 +260,7 @@ def test_a_key_without_effect_is_logged_after_a_change(tmp_path, logged):
 
 
 def test_repr_contains_no_hash(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
     settings = web.read()
     text = repr((web, settings, ReloadingWebConfig(settings, web.newest)))
@@ -282,7 +282,7 @@ class HangingSource:
 
 def test_hanging_files_delay_requests_and_connections_only_briefly(tmp_path, monkeypatch):
     monkeypatch.setattr(live_config, "_REQUEST_WAIT_SECONDS", 0.1)
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     settings = WebFile(file.path).read()
     source = HangingSource(settings)
@@ -300,7 +300,7 @@ def test_hanging_files_delay_requests_and_connections_only_briefly(tmp_path, mon
 
 
 def test_hanging_files_block_the_event_loop_once_and_not_per_connection(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     settings = WebFile(file.path).read()
     source = HangingSource(settings)

@@ -11,7 +11,7 @@ import trustme
 
 from exporter.web.tls import CURVES, SUITES, TlsError, TlsSettings, server_context
 from tests.programs import required
-from tests.web.authenticated_server import File, ask
+from tests.web.authenticated_server import WebConfigFixture, ask
 
 MAX_VERSIONS = [
     {"maximum_version": each} for each in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -20,15 +20,15 @@ MAX_VERSIONS = [
 
 @pytest.fixture
 def file(tmp_path):
-    return File(tmp_path)
+    return WebConfigFixture(tmp_path)
 
 
-def with_tls(file: File, **tls) -> File:
+def with_tls(file: WebConfigFixture, **tls) -> WebConfigFixture:
     file.write(tls_server_config={**file.issue(), **tls})
     return file
 
 
-def settings_of(file: File, **settings: Any) -> TlsSettings:
+def settings_of(file: WebConfigFixture, **settings: Any) -> TlsSettings:
     """Issue a certificate; return settings with it."""
     file.issue()
     cert, key = ((file.folder / f"{name}.pem").read_bytes() for name in ("cert", "key"))
