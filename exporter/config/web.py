@@ -260,7 +260,7 @@ class TlsServer(Section):
                 self._context = server_context(self._settings())
             except TlsError as error:
                 raise validation_error(
-                    "TlsServer", [((self._key_of(error.part),), str(error))]
+                    "TlsServer", [((self._key_of(error.setting),), str(error))]
                 ) from None
         return self
 

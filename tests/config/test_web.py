@@ -9,7 +9,7 @@ import pytest
 from exporter.config import ConfigError
 from exporter.config.web_file import WebFile
 from exporter.web.live_config import RateLimit, UnusableError, WebSettings
-from tests.web.authenticated_server import File, hash_of
+from tests.web.authenticated_server import WebConfigFixture, hash_of
 
 HERE = Path(__file__).parent
 BAD = sorted((HERE / "bad_web").glob("*.yaml"))
@@ -45,7 +45,9 @@ def test_a_file_without_settings_is_plain_http_for_everybody(tmp_path, text):
 
 def test_any_key_of_tls_asks_for_a_certificate(tmp_path):
     """With Go's, some keys alone are passed over, and plain HTTP is served."""
-    found = problems(WebFile(File(tmp_path, tls_server_config={"min_version": "TLS13"}).path))
+    found = problems(
+        WebFile(WebConfigFixture(tmp_path, tls_server_config={"min_version": "TLS13"}).path)
+    )
     assert found == [
         "tls_server_config.cert: missing; TLS needs cert or cert_file",
         "tls_server_config.key: missing; TLS needs key or key_file",
@@ -58,13 +60,13 @@ def test_any_key_of_tls_asks_for_a_certificate(tmp_path):
      ("5µs", 0.000005), ("100ns", 1e-7)],
 )  # fmt: skip
 def test_an_interval_is_written_as_go_reads_it(tmp_path, interval, seconds):
-    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+    file = WebConfigFixture(tmp_path, rate_limit={"interval": interval, "burst": 7})
     assert WebFile(file.path).read().rate_limit == RateLimit(seconds, 7)
 
 
 @pytest.mark.parametrize("interval", ["", "s", "1", "-1s", "1s ", "1.s", "1d", "1e3s", True, 5, []])
 def test_another_interval_is_refused(tmp_path, interval):
-    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+    file = WebConfigFixture(tmp_path, rate_limit={"interval": interval, "burst": 7})
     word = "must be a duration such as 100ms, 1.5s or 1m30s"
     assert problems(WebFile(file.path)) == [f"rate_limit.interval: {word}"]
 
@@ -72,14 +74,14 @@ def test_another_interval_is_refused(tmp_path, interval):
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2x$", "$2y$"])
 def test_every_prefix_of_bcrypt_is_one(tmp_path, prefix):
     hashed = prefix + hash_of("x")[4:]
-    settings = WebFile(File(tmp_path, basic_auth_users={"ännchen": hashed}).path).read()
+    settings = WebFile(WebConfigFixture(tmp_path, basic_auth_users={"ännchen": hashed}).path).read()
     assert settings.users == {"ännchen".encode(): hashed.encode()}
 
 
 def test_files_are_looked_for_beside_the_file_and_not_where_the_agent_was_started(
     tmp_path, monkeypatch
 ):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     monkeypatch.chdir("/")
     assert WebFile(file.path).read().tls is not None
@@ -88,7 +90,7 @@ def test_files_are_looked_for_beside_the_file_and_not_where_the_agent_was_starte
 
 
 def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     pair = file.issue()
     old = (tmp_path / "key.pem").read_text()
     file.issue()
@@ -99,7 +101,7 @@ def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(
 
 
 def test_a_client_ca_that_openssl_cannot_read_is_refused(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     garbled = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n"
     kind = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
     file.write(tls_server_config={**file.issue(), **kind})
@@ -109,7 +111,7 @@ def test_a_client_ca_that_openssl_cannot_read_is_refused(tmp_path):
 
 
 def test_what_has_no_effect_is_told(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     suites = ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
     tls = {**file.issue(), "cipher_suites": suites}
     file.write(tls_server_config=tls, http_server_config={"http2": True})
@@ -120,7 +122,7 @@ def test_what_has_no_effect_is_told(tmp_path):
 
 
 def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_awaited(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     pair = file.issue()
     file.write(tls_server_config=pair)
     web = WebFile(file.path)
@@ -137,7 +139,7 @@ def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_await
 
 
 def test_a_change_that_could_not_be_read_for_lack_of_files_is_read_later(tmp_path, monkeypatch):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     web = WebFile(file.path)
     web.read()
@@ -161,7 +163,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 def test_the_example_is_a_web_configuration(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.issue()
     file.path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     settings = WebFile(file.path).read()

@@ -13,7 +13,7 @@ import pytest
 from tests.process.agent_process import INSTALLED, MODULE, Agent, environment, get, run, started
 from tests.process.fake_api import cloud, watching
 from tests.programs import required
-from tests.web.authenticated_server import File
+from tests.web.authenticated_server import WebConfigFixture
 
 # As systemd does it: the sockets from 3 on, and the variables for the process itself.
 LAUNCHER = """
@@ -136,7 +136,7 @@ def test_sockets_that_are_passed_for_nothing_are_told(tmp_path):
 
 def test_systemds_own_launcher_starts_it_at_the_first_scrape_over_tls(tmp_path):
     program = required("systemd-socket-activate", package="systemd")
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue("agent.example"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

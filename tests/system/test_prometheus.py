@@ -16,7 +16,7 @@ from tests.process.agent_process import Agent, until, url_of
 from tests.process.fake_api import Api, cloud, watching, webhook
 from tests.programs import required
 from tests.system.prometheus import Prometheus, prometheus
-from tests.web.authenticated_server import File, ask, hash_of
+from tests.web.authenticated_server import WebConfigFixture, ask, hash_of
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -37,7 +37,7 @@ class Scraped:
     api: Api
     prometheus: Prometheus
     url: str
-    web: File
+    web: WebConfigFixture
 
     def page(self) -> str:
         """What a person sees who has the password: the text format."""
@@ -47,7 +47,7 @@ class Scraped:
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("scraped")
-    web = File(folder)
+    web = WebConfigFixture(folder)
     web.ca.cert_pem.write_to_path(folder / "ca.pem")
     web.write(tls_server_config=web.issue(), basic_auth_users={USER: hash_of(PASSWORD)})
     job: dict[str, Any] = {
