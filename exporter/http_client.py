@@ -138,7 +138,7 @@ class HttpClient:
         progress = _Progress()
         try:
             async with asyncio.timeout(bounds.seconds):
-                return await self._exchange(request, bounds, progress)
+                return await self._send_once(request, bounds, progress)
         except TimeoutError:
             detail = f"no complete answer within {bounds.seconds:.3g} s"
             error = HttpClientError("timeout", detail, sent=progress.sent)
@@ -154,7 +154,7 @@ class HttpClient:
             raise error
         return replace(progress.response, error=error)
 
-    async def _exchange(self, request: Request, bounds: Bounds, progress: "_Progress") -> Response:
+    async def _send_once(self, request: Request, bounds: Bounds, progress: "_Progress") -> Response:
         try:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
         except ValueError:

@@ -118,13 +118,13 @@ async def test_cookies_are_not_kept_and_connections_are_reused(server):
             answer(200, gzipped(bytes(500))[:-1], content_encoding="gzip"),
             "protocol",
             "the body does not decode: it ends in the middle",
-            id="gzip cut short",
+            id="gzip truncated",
         ),
         pytest.param(
             answer(200, gzipped(b"a") + gzipped(b"b")[:7], content_encoding="gzip"),
             "protocol",
             "it ends in the middle",
-            id="the second gzip member cut short",
+            id="the second gzip member truncated",
         ),
         pytest.param(
             answer(200, b"hello", content_encoding="gzip"), "protocol", "not decode", id="no gzip"
@@ -158,16 +158,16 @@ async def test_an_incomplete_answer_is_an_error_after_the_request_was_sent(
 
 @pytest.mark.parametrize("status", [200, 401, 429, 503])
 @pytest.mark.parametrize(
-    "broken",
+    "invalid",
     [
         {"content_encoding": "gzip"},
         {"content_encoding": "br"},
         {"content_length": 9},
     ],
-    ids=["no gzip", "not asked for", "cut short"],
+    ids=["no gzip", "not asked for", "truncated"],
 )
-async def test_status_and_headers_are_valid_when_the_body_is_not(server, status, broken):
-    headers = {"content_length": 5, "retry_after": 7, **broken}
+async def test_status_and_headers_are_valid_when_the_body_is_not(server, status, invalid):
+    headers = {"content_length": 5, "retry_after": 7, **invalid}
     server.otherwise = sends_then_hangs_up(head(status, **headers) + b"hello")
     response = await send(server.base_url)
     assert (response.status, response.headers["retry-after"]) == (status, "7")
@@ -210,10 +210,10 @@ async def test_a_surplus_answer_is_not_taken_for_the_next_one(tmp_path, tls, sta
     context = server_context(issuer, "127.0.0.1") if tls else None
     surplus = head(200, content_length=7) + b"surplus"
 
-    def twice(peer):
+    def answer_twice(peer):
         peer.send(head(status, content_length=5) + b"hello" + surplus)
 
-    with Server(answer(200, b"right"), context).then(twice) as server:
+    with Server(answer(200, b"right"), context).then(answer_twice) as server:
         request = get(server.base_url)
         async with HttpClient(ca_file=ca_file) as client:
             first = await client.send(request, BOUNDS)

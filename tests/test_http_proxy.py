@@ -52,9 +52,9 @@ async def test_the_environment_proxy_is_used_for_https(monkeypatch, server, prox
     variable, _, url = setting.format(port=proxy.port).partition("=")
     monkeypatch.setenv(variable, url)
     assert (await send(request_with_key(url_by_name(server)), ca_file=issued[1])).body == b"hello"
-    (asked,) = proxy.requests
-    assert (asked.method, asked.target) == ("CONNECT", f"api.test:{server.port}")
-    assert KEY not in str(asked.headers), "it is sent inside the tunnel"
+    (connect,) = proxy.requests
+    assert (connect.method, connect.target) == ("CONNECT", f"api.test:{server.port}")
+    assert KEY not in str(connect.headers), "it is sent inside the tunnel"
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
@@ -88,9 +88,9 @@ async def test_the_environment_proxy_is_not_used_for_http(monkeypatch, proxy, va
 async def test_a_configured_proxy_overrides_the_environment(monkeypatch, server, proxy, issued):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "*")
-    given = FakeSecret(f"http://user:p%40ss@127.0.0.1:{proxy.port}")
+    configured = FakeSecret(f"http://user:p%40ss@127.0.0.1:{proxy.port}")
     assert (
-        await send(request_with_key(url_by_name(server)), ca_file=issued[1], proxy=given)
+        await send(request_with_key(url_by_name(server)), ca_file=issued[1], proxy=configured)
     ).body == b"hello"
     assert proxy.requests[0].headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
     assert "proxy-authorization" not in server.requests[0].headers
@@ -98,8 +98,8 @@ async def test_a_configured_proxy_overrides_the_environment(monkeypatch, server,
 
 async def test_a_refusal_by_the_proxy_is_a_connect_error(server, proxy, issued):
     proxy.otherwise = answer(407)
-    given = FakeSecret(proxy.base_url)
-    error = await send_error(url_by_name(server), ca_file=issued[1], proxy=given)
+    configured = FakeSecret(proxy.base_url)
+    error = await send_error(url_by_name(server), ca_file=issued[1], proxy=configured)
     assert (error.reason, error.sent) == ("connect", False)
     assert str(error) == "the proxy refused the connection"
     assert server.connections == 0

@@ -174,10 +174,10 @@ class ListingReader:
         ids, length = list(self.fine_tunes), self._page_length()
         if self.pages > ceil(len(ids) / length):
             return _divide(ids, length)
-        known = (n for n, cursor in enumerate(self.followed) if cursor in self._known_cursors)
-        first_known = next(known, 0)
-        head = ids[: ids.index(self.followed[first_known]) + 1] if first_known else []
-        return (*_divide(head, length), *self.followed[first_known:])
+        reused = (n for n, cursor in enumerate(self.followed) if cursor in self._known_cursors)
+        first_reused = next(reused, 0)
+        head = ids[: ids.index(self.followed[first_reused]) + 1] if first_reused else []
+        return (*_divide(head, length), *self.followed[first_reused:])
 
     def _page_length(self) -> int:
         """Return the length of a page that is not the last: the shortest one seen.

@@ -53,20 +53,26 @@ async def test_a_list_is_read_over_one_connection(fake_api, clock):
 
 
 @pytest.mark.parametrize(
-    ("broken", "reason"),
+    ("fault", "reason"),
     [
         pytest.param(sends_then_hangs_up(), "protocol", id="hung up without an answer"),
         pytest.param(sends_then_resets(), "connect", id="reset without an answer"),
-        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 "), "protocol", id="cut in the status"),
+        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 "), "protocol", id="truncated status line"),
         pytest.param(
-            sends_then_hangs_up(head(200, content_length=99) + PAGE), "protocol", id="cut short"
+            sends_then_hangs_up(head(200, content_length=99) + PAGE),
+            "protocol",
+            id="truncated body",
         ),
         pytest.param(
-            sends_then_resets(head(200, content_length=99) + PAGE), "connect", id="reset in it"
+            sends_then_resets(head(200, content_length=99) + PAGE),
+            "connect",
+            id="reset in the body",
         ),
         pytest.param(chunked([PAGE], complete=False), "protocol", id="without the last chunk"),
         pytest.param(
-            answer(200, gzipped(PAGE)[:-9], content_encoding="gzip"), "protocol", id="cut gzip"
+            answer(200, gzipped(PAGE)[:-9], content_encoding="gzip"),
+            "protocol",
+            id="truncated gzip",
         ),
         pytest.param(answer(200, PAGE, content_encoding="gzip"), "protocol", id="no gzip at all"),
         pytest.param(answer(200, PAGE, content_encoding="br"), "protocol", id="not asked for"),
@@ -75,11 +81,11 @@ async def test_a_list_is_read_over_one_connection(fake_api, clock):
     ],
 )
 @pytest.mark.parametrize("cursor", [None, "ft_99"], ids=["the first page", "a continuation"])
-async def test_a_broken_page_is_requested_again(fake_api, clock, broken, reason, cursor):
+async def test_a_broken_page_is_requested_again(fake_api, clock, fault, reason, cursor):
     fake_api.fine_tunes = [fine_tune(f"ft_{number}") for number in range(150)]
     if cursor is not None:
         fake_api.then(as_json(page(fake_api.fine_tunes[:100], has_more=True)))
-    fake_api.then(broken)
+    fake_api.then(fault)
     fixture = ClientFixture(clock, fake_api.base_url)
     assert len(await fixture.poll_ids()) == 150
     assert fixture.failures == {reason: 1}
@@ -112,9 +118,9 @@ SURPLUS = b'{"data":[],"has_more":false}'
 @pytest.mark.parametrize(
     ("status", "body", "headers"),
     [
-        pytest.param(200, b'{"data":[{"id":"a"}],"has_more":true}', {}, id="behind a page"),
-        pytest.param(503, b"", {}, id="behind an error"),
-        pytest.param(307, b"", {"location": "/fine-tunes/?limit=100"}, id="behind a redirect"),
+        pytest.param(200, b'{"data":[{"id":"a"}],"has_more":true}', {}, id="after a page"),
+        pytest.param(503, b"", {}, id="after an error"),
+        pytest.param(307, b"", {"location": "/fine-tunes/?limit=100"}, id="after a redirect"),
     ],
 )
 async def test_a_surplus_answer_is_not_taken_for_the_next_page(

@@ -51,15 +51,15 @@ class Requests:
 @pytest.fixture
 async def requests_at(clock):
     """Returns a function that makes the requests of a limiter; cancels all at the end."""
-    made = []
+    created = []
 
     def make(**limits) -> Requests:
-        made.append(Requests(RateLimiter(RateLimits(**limits), clock.clock)))
-        return made[-1]
+        created.append(Requests(RateLimiter(RateLimits(**limits), clock.clock)))
+        return created[-1]
 
     async with asyncio.timeout(20):
         yield make
-    tasks = [task for requests in made for task in requests.tasks.values()]
+    tasks = [task for requests in created for task in requests.tasks.values()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

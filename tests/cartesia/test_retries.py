@@ -32,8 +32,8 @@ async def test_the_delay_may_be_zero(api, clock):
     [
         pytest.param(httpx.ConnectError("refused"), id="no connection"),
         pytest.param(httpx.ConnectTimeout("slow"), id="no connection in time"),
-        pytest.param(httpx.ReadError("reset"), id="broken in the middle"),
-        pytest.param(httpx.RemoteProtocolError("cut"), id="broken off"),
+        pytest.param(httpx.ReadError("reset"), id="connection reset"),
+        pytest.param(httpx.RemoteProtocolError("cut"), id="connection closed"),
         pytest.param(httpx.Response(503), id="a server error"),
         pytest.param(httpx.Response(429), id="too many requests"),
     ],
