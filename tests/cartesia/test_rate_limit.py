@@ -27,10 +27,13 @@ class Requests:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, asyncio.Event] = {}
 
+    def start_soon(self, name: str) -> None:
+        self._ended[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._request(name))
+
     async def start(self, *names: str) -> None:
         for name in names:
-            self._ended[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._request(name))
+            self.start_soon(name)
         await run_other_tasks()
 
     async def _request(self, name: str) -> None:
@@ -120,6 +123,17 @@ async def test_a_request_cancelled_when_it_gets_a_slot_passes_it_on(requests_at)
         await requests.end("c")
         await requests.start("d")
         assert requests.in_flight[-1] == "d", turns
+
+
+async def test_a_request_cancelled_while_it_starts_frees_its_slot(requests_at):
+    for turns in range(5):
+        requests = requests_at(concurrency=1)
+        requests.start_soon("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        requests.tasks["a"].cancel()
+        await requests.start("b")
+        assert requests.in_flight[-1] == "b", turns
 
 
 async def test_a_request_cancelled_in_flight_frees_its_slot(requests_at):
