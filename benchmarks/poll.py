@@ -23,7 +23,7 @@ import httpx
 from cartesia import Cartesia
 from prometheus_client import CollectorRegistry
 
-from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
+from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
 from exporter.core.clock import Clock
 from exporter.http_client import HttpClient
 
@@ -61,9 +61,9 @@ class Ours:
 
     def __init__(self, base_url: str, concurrency: int) -> None:
         self._runner = asyncio.Runner()
-        api = Api("default", base_url, "2026-03-01", _Key())
+        api = ApiSettings("default", base_url, "2026-03-01", _Key())
         metrics = ClientMetrics(CollectorRegistry())
-        self._client = Client(HttpClient(), api, metrics, CLOCK, Limits(concurrency))
+        self._client = CartesiaClient(HttpClient(), api, metrics, CLOCK, RateLimits(concurrency))
 
     def __call__(self) -> int:
         return self._runner.run(self._read())

@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from exporter.agent.heartbeat import Heartbeat, HeartbeatSettings
-from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
+from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
 from exporter.config import (
     Account,
     AlertmanagerReceiver,
@@ -78,16 +78,16 @@ def _proxy(section: Account | ReceiverSection) -> Secret | None:
     return None if url is None else TextSecret(url.get_secret_value(), "proxy_url", check_proxy_url)
 
 
-def api_of(account: Account, page_size: int) -> Api:
+def api_of(account: Account, page_size: int) -> ApiSettings:
     """Return which API an account asks, and as whom."""
-    return Api(
+    return ApiSettings(
         account.name, account.base_url, account.api_version, account.api_key_secret, page_size
     )
 
 
-def limits_of(poll: Poll) -> Limits:
+def limits_of(poll: Poll) -> RateLimits:
     """Return how gently each account is asked."""
-    return Limits(poll.concurrency, poll.requests_per_second)
+    return RateLimits(poll.concurrency, poll.requests_per_second)
 
 
 def first_polls(accounts: int, interval: float) -> list[float]:
@@ -295,7 +295,7 @@ class Recipes:
     ) -> Service:
         http_client = await resources.enter_async_context(http_client_of(account))
         api, limits = api_of(account, polls.page_size), limits_of(polls)
-        client = Client(http_client, api, self._requests, SYSTEM_CLOCK, limits)
+        client = CartesiaClient(http_client, api, self._requests, SYSTEM_CLOCK, limits)
         accounts = Accounts(self._wiring.database)
         return Poller(client, accounts, plan, self._polls, SYSTEM_CLOCK)
 

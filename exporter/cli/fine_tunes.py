@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from exporter.agent.build import SYSTEM_CLOCK, api_of, http_client_of, limits_of
-from exporter.cartesia.client import Client, ClientMetrics
+from exporter.cartesia.client import CartesiaClient, ClientMetrics
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import OnPage
 from exporter.cli.output import Layout, Output
@@ -45,7 +45,9 @@ async def read_all(config: Config) -> list[Row]:
         for account in config.accounts:
             async with http_client_of(account) as http_client:
                 api = api_of(account, config.poll.page_size)
-                client = Client(http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll))
+                client = CartesiaClient(
+                    http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll)
+                )
                 try:
                     on_page = progress(account.name)
                     listing = await client.list_fine_tunes(config.poll.timeout, on_page=on_page)

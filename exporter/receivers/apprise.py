@@ -20,7 +20,7 @@ from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.core.text import LONGEST, one_line
-from exporter.http_client import CONNECT_SECONDS
+from exporter.http_client import CONNECT_TIMEOUT_SECONDS
 from exporter.receivers.receiver import REPEAT, encoded, left_out
 
 _TITLE: Final = 250
@@ -160,7 +160,7 @@ class _Call:
         from apprise import OverflowMode  # noqa: PLC0415
 
         service.retry = 0
-        service.socket_connect_timeout = min(self.seconds, CONNECT_SECONDS)
+        service.socket_connect_timeout = min(self.seconds, CONNECT_TIMEOUT_SECONDS)
         service.socket_read_timeout = self.seconds
         # What is too long is refused in whole by default, however often it is sent.
         if service.overflow_mode is OverflowMode.UPSTREAM:

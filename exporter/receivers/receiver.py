@@ -84,7 +84,7 @@ class Endpoint:
 
 def unanswered(error: HttpClientError) -> Attempt:
     """Return what an exchange without a complete answer means."""
-    outcome = Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT
+    outcome = Outcome.ENDPOINT if error.permanent else Outcome.TRANSIENT
     return Attempt(outcome, str(error), ambiguous=error.sent)
 
 

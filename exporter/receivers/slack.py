@@ -84,8 +84,8 @@ def _judged(answer: Response, now: float) -> Attempt:
     """Return what an answer means: the error that Slack names decides before the status does."""
     result = attempt(answer, now)
     by_slack = answer.host in _SLACK_HOSTS
-    if answer.broken is not None and by_slack and result.outcome is Outcome.DELIVERED:
-        return unanswered(answer.broken)
+    if answer.error is not None and by_slack and result.outcome is Outcome.DELIVERED:
+        return unanswered(answer.error)
     said = answer.body.strip().decode("ascii", "replace")
     if said in _REFUSALS and answer.status != _TOO_MANY:
         return replace(result, outcome=_REFUSALS[said], reason=f"{result.reason} {said}")

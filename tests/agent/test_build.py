@@ -1,7 +1,7 @@
 """What the configuration says of a receiver's interests is what it is told."""
 
 from exporter.agent.build import limits_of, retention_of, route_of
-from exporter.cartesia.rate_limit import Limits
+from exporter.cartesia.rate_limit import RateLimits
 from exporter.config import load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
@@ -64,4 +64,4 @@ def test_events_are_kept_for_as_long_as_they_are_posted_to_an_alertmanager(tmp_p
 def test_the_api_is_asked_as_gently_as_the_configuration_says(tmp_path):
     text = "poll: {concurrency: 3, requests_per_second: 0.5}"
     config = load(written(tmp_path, text), KEY)
-    assert limits_of(config.poll) == Limits(concurrency=3, per_second=0.5)
+    assert limits_of(config.poll) == RateLimits(concurrency=3, per_second=0.5)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.cartesia.client import Api, Client, ClientMetrics
+from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics
 from exporter.cartesia.listing import Listing
 from exporter.core.account import PollResult, apply_snapshot
 from exporter.http_client import Bounds, HttpClient, Request, Response
@@ -66,8 +66,8 @@ class LargeList(HttpClient):
 @asynccontextmanager
 async def large(path: Path, pages: LargeList) -> AsyncIterator[Bench]:
     """A bench whose poller reads the list by a client of its own."""
-    api = Api("default", BASE_URL, "2026-03-01", FakeSecret(KEY))
-    client = Client(pages, api, ClientMetrics(CollectorRegistry()), REAL_CLOCK)
+    api = ApiSettings("default", BASE_URL, "2026-03-01", FakeSecret(KEY))
+    client = CartesiaClient(pages, api, ClientMetrics(CollectorRegistry()), REAL_CLOCK)
 
     async def read() -> Listing:
         return await client.list_fine_tunes(60, made.source.known)

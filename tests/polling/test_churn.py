@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from exporter.cartesia.client import Client, Limits
+from exporter.cartesia.client import CartesiaClient, RateLimits
 from exporter.cartesia.listing import Listing
 from exporter.core.events import Event
 from exporter.core.model import TrackedFineTune
 from exporter.polling.poller import Poller
 from exporter.store.accounts import Accounts
 from tests.cartesia.churning_list import ChurningApi
-from tests.cartesia.client_fixture import REAL_CLOCK, Account
+from tests.cartesia.client_fixture import REAL_CLOCK, ClientFixture
 from tests.polling.poller_fixture import Bench, bench, listing
 
 
@@ -22,7 +22,7 @@ from tests.polling.poller_fixture import Bench, bench, listing
 class Witness:
     """The API's client, and whether it returned what was there."""
 
-    client: Client
+    client: CartesiaClient
     api: ChurningApi
     listings: list[Listing] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ def test_under_constant_churn_no_removal_is_false_and_no_failure_is_lost(
     tmp_path, concurrency, latency
 ):
     async def test(api: ChurningApi) -> None:
-        account = Account(REAL_CLOCK, api.base_url, limits=Limits(concurrency=concurrency))
+        account = ClientFixture(REAL_CLOCK, api.base_url, limits=RateLimits(concurrency))
         witness = Witness(account.client, api)
         async with asyncio.timeout(60), bench(tmp_path / "state.db", listing()) as b:
             poller = poller_of(b, witness)

@@ -65,7 +65,7 @@ def test_a_slow_server_is_left_by_the_clock_on_the_wall(otherwise):
 def test_no_more_than_64_kib_of_an_answer_are_read():
     found, server = to_server(chunked(zeros(200)))
     assert isinstance(found, Response)
-    assert (found.status, len(found.body), found.cut) == (200, 64 * 1024, True)
+    assert (found.status, len(found.body), found.truncated) == (200, 64 * 1024, True)
     assert server.bytes_sent < 100 * 2**20
 
 

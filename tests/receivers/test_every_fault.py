@@ -153,7 +153,7 @@ def test_a_server_that_speaks_no_tls_was_sent_nothing():
 
 
 def test_a_handshake_that_hangs_is_bounded_and_nothing_was_sent(monkeypatch):
-    monkeypatch.setattr("exporter.http_client.CONNECT_SECONDS", SECONDS)
+    monkeypatch.setattr("exporter.http_client.CONNECT_TIMEOUT_SECONDS", SECONDS)
     with Server(silence) as server:
         server.on_connection = silence
         began = time.monotonic()

@@ -44,7 +44,7 @@ def told(*script: Answer) -> tuple[Attempt, Server]:
 def judged(
     host: str, status: int, body: bytes = b"", broken: HttpClientError | None = None
 ) -> Attempt:
-    answer = Response(host, status, httpx.Headers(), body, broken=broken)
+    answer = Response(host, status, httpx.Headers(), body, error=broken)
     endpoint = Endpoint(Answering(answer), FakeSecret(f"https://{host}/x"), 15)
     return asyncio.run(Slack("team", endpoint).send(delivery(BODY), AT))
 
