@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import yaml
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from docs.generate.table import code
 from exporter.config.errors import problems_of
-from exporter.config.masked import is_duration, written
+from exporter.config.masked import to_yaml
 from exporter.config.section import Section
+from exporter.config.types import READ_DURATION
 
 _WORDS = {bool: "true or false", int: "whole number", float: "number", Path: "path"}
 _SECRET = "secret"
@@ -60,7 +60,7 @@ def _bare(annotation: Any) -> Any:
 def type_of(field: FieldInfo) -> str:
     """Return what is written for a key, in words."""
     kind = _bare(field.annotation)
-    if is_duration(field):
+    if READ_DURATION in field.metadata:
         return "duration"
     if is_list(kind):
         return "list of secrets" if _bare(get_args(kind)[0]) is SecretStr else "list of words"
@@ -77,8 +77,8 @@ def default_of(section: type[Section], name: str) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None or isinstance(value, Section):
         return ""
-    text = yaml.safe_dump(written(value, field), default_flow_style=True, width=1000)
-    return code(text.removesuffix("...\n").strip())
+    dumped = section.model_construct().model_dump()[name]
+    return code(to_yaml(dumped, on_one_line=True).removesuffix("...\n").strip())
 
 
 def rules_of(section: type[Section], name: str) -> str:

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from docs.generate.example import EXAMPLE
 from exporter.config import AppriseReceiver, Config, load
-from exporter.config.masked import MASK, _section, masked
-from exporter.config.secrets import Origin
-from exporter.config.section import Section, parts_of
+from exporter.config.masked import MASK, render_masked, to_yaml
+from exporter.config.secrets import ConfigContext
+from exporter.config.section import Section, items_of
 
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2"}
 ANYWHERE = "c4nary"
@@ -85,7 +85,7 @@ def of_type(kind: type) -> set[tuple[type[Section], str]]:
 
 def given_secrets(section: Section) -> Iterator[tuple[type[Section], str]]:
     for name in type(section).model_fields:
-        for _, part in parts_of(getattr(section, name)):
+        for _, part in items_of(getattr(section, name)):
             if isinstance(part, SecretStr):
                 yield type(section), name
             if isinstance(part, Section):
@@ -96,7 +96,7 @@ def test_no_secret_of_any_section_is_shown():
     config = Config.model_validate(inline())
     refused = (AppriseReceiver, "proxy_url")
     assert {*given_secrets(config), refused} == of_type(SecretStr)
-    shown = masked(config)
+    shown = render_masked(config)
     assert ANYWHERE not in shown
     assert SIGNED not in shown
     assert "12345" not in shown
@@ -145,7 +145,7 @@ def test_a_secret_that_stands_elsewhere_is_shown_as_where_it_stands(tmp_path, fo
         ],
         f"heartbeat_url_{form}": "u",
     }
-    text = masked(Config.model_validate(raw, context=Origin(tmp_path, texts)))
+    text = render_masked(Config.model_validate(raw, context=ConfigContext(tmp_path, texts)))
     assert ANYWHERE not in text
     assert SIGNED not in text
     assert MASK not in text
@@ -171,23 +171,23 @@ def keys_in(value: Any, path: str = "") -> Iterator[str]:
 
 
 def test_every_key_that_is_given_is_shown():
-    shown = yaml.safe_load(masked(Config.model_validate(inline())))
+    shown = yaml.safe_load(render_masked(Config.model_validate(inline())))
     assert set(keys_in(inline())) - set(keys_in(shown)) == set()
 
 
 def test_what_is_shown_is_what_the_example_says_and_can_be_read_again(tmp_path):
     """Of the defaults; with a secret in a file it would ask for the file."""
-    text = masked(load(None, KEY))
+    text = render_masked(load(None, KEY))
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert load(path, KEY) == load(None, KEY)
     shown, written = yaml.safe_load(text), yaml.safe_load(EXAMPLE.read_text())
     assert part_of(shown, written) == written
-    assert masked(load(EXAMPLE, KEY)) == text
+    assert render_masked(load(EXAMPLE, KEY)) == text
 
 
 def test_it_is_written_as_its_operator_would_write_it():
-    text = masked(Config.model_validate(inline()))
+    text = render_masked(Config.model_validate(inline()))
     for line in (
         "accounts:\n  - name: default\n    api_key: <secret>\n",
         "  interval: 1m\n  timeout: 50s\n",
@@ -209,7 +209,7 @@ def test_a_receiver_shows_the_events_that_it_gets():
     raw = inline()
     raw["alerts"] = {"events": ["failed", "completed"]}
     raw["receivers"][0]["events"] = ["stuck"]
-    receivers = yaml.safe_load(masked(Config.model_validate(raw)))["receivers"]
+    receivers = yaml.safe_load(render_masked(Config.model_validate(raw)))["receivers"]
     assert [receiver["events"] for receiver in receivers] == [
         ["stuck"],
         ["failed", "completed", "agent"],
@@ -226,7 +226,7 @@ def test_what_the_environment_says_is_shown_too():
         "CARTESIA_EXPORTER_SLACK_URL": URL,
         "CARTESIA_EXPORTER_STORAGE_PATH": "/var/lib/state.db",
     }
-    text = masked(load(None, environ))
+    text = render_masked(load(None, environ))
     assert ANYWHERE not in text
     shown = yaml.safe_load(text)
     assert shown["accounts"][0]["api_key_env"] == "CARTESIA_API_KEY"
@@ -238,7 +238,7 @@ def test_what_the_environment_says_is_shown_too():
 def test_a_certificate_is_shown_as_its_path():
     raw = inline()
     raw["accounts"][0]["ca_file"] = certifi.where()
-    shown = yaml.safe_load(masked(Config.model_validate(raw)))
+    shown = yaml.safe_load(render_masked(Config.model_validate(raw)))
     assert shown["accounts"][0]["ca_file"] == certifi.where()
 
 
@@ -254,7 +254,7 @@ def test_whatever_stands_in_a_text_the_page_says_it(labels, user):
     login = {"username": user, "password": ANYWHERE}
     raw = {"accounts": [{"api_key": "a", "labels": labels}]}
     raw["receivers"] = [{**WEBHOOK, "basic_auth": login}]
-    shown = yaml.safe_load(masked(Config.model_validate(raw)))
+    shown = yaml.safe_load(render_masked(Config.model_validate(raw)))
     assert shown["accounts"][0]["labels"] == labels
     assert shown["receivers"][0]["basic_auth"] == {"username": user, "password": MASK}
 
@@ -263,4 +263,4 @@ def test_what_has_a_type_that_is_not_known_is_masked():
     class Later(Section):
         when: complex = 1j
 
-    assert _section(Later()) == {"when": MASK}
+    assert yaml.safe_load(to_yaml(Later().model_dump())) == {"when": MASK}

@@ -15,7 +15,7 @@ from exporter.config import (
     WebhookReceiver,
 )
 from exporter.config.models import Poll
-from exporter.config.secrets import Origin
+from exporter.config.secrets import ConfigContext
 
 ACCOUNT = {"api_key": "sk_car_hunter2"}
 SLACK = {"name": "s", "type": "slack", "url": "https://hunter2.example"}
@@ -27,8 +27,8 @@ def config(**keys: Any) -> Config:
 
 
 def test_every_default():
-    found = config(receivers=[SLACK, WEBHOOK]).model_dump()
-    assert found["accounts"][0] | {"api_key": None} == {
+    found = config(receivers=[SLACK, WEBHOOK])
+    assert dict(found.accounts[0]) | {"api_key": None} == {
         "name": "default",
         "api_key": None,
         "api_key_file": None,
@@ -40,7 +40,7 @@ def test_every_default():
         "ca_file": None,
         "proxy_url": None,
     }
-    assert found["poll"] == {
+    assert dict(found.poll) == {
         "interval": 60,
         "timeout": 50,
         "page_size": 100,
@@ -48,13 +48,13 @@ def test_every_default():
         "requests_per_second": 0,
         "stale_after": 300,
     }
-    assert found["metrics"] == {
+    assert dict(found.metrics) == {
         "labels": ("model_id",),
         "max_models": 50,
         "per_fine_tune": False,
         "max_fine_tune_series": 1000,
     }
-    assert found["alerts"] == {
+    assert dict(found.alerts) == {
         "events": ("failed",),
         "stuck_after": 6 * 3600,
         "first_run": "summary",
@@ -63,8 +63,8 @@ def test_every_default():
         "playground_url": "https://play.cartesia.ai/pro-voice-cloning",
         "poll_failing_after": 600,
     }
-    assert found["storage"] == {"path": Path("data/state.db"), "retention": 90 * 86400}
-    assert found["heartbeat_url"] is None
+    assert dict(found.storage) == {"path": Path("data/state.db"), "retention": 90 * 86400}
+    assert found.heartbeat_url is None
 
 
 def test_every_default_of_a_receiver():
@@ -164,7 +164,7 @@ def test_http_is_for_loopback_or_when_allowed():
 
 def test_secrets_are_functions_that_know_their_source(tmp_path):
     (tmp_path / "key").write_text("sk_car_hunter2\n")
-    origin = Origin(tmp_path, {"URL": "https://hunter2.example"})
+    origin = ConfigContext(tmp_path, {"URL": "https://hunter2.example"})
     keys = {
         "accounts": [{"api_key_file": "key"}],
         "receivers": [{"name": "s", "type": "slack", "url_env": "URL"}],
@@ -183,7 +183,7 @@ def test_secrets_are_functions_that_know_their_source(tmp_path):
 def test_an_inline_secret_is_named_by_its_place_in_the_file():
     header = {"headers": {"X-Key": "hunter2"}, "basic_auth": {"username": "a", "password": "b"}}
     found = config(receivers=[SLACK, {**WEBHOOK, **header}])
-    found.place("")
+    found.set_secret_sources()
     webhook = found.receivers[1]
     assert isinstance(webhook, WebhookReceiver)
     assert webhook.basic_auth is not None
@@ -196,8 +196,8 @@ def test_an_inline_secret_is_named_by_its_place_in_the_file():
 def test_accounts_and_receivers_are_equal_when_their_keys_are():
     """A reload touches only what changed, also when its place in the file did."""
     one, other = config(receivers=[SLACK, WEBHOOK]), config(receivers=[WEBHOOK, SLACK])
-    one.place("")
-    other.place("")
+    one.set_secret_sources()
+    other.set_secret_sources()
     assert one.accounts == other.accounts
     assert one.receivers[0] == other.receivers[1]
     changed = config(receivers=[{**SLACK, "url": "https://hunter3.example"}])

@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.config.secrets import EnvironmentSecret, FileSecret, TextSecret, check_path
 from exporter.config.types import (
@@ -12,89 +10,12 @@ from exporter.config.types import (
     check_token,
     check_url,
     check_without_userinfo,
-    format_duration,
-    is_loopback,
-    parse_duration,
 )
 from exporter.core.secret import Secret, SecretError
 
 
 def accept_all(text):
     return None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("500ms", 0.5),
-        ("30s", 30),
-        ("5m", 300),
-        ("1h30m", 5400),
-        ("2d", 172_800),
-        ("1w", 604_800),
-        ("1y", 31_536_000),
-        ("1y2w3d4h5m6s7ms", 31_536_000 + 2 * 604_800 + 3 * 86_400 + 4 * 3600 + 306.007),
-        ("0s", 0),
-        ("0", 0),
-        ("90m", 5400),
-    ],
-)
-def test_a_duration_is_read_as_prometheus_reads_it(text, seconds):
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        " ",
-        "5",
-        "1.5s",
-        "-5s",
-        "5S",
-        "5 m",
-        "30m1h",
-        "5m5m",
-        "5m\n",
-        "five",
-        "\u0665m",
-        "1" * 5000,
-    ],
-)
-def test_what_prometheus_refuses_is_no_duration(text):
-    with pytest.raises(ValueError, match="must be a duration such as"):
-        parse_duration(text)
-
-
-@given(st.integers(min_value=0, max_value=10**14))
-def test_a_formatted_duration_is_read_back_as_it_was(milliseconds):
-    seconds = milliseconds / 1000
-    assert parse_duration(format_duration(seconds)) == seconds
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (50, "50s"), (0.5, "500ms"), (5400, "1h30m"), (86400, "1d")]
-)
-def test_a_duration_is_formatted_in_its_largest_units(seconds, text):
-    assert format_duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("127.255.255.254", True),
-        ("::1", True),
-        ("128.0.0.1", False),
-        ("0.0.0.0", False),
-        ("localhost.example", False),
-        ("127.0.0.1.example", False),
-        ("127.1", False),
-    ],
-)
-def test_only_this_machine_is_loopback(host, expected):
-    assert is_loopback(host) is expected
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,13 @@ def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_await
     file.write(tls_server_config=pair)
     web = WebFile(file.path)
     web.read()
-    assert web.newest() is None
+    assert web.read_if_changed() is None
     (tmp_path / "key.pem").rename(tmp_path / "kept.pem")
     with pytest.raises(UnusableError, match=r"key_file: cannot read .*/key.pem: no such file"):
-        web.newest()
-    assert web.newest() is None
+        web.read_if_changed()
+    assert web.read_if_changed() is None
     (tmp_path / "kept.pem").rename(tmp_path / "key.pem")
-    settings = web.newest()
+    settings = web.read_if_changed()
     assert settings is not None
     assert settings.tls is not None
 
@@ -146,8 +146,8 @@ def test_a_change_that_could_not_be_read_for_lack_of_files_is_read_later(tmp_pat
         full.setattr("os.memfd_create", partial(raises, OSError(errno.EMFILE, "too many files")))
         for _ in range(2):
             with pytest.raises(OSError, match="too many files"):
-                web.newest()
-    assert web.newest() is not None
+                web.read_if_changed()
+    assert web.read_if_changed() is not None
 
 
 def raises(error: Exception, *_: object) -> None:

@@ -74,7 +74,7 @@ class File:
     def served(self, app: ASGIApp = page, listeners: int = 1) -> Iterator[list[str]]:
         """Serve the pages as this file says; yield the URLs."""
         file = WebFile(self.path)
-        live = ReloadingWebConfig(file.read(), file.newest)
+        live = ReloadingWebConfig(file.read(), file.read_if_changed)
         with serving(AuthMiddleware(app, live), listeners, live.listening_tls) as urls:
             yield urls
 

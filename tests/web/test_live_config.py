@@ -251,5 +251,5 @@ def test_no_secret_is_shown_by_what_holds_one(tmp_path):
     file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
     settings = web.read()
-    shown = repr((web, settings, ReloadingWebConfig(settings, web.newest)))
+    shown = repr((web, settings, ReloadingWebConfig(settings, web.read_if_changed)))
     assert hash_of(PASSWORD) not in shown
