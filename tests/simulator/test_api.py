@@ -6,7 +6,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from exporter.simulator.api import Faults, Simulation, _Bucket, create_app
+from exporter.simulator.api import Faults, Simulation, _TokenBucket, create_app
 from exporter.simulator.world import Population, World
 from tests.simulator.served_app import KEY, client, served
 
@@ -217,7 +217,7 @@ def test_above_the_rate_limit_429_says_when_to_come_back():
 
 
 def test_a_bucket_allows_a_second_of_requests_at_once_and_its_rate_from_then_on():
-    bucket = _Bucket()
+    bucket = _TokenBucket()
     assert [bucket.take(2, now=100.0) for _ in range(3)] == [0, 0, 0.5]
     assert bucket.take(2, now=100.25) == 0.25
     assert bucket.take(2, now=100.5) == 0

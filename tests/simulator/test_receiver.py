@@ -69,7 +69,7 @@ def test_what_slack_takes_is_taken(receiver, payload):
     response = receiver.post("/slack", json.dumps(payload).encode())
     assert (response.status_code, response.text) == (200, "ok")
     (message,) = receiver.messages
-    assert (message.kind, message.payload) == ("slack", payload)
+    assert (message.receiver_type, message.payload) == ("slack", payload)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_webhook_is_kept_as_sent_with_its_headers(receiver):
     body = b'{"type": "agent.test",  "data": {}}'
     assert receiver.post("/webhook", body).status_code == 204
     (message,) = receiver.messages
-    assert message.kind == "webhook"
+    assert message.receiver_type == "webhook"
     assert message.body == body
     assert message.payload == {"type": "agent.test", "data": {}}
     assert message.headers["webhook-id"] == "msg_1"
@@ -132,7 +132,7 @@ def test_the_inbox_is_bounded_and_tells_of_each_message():
     inbox = Inbox(told.append, keep=2)
     messages = [Message("webhook", {}, b"", number) for number in range(3)]
     for message in messages:
-        inbox.take(message)
+        inbox.add(message)
     assert list(inbox.messages) == messages[1:]
     assert told == messages
 

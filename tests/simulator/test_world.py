@@ -143,7 +143,7 @@ def test_a_tick_visits_only_those_that_may_still_move():
     world = World(Population(fine_tunes=500, churn=3, reattempt_rate=0.1))
     for _ in range(20):
         world.tick()
-        assert set(world._unsettled) == {item.id for item in world if item.status != "completed"}
+        assert set(world._changing) == {item.id for item in world if item.status != "completed"}
 
 
 def test_without_reattempts_every_life_ends_and_stays_ended():
