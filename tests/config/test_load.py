@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from docs.generate.example import EXAMPLE, uncommented
+from docs.generate.example import EXAMPLE, uncomment
 from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
 
 HERE = Path(__file__).parent
@@ -321,7 +321,7 @@ def test_the_example_works_with_every_key(tmp_path):
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
         (tmp_path / name).write_text(content)
-    text = uncommented(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
+    text = uncomment(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
     config = load(written(tmp_path, text), KEY)
     assert [account.name for account in config.accounts] == ["default", "research"]
     assert [receiver.name for receiver in config.receivers] == [

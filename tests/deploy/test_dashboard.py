@@ -14,8 +14,8 @@ import yaml
 from starlette.responses import PlainTextResponse
 
 from docs.generate.dashboard.fine_tunes import STUCK_SECONDS
-from docs.generate.dashboard.look import DASHES, PALETTE
 from docs.generate.dashboard.receivers import BACKLOG_SECONDS
+from docs.generate.dashboard.style import PALETTE, STATUS_LINES
 from exporter.core.model import STATUSES
 from exporter.simulator.world import Population, World
 from tests.deploy.boards import BOARD, PANELS, VARIABLES, Target, filled_in, found, targets
@@ -225,8 +225,10 @@ def perceived(colour: str, sight: tuple[tuple[float, ...], ...]) -> list[float]:
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_statuses_differ_in_colour_as_colour_blind_people_see_it_and_in_their_line(sight):
-    assert set(DASHES) == set(STATUSES)
-    seen_as = {status: perceived(colour, SIGHT[sight]) for status, (colour, _) in DASHES.items()}
+    assert set(STATUS_LINES) == set(STATUSES)
+    seen_as = {
+        status: perceived(colour, SIGHT[sight]) for status, (colour, _) in STATUS_LINES.items()
+    }
     for one, other in combinations(seen_as, 2):
         assert math.dist(seen_as[one], seen_as[other]) > 0.1, (one, other)
     red, green = (perceived(colour, SIGHT[sight]) for colour in ("#B04040", "#5E6E3A"))

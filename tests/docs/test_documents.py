@@ -7,9 +7,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from docs.generate.all import CONFIGURATION, FLAGS, README, written
+from docs.generate.documents import CONFIGURATION, FLAGS, README, render_documents
 from docs.generate.flags import commands
-from docs.generate.table import head, row
+from docs.generate.table import header, row
 from exporter.cli.main import main
 from exporter.config import (
     Account,
@@ -62,7 +62,7 @@ KEYS = {name: rows(text) for name, text in sections(CONFIGURATION.read_text("utf
 
 
 def test_the_documents_are_as_they_would_be_written_now():
-    made = written()
+    made = render_documents()
     behind = [path.name for path in made if path.read_text(encoding="utf-8") != made[path]]
     assert behind == [], "run `make docs`"
 
@@ -81,7 +81,7 @@ def test_every_flag_that_help_shows_is_documented_and_no_other(words):
 def test_every_default_that_help_shows_is_documented():
     said = CliRunner().invoke(main, ["run", "--help"]).output
     defaults = re.findall(r"\[default:\s+([^\]]+)\]", said)
-    readme = README.read_text(encoding="utf-8").partition(head("flag", "default", "meaning"))[2]
+    readme = README.read_text(encoding="utf-8").partition(header("flag", "default", "meaning"))[2]
     documented = [cells[1].strip("`") for cells in rows(readme.partition("\n\n")[0])]
     assert [default for default in documented if default] == defaults
     assert len(defaults) > 3
