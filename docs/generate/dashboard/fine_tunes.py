@@ -87,9 +87,11 @@ def failure_share() -> timeseries.Panel:
         "Share that fails",
         "Of those that ended within the day before, by model. Dashed: where the alert is.",
     )
-    lost = f'sum by (model_id) (increase({_TRANSITIONS}{{{SELECTED},to_status="failed"}}[1d]))'
-    ended = f'sum by (model_id) (increase({_TRANSITIONS}{{{SELECTED},to_status=~"completed|failed"}}[1d]))'
-    query = Query(f"{lost} / ({ended} > 0)", "{{model_id}}")
+    to_failed, to_end = (
+        f"sum by (model_id) (increase({_TRANSITIONS}{{{SELECTED},to_status{matcher}}}[1d]))"
+        for matcher in ('="failed"', '=~"completed|failed"')
+    )
+    query = Query(f"{to_failed} / ({to_end} > 0)", "{{model_id}}")
     return line_panel(text, query, unit="percentunit", above=((0.5, VERMILLION),)).max(1)
 
 
