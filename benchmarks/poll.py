@@ -158,7 +158,7 @@ def steady(number: int, latency: float) -> str:
 
 
 def processor(number: int = 10_000) -> str:
-    """Return the CPU time per page in microseconds: our first and unchanged poll, and the others."""
+    """Return microseconds of CPU time per page: our first and unchanged poll, and the others."""
     found: dict[str, list[float]] = {name: [] for name in ("first", "unchanged", "sdk", "naive")}
     with served_list(number, 0) as base_url:
         others = {"sdk": sdk(base_url), "naive": naive(base_url)}
