@@ -28,7 +28,6 @@ _TEXTS = {
 }
 _NOT_A_KEY = re.compile(r"://|[^ -~]|.{65}")
 _KEY_OF_MAPPING = "[key]"
-_RECEIVER_TYPES = frozenset({"slack", "webhook", "alertmanager", "apprise"})
 _SECRET = re.compile(r"(sk_car_(?:admin_)?+|whsec_)[A-Za-z0-9_.+/=-]+")
 
 
@@ -69,25 +68,18 @@ def problems_of(error: ValidationError) -> list[Problem]:
 def _problem(details: ErrorDetails) -> Problem:
     location = tuple(part for part in details["loc"] if part != _KEY_OF_MAPPING)
     error_type, context = details["type"], details.get("ctx", {})
-    if error_type == "union_tag_not_found":
-        return (*location, "type"), f"missing; it must be {_choice(sorted(_RECEIVER_TYPES))}"
-    if error_type == "union_tag_invalid":
-        word = context.get("tag")
-        return (
-            *location,
-            "type",
-        ), f"must be {_choice(sorted(_RECEIVER_TYPES))}{suggest(word, _RECEIVER_TYPES)}"
     if error_type == "problem":
         return location, context["text"]
     if error_type == "value_error":
         return location, str(context["error"])
     if error_type == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
-        return location, f"must be {_choice(options)}{suggest(details['input'], options)}"
+        return location, f"must be {choice(options)}{suggest(details['input'], options)}"
     return location, _TEXTS.get(error_type, "is not valid here")
 
 
-def _choice(options: Sequence[str]) -> str:
+def choice(options: Sequence[str]) -> str:
+    """Return `a, b or c`."""
     return " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
 
 
@@ -114,9 +106,10 @@ def _printable(part: int | str) -> str:
 
 
 def _location_in_file(location: Location) -> Location:
-    # Pydantic adds the type of a receiver; a header's text is the value of the header's name.
-    if location[:1] == ("receivers",) and location[2:3] and location[2] in _RECEIVER_TYPES:
+    # Pydantic adds the type of a receiver, except to the problems of the list as a whole.
+    if location[:1] == ("receivers",) and len(location) > len(("receivers", 0, "name")):
         location = location[:2] + location[3:]
+    # In the file, the text of a header is the value of its name.
     if location[2:3] == ("headers",) and location[4:] == ("text",):
         location = location[:4]
     return location

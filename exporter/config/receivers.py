@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,7 @@ from pydantic import (
     model_serializer,
 )
 
-from exporter.config.errors import validation_error
+from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.types import (
@@ -323,10 +323,20 @@ class AppriseReceiver(_UrlReceiver):
         raise ValueError("must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 
 
-Receiver = Annotated[
-    SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver,
-    Field(discriminator="type"),
-]
+AnyReceiver = SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver
+_TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in get_args(AnyReceiver))
+
+
+def _check_type(receiver: object) -> object:
+    if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
+        text = f"must be {choice(_TYPES)}{suggest(str(receiver.get('type')), _TYPES)}"
+        if "type" not in receiver:
+            text = f"missing; it must be {choice(_TYPES)}"
+        raise validation_error("Receiver", [(("type",), text)])
+    return receiver
+
+
+Receiver = Annotated[AnyReceiver, Field(discriminator="type"), BeforeValidator(_check_type)]
 
 
 def _logins(data: Mapping[str, Any]) -> list[str]:
