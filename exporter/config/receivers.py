@@ -244,7 +244,7 @@ class WebhookReceiver(_UrlReceiver):
     @field_validator("basic_auth")
     @classmethod
     def _check_one_login(cls, basic_auth: BasicAuth | None, info: ValidationInfo) -> Any:
-        if basic_auth is not None and _logins(info.data):
+        if basic_auth is not None and _authorization_keys(info.data):
             raise ValueError("is given together with bearer_token; keep one of them")
         return basic_auth
 
@@ -256,7 +256,7 @@ class WebhookReceiver(_UrlReceiver):
         names = [name.lower() for name in headers]
         if len(set(names)) != len(names):
             raise ValueError("must not name a header twice")
-        if "authorization" in names and _logins(info.data):
+        if "authorization" in names and _authorization_keys(info.data):
             raise ValueError("must not set Authorization beside bearer_token or basic_auth")
         return headers
 
@@ -339,5 +339,5 @@ def _check_type(receiver: object) -> object:
 Receiver = Annotated[AnyReceiver, Field(discriminator="type"), BeforeValidator(_check_type)]
 
 
-def _logins(data: Mapping[str, Any]) -> list[str]:
+def _authorization_keys(data: Mapping[str, Any]) -> list[str]:
     return [key for key in _AUTHORIZATION if data.get(key) is not None]

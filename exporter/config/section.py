@@ -105,10 +105,10 @@ class Section(BaseModel):
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the problems of the mapping itself; its values are validated later."""
-        known = list(cls.model_fields)
+        allowed = list(cls.model_fields)
         for key in given:
-            if key not in known:
-                hint = suggest(key, known) or f"; the keys here are {', '.join(known)}"
+            if key not in allowed:
+                hint = suggest(key, allowed) or f"; the keys here are {', '.join(allowed)}"
                 yield (str(key),), f"unknown key{hint}"
 
     @classmethod
