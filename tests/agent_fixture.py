@@ -124,7 +124,7 @@ class Place:
 
     def arrived(self, kind: str) -> Counter[str]:
         """The subjects of the messages of a kind."""
-        return Counter(_subject(each) for each in self.inbox.messages if each.kind == kind)
+        return Counter(_subject(each) for each in self.inbox.messages if each.receiver_type == kind)
 
     async def told(self, expected: dict[str, int]) -> None:
         """Wait until both receivers have been told exactly this."""
@@ -138,7 +138,7 @@ class Place:
 
 def _subject(message: Message) -> str:
     """`baseline`, or the name of the fine-tune that a message is about."""
-    if message.kind == "webhook":
+    if message.receiver_type == "webhook":
         fine_tune = message.payload["data"].get("fine_tune")
         return str(fine_tune["name"]) if fine_tune else str(message.payload["type"])
     text = str(message.payload["text"])

@@ -36,8 +36,8 @@ from exporter.agent.reload import Reloader, Reloading, ReloadRefusedError
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config
-from exporter.config.masked import masked
-from exporter.config.secrets import os_reason
+from exporter.config.masked import render_masked
+from exporter.config.secrets import file_error_text
 from exporter.core.events import Event
 from exporter.core.health import Readiness, readiness
 from exporter.core.routing import receivers_of
@@ -159,7 +159,7 @@ class Agent:
         try:
             made = await _made({name: recipes[name] for name in new})
         except OSError as error:
-            raise ReloadRefusedError([os_reason(error)]) from None
+            raise ReloadRefusedError([file_error_text(error)]) from None
         # Before the parts that leave have ended: what they still find is owed to the new receivers.
         self._take(config, recipes)
         self._spread(made.values())
@@ -208,7 +208,7 @@ class Agent:
                 surface.telemetry_path,
                 self._views.newest,
                 reload if over_http else None,
-                lambda: masked(self._config),
+                lambda: render_masked(self._config),
                 self._health.newest,
             )
         )

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from exporter.core.text import one_line
+from exporter.core.text import one_line, os_error_text
 
 _FIRST_PASSED: Final = 3
 _MOST_PASSED: Final = 1024
@@ -137,7 +137,8 @@ def _listener(descriptor: int) -> socket.socket:
         passed = socket.socket(fileno=descriptor)
         listens = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise PassedError(f"file descriptor {descriptor} is no socket: {error.strerror}") from None
+        text = os_error_text(error)
+        raise PassedError(f"file descriptor {descriptor} is no socket: {text}") from None
     families = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
     if passed.family not in families or passed.type != socket.SOCK_STREAM or not listens:
         passed.detach()  # it is not ours to close

@@ -5,6 +5,8 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
+from exporter.core.text import os_error_text
+
 RUNTIME: Final = 1
 """Something failed that may pass."""
 
@@ -34,6 +36,7 @@ def reason(error: Exception) -> str:
     """
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    if not isinstance(error, OSError) or not error.strerror:
+    if not isinstance(error, OSError):
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = os_error_text(error)
+    return f"{error.filename}: {text}" if error.filename else text

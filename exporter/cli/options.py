@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from exporter.cli.exits import CONFIGURATION, fail
+from exporter.core.text import os_error_text, parse_duration
 
 _MAX_PORT: Final = 65535
 
@@ -33,7 +34,7 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise click.ClickException(f"cannot write the output: {error.strerror}") from None
+            raise click.ClickException(f"cannot write the output: {os_error_text(error)}") from None
 
 
 class Number(click.FloatRange):
@@ -72,8 +73,6 @@ class Duration(click.ParamType[float]):
         """Return seconds."""
         if isinstance(value, float):
             return value
-        from exporter.config import parse_duration
-
         try:
             return parse_duration(str(value))
         except ValueError as error:
@@ -148,7 +147,7 @@ def _load_web(path: Path) -> "ReloadingWebConfig":
     from exporter.web.live_config import ReloadingWebConfig
 
     file = WebFile(path)
-    return ReloadingWebConfig(file.read(), file.newest)
+    return ReloadingWebConfig(file.read(), file.read_if_changed)
 
 
 def _refusal(what: str, where: object, problems: list[str]) -> str:

@@ -1,8 +1,10 @@
-"""Sanitising, cutting and formatting of text."""
+"""Sanitising, cutting, parsing and formatting of text."""
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
 
 LONGEST: Final = 1000
@@ -16,6 +18,18 @@ _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that sho
 _SHARED_TEXTS: Final = 10_000
 _LONGEST_SHARED: Final = 256
 """Number of texts kept for sharing, and their longest length in characters."""
+
+_MILLISECONDS: Final = {
+    "y": 31_536_000_000,
+    "w": 604_800_000,
+    "d": 86_400_000,
+    "h": 3_600_000,
+    "m": 60_000,
+    "s": 1_000,
+    "ms": 1,
+}
+_DURATION: Final = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _MILLISECONDS))
+NOT_A_DURATION: Final = "must be a duration such as 500ms, 30s, 5m or 1h30m"
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
@@ -59,3 +73,38 @@ def _first(text: str) -> str:
 def timestamp(at: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, to the second."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a Prometheus-style duration (1h30m, 500ms, 0); else ValueError."""
+    match = _DURATION.fullmatch(text)
+    if text == "0":
+        return 0.0
+    if not text or match is None:
+        raise ValueError(NOT_A_DURATION)
+    counts = zip(match.groups(default="0"), _MILLISECONDS.values(), strict=True)
+    return sum(int(count) * size for count, size in counts) / 1000
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds, rounded to milliseconds, as the text that parse_duration reads: 1d2h, 50s."""
+    rest = round(seconds * 1000)
+    terms = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(rest, _MILLISECONDS[unit])
+        if count:
+            terms.append(f"{count}{unit}")
+    return "".join(terms) or "0s"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: localhost, 127.0.0.0/8 or ::1."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the system's reason, such as "Permission denied", without error number and path."""
+    return error.strerror or str(error) or type(error).__name__

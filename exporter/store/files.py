@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from exporter.core.text import os_error_text
 from exporter.store.errors import StoreError, StoreRefusedError
 
 
@@ -47,7 +48,7 @@ def find(path: Path) -> None:
 
 def _cannot_open(path: Path, error: OSError) -> StoreError:
     kind = StoreError if error.errno in _MAY_PASS else StoreRefusedError
-    return kind(f"cannot open the state file {path}: {error.strerror}")
+    return kind(f"cannot open the state file {path}: {os_error_text(error)}")
 
 
 _MAY_PASS: Final = frozenset(
@@ -65,7 +66,7 @@ def restrict(path: Path) -> None:
             if part.exists():
                 part.chmod(0o600)
     except OSError as error:
-        raise StoreError(f"cannot protect the state file {path}: {error.strerror}") from error
+        raise StoreError(f"cannot protect the state file {path}: {os_error_text(error)}") from error
 
 
 _BESIDE: Final = ("-wal", "-shm", ".lock")
@@ -97,7 +98,8 @@ class Lock:
             self._take(self._descriptor)
         except OSError as error:
             self.release()
-            raise StoreError(f"cannot take the lock {self._path}: {error.strerror}") from error
+            text = os_error_text(error)
+            raise StoreError(f"cannot take the lock {self._path}: {text}") from error
 
     def _take(self, descriptor: int) -> None:
         try:

@@ -5,7 +5,7 @@ from exporter.cartesia.rate_limit import RateLimits
 from exporter.config import load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
-from tests.config.test_load import KEY, written
+from tests.config.config_file import KEY, write_config
 from tests.receivers.sample_events import AT
 
 FILE = """
@@ -25,7 +25,7 @@ def of(kind, name="Ada\nof the hotline") -> Event:
 
 
 def told(tmp_path, event: Event) -> str:
-    config = load(written(tmp_path, FILE), KEY)
+    config = load(write_config(tmp_path, FILE), KEY)
     routes = [route_of(section, config.alerts) for section in config.receivers]
     return "".join(interest.receiver for interest in routes if interest.matches(event))
 
@@ -57,11 +57,11 @@ def test_events_are_kept_for_as_long_as_they_are_posted_to_an_alertmanager(tmp_p
     receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
     text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
     for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
-        config = load(written(tmp_path, text.replace("HOLD", hold)), KEY)
+        config = load(write_config(tmp_path, text.replace("HOLD", hold)), KEY)
         assert retention_of(config) == expected
 
 
 def test_the_api_is_asked_as_gently_as_the_configuration_says(tmp_path):
     text = "poll: {concurrency: 3, requests_per_second: 0.5}"
-    config = load(written(tmp_path, text), KEY)
+    config = load(write_config(tmp_path, text), KEY)
     assert limits_of(config.poll) == RateLimits(concurrency=3, per_second=0.5)

@@ -15,7 +15,7 @@ from exporter.config import load
 from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
-from tests.config.test_load import KEY, written
+from tests.config.config_file import KEY, write_config
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
 from tests.fakes.server import Answer, Peer, Server
@@ -30,7 +30,7 @@ def opened(folder: Path, *urls: str, timeout: str = "10s") -> Alertmanager:
     text = (
         f"receivers:\n  - {{name: am, type: alertmanager, urls: [{listed}], timeout: {timeout}}}\n"
     )
-    [section] = load(written(folder, text), KEY).receivers
+    [section] = load(write_config(folder, text), KEY).receivers
 
     async def build() -> Alertmanager:
         async with contextlib.AsyncExitStack() as resources:

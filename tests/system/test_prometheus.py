@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from exporter.simulator.world import Population, World
-from tests.docs.test_documented import documented
+from tests.docs.test_documented import documented_metrics
 from tests.process.agent_process import Agent, until, url_of
 from tests.process.fake_api import Api, cloud, watching, webhook
 from tests.programs import required
@@ -125,7 +125,7 @@ def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(sc
 
 def test_what_a_running_agent_serves_and_what_is_documented_are_the_same(scraped):
     types = re.findall(r"^# TYPE (cartesia_\w+) (\w+)$", scraped.page(), re.MULTILINE)
-    rows = [(name.strip("`"), kind) for name, kind, *_ in documented()]
+    rows = [(name.strip("`"), kind) for name, kind, *_ in documented_metrics()]
     assert sorted(types) == sorted(rows)
 
 

@@ -75,7 +75,7 @@ class WebConfigFixture:
     def served(self, app: ASGIApp = echo_app, listeners: int = 1) -> Iterator[list[str]]:
         """Serve ``app`` behind this web configuration; yield the URLs."""
         file = WebFile(self.path)
-        live = ReloadingWebConfig(file.read(), file.newest)
+        live = ReloadingWebConfig(file.read(), file.read_if_changed)
         with serving(AuthMiddleware(app, live), listeners, live.listening_tls) as urls:
             yield urls
 

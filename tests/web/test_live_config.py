@@ -263,7 +263,7 @@ def test_repr_contains_no_hash(tmp_path):
     file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
     settings = web.read()
-    text = repr((web, settings, ReloadingWebConfig(settings, web.newest)))
+    text = repr((web, settings, ReloadingWebConfig(settings, web.read_if_changed)))
     assert hash_of(PASSWORD) not in text
 
 
