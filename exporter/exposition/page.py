@@ -14,7 +14,7 @@ from exporter.core.view import AccountStatus
 from exporter.exposition.families import data_families, history_families, poll_families
 from exporter.exposition.gzip import Body, GzipPrefix, beginning, body
 from exporter.exposition.text_format import ExpositionText, family_of, head, joined, lines, rows
-from exporter.supervisor import pause
+from exporter.supervisor import DefaultService, pause
 
 
 class HistoryLines:
@@ -199,7 +199,7 @@ def pause_after(taken: float) -> float:
     return max(_TICK_SECONDS, min(_REST * taken, _LONGEST_REST_SECONDS))
 
 
-class Page:
+class Page(DefaultService):
     """The page that scrapes are answered with, and the part that renews it.
 
     ``due_at`` is the monotonic time by which it will be ready, or begin to renew it.

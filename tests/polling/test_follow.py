@@ -1,4 +1,4 @@
-"""A poller that a reload puts in another's place goes on where that ended."""
+"""What a poller takes over from the one that it replaces on reload."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.core.view import SeriesOptions
-from tests.polling.poller_fixture import SKIPPED, STALE_AFTER, Bench, listing, on_bench
+from tests.polling.poller_fixture import SKIPPED, STALE_AFTER, listing, open_poller
 from tests.store.sample_polls import NOW, fine_tune
 
 TROUBLE = CartesiaError("server_error", "page 1: the API answered 500", status=500)
@@ -16,76 +16,64 @@ FOUND = listing(fine_tune("a", "completed"), structs.replace(fine_tune("b"), mod
 FOLDED = "cartesia_exporter_label_values_folded_total"
 
 
-def test_what_was_shown_stays_shown_for_as_long_as_the_new_plan_says(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        counts, stale_at = b.view.counts, b.view.stale_at
-        await b.reload(stale_after=STALE_AFTER + 60)
-        assert (b.view.counts, b.view.stale_at) == (counts, stale_at + 60)
-        await b.reload(options=SeriesOptions(("model_id", "language")))
-        assert b.view.counts is None
-
-    on_bench(tmp_path / "state.db", test, FOUND)
+async def test_counts_stay_published_until_stale_by_the_new_settings(tmp_path):
+    async with open_poller(tmp_path / "state.db", FOUND) as p:
+        await p.poller.poll()
+        counts, stale_at = p.status.counts, p.status.stale_at
+        await p.reload(stale_after=STALE_AFTER + 60)
+        assert (p.status.counts, p.status.stale_at) == (counts, stale_at + 60)
+        await p.reload(options=SeriesOptions(("model_id", "language")))
+        assert p.status.counts is None
 
 
-def test_an_outage_is_told_by_its_beginning_before_the_reload(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        b.clock.now += 500
-        await b.reload(interval=30)
-        b.clock.now += 101
-        await b.poller.turn()
-        assert [event.type for event in await b.owed()] == ["agent.poll_failing"]
-
-    on_bench(tmp_path / "state.db", test, TROUBLE)
+async def test_an_outage_counts_from_its_start_before_the_reload(tmp_path):
+    async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+        await p.poller.poll_if_due()
+        p.clock.now += 500
+        await p.reload(interval=30)
+        p.clock.now += 101
+        await p.poller.poll_if_due()
+        assert [event.type for event in await p.queued()] == ["agent.poll_failing"]
 
 
-def test_a_wait_that_the_api_asked_for_goes_on(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        await b.reload(interval=30)
-        b.clock.now += 119
-        await b.poller.turn()
-        assert (b.source.asked, b.metric(SKIPPED)) == (1, 1)
-        b.clock.now += 1
-        await b.poller.turn()
-        assert b.source.asked == 2
-
-    on_bench(tmp_path / "state.db", test, BUSY, FOUND)
+async def test_retry_after_is_honoured_across_a_reload(tmp_path):
+    async with open_poller(tmp_path / "state.db", BUSY, FOUND) as p:
+        await p.poller.poll_if_due()
+        await p.reload(interval=30)
+        p.clock.now += 119
+        await p.poller.poll_if_due()
+        assert (p.source.asked, p.metric(SKIPPED)) == (1, 1)
+        p.clock.now += 1
+        await p.poller.poll_if_due()
+        assert p.source.asked == 2
 
 
-def test_a_clock_that_was_set_just_before_is_noticed(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        b.clock.set_by = 86_400.0
-        await b.reload(interval=30)
+async def test_a_clock_jump_just_before_a_reload_is_detected(tmp_path):
+    async with open_poller(tmp_path / "state.db", FOUND) as p:
+        await p.poller.poll()
+        p.clock.set_by = 86_400.0
+        await p.reload(interval=30)
         with capture_logs() as logs:
-            await b.poller.poll()
-        assert [line["event"][:17] for line in logs if "clock" in line] == ["the clock was set"]
-
-    on_bench(tmp_path / "state.db", test, FOUND)
+            await p.poller.poll()
+        assert ["clock" in line for line in logs if line["log_level"] == "warning"] == [True]
 
 
-def test_what_was_folded_already_is_not_counted_again(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.reload(rules=replace(b.poller._plan.rules, max_models=1))
-        await b.poller.poll()
-        assert b.registry.get_sample_value(FOLDED) == 1
-        await b.reload(interval=30)
-        await b.poller.poll()
-        assert b.registry.get_sample_value(FOLDED) == 1
-
-    on_bench(tmp_path / "state.db", test, FOUND)
+async def test_folded_label_values_are_not_counted_again_after_a_reload(tmp_path):
+    async with open_poller(tmp_path / "state.db", FOUND) as p:
+        await p.reload(rules=replace(p.poller._settings.rules, max_models=1))
+        await p.poller.poll()
+        assert p.registry.get_sample_value(FOLDED) == 1
+        await p.reload(interval=30)
+        await p.poller.poll()
+        assert p.registry.get_sample_value(FOLDED) == 1
 
 
-def test_another_account_of_the_same_name_goes_on_with_nothing(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        rules = b.poller._plan.rules
+async def test_another_account_of_the_same_name_takes_over_nothing(tmp_path):
+    async with open_poller(tmp_path / "state.db", BUSY, FOUND) as p:
+        await p.poller.poll_if_due()
+        rules = p.poller._settings.rules
         other = replace(rules.key, base_url="https://other.example")
-        await b.reload(rules=replace(rules, key=other))
-        await b.poller.turn()
-        assert b.source.asked == 2
-        assert b.view.succeeded_at == NOW
-
-    on_bench(tmp_path / "state.db", test, BUSY, FOUND)
+        await p.reload(rules=replace(rules, key=other))
+        await p.poller.poll_if_due()
+        assert p.source.asked == 2
+        assert p.status.succeeded_at == NOW
