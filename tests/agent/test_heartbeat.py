@@ -229,12 +229,12 @@ async def test_rounds_that_end_during_a_request_lead_to_one_request():
         requested, may_answer = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def held(peer):
+        def answer_later(peer):
             loop.call_soon_threadsafe(requested.set)
             asyncio.run_coroutine_threadsafe(may_answer.wait(), loop).result(20)
             answer()(peer)
 
-        h.server.then(held)
+        h.server.then(answer_later)
         h.polled("a", "b")
         await requested.wait()
         h.polled("a", "b", "a", "b", "a", "b")
