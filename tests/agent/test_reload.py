@@ -16,8 +16,9 @@ from exporter.store.errors import StoreError
 from exporter.supervisor import Supervisor
 from tests.agent_fixture import RunningAgent, agent_fixture, running_agent
 from tests.delivery.delivery_fixture import until
-from tests.fakes.answers import silence
+from tests.fakes.answers import answer, silence
 from tests.fakes.api import FakeApi
+from tests.fakes.server import Server
 
 
 async def test_added_accounts_and_receivers_work_immediately(tmp_path):
@@ -158,6 +159,24 @@ async def test_a_receiver_whose_url_is_fixed_is_notified_immediately(tmp_path):
         receiver["url"] = f"{fixture.inbox_url}/webhook"
         await fixture.reload(agent)
         await until(lambda: fixture.received("webhook")["one"] == 2, 5)
+
+
+async def test_a_changed_heartbeat_url_replaces_the_heartbeat(tmp_path):
+    async with running_agent(tmp_path) as (fixture, agent):
+        with Server(answer()) as old, Server(answer()) as new:
+            fixture.settings["heartbeat_url"] = f"{old.base_url}/old"
+            await fixture.reload(agent)
+            await until(lambda: bool(old.requests))
+            fixture.settings["heartbeat_url"] = f"{new.base_url}/new"
+            await fixture.reload(agent)
+            before = len(old.requests)
+            await until(lambda: len(new.requests) >= 2)
+            assert len(old.requests) == before
+            del fixture.settings["heartbeat_url"]
+            await fixture.reload(agent)
+            before = len(new.requests)
+            await agent.polled(2)
+            assert len(new.requests) == before
 
 
 async def test_reloads_during_polls_and_deliveries_lose_and_repeat_nothing(tmp_path):
