@@ -120,7 +120,7 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     log.info("stopped")
 
 
-_BuiltServices = dict[str, tuple[Service, AsyncExitStack]]
+BuiltServices = dict[str, tuple[Service, AsyncExitStack]]
 """Services that are not started yet, with what they hold open, by name."""
 
 
@@ -146,7 +146,7 @@ class Agent:
             database, self._housekeeping_settings, self.registry, SYSTEM_CLOCK
         )
         self._spec_source = ServiceSpecs(self._context(), self.registry)
-        self._prepared: _BuiltServices = {}
+        self._prepared: BuiltServices = {}
         self._services: dict[str, Service] = {}
         self._apply(config, self._spec_source.of(config))
 
@@ -174,7 +174,7 @@ class Agent:
 
         Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
         """
-        self._prepared = await _build(self._specs)
+        self._prepared = await build_services(self._specs)
         for service, _ in self._prepared.values():
             await service.prepare(None)
 
@@ -206,7 +206,7 @@ class Agent:
             raise ReloadRefusedError([_STORAGE_MOVED])
         old, new = self._specs, self._spec_source.of(config)
         try:
-            built = await _build({n: spec for n, spec in new.items() if old.get(n) != spec})
+            built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
         except OSError as error:
             raise ReloadRefusedError([os_reason(error)]) from None
         stopped = [name for name, spec in old.items() if new.get(name) != spec]
@@ -284,9 +284,9 @@ class Agent:
         return readiness(self._statuses.newest(), now, trouble=self._database.trouble)
 
 
-async def _build(specs: Mapping[str, ServiceSpec]) -> _BuiltServices:
+async def build_services(specs: Mapping[str, ServiceSpec]) -> BuiltServices:
     """Build the services of all specs; if one fails, raise OSError and close the others."""
-    built: _BuiltServices = {}
+    built: BuiltServices = {}
     async with AsyncExitStack() as opened:
         for name, spec in specs.items():
             resources = await opened.enter_async_context(AsyncExitStack())

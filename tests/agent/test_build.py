@@ -1,13 +1,30 @@
 """Routes, limits and retention derived from the configuration."""
 
-from exporter.agent.agent import first_polls
-from exporter.agent.build import limits_of, retention_of, route_of
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from unittest.mock import Mock
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from exporter.agent.agent import build_services, first_polls
+from exporter.agent.build import (
+    AgentContext,
+    ServiceSpec,
+    ServiceSpecs,
+    limits_of,
+    retention_of,
+    route_of,
+)
 from exporter.cartesia.rate_limit import Limits
 from exporter.config import load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.core.view import AccountStatus
+from exporter.supervisor import Service
 from tests.config.test_load import KEY, written
 from tests.receivers.sample_events import AT
+from tests.test_supervisor import FakeService
 
 FILE = """
 alerts: {events: [failed, completed]}
@@ -76,3 +93,30 @@ def test_first_polls_are_spread():
         (4, 1, [0, 0.25, 0.5, 0.75]),
     ):
         assert first_polls(accounts, interval) == delays
+
+
+async def test_if_a_service_cannot_be_built_the_others_are_closed():
+    closed: list[str] = []
+
+    async def build(resources: AsyncExitStack) -> Service:
+        resources.callback(closed.append, "first")
+        return FakeService()
+
+    async def fail(_: AsyncExitStack) -> Service:
+        raise OSError("no certificate")
+
+    specs = {"first": ServiceSpec(1, build), "second": ServiceSpec(2, fail)}
+    with pytest.raises(OSError, match="no certificate"):
+        await build_services(specs)
+    assert closed == ["first"]
+
+
+async def test_a_closed_heartbeat_observes_no_statuses(tmp_path):
+    config = load(written(tmp_path, "heartbeat_url: https://hc-ping.com/token"), KEY)
+    observers: list[Callable[[AccountStatus], None]] = []
+    context = Mock(AgentContext, observers=observers, external_url=None)
+    spec = ServiceSpecs(context, CollectorRegistry()).of(config)["heartbeat"]
+    async with AsyncExitStack() as resources:
+        await spec.build(resources)
+        assert len(observers) == 1
+    assert observers == []

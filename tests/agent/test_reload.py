@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from exporter import supervisor
 from exporter.config import Config, load
+from exporter.delivery.deliverer import Deliverer
 from exporter.simulator.api import Faults
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
@@ -44,6 +45,24 @@ def poll_starts(agent: RunningAgent, name: str) -> list[float]:
     """The start of each poll of an account, in Unix seconds."""
     polls = [each for each in agent.statuses if each.account == name and each.polled_at]
     return [each.polled_at - each.duration for each in polls]
+
+
+async def test_a_commit_wakes_all_deliverers(tmp_path, monkeypatch):
+    """Otherwise they would notice new events up to 5 s later."""
+    woken, wake = set(), Deliverer.wake
+
+    def record(deliverer: Deliverer) -> None:
+        woken.add(deliverer.name)
+        wake(deliverer)
+
+    async with running_agent(tmp_path) as (fixture, agent):
+        await fixture.notified({"agent.baseline": 1})
+        await agent.polled()
+        monkeypatch.setattr(Deliverer, "wake", record)
+        assert woken == set()
+        fixture.world.add(name="new", status="failed")
+        await fixture.notified({"agent.baseline": 1, "new": 1})
+        assert woken == {"slack", "webhook"}
 
 
 async def test_first_polls_of_added_accounts_are_spread(tmp_path):
