@@ -22,7 +22,7 @@ from exporter.agent.build import (
     SYSTEM_CLOCK,
     AgentContext,
     ServiceSpec,
-    ServiceSpecs,
+    SpecFactory,
     poll_service,
     retention_of,
     route_of,
@@ -145,10 +145,10 @@ class Agent:
         self._housekeeper = Housekeeper(
             database, self._housekeeping_settings, self.registry, SYSTEM_CLOCK
         )
-        self._spec_source = ServiceSpecs(self._context(), self.registry)
+        self._spec_factory = SpecFactory(self._context(), self.registry)
         self._prepared: BuiltServices = {}
         self._services: dict[str, Service] = {}
-        self._apply(config, self._spec_source.of(config))
+        self._apply(config, self._spec_factory.specs(config))
 
     def _context(self) -> AgentContext:
         return AgentContext(
@@ -187,11 +187,10 @@ class Agent:
         self._supervisor.start("housekeeping", self._housekeeper)
         self._supervisor.start("health", self._watchdog)
 
-    def _first_poll_delays(self, names: Collection[str]) -> dict[str, float]:
-        pollers = [poll_service(a) for a in self._config.accounts if poll_service(a) in names]
-        return dict(
-            zip(pollers, first_polls(len(pollers), self._config.poll.interval), strict=True)
-        )
+    def _first_poll_delays(self, built: Collection[str]) -> dict[str, float]:
+        pollers = [poll_service(account) for account in self._config.accounts]
+        new = [name for name in pollers if name in built]
+        return first_poll_delays(new, self._config.poll.interval)
 
     def _start(self, name: str, service: Service, resources: AsyncExitStack, delay: float) -> None:
         self._services[name] = service
@@ -204,7 +203,7 @@ class Agent:
         """
         if config.storage.path != self._config.storage.path:
             raise ReloadRefusedError([_STORAGE_MOVED])
-        old, new = self._specs, self._spec_source.of(config)
+        old, new = self._specs, self._spec_factory.specs(config)
         try:
             built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
         except OSError as error:
@@ -295,12 +294,13 @@ async def build_services(specs: Mapping[str, ServiceSpec]) -> BuiltServices:
     return built
 
 
-def first_polls(accounts: int, interval: float) -> list[float]:
-    """Return the delay of each account's first poll, in seconds.
+def first_poll_delays(pollers: Sequence[str], interval: float) -> dict[str, float]:
+    """Return the delay of each poller's first poll, in seconds.
 
     Spread out, so that the accounts are not all polled at the same moment of each interval.
     """
-    return [n * min(interval, _FIRST_POLLS_SECONDS) / accounts for n in range(accounts)]
+    spread = min(interval, _FIRST_POLLS_SECONDS)
+    return {name: n * spread / len(pollers) for n, name in enumerate(pollers)}
 
 
 def _joined(names: Collection[str]) -> str:

@@ -96,7 +96,7 @@ class AgentContext:
     oldest_pending: Callable[[], Awaitable[float | None]]
 
 
-class ServiceSpecs:
+class SpecFactory:
     """Derives service specs from a configuration. Metrics are registered once, on ``registry``."""
 
     def __init__(self, context: AgentContext, registry: CollectorRegistry) -> None:
@@ -105,7 +105,7 @@ class ServiceSpecs:
         self._poll_metrics = PollMetrics(registry)
         self._client_metrics = ClientMetrics(registry)
 
-    def of(self, config: Config) -> dict[str, ServiceSpec]:
+    def specs(self, config: Config) -> dict[str, ServiceSpec]:
         """Return the specs by service name, receivers before accounts."""
         specs: dict[str, ServiceSpec] = {}
         for section in config.receivers:

@@ -7,11 +7,11 @@ from unittest.mock import Mock
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.agent.agent import build_services, first_polls
+from exporter.agent.agent import build_services, first_poll_delays
 from exporter.agent.build import (
     AgentContext,
     ServiceSpec,
-    ServiceSpecs,
+    SpecFactory,
     limits_of,
     retention_of,
     route_of,
@@ -86,13 +86,13 @@ def test_rate_limits_of_the_configuration(tmp_path):
 
 
 def test_first_polls_are_spread():
-    for accounts, interval, delays in (
-        (1, 60, [0]),
-        (2, 60, [0, 2.5]),
-        (5, 60, [0, 1, 2, 3, 4]),
-        (4, 1, [0, 0.25, 0.5, 0.75]),
+    for names, interval, delays in (
+        ("a", 60, [0]),
+        ("ab", 60, [0, 2.5]),
+        ("abcde", 60, [0, 1, 2, 3, 4]),
+        ("abcd", 1, [0, 0.25, 0.5, 0.75]),
     ):
-        assert first_polls(accounts, interval) == delays
+        assert first_poll_delays(names, interval) == dict(zip(names, delays, strict=True))
 
 
 async def test_if_a_service_cannot_be_built_the_others_are_closed():
@@ -115,7 +115,7 @@ async def test_a_closed_heartbeat_observes_no_statuses(tmp_path):
     config = load(written(tmp_path, "heartbeat_url: https://hc-ping.com/token"), KEY)
     observers: list[Callable[[AccountStatus], None]] = []
     context = Mock(AgentContext, observers=observers, external_url=None)
-    spec = ServiceSpecs(context, CollectorRegistry()).of(config)["heartbeat"]
+    spec = SpecFactory(context, CollectorRegistry()).specs(config)["heartbeat"]
     async with AsyncExitStack() as resources:
         await spec.build(resources)
         assert len(observers) == 1
