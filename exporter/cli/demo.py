@@ -62,7 +62,7 @@ async def demo(stop: asyncio.Event, say: Say) -> None:
         surface = RunOptions(
             addresses=(("127.0.0.1", await _free_port()),),
             on_listening=lambda urls: _announce(urls, say),
-            on_view=_Counts(say).show,
+            on_status=_Counts(say).show,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_ticking(world, _TICK_SECONDS, stop))

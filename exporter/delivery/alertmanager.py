@@ -37,6 +37,7 @@ from exporter.receivers.receiver import encoded
 from exporter.store.alert_outbox import AlertOutbox, Findings
 from exporter.store.errors import StoreError
 from exporter.store.outbox import ReceiverState
+from exporter.supervisor import DefaultService
 
 _READ_AT_ONCE: Final = 100
 """How many events are read at a time: others must have their turn in the store."""
@@ -447,7 +448,7 @@ class Board:
             self._metrics.show(self._receiver.name, await self._outbox.backlog(), self.health)
 
 
-class AlertDeliverer:
+class AlertDeliverer(DefaultService):
     """Owns what one Alertmanager is owed; a member's trouble delays no other member.
 
     Alerts are posted at once, whatever ``group_wait`` is: Alertmanager groups by itself. After
@@ -463,6 +464,7 @@ class AlertDeliverer:
         clock: Clock,
     ) -> None:
         self.name = receiver.name
+        self._metrics = metrics
         board = Board(receiver, outbox, plan, metrics, clock)
         self.members = [
             MemberDeliverer(number, member, board, metrics, clock)
@@ -479,6 +481,10 @@ class AlertDeliverer:
         """Say that the outbox changed."""
         for member in self.members:
             member.wake()
+
+    def forget(self) -> None:
+        """Remove the receiver's series from the page."""
+        self._metrics.forget(self.name)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Post what is owed until ``stop`` is set; what is in flight then is finished."""

@@ -19,6 +19,7 @@ from exporter.receivers.receiver import Receiver
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import NewMessage, Outbox, PendingEvent, Result
+from exporter.supervisor import DefaultService
 
 _MOST_UNMARKED: Final = 100
 """How many results wait for a store that cannot take them; then nothing more is sent."""
@@ -43,7 +44,7 @@ class _Tried:
         return self.result.state == PENDING and self.attempt.outcome is not Outcome.PAYLOAD
 
 
-class Deliverer:
+class Deliverer(DefaultService):
     """Owns one receiver's queue, pause and pace; another receiver's trouble never delays it."""
 
     def __init__(
@@ -74,6 +75,10 @@ class Deliverer:
     def wake(self) -> None:
         """Say that the outbox changed."""
         self._loop.wake()
+
+    def forget(self) -> None:
+        """Remove the receiver's series from the page."""
+        self._metrics.forget(self.name)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send what is owed until ``stop`` is set; what is in flight then is finished."""

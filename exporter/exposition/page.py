@@ -21,7 +21,7 @@ from exporter.exposition.text_format import (
     render_samples,
     to_family,
 )
-from exporter.supervisor import pause
+from exporter.supervisor import DefaultService, pause
 
 _CHECK_SECONDS: Final = 0.25
 """Interval between checks for changes, and so the maximum age of a counter on the page."""
@@ -79,7 +79,7 @@ class RenderedPage:
     valid_until: float = math.inf
 
 
-class Page:
+class Page(DefaultService):
     """Service that renders the page when something changed, and serves the newest one to scrapes.
 
     ``wakeup_deadline`` is the monotonic time by which it will have started the next check.

@@ -174,13 +174,14 @@ class Agent:
             Rules(self.database.store_id, KEY, "silent", 50, 1e9),
             0.0,
             publish=self._views.append,
+            withdraw=lambda _: None,
             route=lambda event: receivers_of(event, INTERESTS),
             wake=lambda: None,
             stale_after=300.0,
         )
         counts = PollMetrics(CollectorRegistry())
         self._poller = Poller(self._around, self._accounts, polls, counts, clock)
-        self._runner.run(self._poller.restore())
+        self._runner.run(self._poller.prepare(None))
 
     def end(self) -> None:
         self._runner.run(self.database.__aexit__())

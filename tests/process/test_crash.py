@@ -91,14 +91,14 @@ CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')
 @pytest.mark.parametrize(
     ("function", "kind", "bug", "said"),
     [
-        ("polling.poller.apply_snapshot", "def", BUG, "This ended the part: poll main"),
+        ("polling.poller.apply_snapshot", "def", BUG, "Raised in service: poll main"),
         (
             "polling.poller.apply_snapshot",
             "def",
             CANCELLATION,
-            "This part was cancelled by a bug: poll main",
+            "Service was cancelled by a bug: poll main",
         ),
-        ("http_server.serve", "async def", BUG, "This ended the part: web"),
+        ("http_server.serve", "async def", BUG, "Raised in service: web"),
     ],
 )
 def test_a_bug_in_a_part_ends_the_process_and_is_told(tmp_path, function, kind, bug, said):
@@ -131,4 +131,4 @@ def test_a_part_that_ends_by_itself_is_a_bug_too(tmp_path):
         agent = Agent(tmp_path, **watching(api))
         with agent.process(PYTHONPATH=str(tmp_path)) as process:
             assert process.end(20) == 1
-            process.line("This part ended by itself: web", seconds=0)
+            process.line("Service ended without being stopped: web", seconds=0)

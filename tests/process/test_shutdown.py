@@ -45,7 +45,7 @@ def test_a_message_that_is_answered_in_time_is_delivered_before_the_end(tmp_path
             inbox.gate.open()
             assert process.end() == 0
             process.line("msg=delivered")
-            assert "cut off" not in process.text
+            assert "service cancelled" not in process.text
         with agent.process() as process:
             until(lambda: api.asked >= 4)
             assert len(inbox.arrived) == 1
@@ -73,8 +73,8 @@ def test_what_hangs_is_cut_off_and_told_after_the_restart_with_the_same_id_and_b
             began = time.monotonic()
             assert process.stop() == 0
             assert time.monotonic() - began > 7, "what is in flight is given its time"
-            for part in ("poll slow", "deliver ops", "deliver lost"):
-                process.line(f'cut off.*part="{part}"', seconds=0)
+            for service in ("poll slow", "deliver ops", "deliver lost"):
+                process.line(f'service cancelled.*service="{service}"', seconds=0)
             process.line("msg=stopped", seconds=0)
         inbox.gate.open()
         with agent.process():
