@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from exporter.core.clock import Clock
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
 from exporter.supervisor import pause
 
 _ROUND_SECONDS: Final = 60.0
@@ -45,7 +45,7 @@ class Housekeeper:
     ) -> None:
         self.wakeup_deadline = math.inf
         self._database = database
-        self._upkeep = Upkeep(database)
+        self._retention = Retention(database)
         self._plan = plan
         self._clock = clock
         self._delete_at = 0.0
@@ -69,7 +69,7 @@ class Housekeeper:
         """Try the store, count what is orphaned, and once an hour delete what is old."""
         try:
             await self._database.try_to_write()
-            self._tell_orphans(await self._upkeep.orphaned(self._plan().receivers))
+            self._tell_orphans(await self._retention.orphaned(self._plan().receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
                 await self._delete()
@@ -83,7 +83,7 @@ class Housekeeper:
             self._trouble = ""
 
     async def _delete(self) -> None:
-        deleted = await self._upkeep.delete_old(self._clock.now() - self._plan().retention)
+        deleted = await self._retention.delete_old(self._clock.now() - self._plan().retention)
         if deleted:
             log.info("old events deleted, all of them settled", events=deleted)
 

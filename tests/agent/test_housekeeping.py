@@ -10,11 +10,10 @@ from structlog.testing import capture_logs
 from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
-from exporter.store.outbox import Outbox
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import NOW, owe_failures
-from tests.store.test_retention import settle
+from tests.store.sample_outbox import attempt_digest
+from tests.store.sample_polls import NOW, queue_failures
 
 DAY = 86400.0
 
@@ -44,7 +43,7 @@ def in_house(path, test: Callable[[House], Coroutine[None, None, None]], *receiv
 
 def test_orphans_are_counted_and_told_once(tmp_path):
     async def test(house: House) -> None:
-        await owe_failures(house.database, 3, "gone")
+        await queue_failures(house.database, 3, "gone")
         with capture_logs() as logs:
             await house.keeper.round()
             await house.keeper.round()
@@ -58,7 +57,7 @@ def test_orphans_are_counted_and_told_once(tmp_path):
 
 def test_what_a_configured_receiver_is_owed_is_no_orphan(tmp_path):
     async def test(house: House) -> None:
-        await owe_failures(house.database, 3, "slack")
+        await queue_failures(house.database, 3, "slack")
         with capture_logs() as logs:
             await house.keeper.round()
         assert logs == []
@@ -76,8 +75,8 @@ def test_settled_events_go_after_the_retention_looked_at_once_an_hour(tmp_path):
             return int(connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
 
     async def test(house: House) -> None:
-        await owe_failures(house.database, 2)
-        await settle(Outbox(house.database, "slack"), DELIVERED)
+        await queue_failures(house.database, 2)
+        await attempt_digest(house.database, "slack", DELIVERED)
         await house.keeper.round()
         assert await left(house) == 2
         house.clock.now += 91 * DAY
@@ -129,7 +128,7 @@ def test_the_store_is_tried_without_a_change(tmp_path):
     async def test(house: House) -> None:
         before = house.database.store_id
         await house.database.try_to_write()
-        assert await Upkeep(house.database).orphaned([]) == {}
+        assert await Retention(house.database).orphaned([]) == {}
         assert house.database.store_id == before
 
     in_house(tmp_path, test)
