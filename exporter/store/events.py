@@ -8,16 +8,13 @@ from sqlalchemy import Connection, Row, insert
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import FineTune
-from exporter.store.engines import dialect_insert
+from exporter.store.engines import BATCH_ROWS, dialect_insert
 from exporter.store.schema import deliveries, events
 
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
 DISCARDED: Final = "discarded"
-
-_BATCH_ROWS: Final = 500
-"""Events per statement, to bound the memory for those of a large account."""
 
 
 class _Content(msgspec.Struct):
@@ -34,8 +31,8 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
     An event whose id is stored is skipped with its deliveries: it is the same transition, found
     again after a commit whose success was not reported.
     """
-    for start in range(0, len(routed), _BATCH_ROWS):
-        _record_batch(connection, routed[start : start + _BATCH_ROWS])
+    for start in range(0, len(routed), BATCH_ROWS):
+        _record_batch(connection, routed[start : start + BATCH_ROWS])
 
 
 def _record_batch(connection: Connection, routed: RoutedEvents) -> None:

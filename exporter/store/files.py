@@ -16,7 +16,7 @@ _TEMPORARY_ERRORS: Final = frozenset(
 _COMPANION_SUFFIXES: Final = ("-wal", "-shm", ".lock")
 
 
-def prepare(path: Path) -> None:
+def create(path: Path) -> None:
     """Create the state file and its folder if missing, with access for their owner only.
 
     Does not change a file or folder that exists. Raises StoreError; StoreRefusedError for a path
@@ -29,7 +29,7 @@ def prepare(path: Path) -> None:
         raise _cannot_open(path, error) from error
 
 
-def find(path: Path) -> None:
+def check(path: Path) -> None:
     """Check that the state file exists and may be written, without opening it.
 
     Raises StoreError, StoreRefusedError.

@@ -12,7 +12,7 @@ from exporter.store.errors import StoreError, StoreRefusedError
 
 _INSERTS: Final = {"sqlite": sqlite.insert}
 
-_BATCH_ROWS: Final = 500
+BATCH_ROWS: Final = 500
 """Rows per statement. A whole baseline in one statement would take 200 MB."""
 
 
@@ -84,5 +84,5 @@ def upsert(
     }
     statement = statement.on_conflict_do_update(index_elements=keys, set_=changed)
     remaining = iter(rows)
-    while batch := list(islice(remaining, _BATCH_ROWS)):
+    while batch := list(islice(remaining, BATCH_ROWS)):
         connection.execute(statement, batch)

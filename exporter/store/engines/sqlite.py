@@ -41,10 +41,10 @@ class SQLiteEngine:
     def open(self, *, exclusive: bool) -> None:
         """Find the file; if ``exclusive``, create and lock it."""
         if exclusive:
-            files.prepare(self._path)
+            files.create(self._path)
             self._lock.acquire()
         else:
-            files.find(self._path)
+            files.check(self._path)
 
     def check(self, connection: Connection) -> None:
         """Raise StoreRefusedError if the file is damaged."""
