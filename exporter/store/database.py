@@ -122,9 +122,9 @@ class Database:
         with self.write() as connection:
             connection.execute(update(meta).values(value=meta.c.value))
 
-    def foreign_changes(self, connection: Connection) -> Hashable:
+    def external_changes(self, connection: Connection) -> Hashable:
         """Return a value that changes when another process writes."""
-        return self._engine.foreign_changes(connection)
+        return self._engine.external_changes(connection)
 
     def size(self) -> int:
         """Return the size of the database in bytes. Raises OSError."""

@@ -40,7 +40,7 @@ async def create_messages(database: Database, receiver: str, *, digest: bool = F
     queued = await outbox.unsent()
     if digest and queued:
         numbers = tuple(each.number for each in queued)
-        message_id = "_".join(["msg", *map(str, numbers)])
+        message_id = "_".join(["msg", *map(str, numbers[:3])])
         new = [NewMessage(message_id, b'{"digest":true}', numbers)]
     else:
         new = [NewMessage(each.event.id, b'{"one":true}', (each.number,)) for each in queued]

@@ -52,7 +52,7 @@ class StoreEngine(Protocol):
     def damaged(self, how: str) -> StoreRefusedError:
         """Return the error for a damaged database: what is wrong and what to do."""
 
-    def foreign_changes(self, connection: Connection) -> Hashable:
+    def external_changes(self, connection: Connection) -> Hashable:
         """Return a value that changes when another process writes."""
 
     def size(self) -> int:

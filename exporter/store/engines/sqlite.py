@@ -101,7 +101,7 @@ class SQLiteEngine:
             "of it, or move it away to begin with a new baseline; it was left as it is"
         )
 
-    def foreign_changes(self, connection: Connection) -> int:
+    def external_changes(self, connection: Connection) -> int:
         """Return a number that changes when another process writes.
 
         https://sqlite.org/pragma.html#pragma_data_version
