@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from exporter.core.clock import Clock
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
 from exporter.supervisor import DefaultService, pause
 
 _ROUND_SECONDS: Final = 60.0
@@ -44,7 +44,7 @@ class Housekeeper(DefaultService):
     ) -> None:
         self.wakeup_deadline = inf
         self._database = database
-        self._upkeep = Upkeep(database)
+        self._retention = Retention(database)
         self._settings = settings
         self._clock = clock
         self._delete_at = 0.0
@@ -68,7 +68,7 @@ class Housekeeper(DefaultService):
         """Check that the store can write, count orphaned deliveries, delete old events hourly."""
         try:
             await self._database.try_to_write()
-            self._report_orphaned(await self._upkeep.orphaned(self._settings().receivers))
+            self._report_orphaned(await self._retention.orphaned(self._settings().receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
                 await self._delete()
@@ -82,7 +82,7 @@ class Housekeeper(DefaultService):
             self._error = ""
 
     async def _delete(self) -> None:
-        deleted = await self._upkeep.delete_old(self._clock.now() - self._settings().retention)
+        deleted = await self._retention.delete_old(self._clock.now() - self._settings().retention)
         if deleted:
             log.info("old settled events deleted", events=deleted)
 

@@ -21,7 +21,7 @@ from exporter.cli.state import (
 if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.store.database import Database
-    from exporter.store.queries import Entry, Selection
+    from exporter.store.queries import DeliveryFilter, DeliverySummary
 
 _UNSETTLED: Final = ("pending", "dead", "orphaned")
 _STATES: Final = (*_UNSETTLED, "delivered", "discarded")
@@ -57,14 +57,14 @@ def list_command(
     config = load(config_file)
     stream = standard_output("list the deliveries")
     from exporter.cli.output import DELIVERIES, delivery_record, write
-    from exporter.store.queries import entries
+    from exporter.store.queries import list_deliveries
 
     states = {None: _UNSETTLED, "all": _STATES}.get(state, (str(state),))
     selection = _selection(config, (), receiver, states)
 
     def work(database: "Database") -> Any:
         check_receiver(config, database, receiver)
-        return entries(database, selection, limit)
+        return list_deliveries(database, selection, limit)
 
     found, total = in_state(config, "list the deliveries", work)
     write([delivery_record(entry) for entry in found], DELIVERIES, output, stream)
@@ -80,10 +80,12 @@ def show(config_file: Path | None, delivery: str, receiver: str | None) -> None:
     config = load(config_file)
     stream = standard_output("show the delivery")
     from exporter.cli.output import delivery_lines
-    from exporter.store.queries import details
+    from exporter.store.queries import load_details
 
     selection = _selection(config, (delivery,), receiver, _STATES)
-    found = in_state(config, "show the delivery", lambda database: details(database, selection))
+    found = in_state(
+        config, "show the delivery", lambda database: load_details(database, selection)
+    )
     terminal = stream.isatty()
     click.echo("\n\n".join("\n".join(delivery_lines(each, terminal=terminal)) for each in found))
 
@@ -155,7 +157,7 @@ def reassign(config_file: Path | None, source: str, target: str) -> None:
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.store import repairs as interventions
 
-    def work(database: "Database") -> interventions.Reassigned:
+    def work(database: "Database") -> interventions.ReassignCounts:
         check_receiver(config, database, source)
         return interventions.reassign(database, source, target, SYSTEM_CLOCK.now())
 
@@ -179,20 +181,22 @@ def _check_chosen(
 
 def _selection(
     config: "Config", ids: tuple[str, ...], receiver: str | None, states: tuple[str, ...]
-) -> "Selection":
-    from exporter.store.queries import Selection
+) -> "DeliveryFilter":
+    from exporter.store.queries import DeliveryFilter
 
-    return Selection(receiver_names(config), ids, receiver, states)
+    return DeliveryFilter(receiver_names(config), ids, receiver, states)
 
 
-def _intervene(config: "Config", task: str, selection: "Selection", act: Any) -> Mapping[str, int]:
+def _intervene(
+    config: "Config", task: str, selection: "DeliveryFilter", act: Any
+) -> Mapping[str, int]:
     """Return of how many deliveries of whom something was made, or end if there are none."""
     from exporter.agent.build import SYSTEM_CLOCK
-    from exporter.store.queries import entries
+    from exporter.store.queries import list_deliveries
 
-    def checked(database: "Database") -> "tuple[Mapping[str, int], list[Entry]]":
+    def checked(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
         check_receiver(config, database, selection.receiver)
-        orphans, _ = entries(database, replace(selection, states=("orphaned",)), 1)
+        orphans, _ = list_deliveries(database, replace(selection, states=("orphaned",)), 1)
         return act(database, selection, SYSTEM_CLOCK.now()), orphans
 
     counts, orphans = in_state(config, f"{task} deliveries", checked)
@@ -201,7 +205,7 @@ def _intervene(config: "Config", task: str, selection: "Selection", act: Any) ->
     return counts
 
 
-def _nothing(task: str, orphans: list["Entry"]) -> str:
+def _nothing(task: str, orphans: list["DeliverySummary"]) -> str:
     if not orphans:
         return f"no delivery to {task} is among them; {HOW_TO_LIST}"
     receiver = orphans[0].receiver

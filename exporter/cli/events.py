@@ -41,14 +41,14 @@ def list_command(config_file: Path | None, limit: int, output: Any, **given: str
     config = load(config_file)
     stream = standard_output("list the events")
     from exporter.cli.output import EVENTS, event_record, write
-    from exporter.store.queries import EventFilter, happened
+    from exporter.store.queries import EventFilter, list_events
 
     kind = given["kind"]
     types = _KINDS[kind] if kind else frozenset()
     wanted = EventFilter(given["account"], given["fine_tune"], types)
 
     def work(database: "Database") -> Any:
-        return happened(database, wanted, receiver_names(config), limit)
+        return list_events(database, wanted, receiver_names(config), limit)
 
     found, total = in_state(config, "list the events", work)
     write([event_record(each) for each in found], EVENTS, output, stream)

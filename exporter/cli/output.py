@@ -13,7 +13,7 @@ from rich.text import Text
 
 from exporter.core.events import Event
 from exporter.core.text import one_line, timestamp
-from exporter.store.queries import Detail, Entry, Happened
+from exporter.store.queries import DeliveryDetails, DeliverySummary, RecordedEvent
 
 Output = Literal["table", "json", "csv"]
 Record = Mapping[str, Any]
@@ -134,7 +134,7 @@ _NO_MESSAGE: Final = "(no message carries it yet)"
 _NOT_RENDERED: Final = "(none: it could not be rendered, the agent's log says why)"
 
 
-def delivery_record(entry: Entry) -> Record:
+def delivery_record(entry: DeliverySummary) -> Record:
     """Return what is printed of an entry; times as RFC 3339."""
     return {
         "receiver": entry.receiver,
@@ -142,7 +142,7 @@ def delivery_record(entry: Entry) -> Record:
         "state": entry.state,
         "types": list(entry.types),
         "events": entry.events,
-        "owed_since": timestamp(entry.owed_since),
+        "owed_since": timestamp(entry.queued_at),
         "attempts": entry.attempts,
         "last_attempt_at": _time(entry.last_attempt_at),
         "last_result": entry.last_result,
@@ -151,7 +151,7 @@ def delivery_record(entry: Entry) -> Record:
     }
 
 
-def event_record(happened: Happened) -> Record:
+def event_record(happened: RecordedEvent) -> Record:
     """Return what is printed of an event and of who was told."""
     event = happened.event
     return {
@@ -162,14 +162,14 @@ def event_record(happened: Happened) -> Record:
         "name": event.fine_tune.name if event.fine_tune else "",
         "previous_status": event.previous_status,
         "status": event.fine_tune.status if event.fine_tune else None,
-        "receivers": dict(happened.receivers),
+        "receivers": dict(happened.states),
         "id": event.id,
     }
 
 
-def delivery_lines(detail: Detail, *, terminal: bool) -> Iterator[str]:
+def delivery_lines(detail: DeliveryDetails, *, terminal: bool) -> Iterator[str]:
     """Yield all about a delivery; the body is cleaned for a terminal."""
-    for name, value in delivery_record(detail.entry).items():
+    for name, value in delivery_record(detail.summary).items():
         yield f"{name}: {one_line(_field(value))}".rstrip()
     yield "contents:"
     for event in detail.events:

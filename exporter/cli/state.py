@@ -38,9 +38,9 @@ def in_state(config: "Config", task: str, work: Callable[["Database"], _Result])
 
 
 async def _in_state(config: "Config", work: Callable[["Database"], _Result]) -> _Result:
-    from exporter.store.database import GuestDatabase
+    from exporter.store.database import Database
 
-    async with GuestDatabase(config.storage.path) as database:
+    async with Database(config.storage.path, exclusive=False) as database:
         return await database.run(work, database)
 
 
@@ -51,9 +51,9 @@ def receiver_names(config: "Config") -> frozenset[str]:
 
 def check_receiver(config: "Config", database: "Database", name: str | None) -> None:
     """Raise UnknownReceiverError for one that nobody knows: it is misspelt."""
-    from exporter.store.queries import receivers_known
+    from exporter.store.queries import stored_receivers
 
-    known = sorted(receiver_names(config) | {*receivers_known(database)})
+    known = sorted(receiver_names(config) | {*stored_receivers(database)})
     if name is not None and name not in known:
         raise UnknownReceiverError(f"there is no receiver {name}; the receivers: {_listed(known)}")
 

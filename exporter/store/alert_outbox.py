@@ -64,9 +64,7 @@ class AlertOutbox:
         # The id, not the number: that of an event that was deleted is given out again.
         newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
         with self._database.read() as connection:
-            # https://sqlite.org/pragma.html#pragma_data_version: what others committed changes it.
-            others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
-            return others, connection.execute(newest).scalar()
+            return self._database.external_changes(connection), connection.execute(newest).scalar()
 
     @in_store_thread
     def owed(self, since: float) -> list[AlertRow]:

@@ -4,14 +4,24 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
 from exporter.store.database import Database, in_store_thread
+from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
 from exporter.store.schema import deliveries, events, messages, receivers
 
@@ -54,14 +64,15 @@ def store_health(
         "reason": health.reason,
         "resume_at": resume_at,
     }
-    statement = insert(receivers).values(name=receiver, retry_requests=0, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    row = {"name": receiver, "retry_requests": 0, **values}
+    upsert(connection, receivers, [row], update=values)
 
 
 def request_retry(connection: Connection, receiver: str) -> None:
     """Ask the agent to try a receiver at once, within the caller's transaction."""
     nothing = {"failures": 0, "since": 0.0, "open": False, "reason": "", "resume_at": 0.0}
-    statement = insert(receivers).values(name=receiver, retry_requests=1, **nothing)
+    statement = dialect_insert(connection, receivers)
+    statement = statement.values(name=receiver, retry_requests=1, **nothing)
     more = {"retry_requests": receivers.c.retry_requests + 1}
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
 
@@ -128,14 +139,14 @@ class Outbox:
     def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
         query = (
-            select(events, deliveries.c.owed_since)
+            select(events, deliveries.c.queued_at)
             .join(deliveries, deliveries.c.event == events.c.number)
             .where(self._mine(PENDING), deliveries.c.message.is_(None))
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
             return [
-                PendingEvent(row.number, event_of(row), row.owed_since)
+                PendingEvent(row.number, event_of(row), row.queued_at)
                 for row in connection.execute(query)
             ]
 
@@ -233,7 +244,7 @@ class Outbox:
     @in_store_thread
     def expire(self, before: float, now: float) -> int:
         """Give up what is owed since before ``before``; return how many events that were."""
-        old = and_(self._mine(PENDING), deliveries.c.owed_since < before)
+        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
@@ -257,7 +268,7 @@ class Outbox:
     def backlog(self) -> Backlog:
         """Return how many events the receiver has not taken."""
         query = (
-            select(deliveries.c.state, func.count(), func.min(deliveries.c.owed_since))
+            select(deliveries.c.state, func.count(), func.min(deliveries.c.queued_at))
             .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
             .group_by(deliveries.c.state)
         )

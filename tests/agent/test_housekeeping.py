@@ -12,11 +12,10 @@ from structlog.testing import capture_logs
 from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
-from exporter.store.outbox import Outbox
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import NOW, owe_failures
-from tests.store.test_retention import settle
+from tests.store.sample_outbox import attempt_digest
+from tests.store.sample_polls import NOW, queue_failures
 
 DAY = 86400.0
 
@@ -45,7 +44,7 @@ async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[Houseke
 
 async def test_orphaned_deliveries_are_counted_and_logged_once(tmp_path):
     async with open_housekeeper(tmp_path, "slack") as h:
-        await owe_failures(h.database, 3, "gone")
+        await queue_failures(h.database, 3, "gone")
         with capture_logs() as logs:
             await h.housekeeper.round()
             await h.housekeeper.round()
@@ -57,7 +56,7 @@ async def test_orphaned_deliveries_are_counted_and_logged_once(tmp_path):
 
 async def test_pending_deliveries_of_a_configured_receiver_are_not_orphaned(tmp_path):
     async with open_housekeeper(tmp_path, "slack") as h:
-        await owe_failures(h.database, 3, "slack")
+        await queue_failures(h.database, 3, "slack")
         with capture_logs() as logs:
             await h.housekeeper.round()
         assert logs == []
@@ -73,8 +72,8 @@ async def test_settled_events_are_deleted_after_the_retention(tmp_path):
             return int(connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
 
     async with open_housekeeper(tmp_path, "slack") as h:
-        await owe_failures(h.database, 2)
-        await settle(Outbox(h.database, "slack"), DELIVERED)
+        await queue_failures(h.database, 2)
+        await attempt_digest(h.database, "slack", DELIVERED)
         await h.housekeeper.round()
         assert await stored_events(h.database) == 2
         h.clock.now += 91 * DAY
@@ -121,5 +120,5 @@ async def test_the_write_check_changes_nothing(tmp_path):
     async with open_housekeeper(tmp_path) as h:
         before = h.database.store_id
         await h.database.try_to_write()
-        assert await Upkeep(h.database).orphaned([]) == {}
+        assert await Retention(h.database).orphaned([]) == {}
         assert h.database.store_id == before

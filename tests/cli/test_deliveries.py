@@ -7,12 +7,11 @@ import sqlite3
 
 import pytest
 
-from exporter.store import database as database_module
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
 from tests.cli.stored_state import CONTROL, HOSTILE, State
-from tests.store.sample_outbox import attempt, failure, freeze, owe, owe_events
+from tests.store.sample_outbox import attempt, create_messages, failure, queue, queue_events
 
 COLUMNS = (
     *("receiver", "id", "state", "types", "events", "owed_since"),
@@ -34,15 +33,15 @@ def state(tmp_path) -> State:
     made = State(tmp_path)
 
     async def fill(database: Database) -> None:
-        await owe(database, [1, 2], "ops")
-        await freeze(database, "ops")
+        await queue(database, [1, 2], "ops")
+        await create_messages(database, "ops")
         await attempt(database, "ops", DELIVERED, "answered 200")
         await attempt(database, "ops", DEAD, "answered 400")
-        await owe(database, [3], "ops")
-        await owe(database, [4], "chat")
-        await owe(database, [5], "gone")
-        await owe(database, [6], "ops")
-        await freeze(database, "ops")
+        await queue(database, [3], "ops")
+        await queue(database, [4], "chat")
+        await queue(database, [5], "gone")
+        await queue(database, [6], "ops")
+        await create_messages(database, "ops")
 
     made.work(fill)
     assert made.invoke("deliveries", "discard", "evt_6").exit_code == 0
@@ -112,8 +111,8 @@ def test_what_is_not_shown_is_said_beside_the_output(state, output):
 
 def test_all_of_a_delivery_is_shown_by_the_beginning_of_its_id(state):
     async def digest(database: Database) -> None:
-        await owe(database, [7, 8], "chat")
-        await freeze(database, "chat", digest=True)
+        await queue(database, [7, 8], "chat")
+        await create_messages(database, "chat", digest=True)
 
     state.work(digest)
     shown = state.output("deliveries", "show", "msg").splitlines()
@@ -139,7 +138,7 @@ def test_a_body_that_is_not_there_yet_or_could_not_be_rendered_is_said_so(state)
 
 def test_what_two_receivers_are_owed_under_one_id_is_shown_and_touched_for_one_or_both(state):
     async def both(database: Database) -> None:
-        await owe(database, [9], "ops", "chat")
+        await queue(database, [9], "ops", "chat")
 
     state.work(both)
     assert state.output("deliveries", "show", "evt_9").count("receiver: ") == 2
@@ -157,8 +156,8 @@ def test_hostile_text_is_harmless_in_tables_and_whole_for_programs(tmp_path):
     state = State(tmp_path)
 
     async def fill(database: Database) -> None:
-        await owe_events(database, [failure(1, name=HOSTILE)], "ops")
-        await freeze(database, "ops")
+        await queue_events(database, [failure(1, name=HOSTILE)], "ops")
+        await create_messages(database, "ops")
         await attempt(database, "ops", PENDING, HOSTILE)
 
     state.work(fill)
@@ -216,7 +215,7 @@ def test_what_another_receiver_was_owed_is_owed_to_the_one_that_is_named(state):
 
 def test_what_the_other_was_to_be_told_anyway_is_said(state):
     async def both(database: Database) -> None:
-        await owe(database, [9], "gone", "chat")
+        await queue(database, [9], "gone", "chat")
 
     state.work(both)
     said = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
@@ -277,7 +276,7 @@ def test_nothing_left_to_reassign_is_said(state):
 
 
 def test_a_state_that_is_locked_for_too_long_ends_with_1_and_one_line(state, monkeypatch):
-    monkeypatch.setattr(database_module, "_BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 50)
     writer = sqlite3.connect(state.path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     assert state.states() == EVERY_STATE, "to look takes no lock"

@@ -20,7 +20,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading
+from tests.store.sample_polls import KEY, NOW, commit_snapshot, fine_tune, snapshot_of
 
 TAKEN = Attempt(Outcome.DELIVERED, "answered 200")
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
@@ -99,10 +99,10 @@ async def fail(database: Database, ids: tuple[str, ...], now: float, *receivers:
     """Owe the receivers one failure for each id."""
     before = await Accounts(database).load(KEY)
     if before is None:
-        before = await committed(database, None, reading(at=now))
+        before = await commit_snapshot(database, None, snapshot_of(at=now))
     known = [each.fine_tune for each in before.tracked.values()]
     failed = (fine_tune(each, "failed") for each in ids)
-    await committed(database, before, reading(*known, *failed, at=now), receivers)
+    await commit_snapshot(database, before, snapshot_of(*known, *failed, at=now), receivers)
 
 
 def plan_of(group_wait: float = 0.0, digest_threshold: int = 5, **more: Any) -> DeliverySettings:

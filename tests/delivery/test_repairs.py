@@ -5,13 +5,13 @@ import pytest
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.store.outbox import Backlog, NewMessage, Outbox
-from exporter.store.queries import Selection
+from exporter.store.queries import DeliveryFilter
 from exporter.store.repairs import discard, reassign, retry
 from tests.delivery.delivery_fixture import BUSY, REFUSED, TAKEN, Bench, FakeReceiver, on_bench
 from tests.store.sample_polls import NOW
 
 CONFIGURED = frozenset({"slack", "other"})
-ALL = Selection(CONFIGURED)
+ALL = DeliveryFilter(CONFIGURED)
 GONE = Attempt(Outcome.ENDPOINT, "answered 404")
 
 
@@ -45,7 +45,7 @@ def test_what_was_discarded_or_reassigned_since_it_was_read_becomes_no_message(t
         await b.fail("a", "b")
         owed = await b.outbox.unsent()
         new = [NewMessage(each.event.id, b"body", (each.number,)) for each in owed]
-        one = Selection(CONFIGURED, (owed[0].event.id,))
+        one = DeliveryFilter(CONFIGURED, (owed[0].event.id,))
         await b.database.run(discard, b.database, one, NOW)
         await b.database.run(reassign, b.database, "slack", "other", NOW)
         await b.outbox.freeze(new, NOW)
@@ -60,7 +60,7 @@ def test_a_digest_carries_what_is_still_owed_of_it(tmp_path):
     async def test(b: Bench) -> None:
         await b.fail("a", "b", "c")
         owed = await b.outbox.unsent()
-        one = Selection(CONFIGURED, (owed[0].event.id,))
+        one = DeliveryFilter(CONFIGURED, (owed[0].event.id,))
         await b.database.run(discard, b.database, one, NOW)
         numbers = tuple(each.number for each in owed)
         await b.outbox.freeze([NewMessage("msg", b"body", numbers)], NOW)

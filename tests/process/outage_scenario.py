@@ -12,7 +12,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from tests.process.agent_process import Agent, until
 from tests.process.fake_api import Api
-from tests.store.sample_polls import reading, record_of
+from tests.store.sample_polls import poll_result, snapshot_of
 
 
 def fail_in_one_poll(api: Api, ids: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def fail_while_away(agent: Agent, api: Api, number: int) -> list[str]:
 
     async def take_baseline() -> None:
         found = [FineTune(**msgspec.structs.asdict(each)) for each in api.world]
-        record = record_of(None, reading(*found), key=AccountKey("main", api.url))
+        record = poll_result(None, snapshot_of(*found), key=AccountKey("main", api.url))
         async with Database(agent.state) as database:
             await Accounts(database).commit(record)
 

@@ -20,14 +20,14 @@ from tests.process.outage_scenario import rows, settled
 INJECTED = """
 import pathlib
 import exporter.core.retry as circuit
-import exporter.store.database as database
+import exporter.store.engines.sqlite as engines
 from exporter.core.retry import BackOff
 from sqlalchemy import event
 
 circuit.DELIVERIES = BackOff(0.2, 0.5)
-database._BUSY_MILLISECONDS = 100
+engines._BUSY_MILLISECONDS = 100
 control = pathlib.Path("trouble")
-real = database._engine
+real = engines._create_engine
 
 def engine(path):
     made = real(path)
@@ -39,7 +39,7 @@ def engine(path):
 
     return made
 
-database._engine = engine
+engines._create_engine = engine
 """
 Trouble = Callable[[Agent], AbstractContextManager[None]]
 

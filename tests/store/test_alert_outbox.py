@@ -10,10 +10,11 @@ from exporter.core.active_alerts import AlertRow
 from exporter.core.events import Event, EventType
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
 from exporter.store.alert_outbox import AlertOutbox, Findings
-from exporter.store.database import Database, GuestDatabase
+from exporter.store.database import Database
 from exporter.store.events import record_events
 from exporter.store.outbox import Backlog, ReceiverState
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
+from tests.store.raw_sqlite import sqlalchemy_engine
 from tests.store.sample_polls import NOW, fine_tune
 
 AM = "alertmanager"
@@ -146,7 +147,7 @@ def test_its_version_is_another_when_something_happened_or_another_process_wrote
         versions.append(await outbox.version())
         assert await outbox.record(Findings({1: NOW})) == [0]
         assert await outbox.version() == versions[-1], "what it did itself it knows"
-        async with GuestDatabase(database.path) as beside:
+        async with Database(database.path, exclusive=False) as beside:
             await AlertOutbox(beside, AM).owed(0)
             assert await outbox.version() == versions[-1], "to look changes nothing"
             await AlertOutbox(beside, "another").record(Findings(resume_at=NOW))
@@ -160,7 +161,7 @@ def test_a_number_that_is_given_out_again_is_another_version(tmp_path):
     async def test(database: Database, outbox: AlertOutbox) -> None:
         await happened(database, "fine_tune.changed", NOW, subject="old")
         before = await outbox.version()
-        assert await Upkeep(database).delete_old(NOW + 1) == 1
+        assert await Retention(database).delete_old(NOW + 1) == 1
         await happened(database, "fine_tune.failed", NOW, AM)
         assert [alert.number for alert in await outbox.owed(0)] == [1]
         assert await outbox.version() != before
@@ -189,9 +190,9 @@ def test_a_look_reads_no_more_than_what_it_returns(tmp_path):
             if statement.startswith("SELECT"):
                 asked.append((statement, parameters))
 
-        listen(database._engine, "before_cursor_execute", note)
+        listen(sqlalchemy_engine(database), "before_cursor_execute", note)
         await outbox.owed(NOW)
-        remove(database._engine, "before_cursor_execute", note)
+        remove(sqlalchemy_engine(database), "before_cursor_execute", note)
 
         def plan(statement: str, parameters: Any) -> str:
             with database.read() as connection:

@@ -13,7 +13,15 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Backlog, NewMessage, Outbox, Result
-from tests.store.sample_polls import KEY, NOW, committed, fine_tune, owe_failures, reading
+from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.sample_polls import (
+    KEY,
+    NOW,
+    commit_snapshot,
+    fine_tune,
+    queue_failures,
+    snapshot_of,
+)
 
 
 async def freeze_each(outbox: Outbox, at: float = NOW) -> None:
@@ -35,7 +43,7 @@ def test_what_was_never_tried_goes_first_then_what_was_tried_least_recently(tmp_
     async def run() -> list[str]:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 3)
+            await queue_failures(database, 3)
             await freeze_each(outbox)
             tried = []
             for minute in range(7):
@@ -46,7 +54,9 @@ def test_what_was_never_tried_goes_first_then_what_was_tried_least_recently(tmp_
                 if minute == 3:
                     state = await Accounts(database).load(KEY)
                     failed = (fine_tune(f"f{n}", "failed") for n in range(4))
-                    await committed(database, state, reading(*failed, at=NOW + 200), ["slack"])
+                    await commit_snapshot(
+                        database, state, snapshot_of(*failed, at=NOW + 200), ["slack"]
+                    )
                     await freeze_each(outbox, NOW + 200)
             return tried
 
@@ -59,7 +69,7 @@ def test_a_frozen_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_pa
     async def first() -> OutboxMessage | None:
         async with Database(path) as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 2)
+            await queue_failures(database, 2)
             [one, two] = await outbox.unsent()
             body = b"\x00\xff two of them"
             await outbox.freeze([NewMessage("m", body, (one.number, two.number))], NOW)
@@ -87,7 +97,7 @@ def test_the_minimal_body_takes_the_others_place_under_the_same_id(tmp_path):
     async def run() -> None:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 1)
+            await queue_failures(database, 1)
             await freeze_each(outbox)
             delivery = await outbox.next()
             assert delivery is not None
@@ -109,7 +119,7 @@ def test_the_backlog_counts_events_not_messages(tmp_path, state, left):
     async def run() -> Backlog:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 3)
+            await queue_failures(database, 3)
             assert await outbox.backlog() == Backlog(3, 0, NOW)
             await freeze_each(outbox)
             delivery = await outbox.next()
@@ -126,8 +136,8 @@ def test_receivers_do_not_see_each_others_deliveries(tmp_path):
     async def run() -> None:
         async with Database(tmp_path / "state.db") as database:
             slack, webhook = Outbox(database, "slack"), Outbox(database, "webhook")
-            state = await committed(database, None, reading(fine_tune("a")))
-            await committed(database, state, reading(fine_tune("a", "failed")))
+            state = await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
+            await commit_snapshot(database, state, snapshot_of(fine_tune("a", "failed")))
             await freeze_each(slack)
             assert await webhook.next() is None
             await freeze_each(webhook)  # the same id: the key is the receiver and the id
@@ -147,7 +157,7 @@ def test_receivers_do_not_see_each_others_deliveries(tmp_path):
 def lower_the_limit(database: Database, values: int) -> None:
     """Have SQLite take so many values in a statement; by itself it takes 32,766."""
 
-    @event.listens_for(database._engine, "checkout")
+    @event.listens_for(sqlalchemy_engine(database), "checkout")
     def lower(connection: sqlite3.Connection, *_: object) -> None:
         connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, values)
 
@@ -158,7 +168,7 @@ def test_one_digest_takes_more_events_than_a_statement_takes_values(tmp_path):
     async def run() -> None:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, number)
+            await queue_failures(database, number)
             lower_the_limit(database, number - 1)
             numbers = tuple(owed.number for owed in await outbox.unsent())
             assert len(numbers) == number
@@ -177,7 +187,7 @@ def test_freezing_is_all_or_nothing(tmp_path):
     async def run() -> None:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 2)
+            await queue_failures(database, 2)
             before = await outbox.unsent()
             twice = [NewMessage("m", b"", (owed.number,)) for owed in before]
             with pytest.raises(StoreError):
@@ -192,7 +202,7 @@ def test_digests_frozen_together_go_in_their_order(tmp_path):
     async def run() -> list[str]:
         async with Database(tmp_path / "state.db") as database:
             outbox = Outbox(database, "slack")
-            await owe_failures(database, 3)
+            await queue_failures(database, 3)
             numbers = [owed.number for owed in await outbox.unsent()]
             ids = ("c", "a", "b")
             pairs = zip(ids, numbers, strict=True)
