@@ -40,7 +40,7 @@ def served(tmp_path):
         metrics.initialise("default")
     told = DeliveryMetrics(registry)
     told.initialise("slack")
-    told.show("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
+    told.update("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
     database = Database(tmp_path / "state.db")
     database.path.touch()
     registry.register(StoreMetrics(database))

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.core.retry import Attempt, Outcome
 from exporter.store.database import Database
-from exporter.store.events import record_events
-from exporter.store.outbox import NewMessage, Outbox, Result
+from exporter.store.events import DELIVERED, record_events
+from exporter.store.outbox import AttemptResult, NewMessage, Outbox
 from exporter.store.queries import Entry, Selection, entries
 from tests.store.sample_polls import NOW
 
@@ -44,7 +45,13 @@ async def freeze(database: Database, receiver: str, *, digest: bool = False) -> 
         new = [NewMessage(identifier, b'{"digest":true}', numbers)]
     else:
         new = [NewMessage(each.event.id, b'{"one":true}', (each.number,)) for each in owed]
-    await outbox.freeze(new, NOW)
+    await outbox.create_messages(new, NOW)
+
+
+def result_of(state: str, at: float = NOW, reason: str = "answered") -> AttemptResult:
+    """Return the result of an attempt that led to this state of a message."""
+    outcome = Outcome.DELIVERED if state == DELIVERED else Outcome.TRANSIENT
+    return AttemptResult(state, at, Attempt(outcome, reason))
 
 
 async def attempt(database: Database, receiver: str, state: str, reason: str = "answered") -> str:
@@ -53,7 +60,7 @@ async def attempt(database: Database, receiver: str, state: str, reason: str = "
     delivery = await outbox.next()
     assert delivery is not None
     await outbox.claim(delivery)
-    await outbox.record(delivery, Result(state, NOW + 100, reason))
+    await outbox.record(delivery, result_of(state, NOW + 100, reason))
     return delivery.id
 
 

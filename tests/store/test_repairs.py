@@ -12,11 +12,20 @@ from sqlalchemy import select
 
 from exporter.store.database import Database, GuestDatabase
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
-from exporter.store.outbox import Outbox, Result
+from exporter.store.outbox import Outbox
 from exporter.store.queries import ORPHANED, STATES, Selection, UnknownIdError
 from exporter.store.repairs import Reassigned, discard, reassign, retry
 from exporter.store.schema import deliveries, events
-from tests.store.sample_outbox import CONFIGURED, attempt, failure, freeze, listed, owe, standings
+from tests.store.sample_outbox import (
+    CONFIGURED,
+    attempt,
+    failure,
+    freeze,
+    listed,
+    owe,
+    result_of,
+    standings,
+)
 from tests.store.sample_polls import NOW
 
 ALL = Selection(CONFIGURED)
@@ -77,7 +86,7 @@ def test_what_could_never_be_rendered_is_rendered_again(tmp_path):
             delivery = await outbox.next()
             assert delivery is not None
             await outbox.replace_body(delivery, body)
-            await outbox.record(delivery, Result(DEAD, NOW, ""))
+            await outbox.record(delivery, result_of(DEAD))
         await database.run(retry, database, ALL, LATER)
         assert [entry.minimal for entry in await listed(database)] == [False, True]
 
@@ -132,7 +141,7 @@ def test_what_is_discarded_during_an_attempt_stays_so_unless_it_arrived(tmp_path
         assert delivery is not None
         await outbox.claim(delivery)
         await database.run(discard, database, ALL, LATER)
-        await outbox.record(delivery, Result(end, NOW, ""))
+        await outbox.record(delivery, result_of(end))
         assert await standings(database) == {("ops", "msg_1_2"): shown}
         assert await outbox.next() is None
 
@@ -189,7 +198,7 @@ def test_an_attempt_of_what_was_reassigned_meanwhile_ends_without_a_trace(tmp_pa
         await database.run(reassign, database, "chat", "ops", LATER)
         assert await outbox.events_of(delivery) == []
         await outbox.replace_body(delivery, b"minimal")
-        assert await outbox.record(delivery, Result(end, NOW, "")) == []
+        assert await outbox.record(delivery, result_of(end)) == []
         assert await standings(database) == {("ops", "evt_1"): PENDING}
 
     with_store(tmp_path, work)

@@ -7,8 +7,9 @@ import pytest
 
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import NewMessage, Outbox, Result
+from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.retention import Upkeep
+from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import NOW, committed, fine_tune, owe_failures, reading
 
 DAY = 86400.0
@@ -17,10 +18,10 @@ DAY = 86400.0
 async def settle(outbox: Outbox, state: str, at: float = NOW) -> None:
     """Make one message of all that is owed, and let an attempt end so."""
     owed = await outbox.unsent()
-    await outbox.freeze([NewMessage("m", b"body", tuple(o.number for o in owed))], at)
+    await outbox.create_messages([NewMessage("m", b"body", tuple(o.number for o in owed))], at)
     delivery = await outbox.next()
     assert delivery is not None
-    await outbox.record(delivery, Result(state, at, "answered"))
+    await outbox.record(delivery, result_of(state, at))
 
 
 def rows(path, table: str) -> int:
