@@ -4,9 +4,9 @@ The members of one Alertmanager do not tell each other about alerts. Each has it
 schedule and connections here, so that one that hangs does not delay the others. Alerts are posted
 at once, whatever ``group_wait`` is, because Alertmanager groups by itself.
 
-Bounds: a request carries 64 alerts and takes about 20 ms of CPU when they are new, 8 ms when they
-are repeated, however many are active. The list of active alerts is rebuilt in threads, when an
-event is recorded and once a round: 0.1 s for 5,000 alerts, which take 1.5 s to deliver.
+Bounds: a request carries 64 alerts and takes about 10 ms of CPU, however many are active. The list
+of active alerts is built once per round and when an event is recorded: 25 ms for 5,000 alerts, and
+0.2 ms for each new one, in threads. 5,000 new alerts take 79 requests, 1.8 s of CPU in all.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _EVENTS_PER_READ: Final = 100
 _Version = tuple[int, bool]
 """The number of an event, and whether its alert has ended."""
 
-_Identity = tuple[str, bytes | None]
+_AlertKey = tuple[str, bytes | None]
 """The id of an event, and the digest of its alert's labels, None if it cannot become an alert."""
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ class AlertDeliverer:
         self._outbox = outbox
         self._settings = settings
         self._retry_requests: int | None = None
-        self._identities: dict[int, _Identity] = {}
+        self._alert_keys: dict[int, _AlertKey] = {}
         self._active: Sequence[ActiveAlert] = ()
         self._active_version: Hashable = None
         self._active_until = self.next_read_at = clock.monotonic()
@@ -165,7 +165,7 @@ class AlertDeliverer:
         is_dead = is_pending and all(alert.version in each.refused for each in self.members)
         if is_dead:
             self._add_result((number,), DEAD, attempt, self.circuit)
-        event_id, _ = self._identities.get(number, ("", None))
+        event_id, _ = self._alert_keys.get(number, ("", None))
         event = "alert dead, refused by every member" if is_dead else "alert refused"
         self._log.error(event, event_id=event_id, member=member + 1, reason=attempt.reason)
 
@@ -205,11 +205,11 @@ class AlertDeliverer:
         # All other deliveries are stored, and in these rows.
         delivered = [each for each in self._unstored if each[1].state == DELIVERED]
         self._delivered_at = {n: result.at for numbers, result in delivered for n in numbers}
-        await self._identify(rows)
-        rows = [self._with_delivery(row) for row in rows if row.number in self._identities]
+        await self._load_alert_keys(rows)
+        rows = [self._with_delivery(row) for row in rows if row.number in self._alert_keys]
         # In a thread: there may be a hundred thousand.
         return await asyncio.to_thread(
-            active_alerts, rows, lambda number: self._identities[number][1], now, hold
+            active_alerts, rows, lambda number: self._alert_keys[number][1], now, hold
         )
 
     def _with_delivery(self, row: AlertRow) -> AlertRow:
@@ -217,20 +217,20 @@ class AlertDeliverer:
             return replace(row, settled_at=self._delivered_at[row.number])
         return row
 
-    async def _identify(self, rows: Sequence[AlertRow]) -> None:
-        """Keep the identities of these rows; an event that cannot become an alert is dead."""
-        known = self._identities
-        self._identities = {row.number: known[row.number] for row in rows if row.number in known}
-        missing = [row.number for row in rows if row.number not in known]
+    async def _load_alert_keys(self, rows: Sequence[AlertRow]) -> None:
+        """Load the keys of these rows; an event that cannot become an alert is dead."""
+        before = self._alert_keys
+        self._alert_keys = {row.number: before[row.number] for row in rows if row.number in before}
+        missing = [row.number for row in rows if row.number not in before]
         for begin in range(0, len(missing), _EVENTS_PER_READ):
             events = await self._outbox.events(missing[begin : begin + _EVENTS_PER_READ])
-            found = await asyncio.to_thread(self._identities_of, events)
-            self._identities |= found
+            found = await asyncio.to_thread(self._alert_keys_of, events)
+            self._alert_keys |= found
             if dead := [number for number, each in found.items() if each[1] is None]:
                 self._add_result(dead, DEAD, NOT_RENDERED, self.circuit)
 
-    def _identities_of(self, events: Mapping[int, Event]) -> dict[int, _Identity]:
-        links, found = self._settings.link_templates, dict[int, _Identity]()
+    def _alert_keys_of(self, events: Mapping[int, Event]) -> dict[int, _AlertKey]:
+        links, found = self._settings.link_templates, dict[int, _AlertKey]()
         for number, event in events.items():
             try:
                 content_of(event, links, minimal=True)  # fails here rather than in a request

@@ -116,7 +116,7 @@ async def test_a_request_is_due_at_the_receivers_deadline_and_a_wait_at_the_next
             assert delivery.deliverer.wakeup_deadline == NOW + 90
             receiver.released.set()
             await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 5)
-            assert receiver.bodies == ["full a"]
+            assert receiver.texts == ["full a"]
 
 
 async def test_a_deliverer_whose_store_hangs_does_not_set_another_time(tmp_path):

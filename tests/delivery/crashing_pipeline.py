@@ -107,7 +107,7 @@ class _CrashingOutbox(Outbox):
         self._oracle = oracle
         self._environment = environment
 
-    async def freeze(self, new: Collection[NewMessage], now: float) -> None:
+    async def create_messages(self, new: Collection[NewMessage], now: float) -> None:
         with self._environment.may_crash("create_messages"):
             await super().create_messages(list(new), now)
 

@@ -53,7 +53,7 @@ class FakeReceiver:
         return answer if isinstance(answer, Attempt) else answer(message)
 
     @property
-    def bodies(self) -> list[str]:
+    def texts(self) -> list[str]:
         return [message.body.decode() for message in self.sent]
 
 

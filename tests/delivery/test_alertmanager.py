@@ -325,11 +325,11 @@ async def test_an_alert_discarded_during_its_request_is_delivered(single):
     [member] = single.members
     member.released.clear()
     await single.queue_failures("ft")
-    posting = asyncio.create_task(single.deliverer.members[0].post_due())
+    request = asyncio.create_task(single.deliverer.members[0].post_due())
     await until(lambda: bool(member.requests))
     await single.execute("UPDATE deliveries SET state = 'discarded'")
     member.released.set()
-    await posting
+    await request
     assert [row.settled_at for row in await single.rows()] == [NOW]
 
 

@@ -196,3 +196,20 @@ def test_no_failure_is_lost():
 @pytest.mark.timeout(3600)
 def test_no_failure_is_lost_in_long_histories():
     check(examples=400, steps=80)
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_every_crash_point_is_reached(tmp_path, point):
+    environment, receivers = Environment(), oracles()
+    pipeline = CrashingPipeline(tmp_path / "state.db", environment, receivers)
+    pipeline.poll()
+    for receiver in receivers.values():
+        receiver.faults.append(Fault.REFUSED)  # so that bodies are replaced
+    environment.fine_tunes = {name: fine_tune(name, "failed") for name in NAMES}
+    environment.crash_at = point
+    pipeline.poll()
+    for _ in range(4):
+        environment.pass_time(3.0)
+        pipeline.deliver()
+    assert environment.restarts == 1
+    pipeline.close()

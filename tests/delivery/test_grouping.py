@@ -20,7 +20,7 @@ async def test_up_to_the_threshold_each_event_is_a_message_oldest_first(tmp_path
     async with open_delivery(tmp_path, settings=delivery_settings(digest_threshold=3)) as delivery:
         await delivery.queue_failures("a", "b", "c")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a", "full b", "full c"]
+        assert delivery.receiver.texts == ["full a", "full b", "full c"]
         assert len({message.id for message in delivery.receiver.sent}) == 3
         assert [message.events for message in delivery.receiver.sent] == [1, 1, 1]
 
@@ -29,7 +29,7 @@ async def test_above_the_threshold_all_events_are_one_digest(tmp_path):
     async with open_delivery(tmp_path, settings=delivery_settings(digest_threshold=3)) as delivery:
         await delivery.queue_failures("a", "b", "c", "d")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a b c d"]
+        assert delivery.receiver.texts == ["full a b c d"]
         assert delivery.receiver.sent[0].events == 4
 
 
@@ -38,7 +38,7 @@ async def test_a_digest_larger_than_the_receivers_limit_is_split(tmp_path):
     async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=3)) as delivery:
         await delivery.queue_failures("a", "b", "c", "d", "e")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a b", "full c d", "full e"]
+        assert delivery.receiver.texts == ["full a b", "full c d", "full e"]
 
 
 async def test_the_event_loop_runs_between_the_rendering_of_many_messages(tmp_path):
@@ -75,7 +75,7 @@ async def test_the_oldest_event_waits_no_longer_than_group_wait(tmp_path):
         assert delivery.receiver.sent == []
         delivery.clock.now += 1
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a b"]
+        assert delivery.receiver.texts == ["full a b"]
         assert delivery.clock.now < delivery.receiver.sent[0].created_at + 1
 
 
@@ -84,7 +84,7 @@ async def test_a_clock_that_was_set_back_does_not_hold_events(tmp_path):
         await delivery.queue_failures("a")
         delivery.clock.now -= 86400
         assert await delivery.deliverer.deliver_due() == 0
-        assert delivery.receiver.bodies == ["full a"]
+        assert delivery.receiver.texts == ["full a"]
 
 
 async def test_group_wait_does_not_delay_a_retry(tmp_path):
@@ -96,7 +96,7 @@ async def test_group_wait_does_not_delay_a_retry(tmp_path):
         await delivery.queue_failures("b")
         delivery.clock.now += 1
         await delivery.deliverer.deliver_due()
-        assert delivery.receiver.bodies == ["full a", "full a"]
+        assert delivery.receiver.texts == ["full a", "full a"]
 
 
 async def test_events_during_an_outage_do_not_join_a_message_that_was_tried(tmp_path):
@@ -106,7 +106,7 @@ async def test_events_during_an_outage_do_not_join_a_message_that_was_tried(tmp_
         await delivery.make_attempts(1)
         await delivery.queue_failures("c", "d")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a b", "full c d", "full a b"]
+        assert delivery.receiver.texts == ["full a b", "full c d", "full a b"]
         first, _, again = delivery.receiver.sent
         assert (first.id, first.body, first.attempts) == (again.id, again.body, 0)
         assert again.attempts == 1
@@ -126,7 +126,7 @@ async def test_a_message_is_stored_before_it_is_sent(tmp_path):
         receiver.outbox = delivery.outbox
         await delivery.queue_failures("a", "b")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a", "full b"]
+        assert delivery.receiver.texts == ["full a", "full b"]
 
 
 async def test_a_crash_after_sending_repeats_the_same_bytes_under_the_same_id(tmp_path):

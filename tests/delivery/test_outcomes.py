@@ -72,7 +72,7 @@ async def test_a_refused_message_is_retried_minimal_under_the_same_id_then_dead(
     async with open_delivery(tmp_path, answering(REFUSED, REFUSED)) as delivery:
         await delivery.queue_failures("a")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a", "minimal a"]
+        assert delivery.receiver.texts == ["full a", "minimal a"]
         assert len({each.id for each in delivery.receiver.sent}) == 1
         assert await delivery.outbox.backlog() == Backlog(0, 1)
         assert delivery.failures("payload") == 2
@@ -84,7 +84,7 @@ async def test_an_accepted_minimal_message_is_delivered(tmp_path):
     async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=1)) as delivery:
         await delivery.queue_failures("a", "b")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full a b", "minimal a b"]
+        assert delivery.receiver.texts == ["full a b", "minimal a b"]
         assert await delivery.outbox.backlog() == Backlog(0, 0)
 
 
@@ -98,7 +98,7 @@ async def test_a_message_that_always_fails_does_not_delay_the_others(tmp_path, f
     async with open_delivery(tmp_path, PickyReceiver()) as delivery:
         await delivery.queue_failures("a", "b", "c")
         await delivery.make_attempts(4)
-        assert delivery.receiver.bodies[:3] == ["full a", "full b", "full c"]
+        assert delivery.receiver.texts[:3] == ["full a", "full b", "full c"]
 
 
 async def test_a_delivery_older_than_max_age_is_dead_after_its_next_failure(tmp_path):

@@ -24,7 +24,7 @@ async def test_a_message_that_cannot_be_rendered_is_sent_minimal_and_the_bug_is_
         await delivery.queue_failures("bad", "good")
         with capture_logs() as logs:
             await delivery.deliver_all()
-        assert sorted(delivery.receiver.bodies) == ["full good", "minimal bad"]
+        assert sorted(delivery.receiver.texts) == ["full good", "minimal bad"]
         assert await delivery.outbox.backlog() == Backlog(0, 0)
         assert delivery.failures("payload") == 1
         assert delivery.metric("cartesia_exporter_notifications_total") == 2
@@ -38,7 +38,7 @@ async def test_a_message_with_no_renderable_form_is_dead_and_delays_no_other(tmp
     async with open_delivery(tmp_path, receiver) as delivery:
         await delivery.queue_failures("bad", "good", "better")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["full good", "full better"]
+        assert delivery.receiver.texts == ["full good", "full better"]
         assert await delivery.outbox.backlog() == Backlog(0, 1)
 
 
@@ -61,5 +61,5 @@ async def test_a_digest_that_cannot_be_rendered_is_sent_minimal(tmp_path):
     async with open_delivery(tmp_path, BrokenReceiver()) as delivery:
         await delivery.queue_failures("bad", "b", "c", "d", "e", "f")
         await delivery.deliver_all()
-        assert delivery.receiver.bodies == ["minimal bad b c d e f"]
+        assert delivery.receiver.texts == ["minimal bad b c d e f"]
         assert await delivery.outbox.backlog() == Backlog(0, 0)

@@ -35,7 +35,7 @@ async def test_a_message_reassigned_during_its_attempt_is_dropped_whatever_the_o
         assert [each.event.subject for each in queued if each.event.fine_tune] == ["a"]
         await delivery.queue_failures("b")
         await delivery.deliver_all()
-        assert receiver.bodies == ["full a", "full b"]
+        assert receiver.texts == ["full a", "full b"]
 
 
 async def test_events_discarded_or_reassigned_since_they_were_read_become_no_message(delivery):

@@ -66,7 +66,7 @@ async def test_it_sends_when_woken_and_stops_while_it_waits(delivery):
         delivery.deliverer.wake()
         await until(partial(has_sent, delivery.receiver, number))
     await running.stop()
-    assert delivery.receiver.bodies == ["full a", "full b", "full c"]
+    assert delivery.receiver.texts == ["full a", "full b", "full c"]
 
 
 async def test_one_wakeup_causes_one_turn(delivery, monkeypatch):
@@ -92,7 +92,7 @@ async def test_it_looks_without_a_wakeup_too(delivery, monkeypatch):
     monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 0.01)
     running = Running(delivery)
     await delivery.queue_failures("a")
-    await until(lambda: delivery.receiver.bodies == ["full a"])
+    await until(lambda: delivery.receiver.texts == ["full a"])
     await running.stop()
 
 
@@ -109,7 +109,7 @@ async def test_an_event_queued_between_look_and_wait_is_not_missed(delivery, mon
 
     monkeypatch.setattr(delivery.deliverer, "deliver_due", then_queue)
     running = Running(delivery)
-    await until(lambda: delivery.receiver.bodies == ["full a"])
+    await until(lambda: delivery.receiver.texts == ["full a"])
     assert waits[0] > 0
     await running.stop()
 
@@ -125,7 +125,7 @@ async def test_a_request_in_flight_at_the_stop_is_finished_and_stored(tmp_path):
         delivery.deliverer.wake()
         receiver.released.set()
         await stopping
-        assert receiver.bodies == ["full a"]
+        assert receiver.texts == ["full a"]
         assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
 
 
@@ -140,11 +140,11 @@ async def test_a_slow_receiver_does_not_delay_another(tmp_path):
         await slow.requested.wait()
         await other.deliver_due()
         await other.deliver_due()
-        assert quick.bodies == ["full a", "full b"]
+        assert quick.texts == ["full a", "full b"]
         assert not attempt.done()
         slow.released.set()
         await attempt
-        assert slow.bodies == ["full a"]
+        assert slow.texts == ["full a"]
 
 
 async def refuse_writes(delivery: DeliveryFixture, what: str) -> None:
@@ -174,7 +174,7 @@ async def test_a_message_that_cannot_be_stored_is_not_sent_and_the_loop_goes_on(
         await delivery.deliverer.deliver_due()
         assert delivery.receiver.sent == []
         await allow_writes(delivery)
-        await until(lambda: delivery.receiver.bodies == ["full a"])
+        await until(lambda: delivery.receiver.texts == ["full a"])
     events = [line["event"] for line in logs if line["event"].startswith("outbox")]
     assert events == ["outbox unavailable", "outbox available again"]
     assert "no room" in logs[0]["error"]
@@ -188,12 +188,12 @@ async def test_a_result_that_cannot_be_stored_is_stored_later_and_the_message_no
     await refuse_writes(delivery, "UPDATE OF last_result ON messages")
     for _ in range(5):
         await delivery.deliverer.deliver_due()
-    assert delivery.receiver.bodies == ["full a"]
+    assert delivery.receiver.texts == ["full a"]
     assert delivery.metric("cartesia_exporter_notifications_total") == 1
     assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
     await allow_writes(delivery)
     await delivery.deliverer.deliver_due()
-    assert delivery.receiver.bodies == ["full a"]
+    assert delivery.receiver.texts == ["full a"]
     assert await delivery.outbox.backlog() == Backlog(0, 0)
 
 
@@ -206,7 +206,7 @@ async def test_a_retry_before_the_failure_is_stored_is_a_repeat_only_if_the_atte
         await delivery.queue_failures("a")
         await refuse_writes(delivery, "UPDATE OF last_result ON messages")
         await delivery.make_attempts(2)
-        assert receiver.bodies == ["full a", again]
+        assert receiver.texts == ["full a", again]
 
 
 async def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):

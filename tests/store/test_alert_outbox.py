@@ -180,12 +180,12 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
     await outbox.alert_rows(NOW)
     remove(database._engine, "before_cursor_execute", note)
 
-    def plan(statement: str, parameters: Any) -> str:
+    def explain(statement: str, parameters: Any) -> str:
         with database.read() as connection:
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             return "\n".join(row[3] for row in rows)
 
-    plans = [await database.run(plan, *each) for each in statements]
+    plans = [await database.run(explain, *each) for each in statements]
     assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
     assert ["(receiver=? AND state=? AND settled_at>?)" in plan for plan in plans] == [
         False,
