@@ -246,6 +246,19 @@ async def test_the_circuit_is_kept_over_a_restart_and_its_recovery_notified(tmp_
         assert await event_types(other) == both
 
 
+async def test_a_recovery_by_the_first_member_after_a_restart_is_notified(tmp_path):
+    members = [FakeMember(), FakeMember()]
+    for member in members:
+        member.answers.append(GONE)
+    async with open_alertmanager(tmp_path, members) as cluster:
+        await cluster.queue_failures("ft")
+        await cluster.post_all()
+    async with open_alertmanager(tmp_path, members) as cluster:
+        await cluster.post_all(0)
+        both = ["agent.receiver_unhealthy", "agent.receiver_recovered"]
+        assert await event_types(Outbox(cluster.database, "other")) == both
+
+
 async def test_deliveries_expire_after_a_failed_attempt_of_every_member(tmp_path):
     settings, members = delivery_settings(max_age=3600.0), [FakeMember(), FakeMember()]
     async with open_alertmanager(tmp_path, members, settings) as cluster:
