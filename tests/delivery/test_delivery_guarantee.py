@@ -69,7 +69,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.pipeline.poll()
 
     @rule(status=statuses)
-    def all_leave_failed(self, status: str) -> None:
+    def all_get_one_status(self, status: str) -> None:
         self.environment.fine_tunes = {name: fine_tune(name, status) for name in NAMES}
         self.pipeline.poll()
         self.pipeline.poll()
