@@ -28,21 +28,6 @@ class ReceiverState:
     retry_requests: int = 0
 
 
-def load_receiver_state(database: Database, receiver: str) -> ReceiverState:
-    """Return the stored state of a receiver; the default if there is none."""
-    table = receivers.c
-    query = select(
-        table.failures, table.since, table.open, table.reason, table.resume_at, table.retry_requests
-    ).where(table.name == receiver)
-    with database.read() as connection:
-        row = connection.execute(query).first()
-    if row is None:
-        return ReceiverState()
-    return ReceiverState(
-        CircuitState(row[0], row[1], row[2], row[3]), row.resume_at, row.retry_requests
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
@@ -118,9 +103,24 @@ class Outbox:
         self._database = database
         self._receiver = receiver
 
-    async def receiver_state(self) -> ReceiverState:
+    @in_store_thread
+    def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        return await self._database.run(load_receiver_state, self._database, self._receiver)
+        table = receivers.c
+        query = select(
+            table.failures,
+            table.since,
+            table.open,
+            table.reason,
+            table.resume_at,
+            table.retry_requests,
+        ).where(table.name == self._receiver)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return ReceiverState()
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason)
+        return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
     def unsent(self) -> list[PendingEvent]:
