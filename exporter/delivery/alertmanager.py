@@ -249,8 +249,8 @@ class AlertDeliverer:
         events = circuit_events(self._settings, self.name, before, circuit, now)
         if not numbers and circuit == before:
             return
-        # While the store cannot be written, a later circuit replaces an earlier one; but not the
-        # first result, which may be being written.
+        # While the store cannot be written, a later circuit replaces an earlier one. The first
+        # result stays, because its write may be in progress.
         if len(self._unstored) > 1 and not (self._unstored[-1][0] or self._unstored[-1][1].events):
             del self._unstored[-1]
         resume_at = min(member.schedule.resume_at() for member in self.members)
