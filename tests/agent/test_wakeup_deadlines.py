@@ -20,10 +20,8 @@ from exporter.store.database import Database
 from exporter.supervisor import Service
 from tests.agent.test_heartbeat import open_heartbeat, running_heartbeat
 from tests.agent.test_housekeeping import open_housekeeper
-from tests.delivery import alertmanager_fixture as alerting
-from tests.delivery import delivery_fixture as delivery
-from tests.delivery.delivery_fixture import until
-from tests.delivery.test_run import Held
+from tests.delivery.alertmanager_fixture import FakeMember, open_alertmanager
+from tests.delivery.delivery_fixture import BlockedReceiver, open_delivery, until
 from tests.fakes.answers import silence
 from tests.fakes.clock import FakeClock
 from tests.polling.poller_fixture import FAILURES, listing, open_poller
@@ -104,55 +102,47 @@ class TestOutage:
             assert p.metric(FAILURES, reason=error.reason)
 
 
-def test_a_send_is_due_at_the_receivers_deadline_and_a_rest_at_the_next_look(tmp_path):
-    receiver = Held()
-    receiver.seconds = 90.0
-
-    async def test(b: delivery.Bench) -> None:
-        await b.fail("a")
-        async with running(b.deliverer):
-            await receiver.asked.wait()
-            assert b.deliverer.wakeup_deadline == NOW + 90
-            receiver.go.set()
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 5)
-            assert b.receiver.bodies == ["full a"]
-
-    delivery.on_bench(tmp_path / "state.db", test, receiver)
+async def test_a_request_is_due_at_the_receivers_deadline_and_a_wait_at_the_next_look(tmp_path):
+    receiver = BlockedReceiver(seconds=90.0)
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("a")
+        async with running(delivery.deliverer):
+            await receiver.requested.wait()
+            assert delivery.deliverer.wakeup_deadline == NOW + 90
+            receiver.released.set()
+            await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 5)
+            assert receiver.texts == ["full a"]
 
 
-def test_a_deliverer_whose_store_hangs_does_not_set_another_time(tmp_path):
-    async def test(b: delivery.Bench) -> None:
-        async with running(b.deliverer):
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 5)
-            with hung(b.database):
-                b.clock.now += 6
-                b.deliverer.wake()
-                await until(lambda: b.deliverer.wakeup_deadline == NOW + 6)
-                b.clock.now += 100
-                b.deliverer.wake()
-                await asyncio.sleep(0)
-                assert b.deliverer.wakeup_deadline == NOW + 6
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 111)
-
-    delivery.on_bench(tmp_path / "state.db", test)
+async def test_a_deliverer_whose_store_hangs_does_not_set_another_time(tmp_path):
+    async with open_delivery(tmp_path) as delivery, running(delivery.deliverer):
+        await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 5)
+        with hung(delivery.database):
+            delivery.clock.now += 6
+            delivery.deliverer.wake()
+            await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 6)
+            delivery.clock.now += 100
+            delivery.deliverer.wake()
+            await asyncio.sleep(0)
+            assert delivery.deliverer.wakeup_deadline == NOW + 6
+        await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 111)
 
 
-def test_one_member_that_hangs_makes_its_alertmanager_late_whatever_the_other_does(tmp_path):
-    async def test(a: alerting.Alerting) -> None:
-        slow, well = a.members
-        slow.go.clear()
-        await a.fail("x")
-        async with running(a.deliverer):
-            await until(lambda: bool(slow.asked) and bool(well.asked))
-            assert a.deliverer.members[0].wakeup_deadline == NOW + 15
-            a.clock.now += 100
-            a.deliverer.wake()
-            await until(lambda: a.deliverer.members[1].wakeup_deadline == NOW + 105)
-            assert a.deliverer.wakeup_deadline == NOW + 15
-            slow.go.set()
-            await until(lambda: a.deliverer.wakeup_deadline == NOW + 105)
-
-    alerting.on_bench(tmp_path, test, members=2)
+async def test_one_member_that_hangs_makes_its_alertmanager_late_whatever_the_other_does(tmp_path):
+    slow, quick = FakeMember(), FakeMember()
+    slow.released.clear()
+    async with open_alertmanager(tmp_path, [slow, quick]) as fixture:
+        deliverer = fixture.deliverer
+        await fixture.queue_failures("x")
+        async with running(deliverer):
+            await until(lambda: bool(slow.requests) and bool(quick.requests))
+            assert deliverer.members[0].loop.wakeup_deadline == NOW + 15
+            fixture.clock.now += 100
+            deliverer.wake()
+            await until(lambda: deliverer.members[1].loop.wakeup_deadline == NOW + 105)
+            assert deliverer.wakeup_deadline == NOW + 15
+            slow.released.set()
+            await until(lambda: deliverer.wakeup_deadline == NOW + 105)
 
 
 async def test_the_deadline_of_housekeeping_is_the_next_round(tmp_path):

@@ -25,7 +25,8 @@ def test_the_others_hear_once_of_a_receiver_that_is_gone_and_once_of_its_return(
             process.line("baseline taken")
             api.world.add(status="failed")
             until(lambda: "agent.receiver_unhealthy" in types(inbox, "good"))
-            process.line("receiver unhealthy.*receiver=gone.*answered 404.*told=good", seconds=0)
+            unhealthy = "receiver unhealthy.*receiver=gone.*answered 404.*notified=good"
+            process.line(unhealthy, seconds=0)
             assert types(inbox, "gone") == ["fine_tune.failed"], "it waits for its first probe"
             assert process.stop() == 0
         with agent.process() as process:

@@ -57,7 +57,7 @@ def test_a_receiver_that_was_mended_is_told_at_once_when_asked_to(tmp_path):
         agent = Agent(tmp_path, **watching(api, webhook(inbox)))
         with agent.process() as process:
             fails(api, process)
-            process.line("delivery failed, will be tried again.*pause=(59|60)")
+            process.line("delivery failed.*retry_in=(59|60)")
             [row] = listed(agent)
             assert (row["state"], row["attempts"]) == ("pending", 1)
             assert row["last_result"] == "answered 404"
@@ -80,9 +80,9 @@ def test_what_is_dead_is_replayed_under_its_id_and_what_is_discarded_is_not(tmp_
         agent = Agent(tmp_path, **watching(api, webhook(inbox)))
         with agent.process() as process:
             fails(api, process)
-            process.line("delivery given up")
+            process.line("delivery dead")
             api.world.add(status="failed")
-            process.line("delivery given up", times=2)
+            process.line("delivery dead", times=2)
             until(lambda: len(listed(agent, "--state=dead")) == 2)
             replayed, forgotten = (row["id"] for row in listed(agent))
             assert "400" in command(agent, "deliveries", "show", replayed[:12])

@@ -150,9 +150,7 @@ def test_no_secret_leaves_whatever_fails(tmp_path, tls_server, style):
             url = found.group(1) or found.group(2)
             api.world.add(status="failed")
             for name in names[1:]:
-                process.line(
-                    rf"deliver(y failed|y given up|ed).*\b{name}\b|{name}.*delivery failed"
-                )
+                process.line(rf"deliver(y failed|y dead|ed).*\b{name}\b|{name}.*delivery failed")
             process.line("poll failed.*unauthorized|unauthorized.*poll failed")
             seen = everything(process, tmp_path, url)
             assert process.stop(seconds=10) == 0

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from exporter.core.events import Event
 from exporter.core.model import FineTune, OutboxMessage
+from exporter.core.retry import Attempt, Outcome
 from exporter.store.database import Database
-from exporter.store.events import record_events
-from exporter.store.outbox import NewMessage, Outbox, Result
+from exporter.store.events import DELIVERED, record_events
+from exporter.store.outbox import AttemptResult, NewMessage, Outbox
 from exporter.store.queries import DeliveryFilter, DeliverySummary, list_deliveries
 from tests.store.sample_polls import NOW
 
@@ -44,13 +45,19 @@ async def create_messages(database: Database, receiver: str, *, digest: bool = F
         new = [NewMessage(message_id, b'{"digest":true}', numbers)]
     else:
         new = [NewMessage(each.event.id, b'{"one":true}', (each.number,)) for each in queued]
-    await outbox.freeze(new, NOW)
+    await outbox.create_messages(new, NOW)
 
 
 async def next_message(database: Database, receiver: str) -> OutboxMessage:
     message = await Outbox(database, receiver).next()
     assert message is not None
     return message
+
+
+def result_of(state: str, at: float = NOW, reason: str = "answered") -> AttemptResult:
+    """Return the result of an attempt that led to this state of a message."""
+    outcome = Outcome.DELIVERED if state == DELIVERED else Outcome.TRANSIENT
+    return AttemptResult(state, at, Attempt(outcome, reason))
 
 
 async def record_attempt(
@@ -61,7 +68,7 @@ async def record_attempt(
     at: float = NOW + 100,
 ) -> list[float]:
     """Record an attempt with this result."""
-    return await Outbox(database, message.receiver).record(message, Result(state, at, reason))
+    return await Outbox(database, message.receiver).record(message, result_of(state, at, reason))
 
 
 async def attempt(database: Database, receiver: str, state: str, reason: str = "answered") -> str:
