@@ -26,8 +26,8 @@ _GENERATED_KEY: Final = BigInteger().with_variant(Integer, "sqlite")
 def upgrade() -> None:
     """Create all tables."""
     _create_accounts()
-    _create_account_history()
-    _create_polling()
+    _create_counters()
+    _create_polls()
     _create_deliveries()
     _create_messages()
 
@@ -70,18 +70,7 @@ def _create_accounts() -> None:
     )
 
 
-def _create_account_history() -> None:
-    op.create_table(
-        "label_values",
-        Column("account", BigInteger, autoincrement=False, nullable=False),
-        Column("label", Text, nullable=False),
-        Column("value", Text, nullable=False),
-        Column("position", BigInteger, nullable=False),
-        ForeignKeyConstraint(
-            ["account"], ["accounts.number"], name=op.f("fk_label_values_account")
-        ),
-        PrimaryKeyConstraint("account", "label", "value", name=op.f("pk_label_values")),
-    )
+def _create_counters() -> None:
     op.create_table(
         "transitions",
         Column("account", BigInteger, autoincrement=False, nullable=False),
@@ -116,7 +105,18 @@ def _create_account_history() -> None:
     )
 
 
-def _create_polling() -> None:
+def _create_polls() -> None:
+    op.create_table(
+        "label_values",
+        Column("account", BigInteger, autoincrement=False, nullable=False),
+        Column("label", Text, nullable=False),
+        Column("value", Text, nullable=False),
+        Column("position", BigInteger, nullable=False),
+        ForeignKeyConstraint(
+            ["account"], ["accounts.number"], name=op.f("fk_label_values_account")
+        ),
+        PrimaryKeyConstraint("account", "label", "value", name=op.f("pk_label_values")),
+    )
     op.create_table(
         "cursors",
         Column("account", BigInteger, autoincrement=False, nullable=False),
