@@ -36,7 +36,7 @@ from exporter.config.types import (
 )
 from exporter.core.secret import Secret
 from exporter.receivers import slack
-from exporter.receivers.template import body_faults, line_fault
+from exporter.receivers.template_check import body_faults, line_fault
 
 
 def check_template(template: dict[str, Any]) -> dict[str, Any]:

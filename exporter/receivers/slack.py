@@ -15,8 +15,9 @@ from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
 from exporter.http_client import Response
+from exporter.receivers.payload import variables
 from exporter.receivers.receiver import REPEAT, Endpoint, attempt, encoded, left_out, unanswered
-from exporter.receivers.template import Budget, Template, variables
+from exporter.receivers.template import Template
 
 _ALL: Final = 10_000
 _TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
@@ -141,7 +142,7 @@ def _ascii(message: Message) -> str:
 
 def _line(template: Template, message: Message) -> str:
     """Return the operator's first line, empty when there is nothing in it."""
-    text = one_line(template.render(variables(message, shown), Budget()), 2 * _LINE)
+    text = one_line(template.render(variables(message, shown)), 2 * _LINE)
     if len(text) <= _LINE:
         return text
     # No half an entity, mention or link at the end.

@@ -13,7 +13,8 @@ from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack, shown
-from exporter.receivers.template import NAMES, Template, TemplateError, line_fault
+from exporter.receivers.template import Template, TemplateError
+from exporter.receivers.template_check import line_fault
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
 from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
@@ -27,7 +28,7 @@ LINE = (
 
 
 def rendered(text: str, *told: Event, mention: str = "", minimal: bool = False) -> dict[str, Any]:
-    slack = Slack("team", ENDPOINT, mention, Template(text, NAMES))
+    slack = Slack("team", ENDPOINT, mention, Template(text))
     body: dict[str, Any] = json.loads(slack.render(build_message(told, PAGES), minimal=minimal))
     return body
 
