@@ -52,7 +52,7 @@ def check_template(template: dict[str, Any]) -> dict[str, Any]:
 
 def check_line(text: str) -> str:
     """Return the text of a Slack message's first line as it is; ValueError if it is unusable."""
-    fault = line_fault(text, slack.shown)
+    fault = line_fault(text, slack.escape_text)
     if fault is not None:
         raise ValueError(fault)
     return text

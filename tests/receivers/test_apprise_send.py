@@ -171,7 +171,7 @@ def test_a_service_that_hangs_is_left_at_the_deadline_and_not_asked_again_meanwh
 
 def ended(to: Apprise) -> None:
     deadline = time.monotonic() + 20
-    while to._lane.busy:
+    while to._thread.busy:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

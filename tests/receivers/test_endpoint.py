@@ -10,7 +10,7 @@ import trustme
 
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import HttpClient, Response
-from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.receiver import Endpoint, answered
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
 from tests.fakes.answers import (
@@ -88,7 +88,7 @@ def test_a_body_that_does_not_come_takes_nothing_back_of_the_status(otherwise):
     """The message was taken: to repeat it every few minutes for days would be a storm."""
     found, _ = to_server(otherwise, seconds=0.4)
     assert isinstance(found, Response)
-    assert attempt(found, AT).outcome is Outcome.DELIVERED
+    assert answered(found, AT).outcome is Outcome.DELIVERED
 
 
 @pytest.mark.parametrize("surplus", [b"\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])

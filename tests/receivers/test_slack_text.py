@@ -12,7 +12,7 @@ from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
-from exporter.receivers.slack import Slack, shown
+from exporter.receivers.slack import Slack, escape_text
 from exporter.receivers.template import Template, TemplateError
 from exporter.receivers.template_check import line_fault
 from exporter.simulator.receiver import slack_refusal
@@ -96,7 +96,7 @@ def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_does_with
 
 
 def test_the_line_of_these_tests_passed_the_check():
-    assert line_fault(LINE, shown) is None
+    assert line_fault(LINE, escape_text) is None
 
 
 @given(st.lists(events, min_size=1, max_size=30), st.sampled_from(["", "<!here>", "@" * 500]))
