@@ -10,14 +10,16 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from tests.fakes.alertmanager import Alerts, is_valid, seconds
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 
 ALERTMANAGER = Alertmanager("am", [], 3600.0)
 
 
 def alert(event: Event, *, minimal: bool = False, ends_at: float = AT + 60):
     [found] = json.loads(
-        render([Alert(content_of(event, PAGES, minimal=minimal), event.observed_at, ends_at)])
+        render(
+            [Alert(content_of(event, LINK_TEMPLATES, minimal=minimal), event.observed_at, ends_at)]
+        )
     )
     return found
 
@@ -68,14 +70,14 @@ def test_whatever_is_in_an_event_alertmanager_takes_it(event, minimal, seconds_o
 
 @given(st.floats(0, 4e9))
 def test_an_alert_that_ends_as_it_begins_does_not_end_before_it(at):
-    found = json.loads(render([Alert(content_of(FAILED, PAGES), at, at)]))
+    found = json.loads(render([Alert(content_of(FAILED, LINK_TEMPLATES), at, at)]))
     assert found[0]["startsAt"] == found[0]["endsAt"]
     assert is_valid(found[0])
 
 
 @pytest.mark.parametrize("number", [1, 64])
 def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
-    body = ALERTMANAGER.render(build_message(failures(number), PAGES))
+    body = ALERTMANAGER.render(build_message(failures(number), LINK_TEMPLATES))
     alerts = Alerts()
     assert alerts.post(body) == 200
     assert len(alerts.held) == number
@@ -86,6 +88,6 @@ def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
 
 
 def test_a_test_message_says_that_it_is_one():
-    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], PAGES), minimal=True))
+    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], LINK_TEMPLATES), minimal=True))
     assert found["labels"]["alertname"] == "CartesiaExporterTest"
     assert found["labels"]["severity"] == "info"

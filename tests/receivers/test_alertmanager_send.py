@@ -19,7 +19,7 @@ from tests.config.test_load import KEY, written
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
 from tests.fakes.server import Answer, Peer, Server
-from tests.receivers.sample_events import AT, PAGES, delivery, failures
+from tests.receivers.sample_events import AT, LINK_TEMPLATES, delivery, failures
 
 PASSWORD = "hunter2OfTheAlertmanager"
 
@@ -61,7 +61,7 @@ def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path
     alerts = Alerts()
     with Server(taking(alerts)) as server:
         receiver = opened(tmp_path, with_password(server, path))
-        attempt = sent(receiver, receiver.render(build_message(failures(3), PAGES)))
+        attempt = sent(receiver, receiver.render(build_message(failures(3), LINK_TEMPLATES)))
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
     [request] = server.requests
     assert request.method == "POST"

@@ -15,7 +15,7 @@ from exporter.receivers.alerts import annotations, fingerprint, generator_url, l
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    PAGES,
+    LINK_TEMPLATES,
     TEST,
     VOICE,
     baseline,
@@ -39,7 +39,7 @@ def test_a_failure():
         "language": "en",
         "dataset": "ds_1",
     }
-    assert annotations(FAILED, PAGES) == {
+    assert annotations(FAILED, LINK_TEMPLATES) == {
         "summary": "Fine-tune failed: My voice",
         "description": "For the <hotline>",
         "name": "My voice",
@@ -51,7 +51,7 @@ def test_a_failure():
 
 
 def test_the_minimal_annotations_leave_out_what_people_wrote():
-    plain = annotations(FAILED, PAGES, minimal=True)
+    plain = annotations(FAILED, LINK_TEMPLATES, minimal=True)
     assert plain["summary"] == "fine_tune.failed: ft_1"
     assert {"name", "description"}.isdisjoint(plain)
     assert "My voice" not in str(plain)
@@ -109,22 +109,22 @@ def test_a_fine_tune_that_fails_again_is_the_same_alert_whatever_it_is_called_by
 
 
 def test_the_agents_own_trouble_is_described():
-    found = annotations(trouble("agent.poll_failing"), PAGES)
+    found = annotations(trouble("agent.poll_failing"), LINK_TEMPLATES)
     assert found["summary"] == "The fine-tunes of account default cannot be read"
     assert found["description"] == "Reason: the API answered 401; Since: 2026-11-23T18:00:00Z"
-    assert annotations(TEST, PAGES)["description"] == "If you can read this."
-    assert "Failed: 1" in annotations(baseline([VOICE]), PAGES)["description"]
+    assert annotations(TEST, LINK_TEMPLATES)["description"] == "If you can read this."
+    assert "Failed: 1" in annotations(baseline([VOICE]), LINK_TEMPLATES)["description"]
 
 
 def test_an_alert_leads_to_the_status_page_or_else_to_the_playground():
-    assert generator_url(FAILED, PAGES) == "https://watch.example/"
+    assert generator_url(FAILED, LINK_TEMPLATES) == "https://watch.example/"
     alone = LinkTemplates("https://play.example/{id}")
     assert generator_url(FAILED, alone) == "https://play.example/ft_1"
     assert generator_url(None, alone) == "https://play.example/"
 
 
 def test_a_link_is_whole_or_left_out():
-    found = annotations(failed(FineTune("é" * 900)), PAGES)
+    found = annotations(failed(FineTune("é" * 900)), LINK_TEMPLATES)
     assert "playground" not in found
     assert found["status_page"] == "https://watch.example/"
 
@@ -145,7 +145,7 @@ def test_labels_are_short_clean_and_never_empty(event):
 
 @given(events, st.booleans())
 def test_annotations_are_bounded_clean_and_never_empty(event, minimal):
-    found = annotations(event, PAGES, minimal=minimal)
+    found = annotations(event, LINK_TEMPLATES, minimal=minimal)
     assert found["summary"]
     for value in found.values():
         assert 1 <= len(value) <= 1000

@@ -15,7 +15,7 @@ from exporter.core.model import FineTune
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import REPEAT
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
@@ -23,13 +23,15 @@ some_events = st.lists(events, min_size=1, max_size=30)
 
 
 def rendered(told: list[Event], *, minimal: bool = False) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(MAIL.render(build_message(told, PAGES), minimal=minimal))
+    body: dict[str, Any] = json.loads(
+        MAIL.render(build_message(told, LINK_TEMPLATES), minimal=minimal)
+    )
     return body
 
 
 @given(some_events)
 def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
-    first = MAIL.render(build_message(told, PAGES))
+    first = MAIL.render(build_message(told, LINK_TEMPLATES))
     for found in (json.loads(first), json.loads(MAIL.repeated(first))):
         assert set(found) == {"title", "body", "type"}
         assert 1 <= len(found["title"]) <= 250
@@ -48,7 +50,7 @@ def test_nothing_from_the_api_hides_or_calls_anybody(told):
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(told, minimal):
-    what = build_message(told, PAGES)
+    what = build_message(told, LINK_TEMPLATES)
     assert MAIL.render(what, minimal=minimal) == MAIL.render(what, minimal=minimal)
 
 
@@ -86,7 +88,7 @@ def test_a_failure_is_told_with_all_that_is_known_and_where_to_go():
 
 
 def test_a_repeat_says_so_in_its_first_line():
-    first = MAIL.render(build_message([FAILED], PAGES))
+    first = MAIL.render(build_message([FAILED], LINK_TEMPLATES))
     again = json.loads(MAIL.repeated(first))
     assert again == {**json.loads(first), "body": f"{REPEAT}\n{json.loads(first)['body']}"}
 

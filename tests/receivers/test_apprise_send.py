@@ -18,7 +18,7 @@ from tests.fakes.answers import answer, as_json, redirect, sends_then_resets, si
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, delivery, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, delivery, failures
 
 # A plugin of the library imports it when the plugins are loaded.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -45,7 +45,7 @@ def receiver(url: str, seconds: float = 20, ca_file: Path | None = None) -> Appr
 
 
 def sent(to: Apprise, told=(FAILED,)) -> Attempt:
-    body = to.render(build_message(list(told), PAGES))
+    body = to.render(build_message(list(told), LINK_TEMPLATES))
     return asyncio.run(to.send(delivery(body), AT))
 
 
@@ -150,7 +150,7 @@ def test_a_service_that_hangs_is_left_at_the_deadline_and_not_asked_again_meanwh
     with Server(hangs) as server:
         # The library's own patience is not what ends it here.
         to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60&cto=60", seconds=20)
-        body = to.render(build_message([TEST], PAGES))
+        body = to.render(build_message([TEST], LINK_TEMPLATES))
 
         async def run() -> list[Attempt]:
             with pytest.raises(TimeoutError):

@@ -16,7 +16,7 @@ from exporter.core.model import OutboxMessage
 from tests.fakes.answers import answer
 from tests.fakes.server import Received, Server
 from tests.receivers.alertmanager_v4 import assert_payload
-from tests.receivers.sample_events import AT, FAILED, PAGES
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES
 
 
 def sent(folder: Path, **section: Any) -> Received:
@@ -31,7 +31,7 @@ def sent(folder: Path, **section: Any) -> Received:
         async def run() -> None:
             async with http_client_of(configured) as http_client:
                 made = receiver_of(configured, http_client)
-                body = made.render(build_message([FAILED], PAGES))
+                body = made.render(build_message([FAILED], LINK_TEMPLATES))
                 await made.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
 
         asyncio.run(run())

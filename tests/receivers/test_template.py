@@ -19,7 +19,7 @@ from exporter.receivers.template_check import body_faults, line_fault
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    PAGES,
+    LINK_TEMPLATES,
     SINCE,
     TEST,
     events,
@@ -51,7 +51,7 @@ TEMPLATE: dict[str, Any] = {
 
 
 def body(*told: Event, template: dict[str, Any] = TEMPLATE, minimal: bool = False) -> Any:
-    return json.loads(TemplateBody(template)(build_message(told, PAGES), minimal=minimal))
+    return json.loads(TemplateBody(template)(build_message(told, LINK_TEMPLATES), minimal=minimal))
 
 
 def failed(name: str = "", description: str = "") -> Event:
@@ -103,8 +103,8 @@ def test_the_first_event_of_a_digest_is_data_and_all_of_them_are_events():
 
 
 def test_the_variables_hold_what_the_standard_body_holds():
-    seen = variables(build_message([FAILED], PAGES))
-    standard = json.loads(standard_body(build_message([FAILED], PAGES), minimal=False))
+    seen = variables(build_message([FAILED], LINK_TEMPLATES))
+    standard = json.loads(standard_body(build_message([FAILED], LINK_TEMPLATES), minimal=False))
     assert seen["type"] == standard["type"]
     assert seen["timestamp"] == standard["timestamp"]
     assert seen["data"] == ABSENT | standard["data"]
@@ -112,12 +112,15 @@ def test_the_variables_hold_what_the_standard_body_holds():
 
 
 def test_what_an_event_lacks_is_null_so_that_a_template_can_ask():
-    data = variables(build_message([TEST], PAGES))["data"]
+    data = variables(build_message([TEST], LINK_TEMPLATES))["data"]
     assert data["fine_tune"] is data["reason"] is data["previous_status"] is None
     assert (
-        variables(build_message([trouble("agent.poll_failing")], PAGES))["data"]["since"] == SINCE
+        variables(build_message([trouble("agent.poll_failing")], LINK_TEMPLATES))["data"]["since"]
+        == SINCE
     )
-    assert variables(build_message([stuck(FineTune("ft"))], PAGES))["data"]["since"] == SINCE
+    assert (
+        variables(build_message([stuck(FineTune("ft"))], LINK_TEMPLATES))["data"]["since"] == SINCE
+    )
 
 
 @given(st.lists(events, min_size=1, max_size=10))
@@ -130,7 +133,7 @@ def test_nothing_that_a_template_sees_is_endless(told):
         for item in value if isinstance(value, list) else ():
             yield from texts(item)
 
-    seen = variables(build_message(told * 30, PAGES))
+    seen = variables(build_message(told * 30, LINK_TEMPLATES))
     assert len(seen["events"]) == min(30 * len(told), 100)
     assert seen["count"] == 30 * len(told)
     assert len(seen.pop("text")) <= 8000
@@ -160,12 +163,12 @@ def test_a_template_that_cannot_be_rendered_raises_and_names_the_place():
     template = TemplateBody({"a": ["{{ data.fine_tune.name }}"]})
     reason = "a.0: line 1: 'None' has no attribute 'name'"
     with pytest.raises(TemplateError, match=reason):
-        template(build_message([TEST], PAGES), minimal=False)
+        template(build_message([TEST], LINK_TEMPLATES), minimal=False)
 
 
 @pytest.mark.parametrize("text", ["{{ data.fine_tune.name }}", "{{ 1 / 0 }}", "{{ data }}"])
 def test_when_not_even_the_minimal_form_can_be_rendered_the_standard_one_is_sent(text):
-    told = build_message([TEST], PAGES)
+    told = build_message([TEST], LINK_TEMPLATES)
     assert TemplateBody({"a": text})(told, minimal=True) == standard_body(told, minimal=True)
 
 
