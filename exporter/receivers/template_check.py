@@ -9,14 +9,7 @@ from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, Snapshot
 from exporter.core.text import LONGEST, timestamp
 from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, variables
-from exporter.receivers.template import (
-    DEEPEST,
-    Path,
-    Template,
-    TemplateBody,
-    TemplateError,
-    each_value,
-)
+from exporter.receivers.template import Path, Template, TemplateBody, TemplateError
 
 Fault = tuple[Path, str]
 """A place in a template, and what is wrong there: it starts with a line or with a verb."""
@@ -24,14 +17,15 @@ Fault = tuple[Path, str]
 _Samples = list[tuple[str, dict[str, Any]]]
 
 _MOST_VALUES: Final = 500
+_DEEPEST: Final = 20
 
 
 def body_faults(template: Mapping[str, Any]) -> list[Fault]:
     """Return what is wrong with the template of a body, tried with all sample messages."""
     # YAML's aliases turn a few lines into very many values, or into a cycle.
-    values = list(islice(each_value(template), _MOST_VALUES + 1))
-    if len(values) > _MOST_VALUES or any(len(path) > DEEPEST for path, _ in values):
-        return [((), f"must have at most {_MOST_VALUES} values, at most {DEEPEST} levels deep")]
+    values = list(islice(_each_value(template), _MOST_VALUES + 1))
+    if len(values) > _MOST_VALUES or any(len(path) > _DEEPEST for path, _ in values):
+        return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
     samples = [(name, variables(message)) for name, message in sample_messages()]
     faults = [(path, fault) for path, value in values if (fault := _fault(value, samples))]
     if not faults and (fault := _body_fault(template)):
@@ -46,6 +40,16 @@ def line_fault(text: str, clean: Clean) -> str | None:
     """
     samples = [(name, variables(message, clean)) for name, message in sample_messages()]
     return _text_fault(text, samples)
+
+
+def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield each value in a map with its path, down to one level more than is allowed."""
+    yield path, value
+    if len(path) > _DEEPEST:
+        return
+    items = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else items:
+        yield from _each_value(item, (*path, key))
 
 
 def _fault(value: Any, samples: _Samples) -> str | None:

@@ -91,10 +91,12 @@ async def test_the_status_alone_decides(tmp_path):
 
 
 async def test_each_member_gets_a_test_message_and_the_first_success_counts(tmp_path):
-    with Server(answer(404)) as gone, Server(answer(200)) as well, Server(answer(204)) as also:
-        attempt = await send(await opened(tmp_path, gone.base_url, well.base_url, also.base_url))
+    with Server(answer(404)) as first, Server(answer(200)) as second, Server(answer(204)) as third:
+        attempt = await send(
+            await opened(tmp_path, first.base_url, second.base_url, third.base_url)
+        )
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
-    assert [len(server.requests) for server in (gone, well, also)] == [1, 1, 1]
+    assert [len(server.requests) for server in (first, second, third)] == [1, 1, 1]
 
 
 async def test_without_a_success_the_worst_outcome_counts(tmp_path):
@@ -135,9 +137,9 @@ async def test_no_failure_shows_the_url_or_its_password(tmp_path, otherwise, cap
         receiver = await opened(tmp_path, with_password(server), seconds="300ms")
         attempt = await send(receiver)
     assert attempt.outcome is not Outcome.DELIVERED
-    seen = [repr(attempt), repr(receiver), caplog.text, *capsys.readouterr()]
+    texts = [repr(attempt), repr(receiver), caplog.text, *capsys.readouterr()]
     encoded = base64.b64encode(f"agent:{PASSWORD}".encode()).decode()
-    assert not [text for text in seen if PASSWORD in text or encoded in text]
+    assert not [text for text in texts if PASSWORD in text or encoded in text]
     assert "127.0.0.1" not in repr(receiver)
 
 

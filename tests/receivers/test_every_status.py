@@ -147,10 +147,10 @@ def slack(tmp_path):
 async def test_each_error_of_slack_has_its_outcome_with_any_status(slack):
     base_url, connection = slack
     usual = {**_PAYLOAD_ERRORS, **_ENDPOINT_ERRORS}
-    said = [(status, name) for name in usual for status in {*usual[name], *_UNUSUAL_STATUSES}]
-    urls = [f"{base_url}/{status}/{name}" for status, name in said]
+    answers = [(status, name) for name in usual for status in {*usual[name], *_UNUSUAL_STATUSES}]
+    urls = [f"{base_url}/{status}/{name}" for status, name in answers]
     found = await send_in_batches("slack", urls, connection)
-    assert found == [Attempt(_NAMED[name], f"answered {status} {name}") for status, name in said]
+    assert found == [Attempt(_NAMED[name], f"answered {status} {name}") for status, name in answers]
 
 
 _BODIES = [
