@@ -46,7 +46,7 @@ from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
-from exporter.receivers.template import NAMES, Template, TemplateBody
+from exporter.receivers.template import Template, TemplateBody
 from exporter.receivers.webhook import Basic, Bearer, Webhook
 from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
@@ -278,7 +278,7 @@ def receiver_of(
         return Apprise(section.name, section.url_secret, section.timeout, section.ca_file)
     endpoint = Endpoint(http_client, section.url_secret, section.timeout)
     if isinstance(section, SlackReceiver):
-        text = None if section.text is None else Template(section.text, NAMES)
+        text = None if section.text is None else Template(section.text)
         return Slack(section.name, endpoint, section.mention or "", text)
     headers = _headers(section)
     return Webhook(section.name, endpoint, section.signing_secret, _body(section), headers)

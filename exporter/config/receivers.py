@@ -40,7 +40,7 @@ from exporter.config.types import (
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
 from exporter.core.secret import Secret
 from exporter.receivers import slack
-from exporter.receivers.template import body_faults, line_fault
+from exporter.receivers.template_check import body_faults, line_fault
 
 TROUBLE_SUBSCRIPTIONS = tuple(word for word, types in SUBSCRIPTIONS.items() if types & TROUBLES)
 """The words of ``events`` that include an event type which is a trouble."""
@@ -79,7 +79,7 @@ def _header_value(value: object) -> object:
 
 def _first_line(text: str) -> str:
     """Return the text of a Slack message's first line unchanged; ValueError if it is unusable."""
-    fault = line_fault(text, slack.shown)
+    fault = line_fault(text, slack.escape_text)
     if fault is not None:
         raise ValueError(fault)
     return text
