@@ -112,8 +112,8 @@ class SpecFactory:
             specs[f"deliver {section.name}"] = self._deliverer(section, config)
         for account in config.accounts:
             specs[poll_service(account)] = self._poller(account, config)
-        if config.heartbeat_url_secret is not None:
-            specs["heartbeat"] = self._heartbeat(config.heartbeat_url_secret, config)
+        if "heartbeat_url" in config.secrets:
+            specs["heartbeat"] = self._heartbeat(config.secrets["heartbeat_url"], config)
         return specs
 
     def _deliverer(self, section: ReceiverSection, config: Config) -> ServiceSpec:
@@ -207,7 +207,7 @@ def _section_key(section: Account | ReceiverSection) -> tuple[object, ...]:
 def api_of(account: Account, page_size: int) -> ApiSettings:
     """Return the address and credentials of an account's API."""
     return ApiSettings(
-        account.name, account.base_url, account.api_version, account.api_key_secret, page_size
+        account.name, account.base_url, account.api_version, account.secrets["api_key"], page_size
     )
 
 
@@ -275,13 +275,13 @@ def receiver_of(
 ) -> Receiver:
     """Return the receiver of a section that has one URL."""
     if isinstance(section, AppriseReceiver):
-        return Apprise(section.name, section.url_secret, section.timeout, section.ca_file)
-    endpoint = Endpoint(http_client, section.url_secret, section.timeout)
+        return Apprise(section.name, section.secrets["url"], section.timeout, section.ca_file)
+    endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
     if isinstance(section, SlackReceiver):
         text = None if section.text is None else Template(section.text)
         return Slack(section.name, endpoint, section.mention or "", text)
     headers = _headers(section)
-    return Webhook(section.name, endpoint, section.signing_secret, _body(section), headers)
+    return Webhook(section.name, endpoint, section.secrets.get("secret"), _body(section), headers)
 
 
 def _body(section: WebhookReceiver) -> Body:
@@ -291,10 +291,12 @@ def _body(section: WebhookReceiver) -> Body:
 
 
 def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
-    headers: dict[str, Callable[[], str]] = {**section.header_secrets}
-    token, basic = section.bearer_token_secret, section.basic_auth
+    headers: dict[str, Callable[[], str]] = {
+        name: value.secrets["text"] for name, value in section.headers.items()
+    }
+    token, basic = section.secrets.get("bearer_token"), section.basic_auth
     if token is not None:
         headers["Authorization"] = Bearer(token)
     elif basic is not None:
-        headers["Authorization"] = Basic(basic.username, basic.password_secret)
+        headers["Authorization"] = Basic(basic.username, basic.secrets["password"])
     return headers

@@ -91,18 +91,13 @@ def problem_texts(problems: Iterable[Problem], names: Mapping[Location, str]) ->
         names: the name of a location that is not in the file, e.g. $CARTESIA_BASE_URL.
     """
     distinct = {(_location_in_file(location), text) for location, text in problems}
-    ordered = sorted(distinct, key=lambda problem: (_sort_key(problem[0]), problem[1]))
-    return [_text(location, text, names) for location, text in ordered]
-
-
-def _text(location: Location, text: str, names: Mapping[Location, str]) -> str:
-    path = names.get(location) or ".".join(_printable(part) for part in location)
-    return f"{path}: {text.removeprefix(f'{path} ')}"
-
-
-def _printable(part: int | str) -> str:
-    # A mistyped line can have a URL or a password in the place of its key.
-    return "…" if isinstance(part, str) and _NOT_A_KEY.search(part) else str(part)
+    texts = []
+    for location, text in sorted(distinct, key=lambda problem: (_sort_key(problem[0]), problem[1])):
+        # A mistyped line can have a URL or a password in the place of its key.
+        keys = ("…" if _NOT_A_KEY.search(str(part)) else str(part) for part in location)
+        path = names.get(location) or ".".join(keys)
+        texts.append(f"{path}: {text.removeprefix(f'{path} ')}")
+    return texts
 
 
 def _location_in_file(location: Location) -> Location:
@@ -116,7 +111,4 @@ def _location_in_file(location: Location) -> Location:
 
 
 def _sort_key(location: Location) -> list[tuple[bool, int, str]]:
-    return [
-        (isinstance(part, str), part if isinstance(part, int) else 0, str(part))
-        for part in location
-    ]
+    return [(False, part, "") if isinstance(part, int) else (True, 0, part) for part in location]

@@ -1,7 +1,7 @@
 """Loads the configuration from a YAML file and environment variables."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from exporter.config.models import DEFAULT_ACCOUNT, Config
 from exporter.config.secrets import ConfigContext, file_error_text, read_bounded
 from exporter.config.types import looks_like_secret
 
-MAX_FILE_BYTES = 1024 * 1024
-
+_MAX_FILE_BYTES = 1024 * 1024
 _API_KEY = "CARTESIA_API_KEY"
 _API_KEY_FILE = "CARTESIA_API_KEY_FILE"
 _ACCOUNT_VARIABLES = {"base_url": "CARTESIA_BASE_URL", "api_version": "CARTESIA_VERSION"}
@@ -42,9 +41,6 @@ class _RawConfig:
     names: dict[Location, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def absent(self, key: str) -> bool:
-        return self.values.get(key) is None
-
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Return the configuration of a file, or of the environment alone when path is None.
@@ -55,7 +51,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
     """
-    raw = _RawConfig(read_yaml(path) if path else {}, environ)
+    raw = _RawConfig(parse_yaml(path, read_file(path)) if path else {}, environ)
     _add_account(raw)
     _add_receivers(raw)
     _add_storage(raw)
@@ -72,31 +68,30 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 def _add_account(raw: _RawConfig) -> None:
     environ = raw.environ
-    if not raw.absent("accounts") or not (environ.get(_API_KEY) or environ.get(_API_KEY_FILE)):
+    key_file = environ.get(_API_KEY_FILE)
+    if raw.values.get("accounts") is not None or not (environ.get(_API_KEY) or key_file):
         return
     account = {"name": DEFAULT_ACCOUNT}
     if environ.get(_API_KEY):
         account["api_key_env"] = _API_KEY
-    else:
-        account["api_key_file"] = _from_working_directory(environ[_API_KEY_FILE])
+    elif key_file:
+        # Relative to the working directory, while paths in the file are relative to the file. A
+        # text that is no path is refused later.
+        path = key_file if looks_like_secret(key_file) else str(Path.cwd() / key_file)
+        account["api_key_file"] = path
     for key, variable in _ACCOUNT_VARIABLES.items():
         if environ.get(variable):
             account[key] = environ[variable]
     raw.values["accounts"] = [account]
     variables = {"api_key_env": _API_KEY, "api_key_file": _API_KEY_FILE, **_ACCOUNT_VARIABLES}
     raw.names |= {("accounts", 0, key): f"${name}" for key, name in variables.items()}
-    if environ.get(_API_KEY) and environ.get(_API_KEY_FILE):
+    if environ.get(_API_KEY) and key_file:
         text = f"is set together with ${_API_KEY}; unset one of them"
         raw.problems.append((("accounts", 0, "api_key_file"), text))
 
 
-def _from_working_directory(path: str) -> str:
-    # Not relative to the file, as paths in the file are. A text that is no path is refused later.
-    return path if looks_like_secret(path) else str(Path.cwd() / path)
-
-
 def _add_receivers(raw: _RawConfig) -> None:
-    if not raw.absent("receivers"):
+    if raw.values.get("receivers") is not None:
         return
     given = {each: name for each, name in _RECEIVER_VARIABLES.items() if raw.environ.get(name)}
     raw.values["receivers"] = [
@@ -148,20 +143,19 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_yaml(path: Path) -> dict[Any, Any]:
-    """Return the mapping in a YAML file, {} for an empty file.
-
-    Raises ConfigError with one problem.
-    """
+def read_file(path: Path, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
+    """Return the content of a YAML file; raise ConfigError with one problem."""
     try:
-        content = read_bounded(path, MAX_FILE_BYTES)
+        return read(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {file_error_text(error)}"]) from None
-    return parse_yaml(path, content)
 
 
 def parse_yaml(path: Path, content: bytes) -> dict[Any, Any]:
-    """Return the mapping in the content of a YAML file; see read_yaml."""
+    """Return the mapping in the content of a YAML file, {} for an empty one.
+
+    Raises ConfigError with one problem.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,20 +174,17 @@ def _parse(path: Path, text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError([f"{path}: {place}{_without_quotes(error.problem)}"]) from None
+        problem = error.problem or "is not YAML"
+        if _TAB in problem:
+            problem = "a tab begins this line; indent with spaces"
+        elif _QUOTED.search(problem):
+            # To YAML an unquoted password that starts with * or ! is an alias or a tag, which the
+            # error quotes.
+            plain = _QUOTED.sub("", problem)
+            problem = f"{plain}; put a text that starts with * or ! in quotes"
+        raise ConfigError([f"{path}: {place}{problem}"]) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([f"{path}: line {line}: a control character; remove it"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: is nested too deeply"]) from None
-
-
-def _without_quotes(problem: str | None) -> str:
-    # To YAML an unquoted password that starts with * or ! is an alias or a tag, which the error
-    # would quote.
-    text = problem or "is not YAML"
-    if _TAB in text:
-        return "a tab begins this line; indent with spaces"
-    if _QUOTED.search(text) is None:
-        return text
-    return f"{_QUOTED.sub('', text)}; put a text that starts with * or ! in quotes"

@@ -1,39 +1,33 @@
 """The sections of the configuration file except receivers, their defaults and limits."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from exporter.config.errors import Problem
-from exporter.config.receivers import (
-    TROUBLE_SUBSCRIPTIONS,
-    AlertmanagerReceiver,
-    CommonReceiver,
-    ProxyUrl,
-    Receiver,
-)
+from exporter.config.receivers import TROUBLE_SUBSCRIPTIONS, CommonReceiver, ProxyUrl, Receiver
 from exporter.config.secrets import CaFile, StoragePath
-from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.section import Section, secret_key
 from exporter.config.types import (
+    DistinctItems,
     Duration,
+    Items,
     Name,
+    between,
     check_api_key,
     check_date,
-    check_heartbeat_url,
     check_url,
     check_web_url,
     check_without_query,
     check_without_userinfo,
-    duration_between,
     full_match,
     not_empty,
-    number_between,
-    without_repeats,
+    passes,
 )
 from exporter.core.events import FineTuneSubscription, Subscription
-from exporter.core.secret import Secret
 from exporter.core.text import format_duration
 
 DEFAULT_ACCOUNT = "default"
@@ -48,23 +42,22 @@ _RESERVED_LABELS = {
 }
 
 
-def _label_name(name: str) -> str:
+def _check_label_name(name: str) -> None:
     if name.startswith("__") or name in _RESERVED_LABELS:
         raise ValueError("must not be a label that the agent or Prometheus sets itself")
-    return name
 
 
 LabelName = Annotated[
     str,
     full_match(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be a valid name of a Prometheus label"),
-    AfterValidator(_label_name),
+    passes(_check_label_name),
 ]
 
 
 class Account(Section):
     """An account of the Cartesia API."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("api_key", check_api_key),)
+    SECRETS = (secret_key("api_key", check_api_key),)
 
     name: Name = DEFAULT_ACCOUNT
     api_key: SecretStr | None = None
@@ -72,7 +65,7 @@ class Account(Section):
     api_key_env: str | None = None
     allow_http: bool = False
     base_url: str = "https://api.cartesia.ai"
-    api_version: Annotated[str, AfterValidator(check_date)] = "2026-03-01"
+    api_version: Annotated[str, passes(check_date)] = "2026-03-01"
     labels: dict[LabelName, str] = Field(default_factory=dict)
     ca_file: CaFile | None = None
     proxy_url: ProxyUrl | None = None
@@ -84,11 +77,6 @@ class Account(Section):
         check_without_query(url)
         (check_web_url if info.data.get("allow_http") else check_url)(url)
         return url.rstrip("/")
-
-    @property
-    def api_key_secret(self) -> Secret:
-        """The API key."""
-        return self._secrets["api_key"]
 
 
 def _default_timeout(data: Mapping[str, float]) -> float:
@@ -102,14 +90,12 @@ def _default_stale_after(data: Mapping[str, float]) -> float:
 class Poll(Section):
     """How the API is read; durations in seconds."""
 
-    interval: Annotated[Duration, duration_between("1s", "1d")] = _DEFAULT_INTERVAL
-    timeout: Annotated[Duration, duration_between("100ms", "1d")] = Field(
-        default_factory=_default_timeout
-    )
-    page_size: Annotated[int, number_between(1, 100)] = 100
-    concurrency: Annotated[int, number_between(1, 16)] = 8
-    requests_per_second: Annotated[float, number_between(0, 1000)] = 0.0
-    stale_after: Annotated[Duration, duration_between("2s", "30d")] = Field(
+    interval: Annotated[Duration, between("1s", "1d")] = _DEFAULT_INTERVAL
+    timeout: Annotated[Duration, between("100ms", "1d")] = Field(default_factory=_default_timeout)
+    page_size: Annotated[int, between(1, 100)] = 100
+    concurrency: Annotated[int, between(1, 16)] = 8
+    requests_per_second: Annotated[float, between(0, 1000)] = 0.0
+    stale_after: Annotated[Duration, between("2s", "30d")] = Field(
         default_factory=_default_stale_after
     )
 
@@ -133,28 +119,22 @@ class Poll(Section):
 class Metrics(Section):
     """Which series exist, and how many."""
 
-    labels: Annotated[
-        tuple[Literal["model_id", "language", "dataset"], ...],
-        Field(strict=False),
-        AfterValidator(without_repeats),
-    ] = ("model_id",)
-    max_models: Annotated[int, number_between(1, 100_000)] = 50
+    labels: DistinctItems[Literal["model_id", "language", "dataset"]] = ("model_id",)
+    max_models: Annotated[int, between(1, 100_000)] = 50
     per_fine_tune: bool = False
-    max_fine_tune_series: Annotated[int, number_between(1, 100_000)] = 1000
+    max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
 
 
 class Alerts(Section):
     """What receivers are told, and when; durations in seconds."""
 
-    events: Annotated[
-        tuple[FineTuneSubscription, ...], Field(strict=False), AfterValidator(without_repeats)
-    ] = ("failed",)
-    stuck_after: Annotated[Duration, duration_between("1m", "1y")] = 6 * 3600.0
+    events: DistinctItems[FineTuneSubscription] = ("failed",)
+    stuck_after: Annotated[Duration, between("1m", "1y")] = 6 * 3600.0
     first_run: Literal["summary", "silent", "alert"] = "summary"
-    group_wait: Annotated[Duration, duration_between("0s", "5m")] = 5.0
-    digest_threshold: Annotated[int, number_between(1, 1000)] = 5
+    group_wait: Annotated[Duration, between("0s", "5m")] = 5.0
+    digest_threshold: Annotated[int, between(1, 1000)] = 5
     playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
-    poll_failing_after: Annotated[Duration, duration_between("0s", "1y")] = 600.0
+    poll_failing_after: Annotated[Duration, between("0s", "1y")] = 600.0
 
     @field_validator("playground_url")
     @classmethod
@@ -171,21 +151,20 @@ class Storage(Section):
     """Where the state is kept; retention in seconds."""
 
     path: StoragePath = Path("data/state.db")
-    retention: Annotated[Duration, duration_between("1h", "10y")] = 90 * 86400.0
+    retention: Annotated[Duration, between("1h", "10y")] = 90 * 86400.0
 
 
 class Config(Section):
     """The whole configuration."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
-        secret_key("heartbeat_url", check_heartbeat_url, required=False),
-    )
+    # The hint at allow_http is left out: the heartbeat has no such key.
+    SECRETS = (secret_key("heartbeat_url", partial(check_url, remedy=""), required=False),)
 
-    accounts: Annotated[tuple[Account, ...], Field(strict=False), AfterValidator(not_empty)] = ()
+    accounts: Annotated[Items[Account], AfterValidator(not_empty)] = ()
     poll: Poll = Field(default_factory=Poll)
     metrics: Metrics = Field(default_factory=Metrics)
     alerts: Alerts = Field(default_factory=Alerts)
-    receivers: Annotated[tuple[Receiver, ...], Field(strict=False)] = ()
+    receivers: Items[Receiver] = ()
     heartbeat_url: SecretStr | None = None
     heartbeat_url_file: str | None = None
     heartbeat_url_env: str | None = None
@@ -203,11 +182,6 @@ class Config(Section):
         yield from _repeated_names("accounts", given.get("accounts"), DEFAULT_ACCOUNT)
         yield from _repeated_names("receivers", given.get("receivers"), None)
 
-    @property
-    def heartbeat_url_secret(self) -> Secret | None:
-        """The URL that is fetched after each good poll round."""
-        return self.get_secret("heartbeat_url")
-
 
 def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:
     first: dict[str, int] = {}
@@ -221,11 +195,11 @@ def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Pr
 def events_of(receiver: CommonReceiver, alerts: Alerts) -> tuple[Subscription, ...]:
     """Return a receiver's own ``events``, else ``alerts.events`` and agent.
 
-    An Alertmanager gets only those of them that include a trouble.
+    A receiver for troubles gets only those of them that include one.
     """
     events: tuple[Subscription, ...] = (
         (*alerts.events, "agent") if receiver.events is None else receiver.events
     )
-    if isinstance(receiver, AlertmanagerReceiver):
+    if receiver.TROUBLES_ONLY:
         return tuple(word for word in events if word in TROUBLE_SUBSCRIPTIONS)
     return events

@@ -20,8 +20,11 @@ from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.types import (
+    DistinctItems,
     Duration,
+    Items,
     Name,
+    between,
     check_apprise_url,
     check_header_text,
     check_printable,
@@ -32,13 +35,12 @@ from exporter.config.types import (
     check_url,
     check_web_url,
     check_without_query,
-    duration_between,
     full_match,
     not_empty,
+    passes,
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
-from exporter.core.secret import Secret
 from exporter.receivers import slack
 from exporter.receivers.template_check import body_faults, line_fault
 
@@ -46,30 +48,16 @@ TROUBLE_SUBSCRIPTIONS = tuple(word for word, types in SUBSCRIPTIONS.items() if t
 """The words of ``events`` that include an event type which is a trouble."""
 
 _RESERVED_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
-_AUTHORIZATION = ("bearer_token", "bearer_token_file", "bearer_token_env", "basic_auth")
 _URL_KEY = secret_key("url", check_url, check_http=check_web_url)
 
 
-def _proxy_url(url: SecretStr) -> SecretStr:
-    check_proxy_url(url.get_secret_value())
-    return url
-
-
-def _alertmanager_url(url: SecretStr) -> SecretStr:
-    check_web_url(url.get_secret_value())
-    check_without_query(url.get_secret_value())
-    return url
-
-
-def _header_name(name: str) -> str:
+def _check_header_name(name: str) -> None:
     lower = name.lower()
     if lower in _RESERVED_HEADERS or lower.startswith("webhook-"):
         raise ValueError("must not be a header that the agent sets itself")
-    return name
 
 
 def _header_value(value: object) -> object:
-    """Return a header's value as the mapping that HeaderValue takes."""
     if isinstance(value, str):
         return {"text": value}
     if not isinstance(value, dict):
@@ -77,12 +65,9 @@ def _header_value(value: object) -> object:
     return value
 
 
-def _first_line(text: str) -> str:
-    """Return the text of a Slack message's first line unchanged; ValueError if it is unusable."""
-    fault = line_fault(text, slack.escape_text)
-    if fault is not None:
+def _check_first_line(text: str) -> None:
+    if fault := line_fault(text, slack.escape_text):
         raise ValueError(fault)
-    return text
 
 
 def _masked_leaves(value: object) -> object:
@@ -96,12 +81,12 @@ def _masked_leaves(value: object) -> object:
             return SecretStr(str(value))
 
 
-Regex = Annotated[str, AfterValidator(check_regex)]
-ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
+Regex = Annotated[str, passes(check_regex)]
+ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
     str,
     full_match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
-    AfterValidator(_header_name),
+    passes(_check_header_name),
 ]
 Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
 """The body of a webhook. Its values are masked: some services expect their key in the body."""
@@ -110,18 +95,11 @@ Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
 class HeaderValue(Section):
     """The value of a header: text, {file: PATH} or {env: NAME}; treated as a secret."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
-        SecretKey("text", "file", "env", check_header_text),
-    )
+    SECRETS = (SecretKey("text", "file", "env", check_header_text),)
 
     text: SecretStr | None = None
     file: str | None = None
     env: str | None = None
-
-    @property
-    def value_secret(self) -> Secret:
-        """The value that is sent."""
-        return self._secrets["text"]
 
     @model_serializer(mode="wrap")
     def _as_in_file(self, handler: SerializerFunctionWrapHandler) -> object:
@@ -131,7 +109,7 @@ class HeaderValue(Section):
 class BasicAuth(Section):
     """A user name and a password for HTTP basic authentication."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("password", check_printable),)
+    SECRETS = (secret_key("password", check_printable),)
 
     username: Annotated[
         str, full_match(r"[^:\x00-\x1f\x7f]+", 'must be text without ":" and control characters')
@@ -139,11 +117,6 @@ class BasicAuth(Section):
     password: SecretStr | None = None
     password_file: str | None = None
     password_env: str | None = None
-
-    @property
-    def password_secret(self) -> Secret:
-        """The password."""
-        return self._secrets["password"]
 
 
 class Match(Section):
@@ -158,15 +131,15 @@ class Match(Section):
 class CommonReceiver(Section):
     """The keys of every type of receiver; durations in seconds."""
 
+    TROUBLES_ONLY: ClassVar[bool] = False
+    """Whether the receiver gets only what is wrong, not what went well."""
+
     name: Name
     allow_http: bool = False
-    events: (
-        Annotated[tuple[Subscription, ...], Field(strict=False), AfterValidator(without_repeats)]
-        | None
-    ) = None
+    events: DistinctItems[Subscription] | None = None
     match: Match = Field(default_factory=Match)
-    timeout: Annotated[Duration, duration_between("100ms", "5m")] = 15.0
-    max_age: Annotated[Duration, duration_between("1m", "1y")] = 72 * 3600.0
+    timeout: Annotated[Duration, between("100ms", "5m")] = 15.0
+    max_age: Annotated[Duration, between("1m", "1y")] = 72 * 3600.0
     ca_file: CaFile | None = None
     proxy_url: ProxyUrl | None = None
 
@@ -184,11 +157,6 @@ class _UrlReceiver(CommonReceiver):
     url_file: str | None = None
     url_env: str | None = None
 
-    @property
-    def url_secret(self) -> Secret:
-        """The URL that messages are sent to; all of it is secret."""
-        return self._secrets["url"]
-
 
 class SlackReceiver(_UrlReceiver):
     """An incoming webhook of Slack, or of anything that speaks its format."""
@@ -201,13 +169,13 @@ class SlackReceiver(_UrlReceiver):
         ]
         | None
     ) = None
-    text: Annotated[str, AfterValidator(_first_line)] | None = None
+    text: Annotated[str, passes(_check_first_line)] | None = None
 
 
 class WebhookReceiver(_UrlReceiver):
     """A JSON webhook, signed when it has a secret."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (
+    SECRETS = (
         _URL_KEY,
         secret_key("secret", check_signing_secret, required=False),
         secret_key("bearer_token", check_token, required=False),
@@ -260,33 +228,19 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("must not set Authorization beside bearer_token or basic_auth")
         return headers
 
-    @property
-    def signing_secret(self) -> Secret | None:
-        """The signing secret of messages: one line, or two during a rotation."""
-        return self.get_secret("secret")
-
-    @property
-    def bearer_token_secret(self) -> Secret | None:
-        """The token of the Authorization header."""
-        return self.get_secret("bearer_token")
-
-    @property
-    def header_secrets(self) -> dict[str, Secret]:
-        """The values of the additional headers, by name."""
-        return {name: value.value_secret for name, value in self.headers.items()}
-
 
 class AlertmanagerReceiver(CommonReceiver):
     """The members of an Alertmanager; hold is in seconds."""
 
+    TROUBLES_ONLY = True
+
     type: Literal["alertmanager"]
     urls: Annotated[
-        tuple[Annotated[SecretStr, AfterValidator(_alertmanager_url)], ...],
-        Field(strict=False),
+        Items[Annotated[SecretStr, passes(check_web_url, check_without_query)]],
         AfterValidator(not_empty),
         AfterValidator(without_repeats),
     ]
-    hold: Annotated[Duration, duration_between("1m", "30d")] = 3600.0
+    hold: Annotated[Duration, between("1m", "30d")] = 3600.0
 
     @field_validator("events")
     @classmethod
@@ -305,7 +259,7 @@ class AlertmanagerReceiver(CommonReceiver):
 class AppriseReceiver(_UrlReceiver):
     """Any service that the Apprise library knows."""
 
-    SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("url", check_apprise_url),)
+    SECRETS = (secret_key("url", check_apprise_url),)
 
     type: Literal["apprise"]
 
@@ -340,4 +294,5 @@ Receiver = Annotated[AnyReceiver, Field(discriminator="type"), BeforeValidator(_
 
 
 def _authorization_keys(data: Mapping[str, Any]) -> list[str]:
-    return [key for key in _AUTHORIZATION if data.get(key) is not None]
+    keys = ("bearer_token", "bearer_token_file", "bearer_token_env", "basic_auth")
+    return [key for key in keys if data.get(key) is not None]

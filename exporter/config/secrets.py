@@ -1,9 +1,8 @@
 """Secrets and files that the configuration refers to."""
 
-import re
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,20 +15,6 @@ from exporter.core.text import os_error_text
 
 MAX_SECRET_BYTES = 64 * 1024
 MAX_CA_BYTES = 4 * 1024 * 1024
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigContext:
-    """Pydantic's validation context: the base folder of relative paths, and the environment."""
-
-    folder: Path
-    environ: Mapping[str, str] = field(repr=False)
-
-
-def context_of(info: ValidationInfo) -> ConfigContext:
-    """Return the context given to pydantic, else the working directory and no variables."""
-    return info.context if isinstance(info.context, ConfigContext) else ConfigContext(Path(), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,29 +107,37 @@ def file_error_text(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def check_path(text: str) -> None:
-    """Refuse text that cannot be a path, and a secret given in place of its path."""
-    if not text.strip() or not text.isprintable():
+@dataclass(frozen=True, slots=True)
+class ConfigContext:
+    """Pydantic's validation context.
+
+    Attributes:
+        folder: the base of relative paths.
+        environ: the environment variables.
+        read: returns the content of a file; raises OSError, also above that many bytes.
+    """
+
+    folder: Path
+    environ: Mapping[str, str] = field(repr=False)
+    read: Callable[[Path, int], bytes] = field(default=read_bounded, repr=False)
+
+
+def context_of(info: ValidationInfo) -> ConfigContext:
+    """Return the context given to pydantic, else the working directory and no variables."""
+    return info.context if isinstance(info.context, ConfigContext) else ConfigContext(Path(), {})
+
+
+def to_path(value: object) -> Path:
+    """Return text as a path; refuse other values, and a secret given in place of its path."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ValueError("must be the path of a file")
-    if looks_like_secret(text):
+    if looks_like_secret(value):
         raise ValueError("must be the path of a file, not a key or a URL")
-
-
-def check_variable(text: str) -> None:
-    """Refuse text that cannot be a variable's name, and a secret given in place of the name."""
-    if _VARIABLE.fullmatch(text) is None or looks_like_secret(text):
-        raise ValueError("must be the name of an environment variable")
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str):
-        raise ValueError("must be the path of a file")  # noqa: TRY004  # pydantic reports ValueError only
-    check_path(value)
     return Path(value)
 
 
 def _ca_file(value: object, info: ValidationInfo) -> Path:
-    path = context_of(info).folder / _path(value)
+    path = context_of(info).folder / to_path(value)
     try:
         read_bounded(path, MAX_CA_BYTES)
         ssl.create_default_context(cafile=path)
@@ -155,5 +148,5 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
-StoragePath = Annotated[Path, BeforeValidator(_path)]
+StoragePath = Annotated[Path, BeforeValidator(to_path)]
 CaFile = Annotated[Path, BeforeValidator(_ca_file)]

@@ -20,11 +20,10 @@ from exporter.config.secrets import (
     EnvironmentSecret,
     FileSecret,
     TextSecret,
-    check_path,
-    check_variable,
     context_of,
+    to_path,
 )
-from exporter.config.types import Check
+from exporter.config.types import Check, looks_like_secret
 from exporter.core.secret import Secret, SecretError
 
 
@@ -57,9 +56,9 @@ class SecretKey:
         if form == self.inline:
             return TextSecret(value, form, check)
         if form == self.file:
-            check_path(value)
-            return FileSecret(context.folder / value, check)
-        check_variable(value)
+            return FileSecret(context.folder / to_path(value), check)
+        if not (value.isascii() and value.isidentifier()) or looks_like_secret(value):
+            raise ValueError("must be the name of an environment variable")
         return EnvironmentSecret(value, context.environ, check)
 
 
@@ -130,9 +129,10 @@ class Section(BaseModel):
             elif not forms and key.required:
                 yield (key.inline,), f"missing; give one of {', '.join(names)}"
 
-    def get_secret(self, name: str) -> Secret | None:
-        """Return the secret called name (without _file or _env), or None when none is given."""
-        return self._secrets.get(name)
+    @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """The secrets that are given, by key without _file or _env."""
+        return self._secrets
 
     def set_secret_sources(self, path: str = "") -> None:
         """Prefix the sources of all secrets in this section with its ``path`` in the file."""

@@ -5,18 +5,19 @@ of a key or a file, or the name of a variable, is put in front. No reason repeat
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
 from exporter.core.text import NOT_A_DURATION, format_duration, is_loopback, parse_duration
 
-Check = Callable[[str], None]
+Item = TypeVar("Item")
+Check = Callable[[str], object]
 
 _LARGEST_WITHOUT_UNIT = 1_000_000
 """Up to here a number without a unit is taken for seconds in the hint of the error."""
@@ -27,18 +28,15 @@ _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 _SIGNING_PREFIX = "whsec_"
 _SIGNING_BYTES = range(24, 65)
-_SIGNING_LINES = 2
 _SECRET_PREFIXES = ("sk_car_", _SIGNING_PREFIX)
 
 
 def _read_duration(value: object) -> float:
     if isinstance(value, str):
         return parse_duration(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(NOT_A_DURATION)  # noqa: TRY004  # pydantic reports ValueError only
-    if value == 0:
+    if type(value) is int and value == 0:
         return 0.0
-    if 0 < value < _LARGEST_WITHOUT_UNIT:
+    if type(value) is int and 0 < value < _LARGEST_WITHOUT_UNIT:
         raise ValueError(f"must be a duration with a unit; write {value}s, not {value}")
     raise ValueError(NOT_A_DURATION)
 
@@ -50,39 +48,40 @@ Duration = Annotated[float, READ_DURATION, PlainSerializer(format_duration)]
 """Seconds as a float, written and serialised as a Prometheus duration."""
 
 
-def duration_between(low: str, high: str) -> AfterValidator:
-    """Return a validator of a Duration: from ``low`` to ``high``, both included."""
-    least, most = parse_duration(low), parse_duration(high)
+def between(low: int | str, high: int | str) -> AfterValidator:
+    """Return a validator of a number or, with limits such as "1m", of a Duration.
 
-    def check(seconds: float) -> float:
-        if not least <= seconds <= most:
-            raise ValueError(f"must be between {low} and {high}")
-        return seconds
+    Both limits are included.
+    """
+    least, most = (parse_duration(each) if isinstance(each, str) else each for each in (low, high))
 
-    return AfterValidator(check)
-
-
-def number_between(low: int, high: int) -> AfterValidator:
-    """Return a validator of a number: from ``low`` to ``high``, both included."""
-
-    def check(number: float) -> float:
-        if not low <= number <= high:
+    def validate(number: float) -> float:
+        if not least <= number <= most:
             raise ValueError(f"must be between {low} and {high}")
         return number
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
+
+
+def passes(*checks: Check) -> AfterValidator:
+    """Return a validator of a text or a secret: it passes all checks."""
+
+    def validate(value: str | SecretStr) -> str | SecretStr:
+        for check in checks:
+            check(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        return value
+
+    return AfterValidator(validate)
 
 
 def full_match(pattern: str, reason: str) -> AfterValidator:
     """Return a validator: the whole text matches ``pattern``, else ValueError with ``reason``."""
-    compiled = re.compile(pattern)
 
-    def check(text: str) -> str:
-        if compiled.fullmatch(text) is None:
+    def check(text: str) -> None:
+        if re.fullmatch(pattern, text) is None:
             raise ValueError(reason)
-        return text
 
-    return AfterValidator(check)
+    return passes(check)
 
 
 Name = Annotated[
@@ -105,24 +104,26 @@ def without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def check_date(text: str) -> str:
-    """Return the text unchanged; raise ValueError unless it is a date such as 2026-03-01."""
-    try:
-        valid = date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError('must be a date such as "2026-03-01"')
-    return text
+Items = Annotated[tuple[Item, ...], Field(strict=False)]
+"""A list in the file."""
+
+DistinctItems = Annotated[tuple[Item, ...], Field(strict=False), AfterValidator(without_repeats)]
 
 
-def check_regex(text: str) -> str:
-    """Return the text unchanged; raise ValueError unless it is a regular expression."""
+def check_date(text: str) -> None:
+    """Refuse anything but a date such as 2026-03-01."""
+    with suppress(ValueError):
+        if date.fromisoformat(text).isoformat() == text:
+            return
+    raise ValueError('must be a date such as "2026-03-01"')
+
+
+def check_regex(text: str) -> None:
+    """Refuse anything but a regular expression."""
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError):
         raise ValueError("must be a valid regular expression") from None
-    return text
 
 
 def check_printable(text: str) -> None:
@@ -157,19 +158,14 @@ def check_api_key(text: str) -> None:
 def check_signing_secret(text: str) -> None:
     """Refuse anything but one Standard Webhooks secret, or two on two lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) > _SIGNING_LINES:
+    if lines[2:]:
         raise ValueError("must have at most two lines, the new secret and the old one")
     for line in lines:
-        if not _is_signing_secret(line):
+        key = b""
+        with suppress(ValueError):
+            key = base64.b64decode(line.removeprefix(_SIGNING_PREFIX), validate=True)
+        if not line.startswith(_SIGNING_PREFIX) or len(key) not in _SIGNING_BYTES:
             raise ValueError("must be whsec_ followed by the base64 of 24 to 64 bytes")
-
-
-def _is_signing_secret(line: str) -> bool:
-    try:
-        key = base64.b64decode(line.removeprefix(_SIGNING_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return line.startswith(_SIGNING_PREFIX) and len(key) in _SIGNING_BYTES
 
 
 def looks_like_secret(text: str) -> bool:
@@ -177,7 +173,8 @@ def looks_like_secret(text: str) -> bool:
     return text.strip().startswith(_SECRET_PREFIXES) or "://" in text
 
 
-def _split_url(url: str) -> SplitResult:
+def check_web_url(url: str) -> SplitResult:
+    """Return the parts of an absolute http or https URL; refuse anything else."""
     if _UNSAFE_IN_URL.search(url):
         raise ValueError("must be a URL without spaces, backslashes or control characters")
     try:
@@ -190,25 +187,11 @@ def _split_url(url: str) -> SplitResult:
     return parts
 
 
-def check_web_url(url: str) -> None:
-    """Refuse anything but an absolute http or https URL."""
-    _split_url(url)
-
-
-def check_url(url: str) -> None:
+def check_url(url: str, *, remedy: str = ", or with allow_http: true") -> None:
     """Refuse anything but an absolute https URL, or an http one to a loopback address."""
-    parts = _split_url(url)
+    parts = check_web_url(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError(
-            "must use https; http is only for loopback addresses, or with allow_http: true"
-        )
-
-
-def check_heartbeat_url(url: str) -> None:
-    """Refuse what check_url refuses; the reason does not name allow_http, which has no effect."""
-    parts = _split_url(url)
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("must use https; http is only for loopback addresses")
+        raise ValueError(f"must use https; http is only for loopback addresses{remedy}")
 
 
 def check_without_query(url: str) -> None:
@@ -219,14 +202,14 @@ def check_without_query(url: str) -> None:
 
 def check_without_userinfo(url: str) -> None:
     """Refuse a URL with a user name or a password."""
-    if "@" in _split_url(url).netloc:
+    if "@" in check_web_url(url).netloc:
         raise ValueError("must not contain a user name or a password")
 
 
 def check_proxy_url(url: str) -> None:
     """Refuse anything but the http or https URL of a proxy; a user and password are allowed."""
     try:
-        parts = _split_url(url)
+        parts = check_web_url(url)
         usable = parts.path in ("", "/") and not parts.query and not parts.fragment
     except ValueError:
         usable = False

@@ -6,10 +6,8 @@ https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuratio
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,15 +22,16 @@ from pydantic import (
 )
 
 from exporter.config.errors import Problem, suggest, validation_error
-from exporter.config.secrets import (
-    MAX_CA_BYTES,
-    ConfigContext,
-    check_path,
-    context_of,
-    file_error_text,
-)
+from exporter.config.secrets import MAX_CA_BYTES, context_of, file_error_text, to_path
 from exporter.config.section import Section
-from exporter.config.types import check_header_text, not_empty, number_between, without_repeats
+from exporter.config.types import (
+    DistinctItems,
+    Items,
+    between,
+    check_header_text,
+    not_empty,
+    passes,
+)
 from exporter.web.live_config import RateLimit, WebSettings
 from exporter.web.tls import (
     CURVES,
@@ -69,32 +68,12 @@ _SECONDS_PER_UNIT = {
 }
 _DURATION_TERM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
 _MAX_INTERVAL_SECONDS = 86400
-_MAX_BURST = 1_000_000
-_PEM_KEYS = ("cert", "key", "client_ca")
 _KEY_OF_TLS_PART = {"ciphers": "cipher_suites", "curve": "curve_preferences"}
-
-
-class FileReader(Protocol):
-    """Reads a file that the web configuration names."""
-
-    def __call__(self, path: Path, limit: int) -> bytes:
-        """Return the content of a regular file; OSError, also when it exceeds ``limit`` bytes."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfigContext(ConfigContext):
-    """Pydantic's validation context of a web configuration, with the reader of its files."""
-
-    read: FileReader = field(repr=False)
 
 
 def _pem_file(value: object, info: ValidationInfo) -> SecretBytes:
     context = context_of(info)
-    if not isinstance(value, str) or not isinstance(context, WebConfigContext):
-        raise ValueError("must be the path of a file")  # noqa: TRY004  # pydantic reports ValueError only
-    check_path(value)
-    path = context.folder / value
+    path = context.folder / to_path(value)
     try:
         return SecretBytes(context.read(path, MAX_CA_BYTES))
     except OSError as error:
@@ -123,51 +102,32 @@ def _client_auth(word: object) -> object:
 ClientAuth = Annotated[ClientAuthType, BeforeValidator(_client_auth)]
 
 
-def _suite(name: str) -> str:
+def _check_suite(name: str) -> None:
     if name not in SUITES and name not in TLS13_SUITES:
         raise ValueError(
             "must be Go's name of a secure cipher suite,"
             f" such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256{suggest(name, SUITES)}"
         )
-    return name
 
 
-Suite = Annotated[str, AfterValidator(_suite)]
 Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
-Curve = Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]
 
 
-def check_one_curve(curves: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the curves unchanged; raise ValueError when there are several."""
-    if len(curves) > 1:
-        raise ValueError("must list one curve: Python cannot offer a choice of several")
-    return curves
-
-
-def _bcrypt_hash(text: SecretStr) -> SecretStr:
-    match = _BCRYPT.fullmatch(text.get_secret_value())
+def _check_bcrypt_hash(text: str) -> None:
+    match = _BCRYPT.fullmatch(text)
     if match is None:
         raise ValueError("must be a bcrypt hash, as `htpasswd -nBC 10 USER` prints it")
     if int(match.group(1)) not in _BCRYPT_COSTS:
         raise ValueError(f"must have a cost between {_BCRYPT_COSTS[0]} and {_BCRYPT_COSTS[-1]}")
-    return text
 
 
-BcryptHash = Annotated[SecretStr, AfterValidator(_bcrypt_hash)]
-
-
-def _user(name: str) -> str:
+def _check_user(name: str) -> None:
     # RFC 7617, section 2: the name ends at the first colon.
     if ":" in name:
         raise ValueError("must not contain a colon; no client could send such a name")
-    return name
 
 
-User = Annotated[str, AfterValidator(_user)]
-
-
-def check_header(name: object, value: object) -> None:
-    """Refuse a header that cannot be set, and a value that it must not have."""
+def _check_header(name: object, value: object) -> None:
     if not isinstance(name, str) or name not in _HEADERS:
         hint = suggest(name, _HEADERS) or f"; those are {', '.join(_HEADERS)}"
         raise ValueError(f"must be one of the headers that can be set here{hint}")
@@ -206,32 +166,34 @@ class TlsServer(Section):
     client_ca: Pem | None = None
     client_ca_file: PemFile | None = None
     client_auth_type: ClientAuth = "NoClientCert"
-    client_allowed_sans: Annotated[
-        tuple[str, ...], Field(strict=False), AfterValidator(not_empty)
-    ] = ()
+    client_allowed_sans: Annotated[Items[str], AfterValidator(not_empty)] = ()
     min_version: Version = "TLS12"
     max_version: Version = "TLS13"
-    cipher_suites: Annotated[tuple[Suite, ...], Field(strict=False)] = ()
+    cipher_suites: Items[Annotated[str, passes(_check_suite)]] = ()
     prefer_server_cipher_suites: bool = True
-    curve_preferences: Annotated[
-        tuple[Curve, ...],
-        Field(strict=False),
-        AfterValidator(without_repeats),
-        AfterValidator(check_one_curve),
-    ] = ()
+    curve_preferences: DistinctItems[Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]] = ()
     _context: ssl.SSLContext | None = PrivateAttr(None)
 
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the keys that other keys need, and those that exclude each other."""
         yield from super().raw_problems(given)
-        for name in _PEM_KEYS:
+        names = {str(key).removesuffix("_file") for key in given}
+        for name in ("cert", "key", "client_ca"):
             if name in given and f"{name}_file" in given:
                 yield (f"{name}_file",), f"is given together with {name}; keep one of them"
         for name in ("cert", "key"):
-            if given and not _has(given, name):
+            if given and name not in names:
                 yield (name,), f"missing; TLS needs {name} or {name}_file"
-        yield from _client_problems(given)
+        auth, has_ca = given.get("client_auth_type", "NoClientCert"), "client_ca" in names
+        if auth == "NoClientCert" and has_ca:
+            key = "client_ca" if "client_ca" in given else "client_ca_file"
+            yield (key,), "has no effect with client_auth_type: NoClientCert; change one of them"
+        if auth in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert") and not has_ca:
+            yield ("client_ca",), f"missing; {auth} needs client_ca or client_ca_file"
+        if auth != "RequireAndVerifyClientCert" and "client_allowed_sans" in given:
+            needed = "needs client_auth_type: RequireAndVerifyClientCert"
+            yield ("client_allowed_sans",), f"{needed}; others let clients without pass"
 
     @field_validator("cert", "cert_file", "client_ca", "client_ca_file")
     @classmethod
@@ -260,18 +222,18 @@ class TlsServer(Section):
             raise ValueError("must list a suite of TLS 1.2 too, or min_version must be TLS13")
         return suites
 
+    @field_validator("curve_preferences")
+    @classmethod
+    def _check_one_curve(cls, curves: tuple[str, ...]) -> tuple[str, ...]:
+        if len(curves) > 1:
+            raise ValueError("must list one curve: Python cannot offer a choice of several")
+        return curves
+
     @model_validator(mode="after")
     def _make_context(self) -> Self:
-        if self.model_fields_set:
-            try:
-                self._context = server_context(self._settings())
-            except TlsError as error:
-                problem = (self._key_of(error.setting),), str(error)
-                raise validation_error("TlsServer", [problem]) from None
-        return self
-
-    def _settings(self) -> TlsSettings:
-        return TlsSettings(
+        if not self.model_fields_set:
+            return self
+        settings = TlsSettings(
             self._pem("cert"),
             self._pem("key"),
             self._pem("client_ca"),
@@ -282,35 +244,22 @@ class TlsServer(Section):
             self.prefer_server_cipher_suites,
             "".join(CURVES[name] for name in self.curve_preferences),
         )
+        try:
+            self._context = server_context(settings)
+        except TlsError as error:
+            key = _KEY_OF_TLS_PART.get(error.setting, error.setting)
+            key = f"{key}_file" if f"{key}_file" in self.model_fields_set else key
+            raise validation_error("TlsServer", [((key,), str(error))]) from None
+        return self
 
     def _pem(self, name: str) -> bytes:
         given = getattr(self, name) or getattr(self, f"{name}_file")
         return b"" if given is None else bytes(given.get_secret_value())
 
-    def _key_of(self, part: str) -> str:
-        key = _KEY_OF_TLS_PART.get(part, part)
-        return f"{key}_file" if f"{key}_file" in self.model_fields_set else key
-
     @property
     def context(self) -> ssl.SSLContext | None:
         """The TLS context of the server, None for plain HTTP."""
         return self._context
-
-
-def _has(given: Mapping[Any, Any], name: str) -> bool:
-    return name in given or f"{name}_file" in given
-
-
-def _client_problems(given: Mapping[Any, Any]) -> Iterator[Problem]:
-    auth, has_ca = given.get("client_auth_type", "NoClientCert"), _has(given, "client_ca")
-    if auth == "NoClientCert" and has_ca:
-        key = "client_ca" if "client_ca" in given else "client_ca_file"
-        yield (key,), "has no effect with client_auth_type: NoClientCert; change one of them"
-    if auth in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert") and not has_ca:
-        yield ("client_ca",), f"missing; {auth} needs client_ca or client_ca_file"
-    if auth != "RequireAndVerifyClientCert" and "client_allowed_sans" in given:
-        text = "needs client_auth_type: RequireAndVerifyClientCert; others let clients without pass"
-        yield ("client_allowed_sans",), text
 
 
 class HttpServer(Section):
@@ -325,7 +274,7 @@ class HttpServer(Section):
         problems: list[Problem] = []
         for name, value in headers.items() if isinstance(headers, dict) else ():
             try:
-                check_header(name, value)
+                _check_header(name, value)
             except ValueError as error:
                 problems.append(((str(name),), str(error)))
         if problems:
@@ -337,7 +286,7 @@ class RateLimiter(Section):
     """Limit of requests: one for each interval (seconds, 0 for no limit), after a burst."""
 
     interval: GoDuration = 0.0
-    burst: Annotated[int, number_between(0, _MAX_BURST), Field(validate_default=True)] = 0
+    burst: Annotated[int, between(0, 1_000_000), Field(validate_default=True)] = 0
 
     @field_validator("burst")
     @classmethod
@@ -346,23 +295,21 @@ class RateLimiter(Section):
             raise ValueError("must be at least 1 beside an interval, or no request is answered")
         return burst
 
-    @property
-    def limit(self) -> RateLimit | None:
-        """The limit, None without one."""
-        return RateLimit(self.interval, self.burst) if self.interval else None
-
 
 class Web(Section):
     """The whole web configuration."""
 
     tls_server_config: TlsServer = Field(default_factory=TlsServer)
     http_server_config: HttpServer = Field(default_factory=HttpServer)
-    basic_auth_users: dict[User, BcryptHash] = Field(default_factory=dict)
+    basic_auth_users: dict[
+        Annotated[str, passes(_check_user)], Annotated[SecretStr, passes(_check_bcrypt_hash)]
+    ] = Field(default_factory=dict)
     rate_limit: RateLimiter = Field(default_factory=RateLimiter)
 
     @property
     def settings(self) -> WebSettings:
         """The settings of the web server."""
+        rate = self.rate_limit
         return WebSettings(
             self.tls_server_config.context,
             self.http_server_config.headers,
@@ -370,7 +317,7 @@ class Web(Section):
                 name.encode(): hashed.get_secret_value().encode()
                 for name, hashed in self.basic_auth_users.items()
             },
-            self.rate_limit.limit,
+            RateLimit(rate.interval, rate.burst) if rate.interval else None,
             tuple(self._notes()),
         )
 

@@ -1,5 +1,6 @@
 """Reads the web configuration's file, and again after a change of it or of a file that it names."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exporter.config.errors import ConfigError, problem_texts, problems_of
-from exporter.config.load import MAX_FILE_BYTES, parse_yaml
-from exporter.config.secrets import file_error_text, read_bounded
-from exporter.config.web import Web, WebConfigContext
+from exporter.config.load import parse_yaml, read_file
+from exporter.config.secrets import ConfigContext, file_error_text, read_bounded
+from exporter.config.web import Web
 from exporter.web.live_config import UnusableError, WebSettings
 
 
@@ -23,7 +24,7 @@ class WebFile:
     def read(self) -> WebSettings:
         """Return the settings of the file; raise ConfigError, with all mistakes and no secret."""
         self._files = _ReadFiles()
-        return self._settings(self._content())
+        return self._settings(read_file(self.path, self._files.read))
 
     def read_if_changed(self) -> WebSettings | None:
         """Return the settings if a file changed since it was read, else None.
@@ -38,7 +39,7 @@ class WebFile:
             return None
         before, self._files = self._files, _ReadFiles()
         try:
-            content = self._content()
+            content = read_file(self.path, self._files.read)
             settings = self._settings(content)
         except ConfigError as error:
             raise UnusableError(error.problems) from None
@@ -50,15 +51,9 @@ class WebFile:
             raise UnusableError([f"{self.path}: is empty; write {{}} to mean it"])
         return settings
 
-    def _content(self) -> bytes:
-        try:
-            return self._files.read(self.path, MAX_FILE_BYTES)
-        except OSError as error:
-            raise ConfigError([f"{self.path}: cannot be read: {file_error_text(error)}"]) from None
-
     def _settings(self, content: bytes) -> WebSettings:
         values = parse_yaml(self.path, content)
-        context = WebConfigContext(self.path.absolute().parent, {}, self._files.read)
+        context = ConfigContext(self.path.absolute().parent, {}, self._files.read)
         try:
             return Web.model_validate(values, context=context).settings
         except ValidationError as error:
@@ -85,11 +80,8 @@ class _ReadFiles:
         return content
 
     def changed(self) -> bool:
-        return any(_digest(path, limit) != old for path, (limit, old) in self.digests.items())
-
-
-def _digest(path: Path, limit: int) -> str:
-    try:
-        return hashlib.sha256(read_bounded(path, limit)).hexdigest()
-    except OSError as error:
-        return file_error_text(error)
+        now = _ReadFiles()
+        for path, (limit, _) in self.digests.items():
+            with contextlib.suppress(OSError):
+                now.read(path, limit)
+        return now != self

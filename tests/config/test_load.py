@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from docs.generate.example import EXAMPLE, uncomment
-from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
+from exporter.config import Config, ConfigError, load
+from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from tests.config.config_file import KEY, write_config
 
 HERE = Path(__file__).parent
@@ -64,8 +65,8 @@ def test_the_environment_alone_is_enough():
     (account,) = config.accounts
     assert (account.name, account.base_url) == ("default", "https://api.cartesia.ai")
     assert account.api_version == "2026-03-01"
-    assert account.api_key_secret() == "sk_car_hunter2.hunter2"
-    assert account.api_key_secret.source == "$CARTESIA_API_KEY"
+    assert account.secrets["api_key"]() == "sk_car_hunter2.hunter2"
+    assert account.secrets["api_key"].source == "$CARTESIA_API_KEY"
     assert config.receivers == ()
 
 
@@ -85,11 +86,11 @@ def test_every_variable_is_used(tmp_path, monkeypatch):
     (account,), (slack, webhook) = config.accounts, config.receivers
     assert isinstance(slack, SlackReceiver)
     assert isinstance(webhook, WebhookReceiver)
-    assert account.api_key_secret.source == str(tmp_path / "key")
+    assert account.secrets["api_key"].source == str(tmp_path / "key")
     assert (account.base_url, account.api_version) == ("http://localhost:8080", "2027-01-01")
-    assert (slack.name, slack.url_secret()) == ("slack", "https://hooks.slack.com/hunter2")
-    assert (webhook.name, webhook.url_secret()) == ("webhook", "http://127.0.0.1/hunter2")
-    assert webhook.url_secret.source == "$CARTESIA_EXPORTER_WEBHOOK_URL"
+    assert (slack.name, slack.secrets["url"]()) == ("slack", "https://hooks.slack.com/hunter2")
+    assert (webhook.name, webhook.secrets["url"]()) == ("webhook", "http://127.0.0.1/hunter2")
+    assert webhook.secrets["url"].source == "$CARTESIA_EXPORTER_WEBHOOK_URL"
     assert config.storage.path == Path("/var/lib/state.db")
     assert "hunter2" not in repr(config)
 
@@ -158,8 +159,8 @@ def test_the_file_has_priority_over_the_environment(tmp_path):
         "CARTESIA_EXPORTER_STORAGE_PATH": "there.db",
     }
     config = load(write_config(tmp_path, text), environ)
-    assert config.accounts[0].api_key_secret() == "a"
-    assert config.accounts[0].api_key_secret.source == "accounts.0.api_key"
+    assert config.accounts[0].secrets["api_key"]() == "a"
+    assert config.accounts[0].secrets["api_key"].source == "accounts.0.api_key"
     assert config.receivers == ()
     assert config.storage.path == Path("here.db")
 
@@ -186,7 +187,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
     write_config(folder, text)
     monkeypatch.chdir(tmp_path)
     config = load(Path("etc/config.yaml"), {})
-    assert config.accounts[0].api_key_secret.source == str(folder / "key")
+    assert config.accounts[0].secrets["api_key"].source == str(folder / "key")
     assert config.accounts[0].ca_file == folder / "ca.pem"
     assert config.storage.path == Path("state.db")
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from docs.generate.example import EXAMPLE
-from exporter.config import AppriseReceiver, Config, WebhookReceiver, load
+from exporter.config import Config, load
 from exporter.config.masked import MASK, render_masked, to_yaml
+from exporter.config.receivers import AppriseReceiver, WebhookReceiver
 from exporter.config.secrets import ConfigContext
 from exporter.config.section import Section, items_of
 

@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from exporter.config import (
-    Account,
+from exporter.config.models import Account, Config, Poll
+from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
-    Config,
     SlackReceiver,
     WebhookReceiver,
 )
-from exporter.config.models import Poll
 from exporter.config.secrets import ConfigContext
 
 ACCOUNT = {"api_key": "sk_car_hunter2"}
@@ -80,8 +78,8 @@ def test_every_default_of_receivers():
         assert set(receiver.match.model_dump().values()) == {None}
     assert (slack.mention, slack.text) == (None, None)
     assert (webhook.format, webhook.template, webhook.basic_auth) == ("standard", None, None)
-    assert (webhook.signing_secret, webhook.bearer_token_secret) == (None, None)
-    assert webhook.header_secrets == {}
+    assert webhook.secrets.keys() == {"url"}
+    assert webhook.headers == {}
     keys = {"name": "a", "type": "alertmanager", "urls": ["http://alertmanager:9093"]}
     (alertmanager,) = config(receivers=[keys]).receivers
     assert isinstance(alertmanager, AlertmanagerReceiver)
@@ -169,11 +167,13 @@ def test_secrets_have_value_and_source(tmp_path):
     found = Config.model_validate(keys, context=origin)
     slack = found.receivers[0]
     assert isinstance(slack, SlackReceiver)
-    assert found.heartbeat_url_secret is not None
-    assert found.accounts[0].api_key_secret() == "sk_car_hunter2"
-    assert found.accounts[0].api_key_secret.source == str(tmp_path / "key")
-    assert (slack.url_secret(), slack.url_secret.source) == ("https://hunter2.example", "$URL")
-    assert found.heartbeat_url_secret() == "https://hunter3.example"
+    assert found.accounts[0].secrets["api_key"]() == "sk_car_hunter2"
+    assert found.accounts[0].secrets["api_key"].source == str(tmp_path / "key")
+    assert (slack.secrets["url"](), slack.secrets["url"].source) == (
+        "https://hunter2.example",
+        "$URL",
+    )
+    assert found.secrets["heartbeat_url"]() == "https://hunter3.example"
 
 
 def test_the_source_of_an_inline_secret_is_its_path_in_the_file():
@@ -183,10 +183,10 @@ def test_the_source_of_an_inline_secret_is_its_path_in_the_file():
     webhook = found.receivers[1]
     assert isinstance(webhook, WebhookReceiver)
     assert webhook.basic_auth is not None
-    assert found.accounts[0].api_key_secret.source == "accounts.0.api_key"
-    assert webhook.url_secret.source == "receivers.1.url"
-    assert webhook.basic_auth.password_secret.source == "receivers.1.basic_auth.password"
-    assert webhook.header_secrets["X-Key"]() == "hunter2"
+    assert found.accounts[0].secrets["api_key"].source == "accounts.0.api_key"
+    assert webhook.secrets["url"].source == "receivers.1.url"
+    assert webhook.basic_auth.secrets["password"].source == "receivers.1.basic_auth.password"
+    assert webhook.headers["X-Key"].secrets["text"]() == "hunter2"
 
 
 def test_sections_with_equal_keys_are_equal():
@@ -209,7 +209,7 @@ def test_an_apprise_url_may_have_any_scheme():
     keys = {"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"}
     (receiver,) = config(receivers=[keys]).receivers
     assert isinstance(receiver, AppriseReceiver)
-    assert receiver.url_secret() == "mailto://user:hunter2@example.com"
+    assert receiver.secrets["url"]() == "mailto://user:hunter2@example.com"
 
 
 def refusal_of(section) -> str:
@@ -230,7 +230,7 @@ def test_an_apprise_receiver_needs_the_extra(monkeypatch):
 def test_validating_an_apprise_receiver_does_not_import_apprise():
     code = (
         "import sys; from exporter.agent.build import receiver_of, http_client_of;"
-        "from exporter.config import AppriseReceiver as R;"
+        "from exporter.config.receivers import AppriseReceiver as R;"
         "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
         "r = receiver_of(s, http_client_of(s));"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.config.secrets import EnvironmentSecret, FileSecret, TextSecret, check_path
+from exporter.config.secrets import EnvironmentSecret, FileSecret, TextSecret, to_path
 from exporter.config.types import (
     check_api_key,
     check_date,
@@ -132,7 +132,7 @@ def test_line_breaks_in_headers_and_tokens_are_refused():
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "a\nb"])
 def test_invalid_paths_are_refused(text):
     with pytest.raises(ValueError, match="must be the path of a file"):
-        check_path(text)
+        to_path(text)
 
 
 def test_a_text_secret_is_stripped_and_not_in_its_repr():

@@ -11,22 +11,17 @@ from docs.generate.documents import CONFIGURATION, FLAGS, README, render_documen
 from docs.generate.flags import commands
 from docs.generate.table import header, row
 from exporter.cli.main import main
-from exporter.config import (
-    Account,
+from exporter.config import Config, load
+from exporter.config.models import Account, Alerts, Metrics, Poll, Storage
+from exporter.config.receivers import (
     AlertmanagerReceiver,
-    Alerts,
     AppriseReceiver,
     BasicAuth,
-    Config,
+    CommonReceiver,
     Match,
-    Metrics,
-    Poll,
     SlackReceiver,
-    Storage,
     WebhookReceiver,
-    load,
 )
-from exporter.config.receivers import CommonReceiver
 from exporter.config.section import Section
 
 COMMANDS = [words for words, _ in commands()]

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from exporter.agent.build import http_client_of, receiver_of
-from exporter.config import SlackReceiver, WebhookReceiver, load
+from exporter.config import load
+from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from exporter.core.message import build_message
 from exporter.core.model import OutboxMessage
 from tests.fakes.answers import answer
