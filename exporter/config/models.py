@@ -33,8 +33,6 @@ from exporter.core.text import format_duration
 DEFAULT_ACCOUNT = "default"
 
 _DEFAULT_INTERVAL = 60.0
-_LONGEST_DEFAULT_TIMEOUT = 300.0
-_SHORTEST_DEFAULT_STALE_AFTER = 300.0
 
 _RESERVED_LABELS = {
     *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
@@ -79,24 +77,18 @@ class Account(Section):
         return url.rstrip("/")
 
 
-def _default_timeout(data: Mapping[str, float]) -> float:
-    return min(data.get("interval", _DEFAULT_INTERVAL) * 5 / 6, _LONGEST_DEFAULT_TIMEOUT)
-
-
-def _default_stale_after(data: Mapping[str, float]) -> float:
-    return max(data.get("interval", _DEFAULT_INTERVAL) * 3, _SHORTEST_DEFAULT_STALE_AFTER)
-
-
 class Poll(Section):
     """How the API is read; durations in seconds."""
 
     interval: Annotated[Duration, between("1s", "1d")] = _DEFAULT_INTERVAL
-    timeout: Annotated[Duration, between("100ms", "1d")] = Field(default_factory=_default_timeout)
+    timeout: Annotated[Duration, between("100ms", "1d")] = Field(
+        default_factory=lambda poll: min(poll.get("interval", _DEFAULT_INTERVAL) * 5 / 6, 300.0)
+    )
     page_size: Annotated[int, between(1, 100)] = 100
     concurrency: Annotated[int, between(1, 16)] = 8
     requests_per_second: Annotated[float, between(0, 1000)] = 0.0
     stale_after: Annotated[Duration, between("2s", "30d")] = Field(
-        default_factory=_default_stale_after
+        default_factory=lambda poll: max(poll.get("interval", _DEFAULT_INTERVAL) * 3, 300.0)
     )
 
     @field_validator("timeout")

@@ -120,12 +120,12 @@ class _FaultMiddleware:
         await app(scope, receive, send)
 
 
+@dataclass(slots=True)
 class _TokenBucket:
     """Token bucket with the requests of one second, at least one."""
 
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._filled_at = -inf
+    tokens: float = 0.0
+    filled_at: float = -inf
 
     def take(self, rate: float, now: float) -> float:
         """Take a token at `now` (seconds) and return 0, or return the seconds until the next one.
@@ -133,13 +133,13 @@ class _TokenBucket:
         `rate` is in tokens per second; 0 means no limit and refills the bucket.
         """
         if rate <= 0:
-            self._filled_at = -inf
+            self.filled_at = -inf
             return 0.0
-        self._tokens = min(max(rate, 1.0), self._tokens + (now - self._filled_at) * rate)
-        self._filled_at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) / rate
-        self._tokens -= 1
+        self.tokens = min(max(rate, 1.0), self.tokens + (now - self.filled_at) * rate)
+        self.filled_at = now
+        if self.tokens < 1:
+            return (1 - self.tokens) / rate
+        self.tokens -= 1
         return 0.0
 
 
@@ -152,29 +152,22 @@ def _list_response(world: World, query: QueryParams) -> Response:
     """Return one page; raise HTTPException 400 for a bad query and 404 for an unknown cursor."""
     starting_after = _nullable(query, "starting_after")
     ending_before = _nullable(query, "ending_before")
+    limit = _nullable(query, "limit") or str(DEFAULT_LIMIT)
     if starting_after is not None and ending_before is not None:
         raise HTTPException(
             HTTPStatus.BAD_REQUEST, "Give starting_after or ending_before, not both."
         )
+    # `int` alone would refuse very long numbers, and accept signs and digits of other scripts.
+    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, f"limit must be a number from 1 to {MAX_LIMIT}."
+        )
     try:
-        return _json_response(world.page(_limit(query), starting_after, ending_before))
+        return _json_response(world.page(int(limit), starting_after, ending_before))
     except UnknownFineTuneError:
         raise HTTPException(
             HTTPStatus.NOT_FOUND, "There is no fine-tune with the cursor's id."
         ) from None
-
-
-def _limit(query: QueryParams) -> int:
-    """Return the page size; raise HTTPException 400 unless it is a number from 1 to 100."""
-    text = _nullable(query, "limit")
-    if text is None:
-        return DEFAULT_LIMIT
-    # `int` alone would refuse very long numbers, and accept signs and digits of other scripts.
-    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise HTTPException(
-            HTTPStatus.BAD_REQUEST, f"limit must be a number from 1 to {MAX_LIMIT}."
-        )
-    return int(text)
 
 
 def _nullable(query: QueryParams, name: str) -> str | None:
@@ -189,7 +182,12 @@ def _check_headers(headers: Headers) -> None:
     The key may be in either of two headers. Of several version headers one must be well-formed: an
     SDK may add a version of its own (docs.cartesia.ai/use-the-api/api-conventions).
     """
-    key = _key(headers)
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if "authorization" not in headers:
+        key = headers.get("x-api-key", "")
+    elif scheme.lower() != "bearer":
+        key = ""
+    key = key.strip()
     if not key.startswith("sk_car_"):
         raise HTTPException(HTTPStatus.UNAUTHORIZED, "Missing or invalid API key.")
     if key.startswith("sk_car_admin_"):
@@ -199,13 +197,6 @@ def _check_headers(headers: Headers) -> None:
         raise HTTPException(
             HTTPStatus.BAD_REQUEST, "The Cartesia-Version header must be a date: YYYY-MM-DD."
         )
-
-
-def _key(headers: Headers) -> str:
-    if "authorization" not in headers:
-        return headers.get("x-api-key", "").strip()
-    scheme, _, key = headers["authorization"].partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _is_date(text: str) -> bool:

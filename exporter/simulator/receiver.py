@@ -41,12 +41,10 @@ class Message:
 
 
 class Inbox:
-    """The last `keep` messages, oldest first; calls `on_message` with each new one."""
+    """The last 1000 messages, oldest first; calls `on_message` with each new one."""
 
-    def __init__(
-        self, on_message: Callable[[Message], None] | None = None, keep: int = 1000
-    ) -> None:
-        self.messages: deque[Message] = deque(maxlen=keep)
+    def __init__(self, on_message: Callable[[Message], None] | None = None) -> None:
+        self.messages: deque[Message] = deque(maxlen=1000)
         self._on_message = on_message
 
     def add(self, message: Message) -> None:
@@ -109,7 +107,10 @@ def describe(message: Message) -> str:
         text = f"{payload['type']} {_subject(payload.get('data'))}"
     else:
         text = message.body[: 4 * MAX_LINE].decode(errors="replace")
-    line = _printable(f"{message.receiver_type}: {text.strip()}")
+    line = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in f"{message.receiver_type}: {text.strip()}"
+    )
     return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "\u2026"
 
 
@@ -178,10 +179,3 @@ def _subject(data: Any) -> str:
     if not isinstance(fine_tune, dict):
         return ""
     return f"{fine_tune.get('name')} ({fine_tune.get('id')})"
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

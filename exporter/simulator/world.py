@@ -102,7 +102,13 @@ class World:
         # Ids of those whose status may change, so that a tick does not visit the completed ones.
         self._changing: dict[str, None] = {}
         self._next_number = 0
-        self._populate()
+        # The newest few are active, all others have ended.
+        ended = population.fine_tunes - isqrt(population.fine_tunes)
+        for number in range(population.fine_tunes):
+            status = (
+                self._final_status() if number < ended else self._random.choice(ACTIVE_STATUSES)
+            )
+            self.add(status=status)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -173,18 +179,6 @@ class World:
             after = self._next_status(before)
             if after != before:
                 self.set_status(fine_tune_id, after)
-        self._replace_some()
-
-    def _populate(self) -> None:
-        """Add the initial fine-tunes: the newest few are active, all others have ended."""
-        ended = self.population.fine_tunes - isqrt(self.population.fine_tunes)
-        for number in range(self.population.fine_tunes):
-            status = (
-                self._final_status() if number < ended else self._random.choice(ACTIVE_STATUSES)
-            )
-            self.add(status=status)
-
-    def _replace_some(self) -> None:
         whole, fraction = divmod(self.population.churn, 1)
         count = min(int(whole) + (self._random.random() < fraction), len(self))
         for _ in range(count):

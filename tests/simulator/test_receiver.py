@@ -129,8 +129,8 @@ def test_a_body_above_a_mebibyte_is_refused(receiver, path):
 
 def test_the_inbox_is_bounded_and_reports_each_message():
     reported: list[Message] = []
-    inbox = Inbox(reported.append, keep=2)
-    messages = [Message("webhook", {}, b"", number) for number in range(3)]
+    inbox = Inbox(reported.append)
+    messages = [Message("webhook", {}, b"", number) for number in range(1001)]
     for message in messages:
         inbox.add(message)
     assert list(inbox.messages) == messages[1:]
