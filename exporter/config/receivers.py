@@ -1,5 +1,6 @@
 """The configuration of receivers: the keys of each type, their defaults and limits."""
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
@@ -25,7 +26,6 @@ from exporter.config.types import (
     Items,
     Name,
     between,
-    check_apprise_url,
     check_header_text,
     check_printable,
     check_proxy_url,
@@ -68,6 +68,16 @@ def _header_value(value: object) -> object:
 def _check_first_line(text: str) -> None:
     if fault := line_fault(text, slack.escape_text):
         raise ValueError(fault)
+
+
+def _check_apprise_url(url: str) -> None:
+    check_printable(url)
+    # Apprise would split a text into several URLs. A retry for one that failed would then repeat
+    # the message at the others; separate receivers have separate queues.
+    if re.search(r"[\s,][a-zA-Z][a-zA-Z0-9+.-]*://", url) is not None:
+        raise ValueError("must be one URL; give each service a receiver of its own")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) is None:
+        raise ValueError("must be an Apprise URL such as mailto://user:password@host")
 
 
 def _masked_leaves(value: object) -> object:
@@ -259,7 +269,7 @@ class AlertmanagerReceiver(CommonReceiver):
 class AppriseReceiver(_UrlReceiver):
     """Any service that the Apprise library knows."""
 
-    SECRETS = (secret_key("url", check_apprise_url),)
+    SECRETS = (secret_key("url", _check_apprise_url),)
 
     type: Literal["apprise"]
 

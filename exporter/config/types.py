@@ -215,14 +215,3 @@ def check_proxy_url(url: str) -> None:
         usable = False
     if not usable:
         raise ValueError("must be the URL of a proxy such as http://host:3128")
-
-
-def check_apprise_url(url: str) -> None:
-    """Refuse anything but one URL, of any scheme."""
-    check_printable(url)
-    # Apprise would split a text into several URLs. A retry for one that failed would then repeat
-    # the message at the others; separate receivers have separate queues.
-    if re.search(r"[\s,][a-zA-Z][a-zA-Z0-9+.-]*://", url) is not None:
-        raise ValueError("must be one URL; give each service a receiver of its own")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) is None:
-        raise ValueError("must be an Apprise URL such as mailto://user:password@host")
