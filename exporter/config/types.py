@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Se
 
 from exporter.core.text import NOT_A_DURATION, format_duration, is_loopback, parse_duration
 
-Item = TypeVar("Item")
 Check = Callable[[str], object]
+Item = TypeVar("Item")
 
 _LARGEST_WITHOUT_UNIT = 1_000_000
 """Up to here a number without a unit is taken for seconds in the hint of the error."""
@@ -64,7 +64,7 @@ def between(low: int | str, high: int | str) -> AfterValidator:
 
 
 def passes(*checks: Check) -> AfterValidator:
-    """Return a validator of a text or a secret: it passes all checks."""
+    """Return a validator that applies the checks to a text or a secret."""
 
     def validate(value: str | SecretStr) -> str | SecretStr:
         for check in checks:

@@ -195,16 +195,11 @@ class TlsServer(Section):
             needed = "needs client_auth_type: RequireAndVerifyClientCert"
             yield ("client_allowed_sans",), f"{needed}; others let clients without pass"
 
-    @field_validator("cert", "cert_file", "client_ca", "client_ca_file")
+    @field_validator("cert", "cert_file", "client_ca", "client_ca_file", "key", "key_file")
     @classmethod
-    def _check_certificate(cls, pem: SecretBytes) -> SecretBytes:
-        check_certificate(pem.get_secret_value())
-        return pem
-
-    @field_validator("key", "key_file")
-    @classmethod
-    def _check_key(cls, pem: SecretBytes) -> SecretBytes:
-        check_key(pem.get_secret_value())
+    def _check_pem(cls, pem: SecretBytes, info: ValidationInfo) -> SecretBytes:
+        check = check_key if info.field_name in ("key", "key_file") else check_certificate
+        check(pem.get_secret_value())
         return pem
 
     @field_validator("max_version")
