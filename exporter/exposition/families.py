@@ -82,8 +82,7 @@ _POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus, float], float
 def poll_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterator[Family]:
     """Yield the results of the last polls. ``monotonic`` is the current time in seconds."""
     for name, help_text, value in _POLL_GAUGES:
-        numbers = ((status.account, float(value(status, monotonic))) for status in statuses)
-        blocks = [Block({"account": account}, (), [((), number)]) for account, number in numbers]
+        blocks = [Block({"account": s.account}, (), [((), value(s, monotonic))]) for s in statuses]
         yield _gauge(name, help_text, blocks)
 
 

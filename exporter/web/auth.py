@@ -23,9 +23,6 @@ EXEMPT_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 _TRUSTED: Final = "trusted"
 
-_REPEATABLE_HEADER: Final = b"content-security-policy"
-"""Browsers apply each policy, so the application's stays. Other headers are replaced."""
-
 _MAX_PASSWORD_BYTES: Final = 72
 """Limit of bcrypt. Some libraries cut a longer password, others raise an error."""
 
@@ -111,7 +108,8 @@ def _refusal(
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     """Return a ``send`` that adds headers to the response."""
     added = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    replaced = {name for name, _ in added} - {_REPEATABLE_HEADER}
+    # Browsers apply each security policy, so the application's stays. Other headers are replaced.
+    replaced = {name for name, _ in added} - {b"content-security-policy"}
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -191,12 +189,10 @@ class PasswordChecker:
     async def _in_thread(
         self, client: str, compare: Callable[..., bool], *arguments: bytes
     ) -> bool:
-        if (
-            self._waiting[client] >= _MAX_WAITING_PER_CLIENT
-            or self._waiting.total() >= _MAX_WAITING
-        ):
+        waiting = self._waiting
+        if waiting[client] >= _MAX_WAITING_PER_CLIENT or waiting.total() >= _MAX_WAITING:
             raise BusyError
-        self._waiting[client] += 1
+        waiting[client] += 1
         try:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(_MAX_WAIT_SECONDS):

@@ -14,6 +14,9 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 OPENMETRICS_0: Final = "application/openmetrics-text; version=0.0.1; charset=utf-8"
 """Older versions of Prometheus ask for this; the page is the same as in 1.0.0."""
 
+NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
+"""Without it, a browser takes an odd character for binary data and downloads the page."""
+
 # In order of our preference: a scraper names OpenMetrics only if it supports it.
 _OFFERS: Final = (
     (OPENMETRICS, "application/openmetrics-text", ("1.0.0", "")),
@@ -39,8 +42,7 @@ def metrics_endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
         headers = {
             "Content-Type": content_type,
             "Vary": "Accept, Accept-Encoding",
-            # Without it, a browser takes an odd character for binary data and downloads the page.
-            "X-Content-Type-Options": "nosniff",
+            **NO_SNIFF,
         }
         if accepts_gzip(",".join(request.headers.getlist("accept-encoding"))):
             chunks, headers["Content-Encoding"] = body.gzipped, "gzip"
