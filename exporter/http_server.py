@@ -22,7 +22,6 @@ from polling, storing and sending."""
 
 _REQUEST_SECONDS: Final = 10.0
 _RESPONSE_SECONDS: Final = 60.0
-_SHUTDOWN_SECONDS: Final = 1
 
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 1024
@@ -95,19 +94,20 @@ async def serve(
 
     ``tls`` applies to all listeners. They are closed at the end.
     """
-    config = _Config(
-        tls,
+    config = uvicorn.Config(
         app,
         access_log=False,
-        http=TimeoutProtocol,
+        http=_TimeoutProtocol,
         lifespan="off",
         log_config=None,
         log_level="error",  # its warnings are about invalid requests, which any client can send
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=1,
         ws="none",
     )
+    config.load()
+    config.ssl = tls  # uvicorn would create a context from files, once
     server = _Server(config)
     connections = OpenConnections()
     sockets: list[socket.socket] = [LimitedListener(each, connections) for each in listeners]
@@ -162,7 +162,7 @@ class LimitedListener(socket.socket):
         return connection, address
 
 
-class TimeoutProtocol(H11Protocol):
+class _TimeoutProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with timeouts, which uvicorn lacks for slow clients.
 
     A client has 10 s to send the head of its first request. The response, its transfer and the next
@@ -172,24 +172,20 @@ class TimeoutProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Start the timeout of the first request."""
         super().connection_made(transport)
         self._restart_timer(_REQUEST_SECONDS)
 
     def handle_events(self) -> None:
-        """Process received data. The head of a request starts the timeout of its response."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
             self._restart_timer(_RESPONSE_SECONDS)
 
     def on_response_complete(self) -> None:
-        """Start the timeout of the transfer and of the next request."""
         self._restart_timer(_RESPONSE_SECONDS)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timeout."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
@@ -201,27 +197,12 @@ class TimeoutProtocol(H11Protocol):
         self._timer = self.loop.call_later(seconds, self.transport.abort)
 
 
-class _Config(uvicorn.Config):
-    """Configuration with a given TLS context. uvicorn would create one from files, once."""
-
-    def __init__(self, tls: ssl.SSLContext | None, app: ASGIApp, **settings: Any) -> None:
-        super().__init__(app, **settings)
-        self._tls = tls
-
-    def load(self) -> None:
-        """Load the configuration."""
-        super().load()
-        self.ssl = self._tls
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
-class _CancelledRequestFilter(logging.Filter):
-    """Drops the tracebacks of requests that the shutdown cancelled: they are not bugs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
-logging.getLogger("uvicorn.error").addFilter(_CancelledRequestFilter())
+# Without the tracebacks of requests that the shutdown cancelled: they are not bugs.
+logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 
 class _Server(uvicorn.Server):
@@ -229,5 +210,4 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture no signals."""
         yield

@@ -9,9 +9,6 @@ from typing import Final, Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogFormat = Literal["logfmt", "json"]
-_UNCHANGED_TYPES: Final = (bool, int, float, type(None))
-
 # A second defence: our own events hold no secrets, but the text of a library might.
 _SECRETS: Final = re.compile(
     r"sk_car_[\w.\-]+|whsec_[\w+/=]+|hooks\.slack(?:-gov)?\.com/[^\s\"']+|[Bb]earer [^\s\"']+"
@@ -21,7 +18,12 @@ _CONTROL: Final = re.compile(
 )
 
 
-def set_up(level: str, style: LogFormat) -> None:
+_render_line = structlog.processors.LogfmtRenderer(
+    key_order=["time", "level", "msg"], drop_missing=True, bool_as_flag=False
+)
+
+
+def set_up(level: str, style: Literal["logfmt", "json"]) -> None:
     """Send the logs of this program and its libraries to standard error, from ``level`` on."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
@@ -40,14 +42,12 @@ def set_up(level: str, style: LogFormat) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    renderer = structlog.processors.JSONRenderer() if style == "json" else _render_logfmt
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(style),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
@@ -58,21 +58,12 @@ def set_up(level: str, style: LogFormat) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def _renderer(style: LogFormat) -> Processor:
-    if style == "json":
-        return structlog.processors.JSONRenderer()
-    line = structlog.processors.LogfmtRenderer(
-        key_order=["time", "level", "msg"], drop_missing=True, bool_as_flag=False
-    )
-
-    def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        # The traceback stays on several lines to be readable. It is indented, so that text in it
-        # cannot pass for an event.
-        traceback = event.pop("exception", None)
-        text = str(line(logger, method, event))
-        return text if traceback is None else f"{text}\n{textwrap.indent(traceback, '    ')}"
-
-    return render
+def _render_logfmt(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    # The traceback stays on several lines to be readable. It is indented, so that text in it
+    # cannot pass for an event.
+    traceback = event.pop("exception", None)
+    line = _render_line(logger, method, event)
+    return line if traceback is None else f"{line}\n{textwrap.indent(traceback, '    ')}"
 
 
 def _sanitize_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -80,7 +71,7 @@ def _sanitize_event(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     # Keys with an underscore are not logged: structlog passes them between processors.
     return {
         key: value
-        if isinstance(value, _UNCHANGED_TYPES) or key.startswith("_")
+        if isinstance(value, int | float | None) or key.startswith("_")
         else _sanitize(str(value))
         for key, value in event.items()
     }

@@ -5,22 +5,22 @@ No family keeps state: a series whose source has gone upstream disappears by its
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import Exemplar
 
-from exporter.core.counters import DURATION_BOUNDS, EXPECTED, Example
+from exporter.core.counters import DURATION_BOUNDS, EXPECTED
 from exporter.core.labels import MODEL
 from exporter.core.model import STATUSES
 from exporter.core.view import AccountStatus
 from exporter.exposition.text_format import Block, Family, LabelValues, format_value
 
 
-def data_families(statuses: Iterable[AccountStatus]) -> Iterator[Family]:
-    """Yield the data series of accounts. The caller leaves out accounts with stale data."""
-    statuses = [status for status in statuses if status.counts is not None]
+def data_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterator[Family]:
+    """Yield the data series of the accounts that are fresh at this monotonic time in seconds."""
+    statuses = [status for status in statuses if status.is_fresh(monotonic)]
     yield _gauge(
         "cartesia_fine_tunes",
         "Fine-tunes by status, as of the last complete poll.",
@@ -49,27 +49,32 @@ def data_families(statuses: Iterable[AccountStatus]) -> Iterator[Family]:
         )
 
 
-_POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus], float]], ...]] = (
-    ("cartesia_up", "Whether the last poll read every page.", lambda status: status.up),
+_POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus, float], float]], ...]] = (
+    ("cartesia_up", "Whether the last poll read every page.", lambda status, _: status.up),
     (
         "cartesia_poll_timestamp_seconds",
         "Unix time at which the last poll ended; 0 before the first.",
-        lambda status: status.polled_at,
+        lambda status, _: status.polled_at,
     ),
     (
         "cartesia_poll_success_timestamp_seconds",
         "Unix time at which the last complete poll ended; 0 before the first.",
-        lambda status: status.succeeded_at,
+        lambda status, _: status.succeeded_at,
     ),
     (
         "cartesia_poll_duration_seconds",
         "Time that the last poll took.",
-        lambda status: status.duration,
+        lambda status, _: status.duration,
     ),
     (
         "cartesia_poll_pages",
         "Pages of the list, as of the last complete poll.",
-        lambda status: status.pages,
+        lambda status, _: status.pages,
+    ),
+    (
+        "cartesia_stale",
+        "Whether nothing was read for longer than poll.stale_after: the data series are withheld.",
+        lambda status, monotonic: status.is_stale(monotonic),
     ),
 )
 
@@ -77,12 +82,8 @@ _POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus], float]], ...
 def poll_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterator[Family]:
     """Yield the results of the last polls. ``monotonic`` is the current time in seconds."""
     for name, help_text, value in _POLL_GAUGES:
-        yield _gauge(name, help_text, [_one(status, value(status)) for status in statuses])
-    yield _gauge(
-        "cartesia_stale",
-        "Whether nothing was read for longer than poll.stale_after: the data series are withheld.",
-        [_one(status, status.is_stale(monotonic)) for status in statuses],
-    )
+        blocks = [Block({"account": s.account}, (), [((), value(s, monotonic))]) for s in statuses]
+        yield _gauge(name, help_text, blocks)
 
 
 def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
@@ -97,7 +98,15 @@ def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
         "cartesia_fine_tunes_removed",
         "counter",
         "Fine-tunes that left the list, by their last confirmed status.",
-        [_removals(status) for status in statuses],
+        [
+            Block(
+                {"account": status.account},
+                ("status",),
+                [((name,), status.counters.removed.get(name, 0)) for name in STATUSES],
+                "_total",
+            )
+            for status in statuses
+        ],
     )
     yield Family(
         "cartesia_fine_tune_status_duration_seconds",
@@ -119,10 +128,6 @@ def _data_block(
     return Block(fixed, names, sorted(numbers.items()))
 
 
-def _one(status: AccountStatus, number: float) -> Block:
-    return Block({"account": status.account}, (), [((), float(number))])
-
-
 def _transitions(status: AccountStatus) -> Block:
     by_model = MODEL in status.options.names
     # The stored keys begin with the model: it is dropped where the account has no such label.
@@ -131,35 +136,24 @@ def _transitions(status: AccountStatus) -> Block:
     counted: Counter[LabelValues] = Counter()
     for key, number in status.counters.transitions.items():
         counted[key[start:]] += number
-    models: set[LabelValues] = {(model,) for model in _models(status)} if by_model else {()}
+    models: set[LabelValues] = {()}
+    if by_model:
+        # `other` is not among the labels: it exists once something was counted under it.
+        index = status.options.names.index(MODEL)
+        models = {
+            *((model,) for model in status.labels.models),
+            *((key[index],) for key in status.counts or ()),
+            *((key[0],) for key in counted),
+        }
     expected = {(*model, *pair): 0 for model in models for pair in EXPECTED}
-    rows: list[tuple[LabelValues, float]] = sorted({**expected, **counted}.items())
-    latest: dict[LabelValues, Example] = {}
-    for key, example in status.examples.items():
-        values = key[start:]
-        latest[values] = max(example, latest.get(values, example), key=lambda each: each.at)
+    rows = sorted({**expected, **counted}.items())
+    # Oldest first: the newest example of a series replaces the others.
+    examples = sorted(status.examples.items(), key=lambda item: item[1].at)
     exemplars = {
-        values: Exemplar({"fine_tune_id": example.fine_tune_id}, 1.0, example.at)
-        for values, example in latest.items()
+        key[start:]: Exemplar({"fine_tune_id": example.fine_tune_id}, 1.0, example.at)
+        for key, example in examples
     }
     return Block({"account": status.account}, names, rows, "_total", exemplars)
-
-
-def _models(status: AccountStatus) -> set[str]:
-    # `other` is not among the labels: it exists once something was counted under it.
-    index = status.options.names.index(MODEL)
-    return {
-        *status.labels.models,
-        *(key[index] for key in status.counts or ()),
-        *(key[0] for key in status.counters.transitions),
-    }
-
-
-def _removals(status: AccountStatus) -> Block:
-    rows: list[tuple[LabelValues, float]] = [
-        ((name,), status.counters.removed.get(name, 0)) for name in STATUSES
-    ]
-    return Block({"account": status.account}, ("status",), rows, "_total")
 
 
 def _durations(status: AccountStatus, name: str) -> Iterator[Block]:

@@ -3,12 +3,13 @@
 import asyncio
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from itertools import chain
+from typing import Final
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CollectorRegistry, Metric
 
 from exporter.core.view import AccountStatus
 from exporter.exposition.families import data_families, history_families, poll_families
@@ -35,16 +36,6 @@ _PROCESS_SECONDS: Final = 1.0
 
 _PROCESS_PREFIXES: Final = ("process_", "python_")
 _EOF: Final = b"# EOF\n"
-
-Monotonic = Callable[[], float]
-_T = TypeVar("_T")
-
-
-class Registry(Protocol):
-    """A registry of ``prometheus_client``."""
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metrics."""
 
 
 class StatusRegistry:
@@ -77,6 +68,14 @@ class RenderedPage:
     openmetrics: Body
     statuses: Sequence[AccountStatus] = ()
     valid_until: float = math.inf
+
+    def is_current(self, statuses: Sequence[AccountStatus], monotonic: float) -> bool:
+        """Whether the page shows these very statuses and no stale data."""
+        # By identity: a status is replaced, never changed, and comparing its counters is slow.
+        same = len(statuses) == len(self.statuses) and all(
+            map(operator.is_, statuses, self.statuses)
+        )
+        return same and monotonic < self.valid_until
 
 
 class Page(DefaultService):
@@ -117,10 +116,12 @@ class Page(DefaultService):
 
     async def only(self, names: Collection[str]) -> RenderedPage:
         """Render a page with only the samples whose own or family name is in ``names``."""
-        return await self._in_thread(lambda: self._renderer.render_only(names))
+        return await self._in_thread(self._renderer.render_only, names)
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(
+        self, render: Callable[..., RenderedPage], *arguments: Collection[str]
+    ) -> RenderedPage:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, render, *arguments)
 
 
 def pause_after(seconds: float) -> float:
@@ -137,49 +138,47 @@ class Renderer:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: CollectorRegistry,
         statuses: Callable[[], Sequence[AccountStatus]],
-        monotonic: Monotonic,
+        monotonic: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._get_statuses = statuses
         self.monotonic = monotonic
-        self._statuses: Sequence[AccountStatus] = ()
-        self._valid_until = math.inf
-        self._fresh: list[AccountStatus] = []
+        self._data_inputs: list[object] | None = None
         self._data = compress_prefix(b"")
         self._account_text = ExpositionText("", "")
-        self._history = HistoryCache()
-        self._metrics: list[Metric] = []
-        self._metric_cache = MetricCache()
+        self._history = TextCache()
+        self._stable_metrics: list[Metric] = []
+        self._metric_texts = TextCache()
         self._rendered_at = 0.0
         self._rendered: RenderedPage | None = None
 
     def render(self) -> RenderedPage:
         """Return the current page: the last one if nothing changed since."""
         now, statuses = self.monotonic(), self._get_statuses()
-        changed = self._update_accounts(statuses, now)
         metrics = list(self._registry.collect())
-        changed |= _without_process(metrics) != _without_process(self._metrics)
-        if self._rendered is None or changed or now - self._rendered_at >= _PROCESS_SECONDS:
-            self._metrics, self._rendered_at = metrics, now
-            rest = concatenate((self._account_text, self._metric_cache.render(metrics)))
-            self._rendered = RenderedPage(
-                *_both_formats(self._data, rest), self._statuses, self._valid_until
-            )
+        stable = [each for each in metrics if not each.name.startswith(_PROCESS_PREFIXES)]
+        last = self._rendered
+        if last is None or not last.is_current(statuses, now):
+            self._render_accounts(statuses, now)
+        elif stable == self._stable_metrics and now - self._rendered_at < _PROCESS_SECONDS:
+            return last
+        self._stable_metrics, self._rendered_at = stable, now
+        rest = concatenate((self._account_text, render_metrics(metrics, self._metric_texts)))
+        valid_until = min((s.stale_at for s in statuses if not s.is_stale(now)), default=math.inf)
+        self._rendered = RenderedPage(*_both_formats(self._data, rest), statuses, valid_until)
         return self._rendered
 
     def is_current(self, page: RenderedPage) -> bool:
         """Whether ``page`` shows the newest statuses and no stale data. For any thread."""
-        return self.monotonic() < page.valid_until and _same_objects(
-            self._get_statuses(), page.statuses
-        )
+        return page.is_current(self._get_statuses(), self.monotonic())
 
     def render_only(self, names: Collection[str]) -> RenderedPage:
         """Render a page with only the samples whose own or family name is in ``names``."""
         now, statuses = self.monotonic(), self._get_statuses()
         families = (
-            *data_families(status for status in statuses if status.is_fresh(now)),
+            *data_families(statuses, now),
             *poll_families(statuses, now),
             *history_families(statuses),
             *map(to_family, self._registry.collect()),
@@ -188,81 +187,58 @@ class Renderer:
         text = render_families(family for family in filtered if family.blocks)
         return RenderedPage(*_both_formats(compress_prefix(b""), text))
 
-    def _update_accounts(self, statuses: Sequence[AccountStatus], now: float) -> bool:
-        """Render the accounts' series if one of them changed; return whether it did."""
-        unchanged = self._rendered is not None and _same_objects(statuses, self._statuses)
-        if unchanged and now < self._valid_until:
-            return False
-        fresh = [status for status in statuses if status.is_fresh(now)]
-        if self._rendered is None or _data_inputs(fresh) != _data_inputs(self._fresh):
+    def _render_accounts(self, statuses: Sequence[AccountStatus], now: float) -> None:
+        inputs: list[object] = [
+            (s.account, s.options, s.counts, s.oldest, s.series)
+            for s in statuses
+            if s.is_fresh(now)
+        ]
+        if inputs != self._data_inputs:
             # Gauges without exemplars: the text is the same in both formats.
-            self._data = compress_prefix(render_families(data_families(fresh)).text.encode())
-        self._account_text = concatenate(
-            (render_families(poll_families(statuses, now)), self._history.render(statuses))
-        )
-        self._valid_until = min(
-            (s.stale_at for s in statuses if not s.is_stale(now)), default=math.inf
-        )
-        self._statuses, self._fresh = statuses, fresh
-        return True
+            text = render_families(data_families(statuses, now)).text
+            self._data_inputs, self._data = inputs, compress_prefix(text.encode())
+        polls = render_families(poll_families(statuses, now))
+        self._account_text = concatenate((polls, render_history(statuses, self._history)))
 
 
-class HistoryCache:
-    """Text of the accounts' counters, rendered per account when they change."""
+class TextCache:
+    """Texts by name, each rendered again when its input changes."""
 
     def __init__(self) -> None:
-        self._cache: dict[str, tuple[object, list[ExpositionText]]] = {}
+        self._entries: dict[str, tuple[object, list[ExpositionText]]] = {}
 
-    def render(self, statuses: Sequence[AccountStatus]) -> ExpositionText:
-        """Return the text for these accounts, and drop all others from the cache."""
-        self._cache = {status.account: self._entry(status) for status in statuses}
-        return concatenate(
-            text
-            for index, family in enumerate(history_families([]))
-            for text in (
-                render_header(family),
-                *(samples[index] for _, samples in self._cache.values()),
-            )
-        )
-
-    def _entry(self, status: AccountStatus) -> tuple[object, list[ExpositionText]]:
-        inputs = (status.options, status.labels, status.counts, status.counters, status.examples)
-        cached = self._cache.get(status.account)
-        if cached is not None and cached[0] == inputs:
-            return cached
-        return inputs, [render_samples(family) for family in history_families([status])]
+    def render(
+        self, inputs: Mapping[str, object], render: Callable[[str], list[ExpositionText]]
+    ) -> list[list[ExpositionText]]:
+        """Return the texts of all names in ``inputs``, and drop all others from the cache."""
+        old = self._entries
+        self._entries = {
+            name: old[name] if name in old and old[name][0] == new else (new, render(name))
+            for name, new in inputs.items()
+        }
+        return [texts for _, texts in self._entries.values()]
 
 
-class MetricCache:
-    """Text of the registry's metrics, rendered per metric when its samples change."""
+def render_history(statuses: Sequence[AccountStatus], cache: TextCache) -> ExpositionText:
+    """Return the text of the accounts' counters, rendered per account when they change."""
+    by_account = {status.account: status for status in statuses}
+    inputs = {s.account: (s.options, s.labels, s.counts, s.counters, s.examples) for s in statuses}
+    accounts = cache.render(
+        inputs, lambda account: list(map(render_samples, history_families([by_account[account]])))
+    )
+    return concatenate(
+        text
+        for index, family in enumerate(history_families([]))
+        for text in (render_header(family), *(samples[index] for samples in accounts))
+    )
 
-    def __init__(self) -> None:
-        self._cache: dict[str, tuple[Metric, ExpositionText]] = {}
 
-    def render(self, metrics: Sequence[Metric]) -> ExpositionText:
-        """Return the text of these metrics, and drop all others from the cache."""
-        self._cache = {metric.name: self._entry(metric) for metric in metrics}
-        return concatenate(text for _, text in self._cache.values())
-
-    def _entry(self, metric: Metric) -> tuple[Metric, ExpositionText]:
-        cached = self._cache.get(metric.name)
-        if cached is not None and cached[0] == metric:
-            return cached
-        return metric, render_families([to_family(metric)])
+def render_metrics(metrics: Sequence[Metric], cache: TextCache) -> ExpositionText:
+    """Return the text of the registry's metrics, rendered per metric when its samples change."""
+    by_name = {metric.name: metric for metric in metrics}
+    texts = cache.render(by_name, lambda name: [render_families([to_family(by_name[name])])])
+    return concatenate(chain.from_iterable(texts))
 
 
 def _both_formats(prefix: GzipPrefix, rest: ExpositionText) -> tuple[Body, Body]:
     return append(prefix, rest.text.encode()), append(prefix, rest.openmetrics.encode() + _EOF)
-
-
-def _same_objects(some: Sequence[AccountStatus], others: Sequence[AccountStatus]) -> bool:
-    # By identity: a status is replaced, never changed, and comparing its counters is slow.
-    return len(some) == len(others) and all(map(operator.is_, some, others))
-
-
-def _data_inputs(statuses: list[AccountStatus]) -> list[object]:
-    return [(s.account, s.options, s.counts, s.oldest, s.series) for s in statuses]
-
-
-def _without_process(metrics: Sequence[Metric]) -> list[Metric]:
-    return [metric for metric in metrics if not metric.name.startswith(_PROCESS_PREFIXES)]

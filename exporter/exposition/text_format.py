@@ -113,29 +113,29 @@ def render_samples(family: Family) -> ExpositionText:
 
 
 def _sample_lines(name: str, block: Block) -> Iterator[str]:
-    format_line = f"{name}{_label_template(block)} {{{len(block.names)}}}\n".format
+    # One template per block: the value of the label at index 0 of ``names`` is ``{0}``.
+    placeholders = {label: f"{{{index}}}" for index, label in enumerate(block.names)}
+    fixed = {
+        label: escape_label_value(value).replace("{", "{{").replace("}", "}}")
+        for label, value in block.fixed.items()
+    }
+    labels = sorted({**fixed, **placeholders}.items())
+    pairs = ",".join(f'{label}="{value}"' for label, value in labels)
+    label_set = f"{{{{{pairs}}}}}" if pairs else ""
+    format_line = f"{name}{label_set} {{{len(block.names)}}}\n".format
     for values, number in block.rows:
         yield format_line(*map(escape_label_value, values), format_value(number))
-
-
-def _label_template(block: Block) -> str:
-    """Return the label set for ``str.format``: the label at index 0 of ``names`` is ``{0}``."""
-    fixed = {name: _escape_braces(escape_label_value(v)) for name, v in block.fixed.items()}
-    placeholders = {name: f"{{{index}}}" for index, name in enumerate(block.names)}
-    labels = sorted({**fixed, **placeholders}.items())
-    pairs = ",".join(f'{name}="{value}"' for name, value in labels)
-    return f"{{{{{pairs}}}}}" if pairs else ""
 
 
 def _add_exemplars(sample_lines: Sequence[str], block: Block) -> Iterator[str]:
     for line, (values, _) in zip(sample_lines, block.rows, strict=True):
         exemplar = block.exemplars.get(values)
-        yield line if exemplar is None else f"{line[:-1]} # {_format_exemplar(exemplar)}\n"
-
-
-def _format_exemplar(exemplar: Exemplar) -> str:
-    labels = ",".join(f'{n}="{escape_label_value(v)}"' for n, v in exemplar.labels.items())
-    return f"{{{labels}}} {format_value(exemplar.value)} {exemplar.timestamp}"
+        if exemplar is None:
+            yield line
+        else:
+            labels = ",".join(f'{n}="{escape_label_value(v)}"' for n, v in exemplar.labels.items())
+            number = format_value(exemplar.value)
+            yield f"{line[:-1]} # {{{labels}}} {number} {exemplar.timestamp}\n"
 
 
 @lru_cache(_CACHE_SIZE)
@@ -146,10 +146,6 @@ def escape_label_value(value: str) -> str:
 
 def _escape_line_breaks(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n")
-
-
-def _escape_braces(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
 
 
 @lru_cache(_CACHE_SIZE)

@@ -15,7 +15,7 @@ from exporter.core.health import Liveness, Readiness
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
 from exporter.web.auth import may_see_details
-from exporter.web.scrape import metrics_endpoint
+from exporter.web.scrape import NO_SNIFF, metrics_endpoint
 from exporter.web.status_pages import SECURITY_HEADERS, describe_poll, status_page
 
 Reload = Callable[[], Awaitable[list[str]]]
@@ -26,8 +26,6 @@ _RELOAD_OFF: Final = (
     "Reloading over HTTP is off; start with --web.enable-lifecycle, or send the process SIGHUP.\n"
 )
 _RELOAD_USAGE: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
-
-_NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,18 @@ def application(context: WebContext) -> Starlette:
 
     async def healthy(request: Request) -> Response:
         liveness = context.liveness()
-        text = _healthy_text(liveness, detailed=may_see_details(request))
-        return PlainTextResponse(text, _status_of(ok=liveness.healthy))
+        late = sorted(liveness.late.items()) if may_see_details(request) else ()
+        details = "".join(f"{service}: {seconds:.0f} s late\n" for service, seconds in late)
+        return _health_response("healthy", liveness.counts, details, ok=liveness.healthy)
 
     async def ready(request: Request) -> Response:
-        readiness = context.readiness()
-        text = _ready_text(readiness)
+        readiness, details = context.readiness(), ""
+        counts = f"{readiness.fresh} of {readiness.accounts} accounts have a fresh snapshot"
         if may_see_details(request):
-            text = _detailed_ready_text(readiness, context.statuses(), context.monotonic())
-        return PlainTextResponse(text, _status_of(ok=readiness.ready))
+            if readiness.trouble:
+                counts += f"; the state cannot be stored: {readiness.trouble}"
+            details = _describe_troubled(context.statuses(), context.monotonic())
+        return _health_response("ready", counts, details, ok=readiness.ready)
 
     async def status(_: Request) -> Response:
         text = status_page(context.statuses(), context.telemetry_path, context.monotonic())
@@ -77,7 +78,7 @@ def application(context: WebContext) -> Starlette:
 
     # Not async: a large configuration takes long to serialise and would block the event loop.
     def configuration(_: Request) -> Response:
-        headers = {"Cache-Control": "no-store", **_NO_SNIFF}
+        headers = {"Cache-Control": "no-store", **NO_SNIFF}
         return PlainTextResponse(context.configuration(), headers=headers)
 
     return Starlette(
@@ -92,31 +93,16 @@ def application(context: WebContext) -> Starlette:
     )
 
 
-def _status_of(*, ok: bool) -> HTTPStatus:
-    return HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+def _health_response(word: str, counts: str, details: str, *, ok: bool) -> Response:
+    status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+    text = f"cartesia-exporter is {word if ok else f'not {word}'}: {counts}.\n{details}"
+    return PlainTextResponse(text, status)
 
 
-def _healthy_text(liveness: Liveness, *, detailed: bool) -> str:
-    word = "healthy" if liveness.healthy else "not healthy"
-    late = sorted(liveness.late.items()) if detailed else ()
-    details = "".join(f"{service}: {seconds:.0f} s late\n" for service, seconds in late)
-    return f"cartesia-exporter is {word}: {liveness.counts}.\n{details}"
-
-
-def _ready_text(readiness: Readiness, reason: str = "") -> str:
-    word = "ready" if readiness.ready else "not ready"
-    counts = f"{readiness.fresh} of {readiness.accounts} accounts have a fresh snapshot"
-    return f"cartesia-exporter is {word}: {counts}{reason}.\n"
-
-
-def _detailed_ready_text(
-    readiness: Readiness, statuses: Sequence[AccountStatus], monotonic: float
-) -> str:
-    """Add why the state cannot be stored, and the accounts that are stale or failed a poll."""
-    reason = f"; the state cannot be stored: {readiness.trouble}" if readiness.trouble else ""
+def _describe_troubled(statuses: Sequence[AccountStatus], monotonic: float) -> str:
+    """Return a line for each account that is stale or failed its last poll."""
     troubled = [each for each in statuses if not each.up or each.is_stale(monotonic)]
-    details = "".join(f"{each.account}: {describe_poll(each, monotonic)}\n" for each in troubled)
-    return _ready_text(readiness, reason) + details
+    return "".join(f"{each.account}: {describe_poll(each, monotonic)}\n" for each in troubled)
 
 
 def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Response]]:
@@ -130,7 +116,7 @@ def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Res
         problems = await reload()
         if problems:
             text = "The old configuration stays in force:\n" + "".join(f"  {p}\n" for p in problems)
-            return PlainTextResponse(text, HTTPStatus.INTERNAL_SERVER_ERROR, _NO_SNIFF)
+            return PlainTextResponse(text, HTTPStatus.INTERNAL_SERVER_ERROR, NO_SNIFF)
         return PlainTextResponse("The configuration is in force.\n")
 
     return endpoint

@@ -6,12 +6,13 @@ import binascii
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Final
 
 import bcrypt
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,18 +22,6 @@ from exporter.web.live_config import RateLimit, ReloadingWebConfig, WebSettings
 EXEMPT_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 _TRUSTED: Final = "trusted"
-
-_REFUSALS: Final = {
-    HTTPStatus.UNAUTHORIZED: "Unauthorized",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too Many Requests",
-    HTTPStatus.INTERNAL_SERVER_ERROR: (
-        "Internal Server Error: the web configuration cannot be used, see the log"
-    ),
-    HTTPStatus.SERVICE_UNAVAILABLE: ("Service Unavailable: too many passwords wait to be compared"),
-}
-
-_REPEATABLE_HEADER: Final = b"content-security-policy"
-"""Browsers apply each policy, so the application's stays. Other headers are replaced."""
 
 _MAX_PASSWORD_BYTES: Final = 72
 """Limit of bcrypt. Some libraries cut a longer password, others raise an error."""
@@ -48,9 +37,6 @@ is cached, so that the second scrape is answered."""
 
 _DUMMY_HASH: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 """Salt and hash from exporter-toolkit, without the algorithm and the cost."""
-
-Credentials = tuple[bytes, bytes]
-"""User and password."""
 
 
 class BusyError(Exception):
@@ -75,82 +61,55 @@ class AuthMiddleware:
         self._app = app
         self._live = live
         self._passwords = PasswordChecker()
-        self._bucket: TokenBucket | None = None
+        self._bucket = TokenBucket(live.first.rate_limit) if live.first.rate_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on to the application, or refuse it."""
         settings = await self._live.settings()
         if settings is not None:
             send = _with_headers(send, settings.headers)
-        if scope["path"] in EXEMPT_PATHS:
-            trusted = await self._may_see_details(scope, settings)
-            await self._pass_on(scope, receive, send, trusted=trusted)
-            return
         refusal = await self._refuse(scope, settings)
-        if refusal is None:
-            await self._pass_on(scope, receive, send, trusted=True)
+        if refusal is None or scope["path"] in EXEMPT_PATHS:
+            state = {**scope.get("state", {}), _TRUSTED: refusal is None}
+            await self._app({**scope, "state": state}, receive, send)
         else:
             await refusal(scope, receive, send)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, *, trusted: bool) -> None:
-        state = {**scope.get("state", {}), _TRUSTED: trusted}
-        await self._app({**scope, "state": state}, receive, send)
-
     async def _refuse(self, scope: Scope, settings: WebSettings | None) -> Response | None:
-        """Return the response to a request that is refused, or None."""
+        """Return the response to a client that may not see details, or None."""
         if settings is None:
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
-        if not self._within_rate_limit():
+            reason = ": the web configuration cannot be used, see the log"
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, reason)
+        authorization = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        # A password at an exempt path counts for the rate limit: otherwise passwords could be
+        # guessed there without limit.
+        is_limited = scope["path"] not in EXEMPT_PATHS or (settings.users and authorization)
+        if is_limited and self._bucket and not self._bucket.take(asyncio.get_running_loop().time()):
             return _refusal(HTTPStatus.TOO_MANY_REQUESTS)
+        if not settings.users:
+            return None
+        credentials = parse_basic_auth(authorization)
+        address = scope["client"][0] if scope["client"] else ""
         try:
-            if await self._is_authenticated(scope, settings):
+            if credentials and await self._passwords.check(settings.users, *credentials, address):
                 return None
         except BusyError:
-            return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
-        return _refusal(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Basic"})
-
-    async def _may_see_details(self, scope: Scope, settings: WebSettings | None) -> bool:
-        if settings is None or not settings.users:
-            return settings is not None
-        # A request with a password counts for the rate limit: otherwise passwords could be guessed
-        # here without limit.
-        if not _authorization(scope["headers"]) or not self._within_rate_limit():
-            return False
-        try:
-            return await self._is_authenticated(scope, settings)
-        except BusyError:
-            return False
-
-    async def _is_authenticated(self, scope: Scope, settings: WebSettings) -> bool:
-        if not settings.users:
-            return True
-        credentials = parse_basic_auth(_authorization(scope["headers"]))
-        if credentials is None:
-            return False
-        client = scope["client"] or ("",)
-        return await self._passwords.check(settings.users, credentials, client[0])
-
-    def _within_rate_limit(self) -> bool:
-        now, limit = asyncio.get_running_loop().time(), self._live.first.rate_limit
-        if limit is None:
-            return True
-        if self._bucket is None:
-            self._bucket = TokenBucket(limit, now)
-        return self._bucket.take(now)
+            reason = ": too many passwords wait to be compared"
+            return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": "1"})
+        return _refusal(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Basic"})
 
 
-def _refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
-    return PlainTextResponse(f"{_REFUSALS[status]}\n", status, headers)
-
-
-def _authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return next((value for name, value in headers if name == b"authorization"), b"")
+def _refusal(
+    status: HTTPStatus, reason: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    return PlainTextResponse(f"{status.phrase}{reason}\n", status, headers)
 
 
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     """Return a ``send`` that adds headers to the response."""
     added = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    replaced = {name for name, _ in added} - {_REPEATABLE_HEADER}
+    # Browsers apply each security policy, so the application's stays. Other headers are replaced.
+    replaced = {name for name, _ in added} - {b"content-security-policy"}
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -164,10 +123,10 @@ def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
 class TokenBucket:
     """Rate limit: a bucket that is full at first and gains one token per interval."""
 
-    def __init__(self, limit: RateLimit, now: float) -> None:
+    def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
         self._tokens = float(limit.burst)
-        self._refilled_at = now
+        self._refilled_at = 0.0
 
     def take(self, now: float) -> bool:
         """Take a token at ``now`` (monotonic seconds). Return False if there is none."""
@@ -180,7 +139,7 @@ class TokenBucket:
         return True
 
 
-def parse_basic_auth(authorization: bytes) -> Credentials | None:
+def parse_basic_auth(authorization: bytes) -> tuple[bytes, bytes] | None:
     """Return user and password of an Authorization header, or None if it has none (RFC 7617)."""
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
@@ -206,22 +165,23 @@ class PasswordChecker:
         self._waiting: Counter[str] = Counter()
 
     async def check(
-        self, users: Mapping[bytes, bytes], credentials: Credentials, client: str
+        self, users: Mapping[bytes, bytes], user: bytes, password: bytes, client: str
     ) -> bool:
         """Return whether the user has this password.
 
         Raises BusyError if the comparison has to wait for too long. ``client`` is the address of
         the client. An unknown user takes as long as the user with the costliest hash.
         """
-        user, password = credentials
         if len(password) > _MAX_PASSWORD_BYTES:
             return False
         hashed = users.get(user)
         if hashed is None:
+            cost = max(each.split(b"$")[2] for each in users.values())
             # The result is ignored: the dummy hash has a password, which anybody may know.
-            await self._in_thread(client, bcrypt.checkpw, password, _dummy_hash(users))
+            await self._in_thread(client, bcrypt.checkpw, password, b"$2b$" + cost + _DUMMY_HASH)
             return False
-        digest = self._digest(user, password, hashed)
+        values = repr((user, password, hashed)).encode()
+        digest = hashlib.blake2b(values, key=self._key).digest()
         if digest in self._accepted:
             return True
         return await self._in_thread(client, self._compare, password, hashed, digest)
@@ -229,12 +189,10 @@ class PasswordChecker:
     async def _in_thread(
         self, client: str, compare: Callable[..., bool], *arguments: bytes
     ) -> bool:
-        if (
-            self._waiting[client] >= _MAX_WAITING_PER_CLIENT
-            or self._waiting.total() >= _MAX_WAITING
-        ):
+        waiting = self._waiting
+        if waiting[client] >= _MAX_WAITING_PER_CLIENT or waiting.total() >= _MAX_WAITING:
             raise BusyError
-        self._waiting[client] += 1
+        waiting[client] += 1
         try:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(_MAX_WAIT_SECONDS):
@@ -254,14 +212,3 @@ class PasswordChecker:
                 del self._accepted[next(iter(self._accepted))]
             self._accepted[digest] = None
         return accepted
-
-    def _digest(self, *values: bytes) -> bytes:
-        digest = hashlib.blake2b(key=self._key)
-        for value in values:
-            digest.update(len(value).to_bytes(8, "big") + value)
-        return digest.digest()
-
-
-def _dummy_hash(users: Mapping[bytes, bytes]) -> bytes:
-    cost = max(hashed.split(b"$")[2] for hashed in users.values())
-    return b"$2b$" + cost + _DUMMY_HASH

@@ -14,10 +14,6 @@ _CONNECTION_WAIT_SECONDS: Final = 0.02
 """Maximum wait for a check of the files; after it, the last settings are used. The second one
 blocks the event loop: asyncio needs a connection's TLS settings at once."""
 
-_TLS_SWITCHED: Final = (
-    "tls_server_config: must not be {} while the agent runs; restart it, or take the change back"
-)
-
 log = structlog.get_logger()
 
 
@@ -67,21 +63,17 @@ class ReloadingWebConfig:
     """Newest settings of the web configuration.
 
     The methods are for the event loop. The files are read in a thread, by one check at a time.
+    ``first`` are the settings at the start.
     """
 
     def __init__(self, first: WebSettings, source: Source) -> None:
-        self._first = first
+        self.first = first
         self._source = source
         self._settings: WebSettings | None = first
         self._tls = first.tls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="web-config")
         self._check: Future[None] | None = None
         self._slow_check: Future[None] | None = None
-
-    @property
-    def first(self) -> WebSettings:
-        """The settings at the start."""
-        return self._first
 
     @property
     def listening_tls(self) -> ssl.SSLContext | None:
@@ -123,13 +115,15 @@ class ReloadingWebConfig:
         if newest is None:
             return
         if (newest.tls is None) != (self._tls is None):
-            self._refuse([_TLS_SWITCHED.format("removed" if self._tls else "added")])
+            change = "removed" if self._tls else "added"
+            text = f"tls_server_config: must not be {change} while the agent runs"
+            self._refuse([f"{text}; restart it, or take the change back"])
             return
         self._settings, self._tls = newest, newest.tls
         log.info("web configuration reloaded")
         for note in newest.notes:
             log.warning("a key of the web configuration has no effect", note=note)
-        if newest.rate_limit != self._first.rate_limit:
+        if newest.rate_limit != self.first.rate_limit:
             log.warning("rate_limit changed, it takes effect after a restart")
 
     def _refuse(self, problems: list[str]) -> None:

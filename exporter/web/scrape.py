@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Literal
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +14,8 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 OPENMETRICS_0: Final = "application/openmetrics-text; version=0.0.1; charset=utf-8"
 """Older versions of Prometheus ask for this; the page is the same as in 1.0.0."""
 
-Encoding = Literal["gzip", "identity"]
+NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
+"""Without it, a browser takes an odd character for binary data and downloads the page."""
 
 # In order of our preference: a scraper names OpenMetrics only if it supports it.
 _OFFERS: Final = (
@@ -22,7 +23,6 @@ _OFFERS: Final = (
     (OPENMETRICS_0, "application/openmetrics-text", ("0.0.1",)),
     (TEXT, "text/plain", ("0.0.4", "")),
 )
-_WILDCARDS: Final = ("text/*", "*/*")
 _QUALITY: Final = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
@@ -35,19 +35,18 @@ def metrics_endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
 
     async def metrics(request: Request) -> Response:
         content_type = negotiate_content_type(",".join(request.headers.getlist("accept")))
-        encoding = negotiate_encoding(",".join(request.headers.getlist("accept-encoding")))
         names = request.query_params.getlist("name[]")
         rendered = await (page.only(frozenset(names)) if names else page.newest())
         body = rendered.text if content_type == TEXT else rendered.openmetrics
+        chunks = body.plain
         headers = {
             "Content-Type": content_type,
             "Vary": "Accept, Accept-Encoding",
-            # Without it, a browser takes an odd character for binary data and downloads the page.
-            "X-Content-Type-Options": "nosniff",
+            **NO_SNIFF,
         }
-        if encoding == "gzip":
-            return Response(b"".join(body.gzipped), headers={**headers, "Content-Encoding": "gzip"})
-        return Response(b"".join(body.plain), headers=headers)
+        if accepts_gzip(",".join(request.headers.getlist("accept-encoding"))):
+            chunks, headers["Content-Encoding"] = body.gzipped, "gzip"
+        return Response(b"".join(chunks), headers=headers)
 
     return metrics
 
@@ -56,23 +55,22 @@ def negotiate_content_type(accept: str) -> str:
     """Return the content type that an Accept header prefers; the text format if it names none."""
     best, choice = 0.0, TEXT
     ranges = list(_parse_ranges(accept))
+    wildcards = [q for each in ("text/*", "*/*") for name, _, q in ranges if name == each]
     for offer, media_type, versions in _OFFERS:
-        quality = max(
-            (q for name, version, q in ranges if name == media_type and version in versions),
-            default=None,
-        )
-        if quality is None and offer == TEXT:
-            quality = next((q for each in _WILDCARDS for name, _, q in ranges if name == each), 0.0)
-        if quality is not None and quality > best:
+        qualities = [q for name, version, q in ranges if name == media_type and version in versions]
+        if not qualities and offer == TEXT:
+            qualities = wildcards[:1]
+        quality = max(qualities, default=0.0)
+        if quality > best:
             best, choice = quality, offer
     return choice
 
 
-def negotiate_encoding(accept_encoding: str) -> Encoding:
-    """Return gzip if an Accept-Encoding header accepts it and does not prefer identity."""
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether an Accept-Encoding header accepts gzip and does not prefer identity."""
     qualities = {name: q for name, _, q in _parse_ranges(accept_encoding)}
     gzip = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
-    return "gzip" if gzip > 0 and gzip >= qualities.get("identity", 0.0) else "identity"
+    return gzip > 0 and gzip >= qualities.get("identity", 0.0)
 
 
 def _parse_ranges(header: str) -> Iterator[tuple[str, str, float]]:

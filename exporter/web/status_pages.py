@@ -8,11 +8,12 @@ from exporter import __version__
 from exporter.core.model import STATUSES
 from exporter.core.text import timestamp
 from exporter.core.view import AccountStatus, Counts
+from exporter.web.scrape import NO_SNIFF
 
 SECURITY_HEADERS: Final = {
     # Second defence behind escaping: no script can run on the page.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
+    **NO_SNIFF,
 }
 
 _STYLE: Final = """

@@ -105,12 +105,22 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     """Return the context for connections. Raises TlsError if a setting cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load_certificate(context, settings)
-    _load_client_ca(context, settings.client_ca)
+    if settings.client_ca:
+        with _as_file(settings.client_ca) as path:
+            try:
+                context.load_verify_locations(path)
+            except ssl.SSLError:
+                raise TlsError("client_ca", "must hold PEM certificates") from None
+        # As in Go, an intermediate authority can be trusted without its root.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_mode = _VERIFY[settings.client_auth]
     context.set_alpn_protocols(["http/1.1"])
     # OpenSSL 1.1.1 would let a client start handshakes without end and without a request.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    _set_versions(context, *settings.versions)
+    with warnings.catch_warnings():
+        # Python deprecates versions before 1.2; the operator chose one explicitly.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = (VERSIONS[v] for v in settings.versions)
     _set_ciphers(context, settings)
     if settings.client_allowed_sans:
         context.sslobject_class = _san_checking_class(settings.client_allowed_sans)
@@ -128,27 +138,6 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
             raise TlsError("cert", f"cannot be used with its key: {reason}") from None
 
 
-def _load_client_ca(context: ssl.SSLContext, client_ca: bytes) -> None:
-    if not client_ca:
-        return
-    with _as_file(client_ca) as path:
-        try:
-            context.load_verify_locations(path)
-        except ssl.SSLError:
-            raise TlsError("client_ca", "must hold PEM certificates") from None
-    # As in Go, an intermediate authority can be trusted without its root.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-
-
-def _set_versions(context: ssl.SSLContext, oldest: str, newest: str) -> None:
-    with warnings.catch_warnings():
-        # Python deprecates these versions; the operator chose one explicitly.
-        if {oldest, newest} & {"TLS10", "TLS11"}:
-            warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = VERSIONS[oldest]
-        context.maximum_version = VERSIONS[newest]
-
-
 def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
     # Before TLS 1.2, handshakes are signed with SHA-1: OpenSSL 3 allows that at level 0 only.
     level = ("@SECLEVEL=0",) if settings.versions[0] in {"TLS10", "TLS11"} else ()
@@ -157,9 +146,7 @@ def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
             context.set_ciphers(":".join((*(settings.ciphers or ("DEFAULT",)), *level)))
         except ssl.SSLError:
             raise TlsError("ciphers", "must name a suite that this OpenSSL has") from None
-    if settings.prefer_server_ciphers:
-        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    else:
+    if not settings.prefer_server_ciphers:  # Python's default
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if settings.curve:
         try:

@@ -5,8 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from math import inf
-from types import SimpleNamespace
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -164,7 +163,7 @@ async def test_the_deadline_of_the_page_is_its_rendering_and_then_the_next_check
         return ()
 
     now = [100.0]
-    page = Page(Renderer(SimpleNamespace(collect=collect), tuple, lambda: now[0]))
+    page = Page(Renderer(Mock(collect=collect), tuple, lambda: now[0]))
     assert page.wakeup_deadline == inf
     try:
         async with running(page):

@@ -10,9 +10,8 @@ from exporter.exposition.text_format import Family, render_families
 
 
 def families_of(statuses: Sequence[AccountStatus], monotonic: float = 0.0) -> list[Family]:
-    fresh = [status for status in statuses if status.is_fresh(monotonic)]
     return [
-        *data_families(fresh),
+        *data_families(statuses, monotonic),
         *poll_families(statuses, monotonic),
         *history_families(statuses),
     ]

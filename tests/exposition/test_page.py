@@ -18,7 +18,13 @@ from exporter.core.labels import Labels
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.exposition import page as page_module
 from exporter.exposition.families import history_families
-from exporter.exposition.page import HistoryCache, MetricCache, RenderedPage, Renderer
+from exporter.exposition.page import (
+    RenderedPage,
+    Renderer,
+    TextCache,
+    render_history,
+    render_metrics,
+)
 from exporter.exposition.text_format import render_families, to_family
 from tests.core.sample_account import EVERYTHING, NOW, SHAPE
 from tests.exposition.page_fixture import PageFixture, sample_names
@@ -270,10 +276,10 @@ def statuses_of(accounts: Mapping[str, Mapping[str, Any]]) -> list[AccountStatus
     )
 )
 def test_cached_history_equals_a_new_rendering(polls):
-    cache = HistoryCache()
+    cache = TextCache()
     for accounts in polls:
         statuses = statuses_of(accounts)
-        assert cache.render(statuses) == render_families(history_families(statuses))
+        assert render_history(statuses, cache) == render_families(history_families(statuses))
 
 
 def test_history_is_rendered_only_for_the_account_that_changed(monkeypatch):
@@ -284,16 +290,15 @@ def test_history_is_rendered_only_for_the_account_that_changed(monkeypatch):
         return history_families(statuses)
 
     monkeypatch.setattr(page_module, "history_families", recording)
-    cache = HistoryCache()
+    cache = TextCache()
     accounts = dict.fromkeys(["first", "second", "third"], HISTORY_CHANGES[0])
-    cache.render(statuses_of(accounts))
+    render_history(statuses_of(accounts), cache)
     rendered.clear()
-    cache.render(statuses_of({**accounts, "fourth": HISTORY_CHANGES[0]}))
+    render_history(statuses_of({**accounts, "fourth": HISTORY_CHANGES[0]}), cache)
     assert rendered == ["fourth"]
     rendered.clear()
-    cache.render(
-        statuses_of({**accounts, "first": HISTORY_CHANGES[1], "second": HISTORY_CHANGES[4]})
-    )
+    changes = {"first": HISTORY_CHANGES[1], "second": HISTORY_CHANGES[4]}
+    render_history(statuses_of({**accounts, **changes}), cache)
     assert rendered == ["second"], "the time and result of a poll are not part of the history"
 
 
@@ -308,12 +313,12 @@ def test_a_metric_is_rendered_only_when_its_samples_changed(monkeypatch):
         return to_family(metric)
 
     monkeypatch.setattr(page_module, "to_family", recording)
-    cache = MetricCache()
+    cache = TextCache()
 
     def rendered_now() -> list[str]:
         rendered.clear()
         metrics = list(registry.collect())
-        assert cache.render(metrics) == render_families(map(to_family, metrics))
+        assert render_metrics(metrics, cache) == render_families(map(to_family, metrics))
         return list(rendered)
 
     assert rendered_now() == ["polls", "up"]

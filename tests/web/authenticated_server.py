@@ -12,12 +12,14 @@ from typing import Any
 
 import bcrypt
 import httpx
+import pytest
 import trustme
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter import http_server
 from exporter.config.web_file import WebFile
+from exporter.web import live_config
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
 
@@ -76,7 +78,13 @@ class WebConfigFixture:
         """Serve ``app`` behind this web configuration; yield the URLs."""
         file = WebFile(self.path)
         live = ReloadingWebConfig(file.read(), file.read_if_changed)
-        with serving(AuthMiddleware(app, live), listeners, live.listening_tls) as urls:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            serving(AuthMiddleware(app, live), listeners, live.listening_tls) as urls,
+        ):
+            # A check of the files that is slow under load must not let a test see old settings.
+            patch.setattr(live_config, "_REQUEST_WAIT_SECONDS", 30.0)
+            patch.setattr(live_config, "_CONNECTION_WAIT_SECONDS", 30.0)
             yield urls
 
 

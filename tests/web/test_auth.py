@@ -300,7 +300,7 @@ def passwords():
 
 async def test_passwords_are_compared_one_at_a_time_off_the_event_loop(fake_bcrypt, passwords):
     users = (b"a", b"b", b"nobody")
-    tasks = [asyncio.create_task(passwords.check(USERS, (u, b"right"), HOST)) for u in users]
+    tasks = [asyncio.create_task(passwords.check(USERS, u, b"right", HOST)) for u in users]
     while not fake_bcrypt.begun.is_set():  # noqa: ASYNC110 - another thread sets it
         await asyncio.sleep(0.001)
     fake_bcrypt.gate.set()
@@ -309,7 +309,7 @@ async def test_passwords_are_compared_one_at_a_time_off_the_event_loop(fake_bcry
 
 
 async def test_concurrent_requests_with_one_password_compare_it_once(fake_bcrypt, passwords):
-    tasks = [asyncio.create_task(passwords.check(USERS, (b"a", b"right"), HOST)) for _ in range(8)]
+    tasks = [asyncio.create_task(passwords.check(USERS, b"a", b"right", HOST)) for _ in range(8)]
     await asyncio.sleep(0)  # now all of them wait for the thread
     fake_bcrypt.gate.set()
     assert await asyncio.gather(*tasks) == [True] * 8
@@ -318,36 +318,35 @@ async def test_concurrent_requests_with_one_password_compare_it_once(fake_bcrypt
 
 async def test_an_unknown_user_is_refused_even_if_bcrypt_accepts(fake_bcrypt, passwords):
     fake_bcrypt.gate.set()
-    found = [await passwords.check(USERS, (b"nobody", b"right"), HOST) for _ in range(3)]
+    found = [await passwords.check(USERS, b"nobody", b"right", HOST) for _ in range(3)]
     assert found == [False] * 3
     assert fake_bcrypt.calls == 3
 
 
 async def test_a_full_queue_refuses_all_but_cached_passwords(fake_bcrypt, passwords):
     fake_bcrypt.gate.set()
-    assert await passwords.check(USERS, (b"b", b"right"), HOST)
+    assert await passwords.check(USERS, b"b", b"right", HOST)
     fake_bcrypt.gate.clear()
     guesses = [
-        asyncio.create_task(passwords.check(USERS, (b"a", b"%d" % n), str(n % 5)))
-        for n in range(40)
+        asyncio.create_task(passwords.check(USERS, b"a", b"%d" % n, str(n % 5))) for n in range(40)
     ]
     await asyncio.sleep(0)
-    assert await passwords.check(USERS, (b"b", b"right"), HOST)
+    assert await passwords.check(USERS, b"b", b"right", HOST)
     with pytest.raises(BusyError):
-        await passwords.check(USERS, (b"a", b"right"), HOST)
+        await passwords.check(USERS, b"a", b"right", HOST)
     fake_bcrypt.gate.set()
     found = await asyncio.gather(*guesses, return_exceptions=True)
     assert [each for each in found if each is False] == [False] * 32
     assert sum(isinstance(each, BusyError) for each in found) == 8
-    assert await passwords.check(USERS, (b"a", b"right"), HOST)
+    assert await passwords.check(USERS, b"a", b"right", HOST)
 
 
 async def test_guesses_from_one_address_do_not_block_other_addresses(fake_bcrypt, passwords):
     guesses = [
-        asyncio.create_task(passwords.check(USERS, (b"a", b"%d" % n), HOST)) for n in range(40)
+        asyncio.create_task(passwords.check(USERS, b"a", b"%d" % n, HOST)) for n in range(40)
     ]
     await asyncio.sleep(0)
-    right = asyncio.create_task(passwords.check(USERS, (b"a", b"right"), "192.0.2.2"))
+    right = asyncio.create_task(passwords.check(USERS, b"a", b"right", "192.0.2.2"))
     fake_bcrypt.gate.set()
     assert await right
     found = await asyncio.gather(*guesses, return_exceptions=True)
@@ -358,28 +357,28 @@ async def test_guesses_from_one_address_do_not_block_other_addresses(fake_bcrypt
 async def test_the_wait_is_bounded_and_its_result_is_cached(fake_bcrypt, passwords, monkeypatch):
     """With a high cost, one comparison takes longer than a scrape, and 32 take minutes."""
     monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 0.05)
-    checks = [passwords.check(USERS, (b"a", p), HOST) for p in (b"right", b"wrong", b"wrong")]
+    checks = [passwords.check(USERS, b"a", p, HOST) for p in (b"right", b"wrong", b"wrong")]
     found = await asyncio.gather(*checks, return_exceptions=True)
     assert [type(each) for each in found] == [BusyError] * 3
     monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 10)
     fake_bcrypt.gate.set()
-    assert await passwords.check(USERS, (b"a", b"right"), HOST)
+    assert await passwords.check(USERS, b"a", b"right", HOST)
     assert fake_bcrypt.calls == 1
 
 
 async def test_a_cached_password_ends_with_its_hash_and_its_user(passwords):
     old, new = hash_of("old").encode(), hash_of("new").encode()
-    assert await passwords.check({b"a": old}, (b"a", b"old"), HOST)
-    assert not await passwords.check({b"a": new}, (b"a", b"old"), HOST)
-    assert not await passwords.check({b"b": old}, (b"a", b"old"), HOST)
-    assert await passwords.check({b"a": old, b"b": new}, (b"a", b"old"), HOST)
+    assert await passwords.check({b"a": old}, b"a", b"old", HOST)
+    assert not await passwords.check({b"a": new}, b"a", b"old", HOST)
+    assert not await passwords.check({b"b": old}, b"a", b"old", HOST)
+    assert await passwords.check({b"a": old, b"b": new}, b"a", b"old", HOST)
 
 
 async def test_the_cache_has_at_most_100_entries_and_no_password(fake_bcrypt, passwords):
     fake_bcrypt.gate.set()
     users = {b"user-%d" % n: b"$2b$04$%d" % n for n in range(150)}
     for user in users:
-        assert await passwords.check(users, (user, b"right"), HOST)
+        assert await passwords.check(users, user, b"right", HOST)
     assert len(passwords._accepted) == 100
     assert all(len(each) == 64 for each in passwords._accepted)
     assert b"right" not in b"".join(passwords._accepted)
@@ -393,7 +392,7 @@ def test_any_authorization_header_is_parsed_without_an_error(header):
 
 
 def test_the_rate_limit_allows_a_burst_and_then_one_request_per_interval():
-    bucket = TokenBucket(RateLimit(2.0, 3), 10.0)
+    bucket = TokenBucket(RateLimit(2.0, 3))
     assert [bucket.take(10.0) for _ in range(4)] == [True, True, True, False]
     assert not bucket.take(11.9)
     assert bucket.take(12.0)
@@ -401,7 +400,7 @@ def test_the_rate_limit_allows_a_burst_and_then_one_request_per_interval():
 
 
 def test_a_long_pause_refills_no_more_than_the_burst():
-    bucket = TokenBucket(RateLimit(1.0, 2), 0.0)
+    bucket = TokenBucket(RateLimit(1.0, 2))
     assert [bucket.take(0.0) for _ in range(3)] == [True, True, False]
     assert [bucket.take(1e6) for _ in range(3)] == [True, True, False]
 
@@ -412,7 +411,7 @@ def test_a_long_pause_refills_no_more_than_the_burst():
     st.integers(1, 5),
 )
 def test_no_period_exceeds_the_burst_and_one_request_per_interval(waits, interval, burst):
-    bucket, now, allowed = TokenBucket(RateLimit(interval, burst), 0.0), 0.0, []
+    bucket, now, allowed = TokenBucket(RateLimit(interval, burst)), 0.0, []
     for wait in waits:
         now += wait
         if bucket.take(now):

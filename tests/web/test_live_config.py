@@ -153,8 +153,8 @@ def test_a_certificate_is_rotated_by_replacing_a_symbolic_link(tmp_path):
     file = WebConfigFixture(tmp_path)
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
-        for part in file.issue().values():
-            (tmp_path / part).rename(tmp_path / name / part)
+        for file_name in file.issue().values():
+            (tmp_path / file_name).rename(tmp_path / name / file_name)
     data = tmp_path / "..data"
     data.symlink_to("old")
     pair = {"cert_file": "..data/cert.pem", "key_file": "..data/key.pem"}
