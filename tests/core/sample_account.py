@@ -9,7 +9,7 @@ from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, seri
 
 NOW = 1_780_000_000.5
 ODD = 'a"b\\c\nd\\ne\x00f\r\x1b\x85\u2028\U0001f600{}=,# EOF'
-SHAPE = SeriesOptions(("dataset", "language", "model_id"), (("team", "voices"), ("odd", ODD)), 3)
+OPTIONS = SeriesOptions(("dataset", "language", "model_id"), (("team", "voices"), ("odd", ODD)), 3)
 
 FINE_TUNES = [
     FineTune("old", language="en", model_id="sonic-2", dataset="d1", status="failed"),
@@ -20,7 +20,7 @@ FINE_TUNES = [
 
 
 def seen(
-    fine_tunes: list[FineTune], options: SeriesOptions = SHAPE, most: int = 2, **fields: object
+    fine_tunes: list[FineTune], options: SeriesOptions = OPTIONS, most: int = 2, **fields: object
 ) -> AccountStatus:
     """What a poll shows that took all of this for a change, a minute apart."""
     labels = Labels().extended(fine_tunes, most, options.names)

@@ -16,7 +16,7 @@ from exporter.core.labels import OTHER, LabelName, Labels
 from exporter.core.model import FineTune, Snapshot, TrackedFineTune, Transition
 from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, series
 from tests.core.histories import histories, poll_result, poll_results, rules, snapshot
-from tests.core.sample_account import EVERYTHING, FINE_TUNES, NOW, SHAPE, seen
+from tests.core.sample_account import EVERYTHING, FINE_TUNES, NOW, OPTIONS, seen
 from tests.exposition.rendered import openmetrics, text
 
 FINE_TUNE_STATUS = "cartesia_fine_tune_status"
@@ -150,7 +150,7 @@ def test_ids_equal_as_labels_share_a_series():
 
 def test_fine_tune_series_only_if_configured():
     assert FINE_TUNE_STATUS in shown(text(EVERYTHING))
-    without = replace(EVERYTHING, options=replace(SHAPE, most_fine_tunes=0))
+    without = replace(EVERYTHING, options=replace(OPTIONS, most_fine_tunes=0))
     assert f"{FINE_TUNE_STATUS}{{" not in text(without)
 
 

@@ -26,7 +26,7 @@ from exporter.exposition.page import (
     render_metrics,
 )
 from exporter.exposition.text_format import render_families, to_family
-from tests.core.sample_account import EVERYTHING, NOW, SHAPE
+from tests.core.sample_account import EVERYTHING, NOW, OPTIONS
 from tests.exposition.page_fixture import PageFixture, sample_names
 
 
@@ -181,7 +181,7 @@ FIELDS: dict[str, list[Any]] = {
     "counts": [None, {("d1", "en", "sonic-2", "failed"): 1}, EVERYTHING.counts],
     "oldest": [{}, {"failed": 5.0}],
     "series": [(), EVERYTHING.series],
-    "options": [SHAPE, replace(SHAPE, constant=()), replace(SHAPE, most_fine_tunes=0)],
+    "options": [OPTIONS, replace(OPTIONS, constant=()), replace(OPTIONS, most_fine_tunes=0)],
     "labels": [Labels(), Labels(("sonic-2", "sonic-4"))],
     "counters": [Counters(), Counters({TRANSITION: 9}, {"failed": 2})],
     "examples": [{}, {TRANSITION: Example("a", NOW)}, {TRANSITION: Example("a", NOW + 1)}],
