@@ -24,12 +24,7 @@ class OutageWatch:
     """
 
     def __init__(
-        self,
-        accounts: Accounts,
-        rules: Rules,
-        failing_after: float,
-        route: Router,
-        clock: Clock,
+        self, accounts: Accounts, rules: Rules, failing_after: float, route: Router, clock: Clock
     ) -> None:
         self._accounts = accounts
         self._identity = (rules.store_id, rules.key)
@@ -70,7 +65,14 @@ class OutageWatch:
         if outage is None or not outage.is_due(self._clock.monotonic(), self._failing_after):
             return False
         if not outage.submitted:
-            self._log(outage)
+            log.warning(
+                "account cannot be read for long",
+                account=self._key.name,
+                seconds=round(self._clock.monotonic() - outage.began),
+                since=timestamp(outage.since),
+                reason=outage.reason,
+                error=one_line(outage.error),
+            )
         event = poll_failing_event(*self._identity, outage, self._clock.now())
         # Before the commit: if it succeeds unnoticed, the end of the outage must be reported too.
         self._outage = replace(outage, submitted=True)
@@ -103,13 +105,3 @@ class OutageWatch:
 
     def _routed(self, event: Event) -> RoutedEvents:
         return [(event, self._route(event))]
-
-    def _log(self, outage: Outage) -> None:
-        log.warning(
-            "account cannot be read for long",
-            account=self._key.name,
-            seconds=round(self._clock.monotonic() - outage.began),
-            since=timestamp(outage.since),
-            reason=outage.reason,
-            error=one_line(outage.error),
-        )
