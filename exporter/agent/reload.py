@@ -24,11 +24,8 @@ log = structlog.get_logger()
 class Reloading:
     """How the configuration is reloaded.
 
-    Attributes:
-        read: returns the configuration; may block; raises ConfigError.
-        asked: set to request a reload.
-        over_http: whether HTTP requests may request one.
-        manager: is notified of each reload.
+    ``read`` returns the configuration; it may block, and raises ConfigError. ``asked`` is set to
+    request a reload; HTTP requests may do so if ``over_http``. ``manager`` is notified of each.
     """
 
     read: Callable[[], Config]
