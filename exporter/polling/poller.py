@@ -138,7 +138,7 @@ class Poller(Service):
         if new.rules.key != old.rules.key:
             return
         self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
-        self._outages.continue_from(previous._outages)  # noqa: SLF001
+        self._outages.outage = previous._outages.outage  # noqa: SLF001
         if (new.options, new.rules.max_models) == (old.options, old.rules.max_models):
             stale_at = status.stale_at + new.stale_after - old.stale_after
             self._status = replace(status, stale_at=stale_at)
