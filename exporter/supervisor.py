@@ -2,24 +2,20 @@
 
 import asyncio
 from collections.abc import Collection
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self
+from contextlib import AsyncExitStack, suppress
+from math import inf
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 _GRACE_SECONDS: Final = 8.0
 """How long a stopped service may take to finish its work before it is cancelled."""
 
-_CANCELLED: Final = (
-    f"service cancelled at shutdown after {_GRACE_SECONDS:.0f}s; pending deliveries are kept"
-)
-
 log = structlog.get_logger()
 
 
-class Service(Protocol):
-    """A long-running task of the agent. `DefaultService` implements the optional methods."""
+class Service:
+    """A long-running task of the agent; by default, all methods but `run` do nothing."""
 
     @property
     def wakeup_deadline(self) -> float:
@@ -27,7 +23,7 @@ class Service(Protocol):
 
         Infinite while it only waits for events.
         """
-        ...
+        return inf
 
     async def prepare(self, previous: Any) -> None:
         """Load the stored state before `run`; raise StoreError.
@@ -37,6 +33,7 @@ class Service(Protocol):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set."""
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Wake the service: the outbox changed."""
@@ -48,30 +45,14 @@ class Service(Protocol):
         """Remove the service's series from the page: it left the configuration."""
 
 
-class DefaultService:
-    """Service methods that do nothing."""
-
-    async def prepare(self, previous: Any) -> None:
-        """Load nothing."""
-
-    def wake(self) -> None:
-        """Ignore changes of the outbox."""
-
-    def reloaded(self) -> None:
-        """Ignore reloads."""
-
-    def forget(self) -> None:
-        """Remove nothing."""
-
-
 class _Running(NamedTuple):
     service: Service
     task: asyncio.Task[None]
     stop: asyncio.Event
 
 
-class Supervisor:
-    """Starts and stops services by name. An async context manager.
+class Supervisor(asyncio.TaskGroup):
+    """Task group of services that are started and stopped by name.
 
     A service that raises, or that ends without being stopped, ends all others. Its error leaves the
     context in an exception group: a process that still answers while a service is gone would hide
@@ -79,36 +60,19 @@ class Supervisor:
     """
 
     def __init__(self) -> None:
-        self._group = asyncio.TaskGroup()
+        super().__init__()
         self._running: dict[str, _Running] = {}
         self._stopping = False
 
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._group.__aexit__(error_type, error, traceback)
-
     def start(
-        self,
-        name: str,
-        service: Service,
-        resources: AsyncExitStack | None = None,
-        *,
-        delay: float = 0.0,
+        self, name: str, service: Service, resources: AsyncExitStack | None = None, delay: float = 0
     ) -> None:
         """Run a service after ``delay`` seconds; close its ``resources`` when it has ended."""
         stop = asyncio.Event()
         if self._stopping:  # a reload that is still in progress at shutdown
             stop.set()
         run = _supervise(name, service, resources or AsyncExitStack(), stop, delay)
-        self._running[name] = _Running(service, self._group.create_task(run, name=name), stop)
+        self._running[name] = _Running(service, self.create_task(run, name=name), stop)
 
     def wakeup_deadlines(self) -> dict[str, float]:
         """Return the wake-up deadline of each running service, by name."""
@@ -126,7 +90,11 @@ class Supervisor:
             return
         _, late = await asyncio.wait([each.task for each in stopped], timeout=_GRACE_SECONDS)
         for task in late:
-            log.warning(_CANCELLED, service=task.get_name())
+            log.warning(
+                "service cancelled at shutdown; pending deliveries are kept",
+                service=task.get_name(),
+                after=f"{_GRACE_SECONDS:.0f}s",
+            )
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=_GRACE_SECONDS)
@@ -160,8 +128,6 @@ async def _supervise(
 
 async def pause(event: asyncio.Event, seconds: float) -> None:
     """Wait until ``event`` is set, at most ``seconds``."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        pass

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from exporter import supervisor as module
-from exporter.supervisor import DefaultService, Supervisor
+from exporter.supervisor import Service, Supervisor
 from tests.polling.virtual_time import VIRTUAL_TIME
 
 
 @dataclass
-class FakeService(DefaultService):
+class FakeService(Service):
     """Runs until it is stopped, and then calls ``at_stop``."""
 
     at_stop: Callable[[], Coroutine[None, None, None]] | None = None

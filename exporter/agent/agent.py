@@ -7,8 +7,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from math import inf
-from typing import ClassVar, Final
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
@@ -24,17 +23,15 @@ from exporter.agent.build import (
     ServiceSpec,
     SpecFactory,
     poll_service,
-    retention_of,
     route_of,
 )
-from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
-from exporter.agent.reload import Reloader, Reloading, ReloadRefusedError
+from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
-from exporter.config import Config
+from exporter.config import Config, ConfigError
 from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
-from exporter.core.events import Event
 from exporter.core.health import Readiness, readiness
 from exporter.core.routing import receivers_of
 from exporter.core.view import AccountStatus
@@ -43,7 +40,7 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
-from exporter.supervisor import DefaultService, Service, Supervisor
+from exporter.supervisor import Service, Supervisor
 from exporter.web.application import Reload, WebContext, application
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
@@ -62,16 +59,9 @@ log = structlog.get_logger()
 class RunOptions:
     """How the agent is run, apart from its configuration.
 
-    Attributes:
-        addresses: where to listen, as pairs of host and port.
-        telemetry_path: path of the metrics.
-        external_url: where users reach the pages.
-        web: the web configuration, if there is one.
-        reloading: how the configuration is reloaded, if it can be.
-        on_listening: is called once with the URLs of the pages.
-        on_status: is called with each published account status.
-        passed: listening sockets to use in place of ``addresses``.
-        manager: notifies the service manager.
+    The agent listens at ``addresses``, pairs of host and port, or on the sockets ``passed``.
+    Users reach its pages at ``external_url``. ``on_listening`` is called once with the URLs of the
+    pages, ``on_status`` with each published account status.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
@@ -79,8 +69,8 @@ class RunOptions:
     external_url: str | None = None
     web: ReloadingWebConfig | None = None
     reloading: Reloading | None = None
-    on_listening: Callable[[Sequence[str]], None] | None = None
-    on_status: Callable[[AccountStatus], None] | None = None
+    on_listening: Callable[[Sequence[str]], object] = lambda _: None
+    on_status: Callable[[AccountStatus], None] = lambda _: None
     passed: Sequence[socket.socket] = ()
     manager: Notifier = field(default_factory=Notifier)
 
@@ -104,10 +94,11 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         reloader = Reloader(reloading, agent.reload, agent.registry, SYSTEM_CLOCK)
         await agent.prepare()
         tls = None if options.web is None else options.web.listening_tls
-        server = Server(agent.application(reloader.reload), listeners, tls)
-        log.info("listening", addresses=" ".join(server.urls), version=__version__)
-        if options.on_listening is not None:
-            options.on_listening(server.urls)
+        web = agent.application(reloader.reload if reloading.over_http else None)
+        server = Server(web, listeners, tls)
+        urls = [http_server.base_url(each, tls=tls is not None) for each in listeners]
+        log.info("listening", addresses=" ".join(urls), version=__version__)
+        options.on_listening(urls)
         async with supervisor:
             agent.start()
             supervisor.start("web", server)
@@ -120,8 +111,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     log.info("stopped")
 
 
-BuiltServices = dict[str, tuple[Service, AsyncExitStack]]
-"""Services that are not started yet, with what they hold open, by name."""
+BuiltService = tuple[Service, AsyncExitStack]
+"""A service that is not started yet, with what it holds open."""
 
 
 class Agent:
@@ -134,34 +125,28 @@ class Agent:
         self._database = database
         self._supervisor = supervisor
         self._statuses = StatusRegistry()
-        self._observers = [] if options.on_status is None else [options.on_status]
+        self._observers = [self._statuses.publish, options.on_status]
         self.registry = new_registry()
         self.registry.register(StoreMetrics(database))
-        renderer = Renderer(self.registry, self._statuses.newest, SYSTEM_CLOCK.monotonic)
-        self._page = Page(renderer)
-        self._watchdog = Watchdog(
-            supervisor.wakeup_deadlines, SYSTEM_CLOCK.monotonic, options.manager
-        )
-        self._housekeeper = Housekeeper(
-            database, self._housekeeping_settings, self.registry, SYSTEM_CLOCK
-        )
-        self._spec_factory = SpecFactory(self._context(), self.registry)
-        self._prepared: BuiltServices = {}
-        self._services: dict[str, Service] = {}
-        self._apply(config, self._spec_factory.specs(config))
-
-    def _context(self) -> AgentContext:
-        return AgentContext(
-            database=self._database,
-            external_url=self._options.external_url,
+        monotonic = SYSTEM_CLOCK.monotonic
+        self._page = Page(Renderer(self.registry, self._statuses.newest, monotonic))
+        self._watchdog = Watchdog(supervisor.wakeup_deadlines, monotonic, options.manager)
+        self._housekeeper = Housekeeper(database, lambda: self._config, self.registry, SYSTEM_CLOCK)
+        context = AgentContext(
+            database=database,
+            external_url=options.external_url,
             publish=self._publish,
             withdraw=self._statuses.forget,
             observers=self._observers,
-            route=self._route,
+            route=lambda event: receivers_of(event, self._routes),
             wake=self._wake,
-            all_fresh=self._all_fresh,
+            all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
             oldest_pending=self._oldest_pending,
         )
+        self._spec_factory = SpecFactory(context, self.registry)
+        self._prepared: dict[str, BuiltService] = {}
+        self._services: dict[str, Service] = {}
+        self._apply(config, self._spec_factory.specs(config))
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
         """Use a configuration from now on."""
@@ -180,17 +165,12 @@ class Agent:
 
     def start(self) -> None:
         """Start the prepared services and those that every agent has."""
-        delays = self._first_poll_delays(self._prepared)
+        delays = first_poll_delays(self._config, self._prepared)
         for name, (service, resources) in self._prepared.items():
             self._start(name, service, resources, delays.get(name, 0.0))
         self._supervisor.start("page", self._page)
         self._supervisor.start("housekeeping", self._housekeeper)
         self._supervisor.start("health", self._watchdog)
-
-    def _first_poll_delays(self, built: Collection[str]) -> dict[str, float]:
-        pollers = [poll_service(account) for account in self._config.accounts]
-        new = [name for name in pollers if name in built]
-        return first_poll_delays(new, self._config.poll.interval)
 
     def _start(self, name: str, service: Service, resources: AsyncExitStack, delay: float) -> None:
         self._services[name] = service
@@ -199,55 +179,58 @@ class Agent:
     async def reload(self, config: Config) -> None:
         """Apply another configuration; services whose spec is unchanged keep running.
 
-        Raises ReloadRefusedError, and then nothing has changed.
+        Raises ConfigError, and then nothing has changed.
         """
         if config.storage.path != self._config.storage.path:
-            raise ReloadRefusedError([_STORAGE_MOVED])
+            raise ConfigError([_STORAGE_MOVED])
         old, new = self._specs, self._spec_factory.specs(config)
         try:
             built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
         except OSError as error:
-            raise ReloadRefusedError([file_error_text(error)]) from None
+            raise ConfigError([file_error_text(error)]) from None
         stopped = [name for name, spec in old.items() if new.get(name) != spec]
         # Before the old services end: events of their last polls go to the new receivers.
         self._apply(config, new)
-        delays = self._first_poll_delays(built)
+        delays = first_poll_delays(config, built)
         # Concurrently: a poll that takes long to end must not delay other accounts.
         await asyncio.gather(
-            *(self._stop(name) for name in stopped if name not in built),
-            *(self._replace(name, *built[name], delays.get(name, 0.0)) for name in built),
+            *(
+                self._replace(name, built.get(name), delays.get(name, 0.0))
+                for name in dict.fromkeys([*stopped, *built])
+            )
         )
         for service in self._services.values():
             service.reloaded()
-        log.info("configuration reloaded", started=_joined(built), stopped=_joined(stopped))
+        log.info(
+            "configuration reloaded",
+            started=", ".join(built) or "none",
+            stopped=", ".join(stopped) or "none",
+        )
 
-    async def _stop(self, name: str) -> None:
-        """Stop a service that left the configuration."""
+    async def _replace(self, name: str, new: BuiltService | None, delay: float) -> None:
+        """Stop the service of this name, if it runs, and start ``new`` in its place, if given."""
         await self._supervisor.stop([name])
-        self._services.pop(name).forget()
+        previous = self._services.pop(name, None)
+        if new is not None:
+            service, resources = new
+            try:
+                await service.prepare(previous)
+            except StoreError as error:  # the first poll tries again
+                log.error("cannot load the state yet", service=name, error=str(error))  # noqa: TRY400
+            self._start(name, service, resources, delay)
+        elif previous is not None:
+            previous.forget()
 
-    async def _replace(
-        self, name: str, service: Service, resources: AsyncExitStack, delay: float
-    ) -> None:
-        """Start a service in place of the one of the same name, if there is one."""
-        await self._supervisor.stop([name])
-        try:
-            await service.prepare(self._services.pop(name, None))
-        except StoreError as error:  # the first poll tries again
-            log.error("cannot load the state yet", service=name, error=str(error))  # noqa: TRY400
-        self._start(name, service, resources, delay)
-
-    def application(self, reload: Reload) -> ASGIApp:
-        """Return the web application; ``reload`` is called when a request asks for a reload."""
+    def application(self, reload: Reload | None) -> ASGIApp:
+        """Return the web application; without ``reload`` requests cannot ask for a reload."""
         options = self._options
-        over_http = options.reloading is not None and options.reloading.over_http
         pages = application(
             WebContext(
                 self._page,
                 self._readiness,
                 options.telemetry_path,
                 self._statuses.newest,
-                reload if over_http else None,
+                reload,
                 lambda: render_masked(self._config),
                 self._watchdog.liveness,
             )
@@ -255,37 +238,26 @@ class Agent:
         return pages if options.web is None else AuthMiddleware(pages, options.web)
 
     def _publish(self, status: AccountStatus) -> None:
-        self._statuses.publish(status)
         for observe in self._observers:
             observe(status)
-
-    def _route(self, event: Event) -> list[str]:
-        return receivers_of(event, self._routes)
 
     def _wake(self) -> None:
         for service in self._services.values():
             service.wake()
 
-    def _all_fresh(self) -> bool:
-        return self._readiness().fresh == len(self._config.accounts)
-
     async def _oldest_pending(self) -> float | None:
-        outboxes = [Outbox(self._database, section.name) for section in self._config.receivers]
-        backlogs = [await outbox.backlog() for outbox in outboxes]
+        names = [section.name for section in self._config.receivers]
+        backlogs = [await Outbox(self._database, name).backlog() for name in names]
         return min((each.oldest for each in backlogs if each.oldest is not None), default=None)
-
-    def _housekeeping_settings(self) -> HousekeepingSettings:
-        names = [receiver.name for receiver in self._config.receivers]
-        return HousekeepingSettings(names, retention_of(self._config))
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()
         return readiness(self._statuses.newest(), now, trouble=self._database.trouble)
 
 
-async def build_services(specs: Mapping[str, ServiceSpec]) -> BuiltServices:
+async def build_services(specs: Mapping[str, ServiceSpec]) -> dict[str, BuiltService]:
     """Build the services of all specs; if one fails, raise OSError and close the others."""
-    built: BuiltServices = {}
+    built: dict[str, BuiltService] = {}
     async with AsyncExitStack() as opened:
         for name, spec in specs.items():
             resources = await opened.enter_async_context(AsyncExitStack())
@@ -294,17 +266,14 @@ async def build_services(specs: Mapping[str, ServiceSpec]) -> BuiltServices:
     return built
 
 
-def first_poll_delays(pollers: Sequence[str], interval: float) -> dict[str, float]:
-    """Return the delay of each poller's first poll, in seconds.
+def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float]:
+    """Return the delay of the first poll of each new poller, in seconds.
 
     Spread out, so that the accounts are not all polled at the same moment of each interval.
     """
-    spread = min(interval, _FIRST_POLLS_SECONDS)
+    pollers = [name for name in map(poll_service, config.accounts) if name in built]
+    spread = min(config.poll.interval, _FIRST_POLLS_SECONDS)
     return {name: n * spread / len(pollers) for n, name in enumerate(pollers)}
-
-
-def _joined(names: Collection[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def new_registry() -> CollectorRegistry:
@@ -324,20 +293,12 @@ def new_registry() -> CollectorRegistry:
 
 
 @dataclass(frozen=True, slots=True)
-class Server(DefaultService):
+class Server(Service):
     """The service that answers HTTP requests."""
 
     app: ASGIApp
     listeners: Sequence[socket.socket]
     tls: ssl.SSLContext | None = None
-
-    wakeup_deadline: ClassVar[float] = inf  # it waits for requests
-
-    @property
-    def urls(self) -> list[str]:
-        """URLs of the listeners."""
-        tls = self.tls is not None
-        return [http_server.base_url(listener, tls=tls) for listener in self.listeners]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer requests until ``stop`` is set."""
@@ -345,10 +306,7 @@ class Server(DefaultService):
 
 
 async def _listen(options: RunOptions, resources: AsyncExitStack) -> list[socket.socket]:
-    listeners = list(options.passed)
-    for listener in listeners:
-        resources.callback(listener.close)
-    for address in () if listeners else options.addresses:
-        listeners.append(await http_server.listen(*address))
-        resources.callback(listeners[-1].close)
-    return listeners
+    if options.passed:
+        return [resources.enter_context(listener) for listener in options.passed]
+    addresses = options.addresses
+    return [resources.enter_context(await http_server.listen(*each)) for each in addresses]

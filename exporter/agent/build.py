@@ -6,26 +6,23 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from exporter.agent.heartbeat import Heartbeat, HeartbeatSettings
+from exporter.agent.heartbeat import Heartbeat
 from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
-from exporter.config.models import Account, Alerts, Config, Metrics, Poll, events_of
+from exporter.config.models import Account, Alerts, Config, Poll, events_of
 from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
     CommonReceiver,
-    SlackReceiver,
     WebhookReceiver,
 )
 from exporter.config.receivers import Receiver as ReceiverSection
 from exporter.config.secrets import TextSecret
 from exporter.config.types import check_proxy_url, check_web_url
 from exporter.core.account import Router, Rules
-from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES
 from exporter.core.message import LinkTemplates
@@ -73,16 +70,10 @@ class ServiceSpec:
 class AgentContext:
     """What the services of an agent share. It does not change on reload.
 
-    Attributes:
-        database: the store.
-        external_url: where users reach the agent's pages, for links in messages.
-        publish: publishes the status of an account.
-        withdraw: removes the status of the account of this name.
-        observers: are called with each published status.
-        route: returns the receivers of an event by the current configuration.
-        wake: wakes the services after a commit that changed the outbox.
-        all_fresh: whether every account has a snapshot that is not stale.
-        oldest_pending: returns since when the oldest pending delivery waits; see HeartbeatSettings.
+    Users reach the agent's pages at ``external_url``. ``publish`` publishes the status of an
+    account and calls the ``observers`` with it; ``withdraw`` removes that of the account of a name.
+    ``route`` returns the receivers of an event by the current configuration. ``wake`` is called
+    after a commit that changed the outbox. For the others see Heartbeat.
     """
 
     database: Database
@@ -127,71 +118,65 @@ class SpecFactory:
             context.route,
             context.wake,
         )
-        build = partial(self._build_deliverer, section, settings)
+
+        async def build(resources: AsyncExitStack) -> Service:
+            receiver = await open_receiver(section, resources)
+            database, metrics = context.database, self._delivery_metrics
+            if isinstance(receiver, Alertmanager):
+                alert_outbox = AlertOutbox(database, section.name)
+                return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
+            outbox = Outbox(database, section.name)
+            return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
+
         return ServiceSpec((settings, *_section_key(section)), build)
 
-    async def _build_deliverer(
-        self, section: ReceiverSection, settings: DeliverySettings, resources: AsyncExitStack
-    ) -> Service:
-        receiver = await open_receiver(section, resources)
-        database, metrics = self._context.database, self._delivery_metrics
-        if isinstance(receiver, Alertmanager):
-            alerts = AlertOutbox(database, section.name)
-            return AlertDeliverer(receiver, alerts, settings, metrics, SYSTEM_CLOCK)
-        outbox = Outbox(database, section.name)
-        return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
-
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
-        options, context = series_options(account, config.metrics), self._context
+        context, poll, metrics = self._context, config.poll, config.metrics
+        most_fine_tunes = metrics.max_fine_tune_series if metrics.per_fine_tune else 0
         settings = PollSettings(
-            interval=config.poll.interval,
-            timeout=config.poll.timeout,
+            interval=poll.interval,
+            timeout=poll.timeout,
             rules=Rules(
                 context.database.store_id,
                 AccountKey(account.name, account.base_url),
                 config.alerts.first_run,
-                config.metrics.max_models,
+                metrics.max_models,
                 config.alerts.stuck_after,
-                options.names,
+                metrics.labels,
             ),
             failing_after=config.alerts.poll_failing_after,
             publish=context.publish,
             withdraw=self._withdraw_account,
             route=context.route,
             wake=context.wake,
-            stale_after=config.poll.stale_after,
-            options=options,
+            stale_after=poll.stale_after,
+            options=SeriesOptions(metrics.labels, tuple(account.labels.items()), most_fine_tunes),
         )
-        build = partial(self._build_poller, account, config.poll, settings)
-        return ServiceSpec((settings, config.poll, *_section_key(account)), build)
+
+        async def build(resources: AsyncExitStack) -> Service:
+            client = await open_client(account, poll, self._client_metrics, resources)
+            accounts = Accounts(context.database)
+            return Poller(client, accounts, settings, self._poll_metrics, SYSTEM_CLOCK)
+
+        return ServiceSpec((settings, poll, *_section_key(account)), build)
 
     def _withdraw_account(self, account: str) -> None:
         self._context.withdraw(account)
         self._client_metrics.forget(account)
 
-    async def _build_poller(
-        self, account: Account, poll: Poll, settings: PollSettings, resources: AsyncExitStack
-    ) -> Service:
-        http_client = await resources.enter_async_context(http_client_of(account))
-        api, limits = api_of(account, poll.page_size), limits_of(poll)
-        client = CartesiaClient(http_client, api, self._client_metrics, SYSTEM_CLOCK, limits)
-        accounts = Accounts(self._context.database)
-        return Poller(client, accounts, settings, self._poll_metrics, SYSTEM_CLOCK)
-
     def _heartbeat(self, url: Secret, config: Config) -> ServiceSpec:
-        names = [account.name for account in config.accounts]
-        context = self._context
-        settings = HeartbeatSettings(names, context.all_fresh, context.oldest_pending)
-        return ServiceSpec((url, settings), partial(self._build_heartbeat, url, settings))
+        context, accounts = self._context, tuple(account.name for account in config.accounts)
 
-    async def _build_heartbeat(
-        self, url: Secret, settings: HeartbeatSettings, resources: AsyncExitStack
-    ) -> Service:
-        http_client = await resources.enter_async_context(HttpClient())
-        heartbeat = Heartbeat(url, http_client, settings, SYSTEM_CLOCK)
-        self._context.observers.append(heartbeat.note)
-        resources.callback(self._context.observers.remove, heartbeat.note)
-        return heartbeat
+        async def build(resources: AsyncExitStack) -> Service:
+            http_client = await resources.enter_async_context(HttpClient())
+            heartbeat = Heartbeat(
+                url, http_client, accounts, context.all_fresh, context.oldest_pending, SYSTEM_CLOCK
+            )
+            context.observers.append(heartbeat.note)
+            resources.callback(context.observers.remove, heartbeat.note)
+            return heartbeat
+
+        return ServiceSpec((url, accounts), build)
 
 
 def poll_service(account: Account) -> str:
@@ -204,33 +189,25 @@ def _section_key(section: Account | ReceiverSection) -> tuple[object, ...]:
     return section, repr(section), file_version(section.ca_file)
 
 
-def api_of(account: Account, page_size: int) -> ApiSettings:
-    """Return the address and credentials of an account's API."""
-    return ApiSettings(
-        account.name, account.base_url, account.api_version, account.secrets["api_key"], page_size
-    )
-
-
-def limits_of(poll: Poll) -> RateLimits:
-    """Return the rate limits of each account's API requests."""
-    return RateLimits(poll.concurrency, poll.requests_per_second)
-
-
-def http_client_of(section: Account | ReceiverSection) -> HttpClient:
-    """Return the HTTP client of an account or a receiver; the caller closes it.
+async def open_client(
+    account: Account, poll: Poll, metrics: ClientMetrics, resources: AsyncExitStack
+) -> CartesiaClient:
+    """Return the API client of an account; ``resources`` closes its connections.
 
     Raises OSError when the ca_file cannot be used.
     """
+    http_client = await resources.enter_async_context(_http_client(account))
+    key, version = account.secrets["api_key"], account.api_version
+    api = ApiSettings(account.name, account.base_url, version, key, poll.page_size)
+    limits = RateLimits(poll.concurrency, poll.requests_per_second)
+    return CartesiaClient(http_client, api, metrics, SYSTEM_CLOCK, limits)
+
+
+def _http_client(section: Account | ReceiverSection) -> HttpClient:
     proxy, url = None, section.proxy_url
     if url is not None:
         proxy = TextSecret(url.get_secret_value(), "proxy_url", check_proxy_url)
     return HttpClient(ca_file=section.ca_file, proxy=proxy)
-
-
-def series_options(account: Account, metrics: Metrics) -> SeriesOptions:
-    """Return which data series an account has."""
-    most = metrics.max_fine_tune_series if metrics.per_fine_tune else 0
-    return SeriesOptions(metrics.labels, tuple(account.labels.items()), most)
 
 
 def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
@@ -244,53 +221,37 @@ def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     return Route(section.name, types, match)
 
 
-def retention_of(config: Config) -> float:
-    """Return how long settled events are kept, in seconds.
-
-    At least as long as an Alertmanager needs their rows: while the alert is held and resolved.
-    """
-    holds = (s.hold for s in config.receivers if isinstance(s, AlertmanagerReceiver))
-    return max(config.storage.retention, max(holds, default=0.0) + RESOLVED_SECONDS)
-
-
 async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> Receiver:
     """Return the receiver of a section; ``resources`` closes its connections.
 
     Raises OSError when the ca_file cannot be used.
     """
-    if not isinstance(section, AlertmanagerReceiver):
-        return receiver_of(section, await resources.enter_async_context(http_client_of(section)))
-    members = []
-    for url in section.urls:
-        # One client per member: each post closes the connections that it used.
-        http_client = await resources.enter_async_context(http_client_of(section))
-        address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
-        secret = TextSecret(address, "urls", check_web_url)
-        members.append(Member(Endpoint(http_client, secret, section.timeout)))
-    return Alertmanager(section.name, members, section.hold)
-
-
-def receiver_of(
-    section: SlackReceiver | WebhookReceiver | AppriseReceiver, http_client: HttpClient
-) -> Receiver:
-    """Return the receiver of a section that has one URL."""
+    if isinstance(section, AlertmanagerReceiver):
+        members = []
+        for url in section.urls:
+            # One client per member: each post closes the connections that it used.
+            http_client = await resources.enter_async_context(_http_client(section))
+            address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
+            secret = TextSecret(address, "urls", check_web_url)
+            members.append(Member(Endpoint(http_client, secret, section.timeout)))
+        return Alertmanager(section.name, members, section.hold)
+    # Also for Apprise: this checks its ca_file.
+    http_client = await resources.enter_async_context(_http_client(section))
     if isinstance(section, AppriseReceiver):
         return Apprise(section.name, section.secrets["url"], section.timeout, section.ca_file)
     endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
-    if isinstance(section, SlackReceiver):
-        text = None if section.text is None else Template(section.text)
-        return Slack(section.name, endpoint, section.mention or "", text)
-    headers = _headers(section)
-    return Webhook(section.name, endpoint, section.secrets.get("secret"), _body(section), headers)
+    if isinstance(section, WebhookReceiver):
+        return _webhook(section, endpoint)
+    text = None if section.text is None else Template(section.text)
+    return Slack(section.name, endpoint, section.mention or "", text)
 
 
-def _body(section: WebhookReceiver) -> Body:
+def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
+    body: Body = standard_body
     if section.format == "alertmanager":
-        return AlertmanagerBody(section.name)
-    return standard_body if section.template is None else TemplateBody(section.template)
-
-
-def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
+        body = AlertmanagerBody(section.name)
+    elif section.template is not None:
+        body = TemplateBody(section.template)
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()
     }
@@ -299,4 +260,4 @@ def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
         headers["Authorization"] = Bearer(token)
     elif basic is not None:
         headers["Authorization"] = Basic(basic.username, basic.secrets["password"])
-    return headers
+    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers)

@@ -5,8 +5,8 @@ when this process or its machine is down.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -18,7 +18,7 @@ from exporter.core.secret import Secret, SecretError
 from exporter.core.view import AccountStatus
 from exporter.http_client import Bounds, HttpClient, HttpClientError, Request
 from exporter.store.errors import StoreError
-from exporter.supervisor import DefaultService
+from exporter.supervisor import Service
 
 _BOUNDS: Final = Bounds(seconds=15.0, body=64 * 1024)
 
@@ -28,9 +28,11 @@ _MAX_PENDING_SECONDS: Final = 600.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatSettings:
-    """When a heartbeat is sent.
+@dataclass(eq=False)
+class Heartbeat(Service):
+    """Requests a secret URL once after each round of polls in which nothing is wrong.
+
+    A service of its own, so that a slow request delays neither polls nor deliveries.
 
     Attributes:
         accounts: names of the accounts that are polled in a round.
@@ -39,36 +41,24 @@ class HeartbeatSettings:
             waits, in Unix seconds, None if there is none; raises StoreError.
     """
 
-    accounts: Sequence[str]
+    url: Secret
+    http_client: HttpClient
+    accounts: Collection[str]
     all_fresh: Callable[[], bool]
     oldest_pending: Callable[[], Awaitable[float | None]]
-
-
-class Heartbeat(DefaultService):
-    """Requests a secret URL once after each round of polls in which nothing is wrong.
-
-    A service of its own, so that a slow request delays neither polls nor deliveries.
-    """
-
-    def __init__(
-        self, url: Secret, http_client: HttpClient, settings: HeartbeatSettings, clock: Clock
-    ) -> None:
-        self.wakeup_deadline = inf
-        self._url = url
-        self._http_client = http_client
-        self._settings = settings
-        self._clock = clock
-        self._unpolled = set(settings.accounts)
-        self._round_ended = asyncio.Event()
-        self._logged = ""
+    clock: Clock
+    wakeup_deadline: float = field(default=inf, init=False)
+    _polled: set[str] = field(default_factory=set, init=False)
+    _round_ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _logged: str = field(default="", init=False)
 
     def note(self, status: AccountStatus) -> None:
         """Take note of a published status; a round ends when each account was polled once."""
         if not status.polled_at:
             return  # restored from the store before the first poll
-        self._unpolled.discard(status.account)
-        if not self._unpolled:
-            self._unpolled = set(self._settings.accounts)
+        self._polled.add(status.account)
+        if self._polled.issuperset(self.accounts):
+            self._polled.clear()
             self._round_ended.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -85,45 +75,40 @@ class Heartbeat(DefaultService):
         while True:
             await self._round_ended.wait()
             self._round_ended.clear()
-            self.wakeup_deadline = self._clock.monotonic() + _BOUNDS.seconds
+            self.wakeup_deadline = self.clock.monotonic() + _BOUNDS.seconds
             withheld = await self._reason_to_withhold()
             failed = "" if withheld else await self._send()
-            self._log_change(withheld, failed)
             self.wakeup_deadline = inf
+            logged, self._logged = self._logged, withheld or failed
+            if self._logged == logged:
+                continue  # a line each minute would hide others
+            if withheld:
+                log.info("heartbeat withheld", reason=withheld)
+            elif failed:
+                log.warning("heartbeat failed", reason=failed)
+            else:
+                log.info("heartbeat sent again")
 
     async def _reason_to_withhold(self) -> str:
         """Return why no heartbeat may be sent, in words that are the same while it lasts, or ""."""
-        if not self._settings.all_fresh():
+        if not self.all_fresh():
             return "not every account has fresh data"
         try:
-            oldest = await self._settings.oldest_pending()
+            oldest = await self.oldest_pending()
         except StoreError as error:
             return f"the outbox cannot be read: {error}"
-        if oldest is not None and self._clock.now() - oldest > _MAX_PENDING_SECONDS:
-            minutes = _MAX_PENDING_SECONDS / 60
-            return f"a delivery has been pending for more than {minutes:.0f} min"
+        if oldest is not None and self.clock.now() - oldest > _MAX_PENDING_SECONDS:
+            return f"a delivery has been pending for more than {_MAX_PENDING_SECONDS / 60:.0f} min"
         return ""
 
     async def _send(self) -> str:
         """Return why the request failed, or "" when it was answered with 2xx."""
         try:
-            response = await self._http_client.send(Request("GET", self._url(), {}), _BOUNDS)
+            response = await self.http_client.send(Request("GET", self.url(), {}), _BOUNDS)
         except (SecretError, HttpClientError) as error:
             return str(error)
         finally:
             # Servers often close a connection that was idle for a minute.
-            await self._http_client.aclose()
+            await self.http_client.aclose()
         delivered = classify(response.status) is Outcome.DELIVERED
         return "" if delivered else f"answered {response.status}"
-
-    def _log_change(self, withheld: str, failed: str) -> None:
-        """Log a result that differs from the last one: a line each minute would hide others."""
-        logged, self._logged = self._logged, withheld or failed
-        if self._logged == logged:
-            return
-        if withheld:
-            log.info("heartbeat withheld", reason=withheld)
-        elif failed:
-            log.warning("heartbeat failed", reason=failed)
-        else:
-            log.info("heartbeat sent again")

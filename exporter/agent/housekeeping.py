@@ -1,19 +1,21 @@
 """Periodic maintenance of the store: write check, count of orphaned deliveries, retention."""
 
 import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
+from exporter.config.models import Config
+from exporter.config.receivers import AlertmanagerReceiver
+from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.clock import Clock
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.retention import Retention
-from exporter.supervisor import DefaultService, pause
+from exporter.supervisor import Service, pause
 
 _ROUND_SECONDS: Final = 60.0
 _DELETE_SECONDS: Final = 3600.0
@@ -21,31 +23,24 @@ _DELETE_SECONDS: Final = 3600.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class HousekeepingSettings:
-    """Names of the configured receivers, and how long settled events are kept, in seconds."""
-
-    receivers: Collection[str]
-    retention: float
-
-
-class Housekeeper(DefaultService):
+class Housekeeper(Service):
     """Maintains the store once a minute; a store error is logged and tried again.
 
-    ``settings`` returns those of the current configuration.
+    ``config`` returns the current configuration.
     """
+
+    wakeup_deadline: float = inf
 
     def __init__(
         self,
         database: Database,
-        settings: Callable[[], HousekeepingSettings],
+        config: Callable[[], Config],
         registry: CollectorRegistry,
         clock: Clock,
     ) -> None:
-        self.wakeup_deadline = inf
         self._database = database
         self._retention = Retention(database)
-        self._settings = settings
+        self._config = config
         self._clock = clock
         self._delete_at = 0.0
         self._error = ""
@@ -68,10 +63,13 @@ class Housekeeper(DefaultService):
         """Check that the store can write, count orphaned deliveries, delete old events hourly."""
         try:
             await self._database.try_to_write()
-            self._report_orphaned(await self._retention.orphaned(self._settings().receivers))
+            receivers = [section.name for section in self._config().receivers]
+            self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
-                await self._delete()
+                before = self._clock.now() - retention_of(self._config())
+                if deleted := await self._retention.delete_old(before):
+                    log.info("old settled events deleted", events=deleted)
         except StoreError as error:
             if str(error) != self._error:
                 log.error("cannot write the state", error=str(error))  # noqa: TRY400 - no bug
@@ -80,11 +78,6 @@ class Housekeeper(DefaultService):
         if self._error:
             log.info("state is writable again")
             self._error = ""
-
-    async def _delete(self) -> None:
-        deleted = await self._retention.delete_old(self._clock.now() - self._settings().retention)
-        if deleted:
-            log.info("old settled events deleted", events=deleted)
 
     def _report_orphaned(self, orphaned: dict[str, int]) -> None:
         self._orphaned.set(sum(orphaned.values()))
@@ -97,3 +90,12 @@ class Housekeeper(DefaultService):
                     events=events,
                 )
         self._reported = orphaned
+
+
+def retention_of(config: Config) -> float:
+    """Return how long settled events are kept, in seconds.
+
+    At least as long as an Alertmanager needs their rows: while the alert is held and resolved.
+    """
+    holds = (s.hold for s in config.receivers if isinstance(s, AlertmanagerReceiver))
+    return max(config.storage.retention, max(holds, default=0.0) + RESOLVED_SECONDS)

@@ -13,32 +13,19 @@ from prometheus_client import CollectorRegistry, Gauge
 from exporter.agent.systemd import Notifier
 from exporter.config import Config, ConfigError
 from exporter.core.clock import Clock
-from exporter.supervisor import DefaultService
+from exporter.supervisor import Service
 
 _READ_TIMEOUT_SECONDS: Final = 30.0
-_READ_TIMED_OUT: Final = f"the configuration could not be read within {_READ_TIMEOUT_SECONDS:.0f} s"
-_STOPPING: Final = "the agent is about to end"
 
 log = structlog.get_logger()
-
-
-class ReloadRefusedError(Exception):
-    """A valid configuration that a running agent cannot apply; ``problems`` says why."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(problems))
 
 
 @dataclass(frozen=True, slots=True)
 class Reloading:
     """How the configuration is reloaded.
 
-    Attributes:
-        read: returns the configuration; may block; raises ConfigError.
-        asked: set to request a reload.
-        over_http: whether HTTP requests may request one.
-        manager: is notified of each reload.
+    ``read`` returns the configuration; it may block, and raises ConfigError. ``asked`` is set to
+    request a reload; HTTP requests may do so if ``over_http``. ``manager`` is notified of each.
     """
 
     read: Callable[[], Config]
@@ -47,11 +34,13 @@ class Reloading:
     manager: Notifier = field(default_factory=Notifier)
 
 
-class Reloader(DefaultService):
+class Reloader(Service):
     """Runs one reload at a time; requests made during a reload are answered by the next one.
 
-    ``apply`` applies a whole configuration, or raises ReloadRefusedError and changes nothing.
+    ``apply`` applies a whole configuration, or raises ConfigError and changes nothing.
     """
+
+    wakeup_deadline: float = inf
 
     def __init__(
         self,
@@ -60,7 +49,6 @@ class Reloader(DefaultService):
         registry: CollectorRegistry,
         clock: Clock,
     ) -> None:
-        self.wakeup_deadline = inf
         self._reloading = reloading
         self._apply = apply
         self._clock = clock
@@ -93,7 +81,7 @@ class Reloader(DefaultService):
                 self.wakeup_deadline = inf
         finally:
             stopping.cancel()
-            _answer(self._requests, [_STOPPING])
+            _answer(self._requests, ["the agent is about to end"])
 
     async def reload(self) -> list[str]:
         """Request a reload; return the reasons why it was refused, [] if it succeeded."""
@@ -107,7 +95,7 @@ class Reloader(DefaultService):
         try:
             await self._apply(await self._read())
             problems: list[str] = []
-        except (ConfigError, ReloadRefusedError) as error:
+        except ConfigError as error:
             problems = error.problems
         self._record(problems)
         for problem in problems:
@@ -121,7 +109,8 @@ class Reloader(DefaultService):
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
                 return await loop.run_in_executor(self._thread, self._reloading.read)
         except TimeoutError:
-            raise ReloadRefusedError([_READ_TIMED_OUT]) from None
+            problem = f"the configuration could not be read within {_READ_TIMEOUT_SECONDS:.0f} s"
+            raise ConfigError([problem]) from None
 
     def _record(self, problems: list[str]) -> None:
         self._successful.set(not problems)

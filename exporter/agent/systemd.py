@@ -4,7 +4,7 @@ See sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). The variables are
 environment when they are read, so that no child process uses them.
 """
 
-import os
+import re
 import socket
 import time
 from collections.abc import MutableMapping
@@ -33,12 +33,12 @@ class Notifier:
 
     def __init__(self, address: str = "", watchdog_timeout: float | None = None) -> None:
         self.watchdog_timeout = watchdog_timeout if address else None
-        self._address = address
+        self._address = re.sub("^@", "\0", address)  # an abstract socket
         self._failed = False
 
     def ready(self, status: str) -> None:
         """Report that the start or a reload has finished."""
-        self._send("READY=1", _status(status))
+        self._send("READY=1", status=status)
 
     def reloading(self) -> None:
         """Report that a reload begins. Its end, successful or not, is reported by `ready`."""
@@ -47,37 +47,30 @@ class Notifier:
 
     def stopping(self) -> None:
         """Report that the shutdown begins."""
-        self._send("STOPPING=1", _status("stopping"))
+        self._send("STOPPING=1", status="stopping")
 
     def status(self, text: str) -> None:
         """Report the status in one line of text."""
-        self._send(_status(text))
+        self._send(status=text)
 
     def alive(self) -> None:
         """Reset the watchdog, if there is one."""
         if self.watchdog_timeout is not None:
             self._send("WATCHDOG=1")
 
-    def _send(self, *assignments: str) -> None:
+    def _send(self, *assignments: str, status: str = "") -> None:
         if not self._address:
             return
+        if status:
+            assignments += (f"STATUS={one_line(status, _MAX_STATUS_LENGTH)}",)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(_SEND_TIMEOUT_SECONDS)
-                sender.sendto("\n".join(assignments).encode(), _socket_address(self._address))
+                sender.sendto("\n".join(assignments).encode(), self._address)
         except OSError as error:
             if not self._failed:
                 log.warning("cannot notify the service manager", error=str(error))
             self._failed = True
-
-
-def _status(text: str) -> str:
-    return f"STATUS={one_line(text, _MAX_STATUS_LENGTH)}"
-
-
-def _socket_address(address: str) -> bytes:
-    path = os.fsencode(address)
-    return b"\0" + path[1:] if path.startswith(b"@") else path
 
 
 def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
@@ -85,22 +78,18 @@ def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
 
     Removes the variables from ``environ``.
     """
-    address = environ.pop("NOTIFY_SOCKET", "")
-    timeout, watched_pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+    address, timeout = environ.pop("NOTIFY_SOCKET", ""), environ.pop("WATCHDOG_USEC", "")
+    watched = environ.pop("WATCHDOG_PID", "") in {"", str(pid)}
     if address and address[0] not in "/@":
         log.warning("NOTIFY_SOCKET ignored: neither a path nor an abstract socket")
         return Notifier()
-    return Notifier(address, _watchdog_timeout(timeout) if watched_pid in {"", str(pid)} else None)
-
-
-def _watchdog_timeout(microseconds: str) -> float | None:
+    if not (timeout and watched):
+        return Notifier(address)
+    microseconds = _number(timeout)
     if not microseconds:
-        return None
-    number = _number(microseconds)
-    if not number:
         log.warning("WATCHDOG_USEC ignored: not a number of microseconds")
-        return None
-    return max(number / 1e6, _MIN_WATCHDOG_SECONDS)
+        return Notifier(address)
+    return Notifier(address, max(microseconds / 1e6, _MIN_WATCHDOG_SECONDS))
 
 
 def _number(text: str) -> int:

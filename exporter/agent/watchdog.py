@@ -9,7 +9,7 @@ import structlog
 
 from exporter.agent.systemd import Notifier
 from exporter.core.health import Liveness, liveness
-from exporter.supervisor import DefaultService, pause
+from exporter.supervisor import Service, pause
 
 CHECK_SECONDS: Final = 5.0
 """Interval of the checks."""
@@ -20,14 +20,12 @@ _SUSPENDED_SECONDS: Final = 30.0
 log = structlog.get_logger()
 
 
-class Watchdog(DefaultService):
+class Watchdog(Service):
     """Checks the wake-up deadlines of all services.
 
     ``deadlines`` returns them by service, in monotonic seconds. The watchdog has none itself: the
     service manager checks it.
     """
-
-    wakeup_deadline: Final = inf
 
     def __init__(
         self,
@@ -69,11 +67,6 @@ class Watchdog(DefaultService):
             log.warning("process was suspended", seconds=round(gap))
         self._checked_at = now
         found = self.liveness()
-        self._log_changes(found)
-        if found.healthy:
-            self._notifier.alive()
-
-    def _log_changes(self, found: Liveness) -> None:
         before, self._late = self._late, found.late
         for name, seconds in found.late.items():
             if name not in before:
@@ -84,3 +77,5 @@ class Watchdog(DefaultService):
                 log.info("service is on time again", service=name)
         if before.keys() != found.late.keys():
             self._notifier.status(found.counts)
+        if found.healthy:
+            self._notifier.alive()

@@ -1,15 +1,15 @@
 """`list`: read every page of every account and print the fine-tunes."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exporter.agent.build import SYSTEM_CLOCK, api_of, http_client_of, limits_of
-from exporter.cartesia.client import CartesiaClient, ClientMetrics
+from exporter.agent.build import open_client
+from exporter.cartesia.client import ClientMetrics
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import OnPage
 from exporter.cli.output import Layout, Output
@@ -43,11 +43,8 @@ async def read_all(config: Config) -> list[Row]:
     rows: list[Row] = []
     with _progress() as progress:
         for account in config.accounts:
-            async with http_client_of(account) as http_client:
-                api = api_of(account, config.poll.page_size)
-                client = CartesiaClient(
-                    http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll)
-                )
+            async with AsyncExitStack() as resources:
+                client = await open_client(account, config.poll, metrics, resources)
                 try:
                     on_page = progress(account.name)
                     listing = await client.list_fine_tunes(config.poll.timeout, on_page=on_page)

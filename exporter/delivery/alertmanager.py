@@ -32,7 +32,7 @@ from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, ReceiverState
-from exporter.supervisor import DefaultService
+from exporter.supervisor import Service
 
 ROUND_SECONDS: Final = 60.0
 """Interval between two posts of the same alert: a member keeps alerts in memory only."""
@@ -49,7 +49,7 @@ _AlertKey = tuple[str, bytes | None]
 log = structlog.get_logger()
 
 
-class AlertDeliverer(DefaultService):
+class AlertDeliverer(Service):
     """Service that delivers to one Alertmanager: the state that its members share.
 
     An event is delivered when the first member accepts its alert, and dead when every member

@@ -19,7 +19,7 @@ from exporter.receivers.receiver import Receiver
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, NewMessage, Outbox, PendingEvent
-from exporter.supervisor import DefaultService
+from exporter.supervisor import Service
 
 _MOST_UNSTORED: Final = 100
 """Results kept while the store cannot be written; at this number nothing more is sent."""
@@ -27,7 +27,7 @@ _MOST_UNSTORED: Final = 100
 log = structlog.get_logger()
 
 
-class Deliverer(DefaultService):
+class Deliverer(Service):
     """Service that delivers to one receiver.
 
     It has its own queue, schedule and circuit, so that receivers do not delay each other.

@@ -22,7 +22,7 @@ from exporter.exposition.text_format import (
     render_samples,
     to_family,
 )
-from exporter.supervisor import DefaultService, pause
+from exporter.supervisor import Service, pause
 
 _CHECK_SECONDS: Final = 0.25
 """Interval between checks for changes, and so the maximum age of a counter on the page."""
@@ -78,14 +78,15 @@ class RenderedPage:
         return same and monotonic < self.valid_until
 
 
-class Page(DefaultService):
+class Page(Service):
     """Service that renders the page when something changed, and serves the newest one to scrapes.
 
     ``wakeup_deadline`` is the monotonic time by which it will have started the next check.
     """
 
+    wakeup_deadline: float = math.inf
+
     def __init__(self, renderer: "Renderer") -> None:
-        self.wakeup_deadline = math.inf
         self._renderer = renderer
         # Not the loop's default executor: name lookups that get no answer could fill all of it.
         self._thread = ThreadPoolExecutor(1, "page")

@@ -24,12 +24,7 @@ class OutageWatch:
     """
 
     def __init__(
-        self,
-        accounts: Accounts,
-        rules: Rules,
-        failing_after: float,
-        route: Router,
-        clock: Clock,
+        self, accounts: Accounts, rules: Rules, failing_after: float, route: Router, clock: Clock
     ) -> None:
         self._accounts = accounts
         self._identity = (rules.store_id, rules.key)
@@ -37,7 +32,7 @@ class OutageWatch:
         self._failing_after = failing_after
         self._route = route
         self._clock = clock
-        self._outage: Outage | None = None
+        self.outage: Outage | None = None
 
     async def restore(self, *, has_baseline: bool) -> None:
         """Load the outage that was reported before a restart, if there is one.
@@ -48,32 +43,35 @@ class OutageWatch:
         if since is not None:
             lasted = max(self._clock.now() - since, 0.0)
             began = self._clock.monotonic() - lasted
-            self._outage = Outage(since, began, has_baseline, submitted=True, stored=True)
-
-    def continue_from(self, previous: "OutageWatch") -> None:
-        """Take over the outage of the account's watch before a reload."""
-        self._outage = previous._outage  # noqa: SLF001 - same class
+            self.outage = Outage(since, began, has_baseline, submitted=True, stored=True)
 
     def failed(self, reason: str, error: str, *, has_baseline: bool) -> None:
         """Record a failed poll; ``reason`` is one of the metric's."""
-        outage = self._outage
+        outage = self.outage
         if outage is None:
             outage = Outage(self._clock.now(), self._clock.monotonic(), has_baseline)
-        self._outage = replace(outage, reason=reason, error=error)
+        self.outage = replace(outage, reason=reason, error=error)
 
     async def notify_if_due(self) -> bool:
         """Queue the event of an outage that lasts too long; return whether it was stored now.
 
         A store error is logged; the next call tries again.
         """
-        outage = self._outage
+        outage = self.outage
         if outage is None or not outage.is_due(self._clock.monotonic(), self._failing_after):
             return False
         if not outage.submitted:
-            self._log(outage)
+            log.warning(
+                "account cannot be read for long",
+                account=self._key.name,
+                seconds=round(self._clock.monotonic() - outage.began),
+                since=timestamp(outage.since),
+                reason=outage.reason,
+                error=one_line(outage.error),
+            )
         event = poll_failing_event(*self._identity, outage, self._clock.now())
         # Before the commit: if it succeeds unnoticed, the end of the outage must be reported too.
-        self._outage = replace(outage, submitted=True)
+        self.outage = replace(outage, submitted=True)
         try:
             await self._accounts.begin_outage(self._key, outage.since, self._routed(event))
         except StoreError as error:
@@ -83,7 +81,7 @@ class OutageWatch:
                 error=one_line(str(error)),
             )
             return False
-        self._outage = replace(outage, submitted=True, stored=True)
+        self.outage = replace(outage, submitted=True, stored=True)
         return True
 
     def recovery(self, now: float) -> RoutedEvents:
@@ -91,7 +89,7 @@ class OutageWatch:
 
         The outage continues until `end`.
         """
-        outage = self._outage
+        outage = self.outage
         if outage is None or not outage.submitted:
             return ()
         seconds = self._clock.monotonic() - outage.began
@@ -99,17 +97,7 @@ class OutageWatch:
 
     def end(self) -> None:
         """End the outage: the result of a successful poll is committed."""
-        self._outage = None
+        self.outage = None
 
     def _routed(self, event: Event) -> RoutedEvents:
         return [(event, self._route(event))]
-
-    def _log(self, outage: Outage) -> None:
-        log.warning(
-            "account cannot be read for long",
-            account=self._key.name,
-            seconds=round(self._clock.monotonic() - outage.began),
-            since=timestamp(outage.since),
-            reason=outage.reason,
-            error=one_line(outage.error),
-        )

@@ -3,19 +3,17 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Final, Protocol
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, PollResult, Router, Rules, apply_snapshot
 from exporter.core.clock import Clock
-from exporter.core.events import Event
 from exporter.core.model import Snapshot, TrackedFineTune
 from exporter.core.text import one_line, timestamp
 from exporter.core.view import AccountStatus, SeriesOptions
@@ -23,7 +21,7 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from exporter.supervisor import DefaultService, pause
+from exporter.supervisor import Service, pause
 
 _REFUSED_KEY_INTERVALS: Final = 10
 """An account whose key was refused is polled once in this many intervals."""
@@ -66,17 +64,10 @@ class Source(Protocol):
 class PollSettings:
     """How an account is polled. Times are in seconds.
 
-    Attributes:
-        interval: from the start of a poll to the start of the next.
-        timeout: of a whole poll.
-        rules: how snapshots are evaluated.
-        failing_after: duration of an outage after which the receivers are notified; 0 for never.
-        publish: publishes the account's status.
-        withdraw: removes what `publish` and the source show of the account of this name.
-        route: returns the receivers of an event.
-        wake: is called after a commit that queued notifications.
-        stale_after: how long a snapshot is shown.
-        options: the account's data series.
+    A poll starts ``interval`` after the start of the last one and may take ``timeout``. An outage
+    of ``failing_after`` is reported; 0 for never. A snapshot is shown for ``stale_after``.
+    ``withdraw`` removes what ``publish`` and the source show of the account of this name. ``wake``
+    is called after a commit that queued notifications.
     """
 
     interval: float
@@ -88,11 +79,13 @@ class PollSettings:
     route: Router
     wake: Callable[[], None]
     stale_after: float
-    options: SeriesOptions = field(default_factory=SeriesOptions)
+    options: SeriesOptions
 
 
-class Poller(DefaultService):
+class Poller(Service):
     """Polls one account, independent of all others."""
+
+    wakeup_deadline: float = inf
 
     def __init__(
         self,
@@ -103,7 +96,6 @@ class Poller(DefaultService):
         clock: Clock,
     ) -> None:
         self.account = settings.rules.key.name
-        self.wakeup_deadline = inf
         self._source = source
         self._accounts = accounts
         self._settings = settings
@@ -133,9 +125,8 @@ class Poller(DefaultService):
             self._continue(previous)
         await self._load()
         if self._state is not None:
-            self._status = replace(
-                self._status, labels=self._state.labels, counters=self._state.counters
-            )
+            state = self._state
+            self._status = replace(self._status, labels=state.labels, counters=state.counters)
         self._settings.publish(self._status)
 
     def _continue(self, previous: "Poller") -> None:
@@ -147,7 +138,7 @@ class Poller(DefaultService):
         if new.rules.key != old.rules.key:
             return
         self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
-        self._outages.continue_from(previous._outages)  # noqa: SLF001
+        self._outages.outage = previous._outages.outage  # noqa: SLF001
         if (new.options, new.rules.max_models) == (old.options, old.rules.max_models):
             stale_at = status.stale_at + new.stale_after - old.stale_after
             self._status = replace(status, stale_at=stale_at)
@@ -206,12 +197,19 @@ class Poller(DefaultService):
         try:
             tracked = {} if self._state is None else self._state.tracked
             listing = await self._source.list_fine_tunes(self._settings.timeout, tracked)
-            read_at, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
+            read_at, now = self._clock.monotonic(), self._clock.now()
+            jump = now - read_at - self._wall_offset
+            if abs(jump) <= _MIN_CLOCK_JUMP_SECONDS:
+                jump = 0.0
             snapshot = Snapshot(listing.fine_tunes, now, read_at - started, listing.pages, jump)
             stale_at = read_at + self._settings.stale_after
             await self._commit(snapshot, listing.cursors, stale_at)
         except CartesiaError as error:
-            self._slow_down(error)
+            if error.retry_after is not None:
+                self._resume_at = self._clock.monotonic() + error.retry_after
+            # Another error does not mean that the refused key is valid now.
+            if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
+                self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
         except StoreError as error:
             self._must_load = True
@@ -222,7 +220,13 @@ class Poller(DefaultService):
         if self._must_load:
             # A failed commit may have succeeded: the same change must not get a second event id.
             await self._load()
-        result = await self._compare(snapshot, cursors)
+        rules, options, route = self._settings.rules, self._settings.options, self._settings.route
+        compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
+        result = replace(
+            await asyncio.get_running_loop().run_in_executor(_COMPARE_THREAD, compare),
+            recovery=self._outages.recovery(snapshot.read_at),
+            cursors=None if cursors == self._cursors else cursors,
+        )
         if not result.is_empty:
             await self._accounts.commit(result)
         self._outages.end()
@@ -238,37 +242,14 @@ class Poller(DefaultService):
         if result.events or result.recovery:
             self._settings.wake()
 
-    async def _compare(self, snapshot: Snapshot, cursors: tuple[str, ...]) -> PollResult:
-        rules, options, route = self._settings.rules, self._settings.options, self._settings.route
-        compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
-        result = await asyncio.get_running_loop().run_in_executor(_COMPARE_THREAD, compare)
-        return replace(
-            result,
-            recovery=self._outages.recovery(snapshot.read_at),
-            cursors=None if cursors == self._cursors else cursors,
-        )
-
-    def _clock_jump(self) -> float:
-        """Return by how many seconds the wall clock was set since the last successful poll."""
-        jump = self._clock.now() - self._clock.monotonic() - self._wall_offset
-        return jump if abs(jump) > _MIN_CLOCK_JUMP_SECONDS else 0.0
-
-    def _slow_down(self, error: CartesiaError) -> None:
-        if error.retry_after is not None:
-            self._resume_at = self._clock.monotonic() + error.retry_after
-        # Another error does not mean that the refused key is valid now.
-        if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
-            self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1
-
     def _fail(self, reason: str, error: str, duration: float) -> None:
+        delay = self._settings.interval * (1 + self._intervals_to_skip) - duration
+        delay = max(delay, self._resume_at - self._clock.monotonic(), 0.0)
         self._metrics.failures.labels(self.account, reason).inc()
         self._outages.failed(reason, error, has_baseline=self._state is not None)
+        now = self._clock.now()
         self._status = replace(
-            self._status,
-            up=False,
-            polled_at=self._clock.now(),
-            duration=duration,
-            failure=reason,
+            self._status, up=False, polled_at=now, duration=duration, failure=reason
         )
         self._settings.publish(self._status)
         self._log.warning(
@@ -276,13 +257,8 @@ class Poller(DefaultService):
             reason=reason,
             error=one_line(error),
             counts="none" if self._status.counts is None else "kept",
-            next_poll=f"in {self._until_next(duration):.0f}s",
+            next_poll=f"in {delay:.0f}s",
         )
-
-    def _until_next(self, duration: float) -> float:
-        """Return the seconds until the next poll, after one that took ``duration`` seconds."""
-        interval = self._settings.interval * (1 + self._intervals_to_skip) - duration
-        return max(interval, self._resume_at - self._clock.monotonic(), 0.0)
 
     def _log_poll(self, result: PollResult, snapshot: Snapshot) -> None:
         fine_tunes, seconds = len(snapshot.fine_tunes), round(snapshot.duration, 3)
@@ -297,20 +273,15 @@ class Poller(DefaultService):
             self._log.info("baseline taken", fine_tunes=fine_tunes)
         if not self._status.up and self._status.polled_at:
             self._log.info("poll recovered")
-        changes = [event for event, _ in result.events if event.fine_tune is not None]
-        for event in changes[:_MAX_LOGGED_CHANGES]:
-            _log_change(self._log, event)
+        changes = [(event, event.fine_tune) for event, _ in result.events if event.fine_tune]
+        for event, fine_tune in changes[:_MAX_LOGGED_CHANGES]:
+            self._log.info(
+                event.type.replace("fine_tune.", "fine-tune "),
+                fine_tune=one_line(fine_tune.id),
+                name=one_line(fine_tune.name, 100),
+                model=one_line(fine_tune.model_id, 100),
+                previous=one_line(event.previous_status or "none", 100),
+                status=one_line(fine_tune.status, 100),
+            )
         if len(changes) > _MAX_LOGGED_CHANGES:
             self._log.info("more fine-tunes changed", number=len(changes) - _MAX_LOGGED_CHANGES)
-
-
-def _log_change(log: FilteringBoundLogger, event: Event) -> None:
-    assert event.fine_tune is not None
-    log.info(
-        event.type.replace("fine_tune.", "fine-tune "),
-        fine_tune=one_line(event.fine_tune.id),
-        name=one_line(event.fine_tune.name, 100),
-        model=one_line(event.fine_tune.model_id, 100),
-        previous=one_line(event.previous_status or "none", 100),
-        status=one_line(event.fine_tune.status, 100),
-    )

@@ -7,17 +7,18 @@ from unittest.mock import Mock
 import pytest
 from prometheus_client import CollectorRegistry
 
+from exporter.agent import build
 from exporter.agent.agent import build_services, first_poll_delays
 from exporter.agent.build import (
     AgentContext,
     ServiceSpec,
     SpecFactory,
-    limits_of,
-    retention_of,
+    open_client,
     route_of,
 )
+from exporter.cartesia.client import CartesiaClient, ClientMetrics
 from exporter.cartesia.rate_limit import RateLimits
-from exporter.config import load
+from exporter.config import Config, load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
 from exporter.core.view import AccountStatus
@@ -71,28 +72,30 @@ def test_an_alertmanager_gets_troubles_and_no_recoveries(tmp_path):
         assert receivers(tmp_path, Event("evt", event_type, "default", AT)) == expected  # type: ignore[arg-type]  # str keys
 
 
-def test_retention_is_at_least_the_hold_of_an_alertmanager(tmp_path):
-    receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
-    text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
-    for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
-        config = load(write_config(tmp_path, text.replace("HOLD", hold)), KEY)
-        assert retention_of(config) == expected
-
-
-def test_rate_limits_of_the_configuration(tmp_path):
+async def test_rate_limits_of_the_configuration(tmp_path, monkeypatch):
     text = "poll: {concurrency: 3, requests_per_second: 0.5}"
     config = load(write_config(tmp_path, text), KEY)
-    assert limits_of(config.poll) == RateLimits(concurrency=3, per_second=0.5)
+    client = Mock(CartesiaClient)
+    monkeypatch.setattr(build, "CartesiaClient", client)
+    async with AsyncExitStack() as resources:
+        metrics = ClientMetrics(CollectorRegistry())
+        await open_client(config.accounts[0], config.poll, metrics, resources)
+    assert client.call_args.args[-1] == RateLimits(concurrency=3, per_second=0.5)
 
 
-def test_first_polls_are_spread():
-    for names, interval, delays in (
-        ("a", 60, [0]),
-        ("ab", 60, [0, 2.5]),
-        ("abcde", 60, [0, 1, 2, 3, 4]),
-        ("abcd", 1, [0, 0.25, 0.5, 0.75]),
+def test_first_polls_of_new_pollers_are_spread():
+    for accounts, new, interval, delays in (
+        ("a", "a", 60, [0]),
+        ("ab", "ab", 60, [0, 2.5]),
+        ("abcde", "abcde", 60, [0, 1, 2, 3, 4]),
+        ("abcd", "abcd", 1, [0, 0.25, 0.5, 0.75]),
+        ("abcd", "bd", 60, [0, 2.5]),
     ):
-        assert first_poll_delays(names, interval) == dict(zip(names, delays, strict=True))
+        sections = [{"name": name, "api_key": "k"} for name in accounts]
+        config = Config.model_validate({"accounts": sections, "poll": {"interval": f"{interval}s"}})
+        built = [f"poll {name}" for name in new]
+        expected = dict(zip(built, delays, strict=True))
+        assert first_poll_delays(config, ["deliver ops", *built]) == expected
 
 
 async def test_if_a_service_cannot_be_built_the_others_are_closed():

@@ -4,14 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.agent import heartbeat
-from exporter.agent.heartbeat import Heartbeat, HeartbeatSettings
+from exporter.agent.heartbeat import Heartbeat
 from exporter.core.view import AccountStatus
 from exporter.http_client import Bounds, HttpClient
 from exporter.store.errors import StoreError
@@ -46,8 +45,8 @@ class HeartbeatFixture:
         self.fresh = True
         self.oldest_pending: float | StoreError | None = None
         self.outbox_reads = 0
-        settings = HeartbeatSettings(("a", "b"), lambda: self.fresh, self._oldest_pending)
-        self.heartbeat = Heartbeat(self.url, http_client, settings, self.clock.clock)
+        fresh, oldest, clock = lambda: self.fresh, self._oldest_pending, self.clock.clock
+        self.heartbeat = Heartbeat(self.url, http_client, ("a", "b"), fresh, oldest, clock)
 
     async def _oldest_pending(self) -> float | None:
         self.outbox_reads += 1
@@ -311,7 +310,7 @@ async def test_a_bug_is_raised_by_run():
         raise KeyError("a bug")
 
     async with open_heartbeat(answer()) as h:
-        h.heartbeat._settings = replace(h.heartbeat._settings, all_fresh=bug)
+        h.heartbeat.all_fresh = bug
         h.polled("a", "b")
         with pytest.raises(ExceptionGroup) as caught:
             await h.heartbeat.run(asyncio.Event())

@@ -1,6 +1,7 @@
 """Housekeeping: write check, orphaned deliveries, retention."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
+from exporter.agent.housekeeping import Housekeeper, retention_of
+from exporter.config import load
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from exporter.store.retention import Retention
+from tests.config.config_file import KEY, write_config
 from tests.fakes.clock import FakeClock
 from tests.store.sample_outbox import attempt_digest
 from tests.store.sample_polls import NOW, queue_failures
@@ -37,8 +40,9 @@ async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[Houseke
     """Open a store below ``path``, and make a housekeeper with these configured receivers."""
     registry, clock = CollectorRegistry(), FakeClock(NOW)
     async with Database(path / "state.db") as database:
-        settings = HousekeepingSettings(receivers, 90 * DAY)
-        housekeeper = Housekeeper(database, lambda: settings, registry, clock.clock)
+        sections = [{"name": each, "type": "slack", "url": "https://x.test"} for each in receivers]
+        config = load(write_config(path, json.dumps({"receivers": sections})), KEY)
+        housekeeper = Housekeeper(database, lambda: config, registry, clock.clock)
         yield HousekeeperFixture(database, housekeeper, registry, clock)
 
 
@@ -122,3 +126,11 @@ async def test_the_write_check_changes_nothing(tmp_path):
         await h.database.try_to_write()
         assert await Retention(h.database).orphaned([]) == {}
         assert h.database.store_id == before
+
+
+def test_retention_is_at_least_the_hold_of_an_alertmanager(tmp_path):
+    receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
+    text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
+    for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
+        config = load(write_config(tmp_path, text.replace("HOLD", hold)), KEY)
+        assert retention_of(config) == expected

@@ -229,10 +229,11 @@ def test_an_apprise_receiver_needs_the_extra(monkeypatch):
 
 def test_validating_an_apprise_receiver_does_not_import_apprise():
     code = (
-        "import sys; from exporter.agent.build import receiver_of, http_client_of;"
+        "import asyncio, sys; from contextlib import AsyncExitStack;"
+        "from exporter.agent.build import open_receiver;"
         "from exporter.config.receivers import AppriseReceiver as R;"
         "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
-        "r = receiver_of(s, http_client_of(s));"
+        "r = asyncio.run(open_receiver(s, AsyncExitStack()));"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -21,7 +21,7 @@ from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS
 from exporter.core.model import FineTune, OutboxMessage, TrackedFineTune
 from exporter.core.routing import Route, receivers_of
-from exporter.core.view import AccountStatus
+from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.polling.metrics import PollMetrics
@@ -192,6 +192,7 @@ class CrashingPipeline:
             route=lambda event: receivers_of(event, ROUTES),
             wake=lambda: None,
             stale_after=300.0,
+            options=SeriesOptions(),
         )
         counts = PollMetrics(CollectorRegistry())
         self._poller = Poller(self._environment, self._accounts, polls, counts, clock)

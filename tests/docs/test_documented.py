@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from exporter.agent.agent import new_registry
-from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
+from exporter.agent.housekeeping import Housekeeper
 from exporter.agent.reload import Reloader, Reloading
 from exporter.cartesia.client import ClientMetrics
 from exporter.cli.main import main
@@ -45,7 +45,7 @@ def served_metrics(tmp_path):
     database.path.touch()
     registry.register(StoreMetrics(database))
     clock = FakeClock(0).clock
-    Housekeeper(database, lambda: HousekeepingSettings((), 0.0), registry, clock)
+    Housekeeper(database, Config, registry, clock)
     Reloader(Reloading(Config), never, registry, clock)
     options = replace(EVERYTHING.options, constant=())
     account_metrics = metrics_of([replace(EVERYTHING, options=options)])

@@ -93,7 +93,7 @@ async def test_a_poll_commits_then_publishes_then_wakes_the_receivers(tmp_path):
 
         p.poller._settings = replace(settings, publish=publish, wake=lambda: observe("wake"))
         await p.poller.poll()
-        steps = [(step, len(await pending), shown) for step, pending, shown in seen]
+        steps = [(step, len(await pending), published) for step, pending, published in seen]
         assert steps == [("publish", 1, True), ("wake", 1, True)]
 
 

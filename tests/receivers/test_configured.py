@@ -2,13 +2,14 @@
 
 import base64
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from exporter.agent.build import http_client_of, receiver_of
+from exporter.agent.build import open_receiver
 from exporter.config import load
 from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from exporter.core.message import build_message
@@ -28,8 +29,8 @@ async def send(folder: Path, **section: Any) -> Received:
         [configured] = load(path, {"CARTESIA_API_KEY": "k", "TEAM": "voices"}).receivers
         assert isinstance(configured, SlackReceiver | WebhookReceiver)
 
-        async with http_client_of(configured) as http_client:
-            built = receiver_of(configured, http_client)
+        async with AsyncExitStack() as resources:
+            built = await open_receiver(configured, resources)
             body = built.render(build_message([FAILED], LINK_TEMPLATES))
             await built.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
     [request] = server.requests
