@@ -1,8 +1,15 @@
 """Operators' templates: the body of a webhook, and the first line of a Slack message.
 
-docs/webhook.md lists the names and the filters that a template may use. What a template may cost
-is bounded before it is compiled: by its length, the depth of its loops and the operations in them.
-While it is rendered, each text, each list and the output are bounded in size.
+docs/webhook.md lists what a template may use. All of it is checked before a template is compiled,
+since Jinja evaluates constant expressions while it compiles.
+
+**Time**: the templates of one body take at most about 5 s. A text has at most 65,536 characters, a
+list at most 100 values and 100,000 characters. With these a filter, a test or an operator takes at
+most 0.3 ms, a slow filter 15 ms and any other node 15 µs. They count as 20, 1,000 and 1, a
+hundredfold in each loop, and a body may have 300,000: 15,000 * 0.3 ms = 300 * 15 ms = 4.5 s.
+
+**Memory**: at most about 100 MB. A text takes up to 0.25 MB. A template has at most 20 names of its
+own, and 20 operands or arguments at once; a filter builds a list of up to 25 MB and refuses it.
 """
 
 import json
@@ -10,6 +17,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
+from itertools import islice
 from typing import Any, Final
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, nodes
@@ -30,17 +38,11 @@ _LONGEST_LIST: Final = MOST_EVENTS
 _LONGEST_BODY: Final = 512 * 1024
 
 MOST_WORK: Final = 300_000
-"""The most that the templates of one body may cost; evaluating a name costs 1.
-
-Measured: the worst template within it ran for 5 s, usual ones for milliseconds.
-"""
-
-_OPERATION_WORK: Final = 20
-_SLOW_WORK: Final = 1_000
+_MOST_NAMES: Final = 20
+_MOST_OPERANDS: Final = 20
 _SLOW_FILTERS: Final = frozenset(
     ("map", "reject", "rejectattr", "select", "selectattr", "sort", "title", "unique", "urlencode")
 )
-"""They take milliseconds for the longest text or list, the other operations at most 0.3 ms."""
 
 _TOO_LONG: Final = (
     f"makes more than {LONGEST_TEXT} characters; use |truncate, or fewer events, as in events[:20]"
@@ -85,20 +87,13 @@ class Template:
             # Piece by piece, so that an output that is too long is never built in whole.
             return _join(self._compiled.generate(variables))
         except Exception as error:  # noqa: BLE001 - a template can raise anything
-            raise TemplateError(f"line {_line_of(error)}: {_reason(error)}") from None
-
-
-def _line_of(error: Exception) -> int:
-    frames = traceback.walk_tb(error.__traceback__)
-    lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
-    return lines[-1] if lines else 1
-
-
-def _reason(error: Exception) -> str:
-    """Return why a rendering failed. Python's own texts are left out: they may quote a value."""
-    if isinstance(error, TemplateError | TemplateRuntimeError):
-        return one_line(str(error), 200)
-    return f"cannot be evaluated ({type(error).__name__})"
+            # Python's own texts are left out: they may quote a value.
+            reason = f"cannot be evaluated ({type(error).__name__})"
+            if isinstance(error, TemplateError | TemplateRuntimeError):
+                reason = one_line(str(error), 200)
+            frames = traceback.walk_tb(error.__traceback__)
+            lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
+            raise TemplateError(f"line {lines[-1] if lines else 1}: {reason}") from None
 
 
 class TemplateBody:
@@ -117,19 +112,20 @@ class TemplateBody:
             raise TemplateError(_TOO_MUCH)
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the map as JSON; raise TemplateError when it can't be rendered within bounds.
+        """Return the body of a message; raise TemplateError as ``render`` does.
 
         The minimal form never raises: it is the map without what people wrote or, when not even
         that can be rendered, the standard body.
         """
         if not minimal:
-            return self._render(variables(message))
+            return self.render(variables(message))
         try:
-            return self._render(variables(message, minimal=True))
+            return self.render(variables(message, minimal=True))
         except TemplateError:
             return standard_body(message, minimal=True)
 
-    def _render(self, found: Mapping[str, Any]) -> bytes:
+    def render(self, found: Mapping[str, Any]) -> bytes:
+        """Return the map as JSON; raise TemplateError when it can't be rendered within bounds."""
         body = encoded(_map_texts(self._template, lambda template: template.render(found)))
         if len(body) > _LONGEST_BODY:
             raise TemplateError(f"makes a body of more than {_LONGEST_BODY // 1024} KiB")
@@ -161,6 +157,10 @@ _ALLOWED: Final = (
     *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.FloorDiv),
 )
 
+_OPERATIONS: Final = (
+    *(nodes.Filter, nodes.Test, nodes.Operand, nodes.Concat, nodes.Add, nodes.Slice),
+)
+
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Call: "a call; use filters, such as {{ title|upper }}",
     nodes.Mul: "*",
@@ -173,13 +173,14 @@ _REFUSED: Final[dict[type[nodes.Node], str]] = {
 def _check(tree: nodes.Template) -> int:
     """Return what rendering costs at most; raise TemplateError for what a template may not use."""
     stored = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    if len(stored) > _MOST_NAMES:
+        raise TemplateError(f"must not have more than {_MOST_NAMES} names of its own")
     names = [*NAMES, *sorted(stored)]
-    lists = {"events", "data"} - stored
     for node in tree.find_all(nodes.Node):
         problem = _problem(node, names)
         if problem is not None:
             raise TemplateError(f"line {node.lineno or 1}: must not use {problem}")
-        if isinstance(node, nodes.For) and not _is_list(node.iter, lists):
+        if isinstance(node, nodes.For) and not _is_list(node.iter, {"events", "data"} - stored):
             problem = "loops over a text, or over what could be one; append |list to a list"
             raise TemplateError(f"line {node.lineno}: {problem}")
     work = _work(tree)
@@ -196,6 +197,20 @@ def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911
             return f'the filter "{name}"; the filters here are {", ".join(sorted(_FILTERS))}'
         case nodes.Filter() | nodes.Test() if node.dyn_args or node.dyn_kwargs:
             return "* or ** before an argument"
+        # All of them are in memory at the same time.
+        case nodes.Filter() | nodes.Test() | nodes.Concat() if (
+            len(list(node.iter_child_nodes())) > _MOST_OPERANDS
+        ):
+            return f"more than {_MOST_OPERANDS} arguments, or values with ~ between them"
+        # A computed attribute could name thousands, and lists of lists could fill the memory.
+        case nodes.Filter(name=name) if not all(
+            isinstance(value, nodes.Const) and value.value not in _LIST_FILTERS
+            for value in (
+                *node.args[: _ATTRIBUTE_ARGUMENTS.get(name, 0)],
+                *(each.value for each in node.kwargs if each.key == "attribute"),
+            )
+        ):
+            return f"a variable, or a filter that makes lists, as the argument of {name}"
         case nodes.For() if any(loop.find(nodes.For) for loop in node.find_all(nodes.For)):
             return "a loop in a loop in a loop"
         # Lists of lists of lists: a few lines could print as gigabytes.
@@ -204,9 +219,11 @@ def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911
                 return "variables in a list"
             if len(items) > _LONGEST_LIST:
                 return f"a list of more than {_LONGEST_LIST} values"
-    if not issubclass(type(node), _ALLOWED):
-        return _REFUSED.get(type(node), type(node).__name__.lower())
-    return None
+    return (
+        None
+        if isinstance(node, _ALLOWED)
+        else _REFUSED.get(type(node), type(node).__name__.lower())
+    )
 
 
 def _is_list(node: nodes.Node, names: set[str]) -> bool:
@@ -233,14 +250,10 @@ def _work(node: nodes.Node) -> int:
             once = _work(node.iter)
             return once + _LONGEST_LIST * (work - once)
         case nodes.Filter(name=name) if name in _SLOW_FILTERS:
-            return work + _SLOW_WORK
-        case nodes.Filter() | nodes.Test() | nodes.Operand() | nodes.Concat() | nodes.Add():
-            return work + _OPERATION_WORK
-        case nodes.Slice():
-            return work + _OPERATION_WORK
+            return work + 1_000
         case nodes.Const(value=str(text)):
             return work + len(text)  # it can name many attributes to |sort by
-    return work
+    return work + 20 * isinstance(node, _OPERATIONS)
 
 
 def _join(values: Iterable[Any], separator: str = "") -> str:
@@ -271,20 +284,16 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
         result = function(*args, **kwargs)
         if isinstance(result, str):
             return _join([result])
-        return list(_bounded_list(result)) if isinstance(result, Iterator | list) else result
+        if not isinstance(result, Iterator | list):
+            return result
+        items = list(islice(result, _LONGEST_LIST + 1))
+        if len(items) > _LONGEST_LIST:
+            raise TemplateError(f"makes a list of more than {_LONGEST_LIST} values")
+        if sum(len(item) for item in items if isinstance(item, str)) > _LONGEST_LIST * LONGEST:
+            raise TemplateError(f"makes a list of more than {_LONGEST_LIST * LONGEST} characters")
+        return items
 
     return bounded
-
-
-def _bounded_list(items: Iterable[Any]) -> Iterator[Any]:
-    size = 0
-    for number, item in enumerate(items):
-        if number == _LONGEST_LIST:
-            raise TemplateError(f"makes a list of more than {_LONGEST_LIST} values")
-        size += len(item) if isinstance(item, str) else 0
-        if size > _LONGEST_LIST * LONGEST:
-            raise TemplateError(f"makes a list of more than {_LONGEST_LIST * LONGEST} characters")
-        yield item
 
 
 _LIST_FILTERS: Final = frozenset(
@@ -293,6 +302,12 @@ _LIST_FILTERS: Final = frozenset(
         *("sort", "unique"),
     )
 )
+
+_ATTRIBUTE_ARGUMENTS: Final = {
+    **dict.fromkeys(("map", "rejectattr", "selectattr"), 1),
+    **dict.fromkeys(("max", "min", "sort", "unique"), 4),
+}
+"""How many of a filter's arguments can be an attribute, or the filter that ``map`` applies."""
 
 _FROM_JINJA: Final = (
     *("capitalize", "count", "d", "default", "dictsort", "first", "int", "items", "last", "length"),
@@ -305,8 +320,7 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     name: _bounded(function)
     for name, function in {
         **{name: FILTERS[name] for name in _FROM_JINJA},
-        "e": lambda value: str(escape(value)),
-        "escape": lambda value: str(escape(value)),
+        **dict.fromkeys(("e", "escape"), lambda value: str(escape(value))),
         "join": _join,
         "string": lambda value: str(_printable(value)),
         # Without Jinja's further argument: an indent could be a gigabyte wide.
@@ -332,10 +346,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=StrictUndefined,
-            finalize=_printable,
-            keep_trailing_newline=True,
-            cache_size=0,
+            undefined=StrictUndefined, finalize=_printable, keep_trailing_newline=True, cache_size=0
         )
         self.globals.clear()
         self.filters = dict(_FILTERS)

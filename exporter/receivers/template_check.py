@@ -28,7 +28,7 @@ def body_faults(template: Mapping[str, Any]) -> list[Fault]:
         return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
     samples = [(name, variables(message)) for name, message in sample_messages()]
     faults = [(path, fault) for path, value in values if (fault := _fault(value, samples))]
-    if not faults and (fault := _body_fault(template)):
+    if not faults and (fault := _rendering_fault(TemplateBody, template, samples)):
         faults.append(((), fault))
     return faults
 
@@ -72,38 +72,31 @@ def _is_text(value: object) -> bool:
 
 
 def _text_fault(text: str, samples: _Samples) -> str | None:
-    if not _is_text(text):
-        return "must be valid Unicode text"
+    return (
+        _rendering_fault(Template, text, samples)
+        if _is_text(text)
+        else "must be valid Unicode text"
+    )
+
+
+def _rendering_fault(
+    compiled: type[Template | TemplateBody], source: Any, samples: _Samples
+) -> str | None:
     try:
-        template = Template(text)
+        template = compiled(source)
     except TemplateError as error:
         return str(error)
     for name, sample in samples:
         try:
             template.render(sample)
         except TemplateError as error:
-            return f"{error}{_hint(str(error))} (tried with {name})"
-    return None
-
-
-def _hint(error: str) -> str:
-    if "'None' has no attribute" in error:
-        return "; guard it, as in {% if data.fine_tune %}…{% endif %}"
-    if "has no attribute" in error:
-        return f"; the names in data are account, observed_at, links, {', '.join(ABSENT)}"
-    return ""
-
-
-def _body_fault(template: Mapping[str, Any]) -> str | None:
-    try:
-        body = TemplateBody(template)
-    except TemplateError as error:
-        return str(error)
-    for name, message in sample_messages():
-        try:
-            body(message, minimal=False)
-        except TemplateError as error:
-            return f"{error} (tried with {name})"
+            hint = ""
+            if "'None' has no attribute" in str(error):
+                hint = "; guard it, as in {% if data.fine_tune %}…{% endif %}"
+            elif "has no attribute" in str(error):
+                known = ", ".join(ABSENT)
+                hint = f"; the names in data are account, observed_at, links, {known}"
+            return f"{error}{hint} (tried with {name})"
     return None
 
 
