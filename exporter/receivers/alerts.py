@@ -40,9 +40,11 @@ class AlertmanagerBody:
         common = _common([alert["labels"] for alert in alerts])
         group = {name: common[name] for name in _GROUP_LABELS if name in common}
         firing = any(alert["status"] == "firing" for alert in alerts)
+        # As Alertmanager writes it for its top route: consumers use it as the group's identity.
+        pairs = (f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in group.items())
         payload = {
             "version": "4",
-            "groupKey": _group_key(group),
+            "groupKey": f"{{}}:{{{', '.join(pairs)}}}",
             "truncatedAlerts": 0,
             "status": "firing" if firing else "resolved",
             "receiver": self.receiver,
@@ -70,9 +72,10 @@ def labels(event: Event) -> dict[str, str]:
         "alertname": event.traits.alertname,
         "severity": event.traits.severity,
         "account": event.account,
-        "receiver": "" if fine_tune else _identity(event.subject),
     }
-    if fine_tune is not None:
+    if fine_tune is None:
+        found["receiver"] = _identity(event.subject)
+    else:
         found |= {
             "fine_tune_id": _identity(fine_tune.id),
             "model_id": fine_tune.model_id,
@@ -132,21 +135,17 @@ def _alert(event: Event, link_templates: LinkTemplates, *, minimal: bool) -> dic
     found = labels(event)
     observed = timestamp(event.observed_at)
     firing = status(event) == "firing"
+    since = str(event.facts.get("since", ""))
+    is_known = _TIMESTAMP.fullmatch(since) and since <= observed
     return {
         "status": status(event),
         "labels": found,
         "annotations": annotations(event, link_templates, minimal=minimal),
-        "startsAt": observed if firing else _start(event, observed),
+        "startsAt": since if is_known and not firing else observed,
         "endsAt": _NO_END if firing else observed,
         "generatorURL": generator_url(event, link_templates),
         "fingerprint": fingerprint(found),
     }
-
-
-def _start(event: Event, observed: str) -> str:
-    """Return when the trouble that this event ends started, as far as it is known."""
-    since = str(event.facts.get("since", ""))
-    return since if _TIMESTAMP.fullmatch(since) and since <= observed else observed
 
 
 def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -156,12 +155,6 @@ def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
         for name, value in first.items()
         if all(other.get(name) == value for other in others)
     }
-
-
-def _group_key(group: Mapping[str, str]) -> str:
-    # As Alertmanager writes it for its top route: consumers use it as the identity of a group.
-    pairs = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in group.items())
-    return f"{{}}:{{{', '.join(pairs)}}}"
 
 
 def _identity(text: str) -> str:

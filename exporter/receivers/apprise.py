@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar, Final
@@ -91,7 +92,10 @@ class Apprise:
         title, body = one_line(message.title, _TITLE).translate(_INERT), _body(message)
         if minimal:
             title, body = "", _ascii(message)
-        return encoded({"title": title, "body": body, "type": _type(message)})
+        found = {event.traits.apprise_type for event in message.events}
+        # The gravest: services show it as a colour or a severity.
+        gravest = next(each for each in ("failure", "warning", "info", "success") if each in found)
+        return encoded({"title": title, "body": body, "type": gravest})
 
     def repeated(self, body: bytes) -> bytes:
         """Return the message with the line REPEAT at the top, where no service cuts it off."""
@@ -107,7 +111,7 @@ class Apprise:
         if self._thread.busy:
             return Attempt(Outcome.TRANSIENT, "the attempt before is still running")
         try:
-            call = _Call(self.url(), self.url.source, delivery.body, self.seconds, self.ca_file)
+            call = partial(self._notify, self.url(), delivery.body)
             async with asyncio.timeout(self.seconds):
                 return await self._thread.run(call)
         except SecretError as error:
@@ -116,41 +120,28 @@ class Apprise:
             reason = f"Apprise did not end within {self.seconds:.3g} s"
             return Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
 
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One blocking call of the library."""
-
-    url: str = field(repr=False)
-    source: str
-    body: bytes = field(repr=False)
-    seconds: float
-    ca_file: Path | None
-
-    def __call__(self) -> Attempt:
+    def _notify(self, url: str, body: bytes) -> Attempt:
+        """Call the library, which blocks."""
         try:
-            return self._notify()
+            import apprise  # noqa: PLC0415 - an extra, and slow to import
+
+            asset = _asset()
+            service = apprise.Apprise.instantiate(url, asset=asset)
+            if service is None:
+                reason = "is not a URL that Apprise can use, or needs another package"
+                return Attempt(Outcome.ENDPOINT, f"{self.url.source} {reason}")
+            self._configure(service)
+            message = json.loads(body)
+            sent = apprise.Apprise(service, asset=asset).notify(
+                message["body"],
+                message["title"],
+                message["type"],
+                body_format=apprise.NotifyFormat.TEXT,
+                interpret_escapes=False,
+            )
         except Exception as error:  # noqa: BLE001 - a plugin can raise anything; the text may be secret
             reason = f"Apprise could not send it ({type(error).__name__})"
             return Attempt(Outcome.TRANSIENT, reason)
-
-    def _notify(self) -> Attempt:
-        import apprise  # noqa: PLC0415 - an extra, and slow to import
-
-        asset = _asset()
-        service = apprise.Apprise.instantiate(self.url, asset=asset)
-        if service is None:
-            reason = f"{self.source} is not a URL that Apprise can use, or needs another package"
-            return Attempt(Outcome.ENDPOINT, reason)
-        self._configure(service)
-        message = json.loads(self.body)
-        sent = apprise.Apprise(service, asset=asset).notify(
-            message["body"],
-            message["title"],
-            message["type"],
-            body_format=apprise.NotifyFormat.TEXT,
-            interpret_escapes=False,
-        )
         if sent:
             return Attempt(Outcome.DELIVERED, "Apprise sent it")
         reason = "Apprise could not send it; check the service, and what its URL says"
@@ -188,12 +179,6 @@ def _asset() -> Any:
         service_timeout=0,  # a timeout of the library needs another thread
         storage_mode=apprise.PersistentStoreMode.MEMORY.value,
     )
-
-
-def _type(message: Message) -> str:
-    """Return the gravest notification type; services show it as a colour or a severity."""
-    found = {event.traits.apprise_type for event in message.events}
-    return next(each for each in ("failure", "warning", "info", "success") if each in found)
 
 
 # Mattermost and others read mentions such as @channel in plain text.

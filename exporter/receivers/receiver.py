@@ -23,37 +23,30 @@ class Receiver(Protocol):
     @property
     def name(self) -> str:
         """The name in the configuration, the label ``receiver``."""
-        ...
 
     @property
     def spacing(self) -> float:
         """The least time between two messages, in seconds."""
-        ...
 
     @property
     def seconds(self) -> float:
         """The timeout of one attempt."""
-        ...
 
     @property
     def most_events(self) -> int:
         """The most events of one digest."""
-        ...
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the body of a message; a ``minimal`` one has nothing that could be refused."""
-        ...
 
     def repeated(self, body: bytes) -> bytes:
         """Return what is sent in place of ``body`` when it may have arrived already.
 
         Messages for people get a line that says so; programs recognise a repeat by its id.
         """
-        ...
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the body once, at ``now`` (Unix seconds), and return the outcome."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

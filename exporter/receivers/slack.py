@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
-from exporter.core.message import Link, Message
+from exporter.core.message import Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
-from exporter.http_client import Response
 from exporter.receivers.payload import variables
 from exporter.receivers.receiver import REPEAT, Endpoint, answered, encoded, left_out, unanswered
 from exporter.receivers.template import Template
@@ -31,36 +30,18 @@ _LINK: Final = 1_400  # two of them fit one text
 
 _SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 
+_ENDPOINT_ERRORS: Final = """
+    action_prohibited channel_is_archived channel_not_found invalid_token no_active_hooks no_service
+    no_service_id no_team posting_to_general_channel_denied team_disabled
+"""
+_PAYLOAD_ERRORS: Final = """
+    invalid_attachments invalid_blocks invalid_blocks_format invalid_payload
+    missing_text_or_fallback_or_attachments msg_blocks_too_long no_text too_many_attachments
+    user_not_found
+"""
 _ERRORS: Final = {
-    **dict.fromkeys(
-        (
-            "action_prohibited",
-            "channel_is_archived",
-            "channel_not_found",
-            "invalid_token",
-            "no_active_hooks",
-            "no_service",
-            "no_service_id",
-            "no_team",
-            "posting_to_general_channel_denied",
-            "team_disabled",
-        ),
-        Outcome.ENDPOINT,
-    ),
-    **dict.fromkeys(
-        (
-            "invalid_attachments",
-            "invalid_blocks",
-            "invalid_blocks_format",
-            "invalid_payload",
-            "missing_text_or_fallback_or_attachments",
-            "msg_blocks_too_long",
-            "no_text",
-            "too_many_attachments",
-            "user_not_found",
-        ),
-        Outcome.PAYLOAD,
-    ),
+    **dict.fromkeys(_ENDPOINT_ERRORS.split(), Outcome.ENDPOINT),
+    **dict.fromkeys(_PAYLOAD_ERRORS.split(), Outcome.PAYLOAD),
 }
 """Outcome by the error that an incoming webhook names; one error comes with different statuses.
 
@@ -68,6 +49,7 @@ Only these names are shown to people: another body could be anything.
 """
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
+_URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
 
 _Block = dict[str, Any]
 
@@ -103,7 +85,11 @@ class Slack:
         fallback = f"{self.mention} {first}".strip()
         body: dict[str, Any] = {"text": fallback}
         if not minimal:
-            top = [_section(fallback)] if line else _title(message.title, self.mention)
+            top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
+            if line:
+                top = [_section(fallback)]
+            elif self.mention:
+                top.append(_section(self.mention))
             room = _MESSAGE - len(fallback) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
         body |= {"unfurl_links": False, "unfurl_media": False}
@@ -119,22 +105,19 @@ class Slack:
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once and return the outcome; Slack itself accepts with ``ok`` only."""
-        answer = await self.endpoint.post(delivery.body, {})
-        return answer if isinstance(answer, Attempt) else _outcome(answer, now)
-
-
-def _outcome(answer: Response, now: float) -> Attempt:
-    """Return the outcome by the error that Slack names, else by the status."""
-    result = answered(answer, now)
-    by_slack = answer.host in _SLACK_HOSTS
-    if answer.error is not None and by_slack and result.outcome is Outcome.DELIVERED:
-        return unanswered(answer.error)
-    said = answer.body.strip().decode("ascii", "replace")
-    if said in _ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-        return replace(result, outcome=_ERRORS[said], reason=f"{result.reason} {said}")
-    if result.outcome is Outcome.DELIVERED and by_slack and said != "ok":
-        return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
-    return result
+        response = await self.endpoint.post(delivery.body, {})
+        if isinstance(response, Attempt):
+            return response
+        result = answered(response, now)
+        accepted_by_slack = response.host in _SLACK_HOSTS and result.outcome is Outcome.DELIVERED
+        if response.error is not None and accepted_by_slack:
+            return unanswered(response.error)
+        text = response.body.strip().decode("ascii", "replace")
+        if text in _ERRORS and response.status != HTTPStatus.TOO_MANY_REQUESTS:
+            return replace(result, outcome=_ERRORS[text], reason=f"{result.reason} {text}")
+        if accepted_by_slack and text != "ok":
+            return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
+        return result
 
 
 def _ascii(message: Message) -> str:
@@ -158,19 +141,18 @@ def escape_text(text: str) -> str:
     return _escaped(one_line(text), LONGEST)
 
 
-def _title(title: str, mention: str) -> list[_Block]:
-    header: _Block = {"type": "header", "text": _plain(title, _HEADER)}
-    return [header, _section(mention)] if mention else [header]
-
-
 def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
-    if message.facts:
-        top.append(_fields(message.facts[:_FIELDS]))
+    fields = [
+        _markdown(f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}")
+        for name, value in message.facts[:_FIELDS]
+    ]
+    if fields:
+        top.append({"type": "section", "fields": fields})
     if message.text:
         top.append({"type": "section", "text": _plain(message.text, _TEXT)})
-    bottom: list[_Block] = []
-    if linked := _links(message.links):
-        bottom.append({"type": "context", "elements": [_markdown(linked)]})
+    linked = (f"<{link.url.translate(_URL)}|{link.text}>" for link in message.links)
+    links = " · ".join(text for text in linked if len(text) <= _LINK)
+    bottom = [{"type": "context", "elements": [_markdown(links)]}] if links else []
     room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
     lines, named = _pack(message.lines, "\n", room)
     ids, listed = _pack(message.rest, ", ", room - sum(map(len, lines)))
@@ -192,17 +174,6 @@ def _pack(items: Sequence[str], separator: str, room: int) -> tuple[list[str], i
         else:
             texts.append(added)
     return texts, len(items)
-
-
-def _fields(facts: Sequence[tuple[str, str]]) -> _Block:
-    texts = (f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}" for name, value in facts)
-    return {"type": "section", "fields": [_markdown(text) for text in texts]}
-
-
-def _links(links: Sequence[Link]) -> str:
-    encoded = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
-    linked = (f"<{link.url.translate(encoded)}|{link.text}>" for link in links)
-    return " · ".join(text for text in linked if len(text) <= _LINK)
 
 
 def _section(text: str) -> _Block:

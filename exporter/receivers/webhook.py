@@ -51,17 +51,13 @@ class Webhook:
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once, signed with ``now`` (Unix seconds), and return the outcome."""
         try:
-            headers = self._headers(delivery, now)
+            headers = {name: value() for name, value in self.headers.items()}
+            headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
+            if self.secret is not None:
+                headers["webhook-signature"] = signature(self.secret().split(), delivery, now)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         return await self.endpoint.attempt(delivery.body, headers, now)
-
-    def _headers(self, delivery: OutboxMessage, now: float) -> dict[str, str]:
-        headers = {name: value() for name, value in self.headers.items()}
-        headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
-        if self.secret is not None:
-            headers["webhook-signature"] = signature(self.secret().split(), delivery, now)
-        return headers
 
 
 @dataclass(frozen=True, slots=True)
