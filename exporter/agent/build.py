@@ -40,14 +40,14 @@ from exporter.delivery.settings import DeliverySettings
 from exporter.http_client import HttpClient, file_version
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
-from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
+from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager
 from exporter.receivers.alerts import AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
 from exporter.receivers.template import Template, TemplateBody
-from exporter.receivers.webhook import Basic, Bearer, Webhook
+from exporter.receivers.webhook import Webhook, basic, bearer
 from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
@@ -266,7 +266,7 @@ async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> 
         http_client = await resources.enter_async_context(http_client_of(section))
         address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
         secret = TextSecret(address, "urls", check_web_url)
-        members.append(Member(Endpoint(http_client, secret, section.timeout)))
+        members.append(Endpoint(http_client, secret, section.timeout))
     return Alertmanager(section.name, members, section.hold)
 
 
@@ -292,9 +292,9 @@ def _body(section: WebhookReceiver) -> Body:
 
 def _headers(section: WebhookReceiver) -> dict[str, Callable[[], str]]:
     headers: dict[str, Callable[[], str]] = {**section.header_secrets}
-    token, basic = section.bearer_token_secret, section.basic_auth
+    token, login = section.bearer_token_secret, section.basic_auth
     if token is not None:
-        headers["Authorization"] = Bearer(token)
-    elif basic is not None:
-        headers["Authorization"] = Basic(basic.username, basic.password_secret)
+        headers["Authorization"] = bearer(token)
+    elif login is not None:
+        headers["Authorization"] = basic(login.username, login.password_secret)
     return headers

@@ -8,12 +8,11 @@ limit on their size.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Message
@@ -38,34 +37,6 @@ for _library in ("apprise", "charset_normalizer", "oauthlib", "requests", "slixm
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
-class _CallThread:
-    """Runs one call at a time in a daemon thread, which neither the loop nor the exit waits for."""
-
-    def __init__(self) -> None:
-        self.busy = False
-
-    async def run(self, call: Callable[[], Attempt]) -> Attempt:
-        """Return the result of ``call``. When this is cancelled, the call goes on (``busy``)."""
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[Attempt] = loop.create_future()
-
-        def settle(attempt: Attempt) -> None:
-            if not result.done():
-                result.set_result(attempt)
-
-        def run_call() -> None:
-            try:
-                attempt = call()
-            finally:
-                self.busy = False
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle, attempt)
-
-        self.busy = True
-        Thread(target=run_call, name="apprise", daemon=True).start()
-        return await result
-
-
 @dataclass(frozen=True, slots=True)
 class Apprise:
     """A service with an Apprise URL, which is a secret as a whole.
@@ -78,17 +49,14 @@ class Apprise:
     url: Secret = field(repr=False)
     seconds: float
     ca_file: Path | None = None
-    _thread: _CallThread = field(default_factory=_CallThread, init=False, repr=False, compare=False)
+    _running: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     # NotifyBase.request_rate_per_sec: the library's own pause between two requests.
     spacing: ClassVar[float] = 5.5
     most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return title, body and Apprise's notification type as JSON; the texts are plain.
-
-        The minimal body is one ASCII line that fits an SMS.
-        """
+        """Return title, body and type as JSON; the minimal body is an ASCII line for an SMS."""
         title, body = one_line(message.title, _TITLE).translate(_INERT), _body(message)
         if minimal:
             title, body = "", _ascii(message)
@@ -104,21 +72,30 @@ class Apprise:
         return encoded(message)
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:  # noqa: ARG002 - no time in it
-        """Send the message once.
-
-        After the timeout the call goes on in its thread. No other call starts before it ends.
-        """
-        if self._thread.busy:
+        """Send the message once; after a timeout, no other attempt starts before this one ends."""
+        if self._running.locked():
             return Attempt(Outcome.TRANSIENT, "the attempt before is still running")
         try:
-            call = partial(self._notify, self.url(), delivery.body)
+            result: Future[Attempt] = Future()
+            result.set_running_or_notify_cancel()  # so that a timeout cannot cancel it
+            args = (self.url(), delivery.body, result)
+            self._running.acquire()
+            # A daemon: neither the event loop nor the exit of the process waits for it.
+            Thread(target=self._run, args=args, name="apprise", daemon=True).start()
             async with asyncio.timeout(self.seconds):
-                return await self._thread.run(call)
+                return await asyncio.wrap_future(result)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         except TimeoutError:
             reason = f"Apprise did not end within {self.seconds:.3g} s"
             return Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
+
+    def _run(self, url: str, body: bytes, result: Future[Attempt]) -> None:
+        try:
+            attempt = self._notify(url, body)
+        finally:
+            self._running.release()
+        result.set_result(attempt)
 
     def _notify(self, url: str, body: bytes) -> Attempt:
         """Call the library, which blocks."""

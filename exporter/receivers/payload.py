@@ -15,14 +15,13 @@ MOST_EVENTS: Final = 100
 NAMES: Final = ("type", "timestamp", "title", "text", "data", "events", "count")
 """The variables of a template."""
 
-_FACTS: Final = ("since", "reason", "receiver", "text", "total", *STATUSES)
-
 ABSENT: Final = dict.fromkeys(
-    ("previous_status", "fine_tune", *_FACTS, "failed_ones", "failed_unnamed")
+    (
+        *("previous_status", "fine_tune", "since", "reason", "receiver", "text", "total"),
+        *(*STATUSES, "failed_ones", "failed_unnamed"),
+    )
 )
 """Null where an event has none, so that ``{% if data.fine_tune %}`` can ask."""
-
-_LONGEST_TEXT: Final = 8_000
 
 Clean = Callable[[str], str]
 
@@ -50,8 +49,8 @@ def variables(
 ) -> dict[str, Any]:
     """Return what a template can use of a message; ``clean`` is applied to each text in it.
 
-    There are at most 100 events, and no text that came from outside is longer than 1,000
-    characters. The minimal form leaves out what people wrote.
+    A text that came from outside has at most 1,000 characters, and the minimal form none of what
+    people wrote.
     """
     facts = (f"{name}: {value}" for name, value in message.facts)
     more = (f"and {len(message.rest)} more",) if message.rest else ()
@@ -64,7 +63,7 @@ def variables(
         "type": message.type,
         "timestamp": _last_timestamp(message),
         "title": message.type if minimal else cut(message.title),
-        "text": "" if minimal else cut(text, _LONGEST_TEXT),
+        "text": "" if minimal else cut(text, 8_000),
         "data": events[0]["data"],
         "events": events,
         "count": len(message.events),

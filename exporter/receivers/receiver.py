@@ -40,10 +40,7 @@ class Receiver(Protocol):
         """Return the body of a message; a ``minimal`` one has nothing that could be refused."""
 
     def repeated(self, body: bytes) -> bytes:
-        """Return what is sent in place of ``body`` when it may have arrived already.
-
-        Messages for people get a line that says so; programs recognise a repeat by its id.
-        """
+        """Return the body to send when ``body`` may have arrived: for people, it says so."""
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the body once, at ``now`` (Unix seconds), and return the outcome."""
@@ -58,11 +55,7 @@ class Endpoint:
     seconds: float
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Response | Attempt:
-        """Post JSON; return the response, whatever its status, or the attempt that got none.
-
-        The connection is closed each time: a surplus byte behind a response would fail the next
-        message after it was sent, and that message would arrive twice.
-        """
+        """Post JSON; return the response, whatever its status, or the attempt that got none."""
         sent = {"Content-Type": "application/json", **headers}
         try:
             request = Request("POST", self.url(), sent, body)
@@ -72,6 +65,8 @@ class Endpoint:
         except HttpClientError as error:
             return unanswered(error)
         finally:
+            # A surplus byte behind a response would fail the next message on this connection after
+            # it was sent, and that message would arrive twice.
             await self.http_client.aclose()
 
     async def attempt(self, body: bytes, headers: Mapping[str, str], now: float) -> Attempt:

@@ -43,10 +43,7 @@ _ERRORS: Final = {
     **dict.fromkeys(_ENDPOINT_ERRORS.split(), Outcome.ENDPOINT),
     **dict.fromkeys(_PAYLOAD_ERRORS.split(), Outcome.PAYLOAD),
 }
-"""Outcome by the error that an incoming webhook names; one error comes with different statuses.
-
-Only these names are shown to people: another body could be anything.
-"""
+"""Outcome by the error that a webhook names, with any status. Other bodies are not shown."""
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
 _URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
@@ -76,11 +73,11 @@ class Slack:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one is one plain ASCII line without blocks.
-
-        Raises TemplateError when ``text`` cannot be rendered; the minimal form does not use it.
-        """
-        line = "" if minimal or self.text is None else _first_line(self.text, message)
+        """Return the JSON body, minimal: one ASCII line; raise TemplateError as ``text`` does."""
+        line = ""  # the operator's; it can be rendered as nothing
+        if not minimal and self.text is not None:
+            text = self.text.render(variables(message, escape_text))
+            line = _cut_markup(one_line(text, 2 * _LINE), _LINE)
         first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
         fallback = f"{self.mention} {first}".strip()
         body: dict[str, Any] = {"text": fallback}
@@ -125,15 +122,6 @@ def _ascii(message: Message) -> str:
     ids = (one_line(event.subject or event.account) for event in message.events)
     listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
     return listed.replace("…", "...").encode("ascii", "replace").decode()
-
-
-def _first_line(template: Template, message: Message) -> str:
-    """Return the operator's first line; it can be empty."""
-    text = one_line(template.render(variables(message, escape_text)), 2 * _LINE)
-    if len(text) <= _LINE:
-        return text
-    # Not in the middle of an entity, a mention or a link.
-    return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: _LINE - 1]) + "…"
 
 
 def escape_text(text: str) -> str:
@@ -191,11 +179,14 @@ def _plain(text: str, most: int) -> _Block:
 
 def _escaped(text: str, most: int) -> str:
     """Return at most ``most`` characters in which nothing is a mention, a link or code."""
-    escaped = text.translate(_ENTITIES)
-    if len(escaped) <= most:
-        return escaped
-    # Not in the middle of an entity.
-    return re.sub(r"&[a-z]*$", "", escaped[: most - 1]) + "…"
+    return _cut_markup(text.translate(_ENTITIES), most)
+
+
+def _cut_markup(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    # Not in the middle of an entity, a mention or a link.
+    return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: most - 1]) + "…"
 
 
 def _size(blocks: Iterable[_Block]) -> int:

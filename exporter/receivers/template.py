@@ -8,8 +8,9 @@ list at most 100 values and 100,000 characters. With these a filter, a test or a
 most 0.3 ms, a slow filter 15 ms and any other node 15 µs. They count as 20, 1,000 and 1, a
 hundredfold in each loop, and a body may have 300,000: 15,000 * 0.3 ms = 300 * 15 ms = 4.5 s.
 
-**Memory**: at most about 100 MB. A text takes up to 0.25 MB. A template has at most 20 names of its
-own, and 20 operands or arguments at once; a filter builds a list of up to 25 MB and refuses it.
+**Memory**: at most about 100 MB. A text takes up to 0.25 MB, a list 0.4 MB. A template has at most
+20 names of its own, and an expression 100 operations (25 MB). A filter builds a list of at most 100
+texts (25 MB) before it refuses it.
 """
 
 import json
@@ -39,10 +40,7 @@ _LONGEST_BODY: Final = 512 * 1024
 
 MOST_WORK: Final = 300_000
 _MOST_NAMES: Final = 20
-_MOST_OPERANDS: Final = 20
-_SLOW_FILTERS: Final = frozenset(
-    ("map", "reject", "rejectattr", "select", "selectattr", "sort", "title", "unique", "urlencode")
-)
+_MOST_OPERATIONS: Final = 100
 
 _TOO_LONG: Final = (
     f"makes more than {LONGEST_TEXT} characters; use |truncate, or fewer events, as in events[:20]"
@@ -52,7 +50,7 @@ _TOO_MUCH: Final = "takes too much work; loop over less, or leave something out"
 Path = tuple[str | int, ...]
 
 
-class TemplateError(ValueError):
+class TemplateError(Exception):
     """A template is not usable or cannot be rendered; the text says where and why."""
 
 
@@ -76,8 +74,6 @@ class Template:
             raise TemplateError(f"line {error.lineno}: is not valid Jinja2: {reason}") from None
         except (SyntaxError, RecursionError, MemoryError):
             raise TemplateError("is nested too deeply") from None
-        except TemplateError:
-            raise
         except ValueError:
             raise TemplateError("holds a number that is too large") from None
 
@@ -101,22 +97,14 @@ class TemplateBody:
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         """Compile the texts of a map of JSON's types; raise TemplateError when one can't be."""
-        texts: list[Template] = []
-
-        def compiled(source: str) -> Template:
-            texts.append(Template(source))
-            return texts[-1]
-
-        self._template = _map_texts(template, compiled)
-        if sum(text.work for text in texts) > MOST_WORK:
+        works: list[int] = []
+        self._template = _map_texts(template, Template)
+        _map_texts(self._template, lambda text: works.append(text.work))
+        if sum(works) > MOST_WORK:
             raise TemplateError(_TOO_MUCH)
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the body of a message; raise TemplateError as ``render`` does.
-
-        The minimal form never raises: it is the map without what people wrote or, when not even
-        that can be rendered, the standard body.
-        """
+        """Return the body; if the minimal form cannot be rendered, it is the standard body."""
         if not minimal:
             return self.render(variables(message))
         try:
@@ -133,10 +121,7 @@ class TemplateBody:
 
 
 def _map_texts(value: Any, change: Callable[[Any], Any], path: Path = ()) -> Any:
-    """Return a copy of a map or a list in which each text, or template, is changed.
-
-    A TemplateError gets the path of the text.
-    """
+    """Return a copy with each text or template changed; a TemplateError gets its path."""
     if isinstance(value, Mapping):
         return {key: _map_texts(item, change, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
@@ -149,17 +134,21 @@ def _map_texts(value: Any, change: Callable[[Any], Any], path: Path = ()) -> Any
         raise TemplateError(f"{'.'.join(map(str, path))}: {error}") from None
 
 
-_ALLOWED: Final = (
-    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign),
-    *(nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Keyword, nodes.Operand),
-    *(nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Filter, nodes.Test, nodes.CondExpr),
-    *(nodes.Compare, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
-    *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.FloorDiv),
-)
+_NODE_WORK: Final[dict[type[nodes.Node], int]] = {
+    **dict.fromkeys((nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For), 1),
+    **dict.fromkeys((nodes.Assign, nodes.Name, nodes.Const, nodes.List, nodes.Tuple), 1),
+    **dict.fromkeys((nodes.Getattr, nodes.Getitem, nodes.CondExpr, nodes.Compare), 1),
+    **dict.fromkeys((nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Keyword), 1),
+    **dict.fromkeys((nodes.Sub, nodes.Div, nodes.FloorDiv), 1),
+    **dict.fromkeys((nodes.Filter, nodes.Test, nodes.Operand), 20),
+    **dict.fromkeys((nodes.Concat, nodes.Add, nodes.Slice), 20),
+}
+"""What a template may consist of, and what each node costs."""
 
-_OPERATIONS: Final = (
-    *(nodes.Filter, nodes.Test, nodes.Operand, nodes.Concat, nodes.Add, nodes.Slice),
-)
+_SLOW_FILTERS: Final = {
+    **dict.fromkeys(("map", "reject", "rejectattr", "select", "selectattr"), 1_000),
+    **dict.fromkeys(("sort", "title", "unique", "urlencode"), 1_000),
+}
 
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Call: "a call; use filters, such as {{ title|upper }}",
@@ -189,28 +178,10 @@ def _check(tree: nodes.Template) -> int:
     return work
 
 
-def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911 - a return each
+def _problem(node: nodes.Node, names: list[str]) -> str | None:
     match node:
         case nodes.Name(name=name) if name not in {*names, "loop"}:
             return f'the name "{name}"; the names here are {", ".join(names)}'
-        case nodes.Filter(name=name) if name not in _FILTERS:
-            return f'the filter "{name}"; the filters here are {", ".join(sorted(_FILTERS))}'
-        case nodes.Filter() | nodes.Test() if node.dyn_args or node.dyn_kwargs:
-            return "* or ** before an argument"
-        # All of them are in memory at the same time.
-        case nodes.Filter() | nodes.Test() | nodes.Concat() if (
-            len(list(node.iter_child_nodes())) > _MOST_OPERANDS
-        ):
-            return f"more than {_MOST_OPERANDS} arguments, or values with ~ between them"
-        # A computed attribute could name thousands, and lists of lists could fill the memory.
-        case nodes.Filter(name=name) if not all(
-            isinstance(value, nodes.Const) and value.value not in _LIST_FILTERS
-            for value in (
-                *node.args[: _ATTRIBUTE_ARGUMENTS.get(name, 0)],
-                *(each.value for each in node.kwargs if each.key == "attribute"),
-            )
-        ):
-            return f"a variable, or a filter that makes lists, as the argument of {name}"
         case nodes.For() if any(loop.find(nodes.For) for loop in node.find_all(nodes.For)):
             return "a loop in a loop in a loop"
         # Lists of lists of lists: a few lines could print as gigabytes.
@@ -219,11 +190,29 @@ def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911
                 return "variables in a list"
             if len(items) > _LONGEST_LIST:
                 return f"a list of more than {_LONGEST_LIST} values"
-    return (
-        None
-        if isinstance(node, _ALLOWED)
-        else _REFUSED.get(type(node), type(node).__name__.lower())
-    )
+        case nodes.Filter() | nodes.Test() | nodes.Concat():
+            return _operand_problem(node)
+    allowed = type(node) in _NODE_WORK
+    return None if allowed else _REFUSED.get(type(node), type(node).__name__.lower())
+
+
+def _operand_problem(node: nodes.Filter | nodes.Test | nodes.Concat) -> str | None:
+    if not isinstance(node, nodes.Concat) and (node.dyn_args or node.dyn_kwargs):
+        return "* or ** before an argument"
+    # Their results can be in memory at the same time.
+    operations = node.find_all((nodes.Filter, nodes.Concat, nodes.Add, nodes.Slice))
+    if len(list(operations)) > _MOST_OPERATIONS:
+        return f"more than {_MOST_OPERATIONS} filters and operators in one expression"
+    if not isinstance(node, nodes.Filter):
+        return None
+    if node.name not in _FILTERS:
+        return f'the filter "{node.name}"; the filters here are {", ".join(sorted(_FILTERS))}'
+    attributes = node.args[: _ATTRIBUTE_ARGUMENTS.get(node.name, 0)]
+    attributes += [each.value for each in node.kwargs if each.key == "attribute"]
+    # A computed attribute could name thousands. Lists of lists could fill the memory.
+    if all(isinstance(x, nodes.Const) and x.value not in _LIST_FILTERS for x in attributes):
+        return None
+    return f"a variable, or a filter that makes lists, as an argument of {node.name}"
 
 
 def _is_list(node: nodes.Node, names: set[str]) -> bool:
@@ -244,16 +233,16 @@ def _is_list(node: nodes.Node, names: set[str]) -> bool:
 
 def _work(node: nodes.Node) -> int:
     """Return the most that rendering a node costs, in the unit of MOST_WORK."""
-    work = 1 + sum(map(_work, node.iter_child_nodes()))
+    work = _NODE_WORK[type(node)] + sum(map(_work, node.iter_child_nodes()))
     match node:
         case nodes.For():
             once = _work(node.iter)
             return once + _LONGEST_LIST * (work - once)
-        case nodes.Filter(name=name) if name in _SLOW_FILTERS:
-            return work + 1_000
+        case nodes.Filter(name=name):
+            return work + _SLOW_FILTERS.get(name, 0)
         case nodes.Const(value=str(text)):
             return work + len(text)  # it can name many attributes to |sort by
-    return work + 20 * isinstance(node, _OPERATIONS)
+    return work
 
 
 def _join(values: Iterable[Any], separator: str = "") -> str:
@@ -296,11 +285,9 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
     return bounded
 
 
-_LIST_FILTERS: Final = frozenset(
-    (
-        *("dictsort", "items", "list", "map", "reject", "rejectattr", "select", "selectattr"),
-        *("sort", "unique"),
-    )
+_LIST_FILTERS: Final = (
+    *("dictsort", "items", "list", "map", "reject", "rejectattr", "select", "selectattr"),
+    *("sort", "unique"),
 )
 
 _ATTRIBUTE_ARGUMENTS: Final = {
@@ -344,13 +331,6 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+"})
     concatenate = staticmethod(_join)
 
-    def __init__(self) -> None:
-        super().__init__(
-            undefined=StrictUndefined, finalize=_printable, keep_trailing_newline=True, cache_size=0
-        )
-        self.globals.clear()
-        self.filters = dict(_FILTERS)
-
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002 - as inherited
         if isinstance(left, str) and isinstance(right, str):
             return _join((left, right))
@@ -359,4 +339,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         raise TemplateError("adds what is neither two texts nor two numbers")
 
 
-_ENVIRONMENT: Final = _Environment()
+_ENVIRONMENT: Final = _Environment(
+    undefined=StrictUndefined, finalize=_printable, keep_trailing_newline=True, cache_size=0
+)
+_ENVIRONMENT.globals.clear()
+_ENVIRONMENT.filters = dict(_FILTERS)

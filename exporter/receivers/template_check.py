@@ -34,12 +34,9 @@ def body_faults(template: Mapping[str, Any]) -> list[Fault]:
 
 
 def line_fault(text: str, clean: Clean) -> str | None:
-    """Return what is wrong with the template of a single text, or None.
-
-    ``clean`` is what its receiver does to each text before the template uses it.
-    """
+    """Return what is wrong with a single text, or None; ``clean`` is that of its receiver."""
     samples = [(name, variables(message, clean)) for name, message in sample_messages()]
-    return _text_fault(text, samples)
+    return _fault(text, samples)
 
 
 def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -54,7 +51,8 @@ def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def _fault(value: Any, samples: _Samples) -> str | None:
     if isinstance(value, str):
-        return _text_fault(value, samples)
+        valid = _is_text(value)
+        return _rendering_fault(Template, value, samples) if valid else "must be valid Unicode text"
     if isinstance(value, dict):
         return None if all(map(_is_text, value)) else "must have text as its keys"
     if isinstance(value, float):
@@ -69,14 +67,6 @@ def _fault(value: Any, samples: _Samples) -> str | None:
 def _is_text(value: object) -> bool:
     """Return whether it is text that can be sent; YAML's escapes can make half a character."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _text_fault(text: str, samples: _Samples) -> str | None:
-    return (
-        _rendering_fault(Template, text, samples)
-        if _is_text(text)
-        else "must be valid Unicode text"
-    )
 
 
 def _rendering_fault(

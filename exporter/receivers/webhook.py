@@ -38,10 +38,7 @@ class Webhook:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one leaves out what people wrote.
-
-        Raises TemplateError when the body is a template that cannot be rendered.
-        """
+        """Return the JSON body; raise TemplateError when its template cannot be rendered."""
         return self.body(message, minimal=minimal)
 
     def repeated(self, body: bytes) -> bytes:
@@ -60,28 +57,14 @@ class Webhook:
         return await self.endpoint.attempt(delivery.body, headers, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
-    """Authorization header with a token (RFC 6750)."""
-
-    token: Secret = field(repr=False)
-
-    def __call__(self) -> str:
-        """Return the header's value; raise SecretError when the token can't be read."""
-        return f"Bearer {self.token()}"
+def bearer(token: Secret) -> Callable[[], str]:
+    """Return an Authorization header with a token (RFC 6750), for ``Webhook.headers``."""
+    return lambda: f"Bearer {token()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Basic:
-    """Authorization header with a user and a password (RFC 7617, in UTF-8)."""
-
-    username: str
-    password: Secret = field(repr=False)
-
-    def __call__(self) -> str:
-        """Return the header's value; raise SecretError when the password can't be read."""
-        pair = f"{self.username}:{self.password()}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+def basic(username: str, password: Secret) -> Callable[[], str]:
+    """Return an Authorization header with a user and a password (RFC 7617, in UTF-8)."""
+    return lambda: f"Basic {base64.b64encode(f'{username}:{password()}'.encode()).decode()}"
 
 
 def signature(secrets: Sequence[str], delivery: OutboxMessage, now: float) -> str:
