@@ -48,9 +48,8 @@ class Alert:
 class Alertmanager:
     """A cluster of Alertmanagers; an alert fires for at most ``hold`` seconds.
 
-    Members do not exchange alerts, so each gets all of them. A payload outcome of one means that
-    it accepted the alerts that are valid. Only test messages use the Receiver methods. Deliveries
-    post to the members.
+    Members do not exchange alerts, so each gets all of them. With a payload outcome a member still
+    accepted the alerts that are valid. Only test messages use the Receiver methods.
     """
 
     name: str

@@ -89,8 +89,7 @@ class Slack:
                 top.append(_section(self.mention))
             room = _MESSAGE - len(fallback) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
-        body |= {"unfurl_links": False, "unfurl_media": False}
-        return encoded(body)
+        return encoded(body | {"unfurl_links": False, "unfurl_media": False})
 
     def repeated(self, body: bytes) -> bytes:
         """Return the body with the line REPEAT: Slack has no field that identifies a repeat."""

@@ -68,10 +68,9 @@ def basic(username: str, password: Secret) -> Callable[[], str]:
 
 
 def signature(secrets: Sequence[str], delivery: OutboxMessage, now: float) -> str:
-    """Return the value of ``webhook-signature``: one ``v1`` signature for each secret.
+    """Return ``webhook-signature``: a ``v1`` signature for each secret, which allows a rotation.
 
-    Two secrets allow a rotation (Standard Webhooks 1.0, "Signature scheme"). A secret is
-    ``whsec_`` and the base64 of the key.
+    A secret is ``whsec_`` and the base64 of the key (Standard Webhooks 1.0, "Signature scheme").
     """
     signed = b"%s.%d.%s" % (delivery.id.encode(), int(now), delivery.body)
     keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)

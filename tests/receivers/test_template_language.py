@@ -282,7 +282,7 @@ COSTLIER += ["rows|select('in', a)", "events|sort(attribute='text,number,text')"
 
 
 def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
-    """A twentieth of the permitted work takes less than a twentieth of eight seconds."""
+    """A twentieth of the permitted work takes less than a twentieth of five seconds."""
     monkeypatch.setattr(template, "MOST_WORK", MOST_WORK // 20)
     rows = [{"text": "x\U0001f5e3 " * 330 + str(n), "number": n} for n in range(100)]
     long = ("x\U0001f5e3 " * 22_000)[:65_500]
@@ -296,9 +296,14 @@ def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
         accepted = bisect_left(sources, True, key=lambda source: not is_accepted(source)) - 1
         assert 0 < accepted < len(sources) - 1, operation
         compiled = Template(sources[accepted])
-        begun = time.process_time()
-        compiled.render(variables)
-        assert time.process_time() - begun < 8 / 20, (operation, accepted)
+        seconds = min(cpu_seconds(compiled, variables) for _ in range(3))
+        assert seconds < 5 / 20, (operation, accepted)
+
+
+def cpu_seconds(compiled: Template, variables: dict[str, Any]) -> float:
+    begun = time.process_time()
+    compiled.render(variables)
+    return time.process_time() - begun
 
 
 def is_accepted(source: str) -> bool:
