@@ -69,8 +69,8 @@ class Alertmanager:
         return render(
             Alert(
                 content_of(event, message.link_templates, minimal=minimal),
-                event.observed_at,
-                event.observed_at + 300.0,
+                starts_at=event.observed_at,
+                ends_at=event.observed_at + 300.0,
             )
             for event in message.events
         )

@@ -27,7 +27,7 @@ class AlertmanagerBody:
     receiver: str
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the payload; the minimal one leaves out what people wrote."""
+        """Return the payload; the minimal one leaves out user-written text."""
         alerts = [
             _alert(event, message.link_templates, minimal=minimal) for event in message.events
         ]
@@ -59,10 +59,9 @@ def labels(event: Event) -> dict[str, str]:
         "alertname": event.traits.alertname,
         "severity": event.traits.severity,
         "account": event.account,
+        "receiver": "" if fine_tune else _identity(event.subject),
     }
-    if fine_tune is None:
-        found["receiver"] = _identity(event.subject)
-    else:
+    if fine_tune is not None:
         found |= {
             "fine_tune_id": _identity(fine_tune.id),
             "model_id": fine_tune.model_id,
@@ -75,7 +74,7 @@ def labels(event: Event) -> dict[str, str]:
 def annotations(
     event: Event, link_templates: LinkTemplates, *, minimal: bool = False
 ) -> dict[str, str]:
-    """Return the annotations of the alert; the minimal ones leave out what people wrote."""
+    """Return the annotations of the alert; the minimal ones leave out user-written text."""
     message = build_message([event], link_templates)
     facts = dict(message.facts)
     found = {
@@ -102,7 +101,7 @@ def generator_url(event: Event | None, link_templates: LinkTemplates) -> str:
 
 
 def fingerprint(alert_labels: Mapping[str, str]) -> str:
-    """Return Alertmanager's: FNV-1a, 64 bits (prometheus/common, model/signature.go)."""
+    """Return the alert's fingerprint: 64-bit FNV-1a (prometheus/common, model/signature.go)."""
     pairs = sorted(alert_labels.items())
     text = b"".join(b"%s\xff%s\xff" % (name.encode(), value.encode()) for name, value in pairs)
     found = 0xCBF29CE484222325

@@ -24,10 +24,8 @@ from exporter.http_client import CONNECT_TIMEOUT_SECONDS
 from exporter.receivers.receiver import REPEAT, encoded, left_out
 
 # Characters, except for _FACTS.
-_TITLE: Final = 250
 _BODY: Final = 10_000
 _MINIMAL: Final = 140  # one SMS, the shortest of the services
-_FACT_NAME: Final = 100
 _FACT: Final = 300
 _FACTS: Final = 10
 _LINK: Final = 1_400
@@ -57,7 +55,7 @@ class Apprise:
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return title, body and type as JSON; the minimal body is an ASCII line for an SMS."""
-        title, body = one_line(message.title, _TITLE).translate(_INERT), _body(message)
+        title, body = one_line(message.title, 250).translate(_INERT), _body(message)
         if minimal:
             title, body = "", _ascii(message)
         found = {event.traits.apprise_type for event in message.events}
@@ -181,8 +179,7 @@ def _ascii(message: Message) -> str:
 def _body(message: Message) -> str:
     """Return the text, most important first: each service truncates at another length."""
     facts = "\n".join(
-        f"{_plain(name, _FACT_NAME)}: {_plain(value, _FACT)}"
-        for name, value in message.facts[:_FACTS]
+        f"{_plain(name, 100)}: {_plain(value, _FACT)}" for name, value in message.facts[:_FACTS]
     )
     text = _plain(message.text)
     # The URLs are the operator's; only an encoded id is inserted.

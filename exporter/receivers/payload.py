@@ -30,7 +30,7 @@ class Body(Protocol):
     """A function that renders a message as the JSON body of a webhook."""
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the body; the minimal form leaves out what people wrote."""
+        """Return the body; the minimal form leaves out user-written text."""
 
 
 def standard_body(message: Message, *, minimal: bool) -> bytes:
@@ -49,8 +49,8 @@ def variables(
 ) -> dict[str, Any]:
     """Return what a template can use of a message; ``clean`` is applied to each text in it.
 
-    A text that came from outside has at most 1,000 characters, and the minimal form none of what
-    people wrote.
+    A text that came from outside has at most 1,000 characters. The minimal form leaves out
+    user-written text.
     """
     facts = (f"{name}: {value}" for name, value in message.facts)
     more = (f"and {len(message.rest)} more",) if message.rest else ()

@@ -76,7 +76,7 @@ class Endpoint:
 
 
 def unanswered(error: HttpClientError) -> Attempt:
-    """Return what an exchange without a complete answer means."""
+    """Return the outcome of a request without a complete response."""
     outcome = Outcome.ENDPOINT if error.permanent else Outcome.TRANSIENT
     return Attempt(outcome, str(error), ambiguous=error.sent)
 

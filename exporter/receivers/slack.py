@@ -43,7 +43,7 @@ _ERRORS: Final = {
     **dict.fromkeys(_ENDPOINT_ERRORS.split(), Outcome.ENDPOINT),
     **dict.fromkeys(_PAYLOAD_ERRORS.split(), Outcome.PAYLOAD),
 }
-"""Outcome by the error that a webhook names, with any status. Other bodies are not shown."""
+"""Outcome by the error in a response, whatever its status. Only these names are logged."""
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
 _URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
@@ -73,7 +73,7 @@ class Slack:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body, minimal: one ASCII line; raise TemplateError as ``text`` does."""
+        """Return the JSON body; raise TemplateError if ``text`` fails, except in the minimal form."""
         line = ""  # the operator's; it can be rendered as nothing
         if not minimal and self.text is not None:
             text = self.text.render(variables(message, escape_text))
@@ -119,7 +119,7 @@ class Slack:
 def _ascii(message: Message) -> str:
     """Return the message type and the ids in one ASCII line, which no service can refuse."""
     ids = (one_line(event.subject or event.account) for event in message.events)
-    listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
+    listed = _escaped(f"{message.type}: {' '.join(ids)}", _LINE)
     return listed.replace("…", "...").encode("ascii", "replace").decode()
 
 
