@@ -73,7 +73,7 @@ class Slack:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; raise TemplateError if ``text`` fails, except in the minimal form."""
+        """Return the JSON body; raise TemplateError if ``text`` fails, unless it is minimal."""
         line = ""  # the operator's; it can be rendered as nothing
         if not minimal and self.text is not None:
             text = self.text.render(variables(message, escape_text))
