@@ -37,14 +37,14 @@ from exporter.delivery.settings import DeliverySettings
 from exporter.http_client import HttpClient, file_version
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
-from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
+from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager
 from exporter.receivers.alerts import AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
 from exporter.receivers.template import Template, TemplateBody
-from exporter.receivers.webhook import Basic, Bearer, Webhook
+from exporter.receivers.webhook import Webhook, basic, bearer
 from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
@@ -233,7 +233,7 @@ async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> 
             http_client = await resources.enter_async_context(_http_client(section))
             address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
             secret = TextSecret(address, "urls", check_web_url)
-            members.append(Member(Endpoint(http_client, secret, section.timeout)))
+            members.append(Endpoint(http_client, secret, section.timeout))
         return Alertmanager(section.name, members, section.hold)
     # Also for Apprise: this checks its ca_file.
     http_client = await resources.enter_async_context(_http_client(section))
@@ -255,9 +255,9 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()
     }
-    token, basic = section.secrets.get("bearer_token"), section.basic_auth
+    token, login = section.secrets.get("bearer_token"), section.basic_auth
     if token is not None:
-        headers["Authorization"] = Bearer(token)
-    elif basic is not None:
-        headers["Authorization"] = Basic(basic.username, basic.secrets["password"])
+        headers["Authorization"] = bearer(token)
+    elif login is not None:
+        headers["Authorization"] = basic(login.username, login.secrets["password"])
     return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers)

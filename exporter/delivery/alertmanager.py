@@ -26,8 +26,8 @@ from exporter.core.retry import Attempt, CircuitState, Outcome
 from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop, RetrySchedule
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
-from exporter.receivers.alertmanager import Alert, Alertmanager, Member, content_of, render
-from exporter.receivers.receiver import encoded
+from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
+from exporter.receivers.receiver import Endpoint, encoded
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
@@ -267,7 +267,7 @@ class MemberDeliverer:
     once more in its minimal form. This takes fewer than three requests per alert of the first one.
     """
 
-    def __init__(self, number: int, member: Member, shared: AlertDeliverer) -> None:
+    def __init__(self, number: int, member: Endpoint, shared: AlertDeliverer) -> None:
         self.schedule = RetrySchedule(shared.clock, 0.0)
         self.loop = DeliveryLoop(shared.name, shared.clock.monotonic)
         self.has_work = True
@@ -318,7 +318,7 @@ class MemberDeliverer:
         body = await self._shared.body(batch, self._minimal)
         started = clock.monotonic()
         with self.loop.deadline(self._member.seconds):
-            attempt = await self._member.post(body, clock.now())
+            attempt = await self._member.attempt(body, {}, clock.now())
         self._shared.metrics.record_request(self._shared.name, clock.monotonic() - started)
         self._record(batch, attempt)
         await self._store(expire=attempt.outcome is not Outcome.DELIVERED)

@@ -19,12 +19,11 @@ MOST_ALERTS: Final = 64
 ALERTS_PATH: Final = "/api/v2/alerts"
 """The path behind a member's URL (Alertmanager's api/v2/openapi.yaml, postAlerts)."""
 
-_TEST_SECONDS: Final = 300.0
-"""How long the alert of a test message fires."""
-
 _MINIMAL_LABELS: Final = frozenset({"alertname", "severity", "account", "receiver", "fine_tune_id"})
 
-_WORST_FIRST: Final = (Outcome.ENDPOINT, Outcome.PAYLOAD, Outcome.THROTTLED, Outcome.TRANSIENT)
+_DELIVERED_THEN_WORST: Final = (
+    *(Outcome.DELIVERED, Outcome.ENDPOINT, Outcome.PAYLOAD, Outcome.THROTTLED, Outcome.TRANSIENT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +45,15 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One Alertmanager of a cluster. Members do not exchange alerts, so each gets all of them."""
-
-    endpoint: Endpoint
-
-    @property
-    def seconds(self) -> float:
-        """The timeout of one post."""
-        return self.endpoint.seconds
-
-    async def post(self, body: bytes, now: float) -> Attempt:
-        """Post alerts once, at ``now`` (Unix seconds).
-
-        With a payload outcome Alertmanager still accepted the alerts that are valid.
-        """
-        return await self.endpoint.attempt(body, {}, now)
-
-
-@dataclass(frozen=True, slots=True)
 class Alertmanager:
     """A cluster of Alertmanagers; an alert fires for at most ``hold`` seconds.
 
-    Only test messages use the Receiver methods. Deliveries post to the members.
+    Members do not exchange alerts, so each gets all of them. With a payload outcome a member still
+    accepted the alerts that are valid. Only test messages use the Receiver methods.
     """
 
     name: str
-    members: Sequence[Member]
+    members: Sequence[Endpoint]
     hold: float
 
     spacing: ClassVar[float] = 0.0
@@ -88,8 +69,8 @@ class Alertmanager:
         return render(
             Alert(
                 content_of(event, message.link_templates, minimal=minimal),
-                event.observed_at,
-                event.observed_at + _TEST_SECONDS,
+                starts_at=event.observed_at,
+                ends_at=event.observed_at + 300.0,
             )
             for event in message.events
         )
@@ -100,11 +81,10 @@ class Alertmanager:
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Post the bytes to each member once; return the first 2xx, else the worst outcome."""
-        attempts = await asyncio.gather(*(m.post(delivery.body, now) for m in self.members))
-        for attempt in attempts:
-            if attempt.outcome is Outcome.DELIVERED:
-                return attempt
-        return min(attempts, key=lambda attempt: _WORST_FIRST.index(attempt.outcome))
+        attempts = await asyncio.gather(
+            *(each.attempt(delivery.body, {}, now) for each in self.members)
+        )
+        return min(attempts, key=lambda attempt: _DELIVERED_THEN_WORST.index(attempt.outcome))
 
 
 def content_of(event: Event, link_templates: LinkTemplates, *, minimal: bool = False) -> Content:

@@ -8,11 +8,11 @@ limit on their size.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Message
@@ -24,10 +24,8 @@ from exporter.http_client import CONNECT_TIMEOUT_SECONDS
 from exporter.receivers.receiver import REPEAT, encoded, left_out
 
 # Characters, except for _FACTS.
-_TITLE: Final = 250
 _BODY: Final = 10_000
 _MINIMAL: Final = 140  # one SMS, the shortest of the services
-_FACT_NAME: Final = 100
 _FACT: Final = 300
 _FACTS: Final = 10
 _LINK: Final = 1_400
@@ -35,34 +33,6 @@ _LINK: Final = 1_400
 # They log URLs, responses and mail addresses, and a receiver's URL is a secret.
 for _library in ("apprise", "charset_normalizer", "oauthlib", "requests", "slixmpp", "urllib3"):
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
-
-
-class _CallThread:
-    """Runs one call at a time in a daemon thread, which neither the loop nor the exit waits for."""
-
-    def __init__(self) -> None:
-        self.busy = False
-
-    async def run(self, call: Callable[[], Attempt]) -> Attempt:
-        """Return the result of ``call``. When this is cancelled, the call goes on (``busy``)."""
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[Attempt] = loop.create_future()
-
-        def settle(attempt: Attempt) -> None:
-            if not result.done():
-                result.set_result(attempt)
-
-        def run_call() -> None:
-            try:
-                attempt = call()
-            finally:
-                self.busy = False
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle, attempt)
-
-        self.busy = True
-        Thread(target=run_call, name="apprise", daemon=True).start()
-        return await result
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +47,21 @@ class Apprise:
     url: Secret = field(repr=False)
     seconds: float
     ca_file: Path | None = None
-    _thread: _CallThread = field(default_factory=_CallThread, init=False, repr=False, compare=False)
+    _running: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     # NotifyBase.request_rate_per_sec: the library's own pause between two requests.
     spacing: ClassVar[float] = 5.5
     most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return title, body and Apprise's notification type as JSON; the texts are plain.
-
-        The minimal body is one ASCII line that fits an SMS.
-        """
-        title, body = one_line(message.title, _TITLE).translate(_INERT), _body(message)
+        """Return title, body and type as JSON; the minimal body is an ASCII line for an SMS."""
+        title, body = one_line(message.title, 250).translate(_INERT), _body(message)
         if minimal:
             title, body = "", _ascii(message)
-        return encoded({"title": title, "body": body, "type": _type(message)})
+        found = {event.traits.apprise_type for event in message.events}
+        # The gravest: services show it as a colour or a severity.
+        gravest = next(each for each in ("failure", "warning", "info", "success") if each in found)
+        return encoded({"title": title, "body": body, "type": gravest})
 
     def repeated(self, body: bytes) -> bytes:
         """Return the message with the line REPEAT at the top, where no service cuts it off."""
@@ -100,57 +70,53 @@ class Apprise:
         return encoded(message)
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:  # noqa: ARG002 - no time in it
-        """Send the message once.
-
-        After the timeout the call goes on in its thread. No other call starts before it ends.
-        """
-        if self._thread.busy:
+        """Send the message once; after a timeout, no other attempt starts before this one ends."""
+        if self._running.locked():
             return Attempt(Outcome.TRANSIENT, "the attempt before is still running")
         try:
-            call = _Call(self.url(), self.url.source, delivery.body, self.seconds, self.ca_file)
+            result: Future[Attempt] = Future()
+            result.set_running_or_notify_cancel()  # so that a timeout cannot cancel it
+            args = (self.url(), delivery.body, result)
+            self._running.acquire()
+            # A daemon: neither the event loop nor the exit of the process waits for it.
+            Thread(target=self._run, args=args, name="apprise", daemon=True).start()
             async with asyncio.timeout(self.seconds):
-                return await self._thread.run(call)
+                return await asyncio.wrap_future(result)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         except TimeoutError:
             reason = f"Apprise did not end within {self.seconds:.3g} s"
             return Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
 
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One blocking call of the library."""
-
-    url: str = field(repr=False)
-    source: str
-    body: bytes = field(repr=False)
-    seconds: float
-    ca_file: Path | None
-
-    def __call__(self) -> Attempt:
+    def _run(self, url: str, body: bytes, result: Future[Attempt]) -> None:
         try:
-            return self._notify()
+            attempt = self._notify(url, body)
+        finally:
+            self._running.release()
+        result.set_result(attempt)
+
+    def _notify(self, url: str, body: bytes) -> Attempt:
+        """Call the library, which blocks."""
+        try:
+            import apprise  # noqa: PLC0415 - an extra, and slow to import
+
+            asset = _asset()
+            service = apprise.Apprise.instantiate(url, asset=asset)
+            if service is None:
+                reason = "is not a URL that Apprise can use, or needs another package"
+                return Attempt(Outcome.ENDPOINT, f"{self.url.source} {reason}")
+            self._configure(service)
+            message = json.loads(body)
+            sent = apprise.Apprise(service, asset=asset).notify(
+                message["body"],
+                message["title"],
+                message["type"],
+                body_format=apprise.NotifyFormat.TEXT,
+                interpret_escapes=False,
+            )
         except Exception as error:  # noqa: BLE001 - a plugin can raise anything; the text may be secret
             reason = f"Apprise could not send it ({type(error).__name__})"
             return Attempt(Outcome.TRANSIENT, reason)
-
-    def _notify(self) -> Attempt:
-        import apprise  # noqa: PLC0415 - an extra, and slow to import
-
-        asset = _asset()
-        service = apprise.Apprise.instantiate(self.url, asset=asset)
-        if service is None:
-            reason = f"{self.source} is not a URL that Apprise can use, or needs another package"
-            return Attempt(Outcome.ENDPOINT, reason)
-        self._configure(service)
-        message = json.loads(self.body)
-        sent = apprise.Apprise(service, asset=asset).notify(
-            message["body"],
-            message["title"],
-            message["type"],
-            body_format=apprise.NotifyFormat.TEXT,
-            interpret_escapes=False,
-        )
         if sent:
             return Attempt(Outcome.DELIVERED, "Apprise sent it")
         reason = "Apprise could not send it; check the service, and what its URL says"
@@ -190,12 +156,6 @@ def _asset() -> Any:
     )
 
 
-def _type(message: Message) -> str:
-    """Return the gravest notification type; services show it as a colour or a severity."""
-    found = {event.traits.apprise_type for event in message.events}
-    return next(each for each in ("failure", "warning", "info", "success") if each in found)
-
-
 # Mattermost and others read mentions such as @channel in plain text.
 _INERT: Final = str.maketrans({"@": "\uff20", "<": "\u2039", ">": "\u203a"})
 
@@ -219,8 +179,7 @@ def _ascii(message: Message) -> str:
 def _body(message: Message) -> str:
     """Return the text, most important first: each service truncates at another length."""
     facts = "\n".join(
-        f"{_plain(name, _FACT_NAME)}: {_plain(value, _FACT)}"
-        for name, value in message.facts[:_FACTS]
+        f"{_plain(name, 100)}: {_plain(value, _FACT)}" for name, value in message.facts[:_FACTS]
     )
     text = _plain(message.text)
     # The URLs are the operator's; only an encoded id is inserted.

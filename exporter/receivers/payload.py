@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from exporter.core.events import Event
 from exporter.core.message import LinkTemplates, Message, links
-from exporter.core.model import STATUSES, FineTune
+from exporter.core.model import STATUSES
 from exporter.core.text import LONGEST, cut, timestamp
 from exporter.receivers.receiver import encoded
 
@@ -15,14 +15,13 @@ MOST_EVENTS: Final = 100
 NAMES: Final = ("type", "timestamp", "title", "text", "data", "events", "count")
 """The variables of a template."""
 
-_FACTS: Final = ("since", "reason", "receiver", "text", "total", *STATUSES)
-
 ABSENT: Final = dict.fromkeys(
-    ("previous_status", "fine_tune", *_FACTS, "failed_ones", "failed_unnamed")
+    (
+        *("previous_status", "fine_tune", "since", "reason", "receiver", "text", "total"),
+        *(*STATUSES, "failed_ones", "failed_unnamed"),
+    )
 )
 """Null where an event has none, so that ``{% if data.fine_tune %}`` can ask."""
-
-_LONGEST_TEXT: Final = 8_000
 
 Clean = Callable[[str], str]
 
@@ -31,8 +30,7 @@ class Body(Protocol):
     """A function that renders a message as the JSON body of a webhook."""
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the body; the minimal form leaves out what people wrote."""
-        ...
+        """Return the body; the minimal form leaves out user-written text."""
 
 
 def standard_body(message: Message, *, minimal: bool) -> bytes:
@@ -51,9 +49,12 @@ def variables(
 ) -> dict[str, Any]:
     """Return what a template can use of a message; ``clean`` is applied to each text in it.
 
-    There are at most 100 events, and no text that came from outside is longer than 1,000
-    characters. The minimal form leaves out what people wrote.
+    A text that came from outside has at most 1,000 characters. The minimal form leaves out
+    user-written text.
     """
+    facts = (f"{name}: {value}" for name, value in message.facts)
+    more = (f"and {len(message.rest)} more",) if message.rest else ()
+    text = "\n".join(filter(None, (*facts, message.text, *message.lines, *more)))
     events = [
         _complete(event_body(event, message.link_templates, minimal=minimal))
         for event in message.events[:MOST_EVENTS]
@@ -62,7 +63,7 @@ def variables(
         "type": message.type,
         "timestamp": _last_timestamp(message),
         "title": message.type if minimal else cut(message.title),
-        "text": "" if minimal else cut(_text(message), _LONGEST_TEXT),
+        "text": "" if minimal else cut(text, 8_000),
         "data": events[0]["data"],
         "events": events,
         "count": len(message.events),
@@ -74,30 +75,23 @@ def event_body(
     event: Event, link_templates: LinkTemplates, *, minimal: bool = False
 ) -> dict[str, Any]:
     """Return an event in JSON's types; each text is cut at 1,000 characters."""
+    observed = timestamp(event.observed_at)
     data: dict[str, Any] = {"account": event.account or None}
     if event.fine_tune is not None:
-        data["previous_status"] = _bounded(event.previous_status)
-    data["observed_at"] = timestamp(event.observed_at)
+        data["previous_status"] = event.previous_status and cut(event.previous_status)
+    data["observed_at"] = observed
     if event.fine_tune is not None:
-        data["fine_tune"] = _fine_tune(event.fine_tune, minimal=minimal)
+        written = () if minimal else ("name", "description")
+        names = ("id", *written, "language", "model_id", "dataset", "status")
+        data["fine_tune"] = {name: cut(getattr(event.fine_tune, name)) for name in names}
     data |= {
-        name: _bounded(fact)
+        name: cut(fact) if isinstance(fact, str) else fact
         for name, fact in event.facts.items()
         if not (minimal and isinstance(fact, list))
     }
     found = {link.name: link.url for link in links(event, link_templates)}
     data["links"] = {"playground": None, "status_page": None} | found
-    return {"type": event.type, "timestamp": timestamp(event.observed_at), "data": data}
-
-
-def _bounded(value: object) -> object:
-    return cut(value) if isinstance(value, str) else value
-
-
-def _fine_tune(fine_tune: FineTune, *, minimal: bool) -> dict[str, str]:
-    written = () if minimal else ("name", "description")
-    names = ("id", *written, "language", "model_id", "dataset", "status")
-    return {name: cut(getattr(fine_tune, name)) for name in names}
+    return {"type": event.type, "timestamp": observed, "data": data}
 
 
 def _last_timestamp(message: Message) -> str:
@@ -112,12 +106,6 @@ def _complete(body: dict[str, Any]) -> dict[str, Any]:
     if data["fine_tune"] is not None:
         data["fine_tune"] = {"name": "", "description": ""} | data["fine_tune"]
     return body | {"data": data}
-
-
-def _text(message: Message) -> str:
-    facts = (f"{name}: {value}" for name, value in message.facts)
-    more = (f"and {len(message.rest)} more",) if message.rest else ()
-    return "\n".join(filter(None, (*facts, message.text, *message.lines, *more)))
 
 
 def _cleaned(value: Any, clean: Clean) -> Any:

@@ -23,37 +23,27 @@ class Receiver(Protocol):
     @property
     def name(self) -> str:
         """The name in the configuration, the label ``receiver``."""
-        ...
 
     @property
     def spacing(self) -> float:
         """The least time between two messages, in seconds."""
-        ...
 
     @property
     def seconds(self) -> float:
         """The timeout of one attempt."""
-        ...
 
     @property
     def most_events(self) -> int:
         """The most events of one digest."""
-        ...
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the body of a message; a ``minimal`` one has nothing that could be refused."""
-        ...
 
     def repeated(self, body: bytes) -> bytes:
-        """Return what is sent in place of ``body`` when it may have arrived already.
-
-        Messages for people get a line that says so; programs recognise a repeat by its id.
-        """
-        ...
+        """Return the body to send when ``body`` may have arrived: for people, it says so."""
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the body once, at ``now`` (Unix seconds), and return the outcome."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +55,7 @@ class Endpoint:
     seconds: float
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Response | Attempt:
-        """Post JSON; return the response, whatever its status, or the attempt that got none.
-
-        The connection is closed each time: a surplus byte behind a response would fail the next
-        message after it was sent, and that message would arrive twice.
-        """
+        """Post JSON; return the response, whatever its status, or the attempt that got none."""
         sent = {"Content-Type": "application/json", **headers}
         try:
             request = Request("POST", self.url(), sent, body)
@@ -79,6 +65,8 @@ class Endpoint:
         except HttpClientError as error:
             return unanswered(error)
         finally:
+            # A surplus byte behind a response would fail the next message on this connection after
+            # it was sent, and that message would arrive twice.
             await self.http_client.aclose()
 
     async def attempt(self, body: bytes, headers: Mapping[str, str], now: float) -> Attempt:
@@ -88,7 +76,7 @@ class Endpoint:
 
 
 def unanswered(error: HttpClientError) -> Attempt:
-    """Return what an exchange without a complete answer means."""
+    """Return the outcome of a request without a complete response."""
     outcome = Outcome.ENDPOINT if error.permanent else Outcome.TRANSIENT
     return Attempt(outcome, str(error), ambiguous=error.sent)
 

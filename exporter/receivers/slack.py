@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
-from exporter.core.message import Link, Message
+from exporter.core.message import Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
-from exporter.http_client import Response
 from exporter.receivers.payload import variables
 from exporter.receivers.receiver import REPEAT, Endpoint, answered, encoded, left_out, unanswered
 from exporter.receivers.template import Template
@@ -31,43 +30,23 @@ _LINK: Final = 1_400  # two of them fit one text
 
 _SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 
-_ERRORS: Final = {
-    **dict.fromkeys(
-        (
-            "action_prohibited",
-            "channel_is_archived",
-            "channel_not_found",
-            "invalid_token",
-            "no_active_hooks",
-            "no_service",
-            "no_service_id",
-            "no_team",
-            "posting_to_general_channel_denied",
-            "team_disabled",
-        ),
-        Outcome.ENDPOINT,
-    ),
-    **dict.fromkeys(
-        (
-            "invalid_attachments",
-            "invalid_blocks",
-            "invalid_blocks_format",
-            "invalid_payload",
-            "missing_text_or_fallback_or_attachments",
-            "msg_blocks_too_long",
-            "no_text",
-            "too_many_attachments",
-            "user_not_found",
-        ),
-        Outcome.PAYLOAD,
-    ),
-}
-"""Outcome by the error that an incoming webhook names; one error comes with different statuses.
-
-Only these names are shown to people: another body could be anything.
+_ENDPOINT_ERRORS: Final = """
+    action_prohibited channel_is_archived channel_not_found invalid_token no_active_hooks no_service
+    no_service_id no_team posting_to_general_channel_denied team_disabled
 """
+_PAYLOAD_ERRORS: Final = """
+    invalid_attachments invalid_blocks invalid_blocks_format invalid_payload
+    missing_text_or_fallback_or_attachments msg_blocks_too_long no_text too_many_attachments
+    user_not_found
+"""
+_ERRORS: Final = {
+    **dict.fromkeys(_ENDPOINT_ERRORS.split(), Outcome.ENDPOINT),
+    **dict.fromkeys(_PAYLOAD_ERRORS.split(), Outcome.PAYLOAD),
+}
+"""Outcome by the error in a response, whatever its status. Only these names are logged."""
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
+_URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
 
 _Block = dict[str, Any]
 
@@ -94,20 +73,23 @@ class Slack:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one is one plain ASCII line without blocks.
-
-        Raises TemplateError when ``text`` cannot be rendered; the minimal form does not use it.
-        """
-        line = "" if minimal or self.text is None else _first_line(self.text, message)
+        """Return the JSON body; raise TemplateError if ``text`` fails, unless it is minimal."""
+        line = ""  # the operator's; it can be rendered as nothing
+        if not minimal and self.text is not None:
+            text = self.text.render(variables(message, escape_text))
+            line = _cut_markup(one_line(text, 2 * _LINE), _LINE)
         first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
         fallback = f"{self.mention} {first}".strip()
         body: dict[str, Any] = {"text": fallback}
         if not minimal:
-            top = [_section(fallback)] if line else _title(message.title, self.mention)
+            top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
+            if line:
+                top = [_section(fallback)]
+            elif self.mention:
+                top.append(_section(self.mention))
             room = _MESSAGE - len(fallback) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
-        body |= {"unfurl_links": False, "unfurl_media": False}
-        return encoded(body)
+        return encoded(body | {"unfurl_links": False, "unfurl_media": False})
 
     def repeated(self, body: bytes) -> bytes:
         """Return the body with the line REPEAT: Slack has no field that identifies a repeat."""
@@ -119,38 +101,26 @@ class Slack:
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once and return the outcome; Slack itself accepts with ``ok`` only."""
-        answer = await self.endpoint.post(delivery.body, {})
-        return answer if isinstance(answer, Attempt) else _outcome(answer, now)
-
-
-def _outcome(answer: Response, now: float) -> Attempt:
-    """Return the outcome by the error that Slack names, else by the status."""
-    result = answered(answer, now)
-    by_slack = answer.host in _SLACK_HOSTS
-    if answer.error is not None and by_slack and result.outcome is Outcome.DELIVERED:
-        return unanswered(answer.error)
-    said = answer.body.strip().decode("ascii", "replace")
-    if said in _ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-        return replace(result, outcome=_ERRORS[said], reason=f"{result.reason} {said}")
-    if result.outcome is Outcome.DELIVERED and by_slack and said != "ok":
-        return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
-    return result
+        response = await self.endpoint.post(delivery.body, {})
+        if isinstance(response, Attempt):
+            return response
+        result = answered(response, now)
+        accepted_by_slack = response.host in _SLACK_HOSTS and result.outcome is Outcome.DELIVERED
+        if response.error is not None and accepted_by_slack:
+            return unanswered(response.error)
+        text = response.body.strip().decode("ascii", "replace")
+        if text in _ERRORS and response.status != HTTPStatus.TOO_MANY_REQUESTS:
+            return replace(result, outcome=_ERRORS[text], reason=f"{result.reason} {text}")
+        if accepted_by_slack and text != "ok":
+            return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
+        return result
 
 
 def _ascii(message: Message) -> str:
     """Return the message type and the ids in one ASCII line, which no service can refuse."""
     ids = (one_line(event.subject or event.account) for event in message.events)
-    listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
+    listed = _escaped(f"{message.type}: {' '.join(ids)}", _LINE)
     return listed.replace("…", "...").encode("ascii", "replace").decode()
-
-
-def _first_line(template: Template, message: Message) -> str:
-    """Return the operator's first line; it can be empty."""
-    text = one_line(template.render(variables(message, escape_text)), 2 * _LINE)
-    if len(text) <= _LINE:
-        return text
-    # Not in the middle of an entity, a mention or a link.
-    return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: _LINE - 1]) + "…"
 
 
 def escape_text(text: str) -> str:
@@ -158,19 +128,18 @@ def escape_text(text: str) -> str:
     return _escaped(one_line(text), LONGEST)
 
 
-def _title(title: str, mention: str) -> list[_Block]:
-    header: _Block = {"type": "header", "text": _plain(title, _HEADER)}
-    return [header, _section(mention)] if mention else [header]
-
-
 def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
-    if message.facts:
-        top.append(_fields(message.facts[:_FIELDS]))
+    fields = [
+        _markdown(f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}")
+        for name, value in message.facts[:_FIELDS]
+    ]
+    if fields:
+        top.append({"type": "section", "fields": fields})
     if message.text:
         top.append({"type": "section", "text": _plain(message.text, _TEXT)})
-    bottom: list[_Block] = []
-    if linked := _links(message.links):
-        bottom.append({"type": "context", "elements": [_markdown(linked)]})
+    linked = (f"<{link.url.translate(_URL)}|{link.text}>" for link in message.links)
+    links = " · ".join(text for text in linked if len(text) <= _LINK)
+    bottom = [{"type": "context", "elements": [_markdown(links)]}] if links else []
     room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
     lines, named = _pack(message.lines, "\n", room)
     ids, listed = _pack(message.rest, ", ", room - sum(map(len, lines)))
@@ -194,17 +163,6 @@ def _pack(items: Sequence[str], separator: str, room: int) -> tuple[list[str], i
     return texts, len(items)
 
 
-def _fields(facts: Sequence[tuple[str, str]]) -> _Block:
-    texts = (f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}" for name, value in facts)
-    return {"type": "section", "fields": [_markdown(text) for text in texts]}
-
-
-def _links(links: Sequence[Link]) -> str:
-    encoded = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
-    linked = (f"<{link.url.translate(encoded)}|{link.text}>" for link in links)
-    return " · ".join(text for text in linked if len(text) <= _LINK)
-
-
 def _section(text: str) -> _Block:
     return {"type": "section", "text": _markdown(text)}
 
@@ -220,11 +178,14 @@ def _plain(text: str, most: int) -> _Block:
 
 def _escaped(text: str, most: int) -> str:
     """Return at most ``most`` characters in which nothing is a mention, a link or code."""
-    escaped = text.translate(_ENTITIES)
-    if len(escaped) <= most:
-        return escaped
-    # Not in the middle of an entity.
-    return re.sub(r"&[a-z]*$", "", escaped[: most - 1]) + "…"
+    return _cut_markup(text.translate(_ENTITIES), most)
+
+
+def _cut_markup(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    # Not in the middle of an entity, a mention or a link.
+    return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: most - 1]) + "…"
 
 
 def _size(blocks: Iterable[_Block]) -> int:

@@ -1,8 +1,16 @@
 """Operators' templates: the body of a webhook, and the first line of a Slack message.
 
-docs/webhook.md lists the names and the filters that a template may use. What a template may cost
-is bounded before it is compiled: by its length, the depth of its loops and the operations in them.
-While it is rendered, each text, each list and the output are bounded in size.
+docs/webhook.md lists what a template may use. All of it is checked before a template is compiled,
+since Jinja evaluates constant expressions while it compiles.
+
+**Time**: the templates of one body take at most about 5 s. A text has at most 65,536 characters, a
+list at most 100 values and 100,000 characters. With these a filter, a test or an operator takes at
+most 0.3 ms, a slow filter 15 ms and any other node 15 µs. They count as 20, 1,000 and 1, a
+hundredfold in each loop, and a body may have 300,000: 15,000 * 0.3 ms = 300 * 15 ms = 4.5 s.
+
+**Memory**: at most about 100 MB. A text takes up to 0.25 MB, a list 0.4 MB. A template has at most
+20 names of its own, and an expression 100 operations (25 MB). A filter builds a list of at most 100
+texts (25 MB) before it refuses it.
 """
 
 import json
@@ -10,6 +18,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
+from itertools import islice
 from typing import Any, Final
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, nodes
@@ -30,17 +39,8 @@ _LONGEST_LIST: Final = MOST_EVENTS
 _LONGEST_BODY: Final = 512 * 1024
 
 MOST_WORK: Final = 300_000
-"""The most that the templates of one body may cost; evaluating a name costs 1.
-
-Measured: the worst template within it ran for 5 s, usual ones for milliseconds.
-"""
-
-_OPERATION_WORK: Final = 20
-_SLOW_WORK: Final = 1_000
-_SLOW_FILTERS: Final = frozenset(
-    ("map", "reject", "rejectattr", "select", "selectattr", "sort", "title", "unique", "urlencode")
-)
-"""They take milliseconds for the longest text or list, the other operations at most 0.3 ms."""
+_MOST_NAMES: Final = 20
+_MOST_OPERATIONS: Final = 100
 
 _TOO_LONG: Final = (
     f"makes more than {LONGEST_TEXT} characters; use |truncate, or fewer events, as in events[:20]"
@@ -50,7 +50,7 @@ _TOO_MUCH: Final = "takes too much work; loop over less, or leave something out"
 Path = tuple[str | int, ...]
 
 
-class TemplateError(ValueError):
+class TemplateError(Exception):
     """A template is not usable or cannot be rendered; the text says where and why."""
 
 
@@ -74,8 +74,6 @@ class Template:
             raise TemplateError(f"line {error.lineno}: is not valid Jinja2: {reason}") from None
         except (SyntaxError, RecursionError, MemoryError):
             raise TemplateError("is nested too deeply") from None
-        except TemplateError:
-            raise
         except ValueError:
             raise TemplateError("holds a number that is too large") from None
 
@@ -85,20 +83,13 @@ class Template:
             # Piece by piece, so that an output that is too long is never built in whole.
             return _join(self._compiled.generate(variables))
         except Exception as error:  # noqa: BLE001 - a template can raise anything
-            raise TemplateError(f"line {_line_of(error)}: {_reason(error)}") from None
-
-
-def _line_of(error: Exception) -> int:
-    frames = traceback.walk_tb(error.__traceback__)
-    lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
-    return lines[-1] if lines else 1
-
-
-def _reason(error: Exception) -> str:
-    """Return why a rendering failed. Python's own texts are left out: they may quote a value."""
-    if isinstance(error, TemplateError | TemplateRuntimeError):
-        return one_line(str(error), 200)
-    return f"cannot be evaluated ({type(error).__name__})"
+            # Python's own texts are left out: they may quote a value.
+            reason = f"cannot be evaluated ({type(error).__name__})"
+            if isinstance(error, TemplateError | TemplateRuntimeError):
+                reason = one_line(str(error), 200)
+            frames = traceback.walk_tb(error.__traceback__)
+            lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
+            raise TemplateError(f"line {lines[-1] if lines else 1}: {reason}") from None
 
 
 class TemplateBody:
@@ -106,30 +97,23 @@ class TemplateBody:
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         """Compile the texts of a map of JSON's types; raise TemplateError when one can't be."""
-        texts: list[Template] = []
-
-        def compiled(source: str) -> Template:
-            texts.append(Template(source))
-            return texts[-1]
-
-        self._template = _map_texts(template, compiled)
-        if sum(text.work for text in texts) > MOST_WORK:
+        works: list[int] = []
+        self._template = _map_texts(template, Template)
+        _map_texts(self._template, lambda text: works.append(text.work))
+        if sum(works) > MOST_WORK:
             raise TemplateError(_TOO_MUCH)
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return the map as JSON; raise TemplateError when it can't be rendered within bounds.
-
-        The minimal form never raises: it is the map without what people wrote or, when not even
-        that can be rendered, the standard body.
-        """
+        """Return the body; if the minimal form cannot be rendered, it is the standard body."""
         if not minimal:
-            return self._render(variables(message))
+            return self.render(variables(message))
         try:
-            return self._render(variables(message, minimal=True))
+            return self.render(variables(message, minimal=True))
         except TemplateError:
             return standard_body(message, minimal=True)
 
-    def _render(self, found: Mapping[str, Any]) -> bytes:
+    def render(self, found: Mapping[str, Any]) -> bytes:
+        """Return the map as JSON; raise TemplateError when it can't be rendered within bounds."""
         body = encoded(_map_texts(self._template, lambda template: template.render(found)))
         if len(body) > _LONGEST_BODY:
             raise TemplateError(f"makes a body of more than {_LONGEST_BODY // 1024} KiB")
@@ -137,10 +121,7 @@ class TemplateBody:
 
 
 def _map_texts(value: Any, change: Callable[[Any], Any], path: Path = ()) -> Any:
-    """Return a copy of a map or a list in which each text, or template, is changed.
-
-    A TemplateError gets the path of the text.
-    """
+    """Return a copy with each text or template changed; a TemplateError gets its path."""
     if isinstance(value, Mapping):
         return {key: _map_texts(item, change, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
@@ -153,13 +134,16 @@ def _map_texts(value: Any, change: Callable[[Any], Any], path: Path = ()) -> Any
         raise TemplateError(f"{'.'.join(map(str, path))}: {error}") from None
 
 
-_ALLOWED: Final = (
-    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign),
-    *(nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Keyword, nodes.Operand),
-    *(nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Filter, nodes.Test, nodes.CondExpr),
-    *(nodes.Compare, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
-    *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.FloorDiv),
-)
+_NODE_WORK: Final[dict[type[nodes.Node], int]] = {
+    **dict.fromkeys((nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For), 1),
+    **dict.fromkeys((nodes.Assign, nodes.Name, nodes.Const, nodes.List, nodes.Tuple), 1),
+    **dict.fromkeys((nodes.Getattr, nodes.Getitem, nodes.CondExpr, nodes.Compare), 1),
+    **dict.fromkeys((nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Keyword), 1),
+    **dict.fromkeys((nodes.Sub, nodes.Div, nodes.FloorDiv), 1),
+    **dict.fromkeys((nodes.Filter, nodes.Test, nodes.Operand), 20),
+    **dict.fromkeys((nodes.Concat, nodes.Add, nodes.Slice), 20),
+}
+"""What a template may consist of, and what each node costs; slow filters cost 1,000 more."""
 
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Call: "a call; use filters, such as {{ title|upper }}",
@@ -173,13 +157,14 @@ _REFUSED: Final[dict[type[nodes.Node], str]] = {
 def _check(tree: nodes.Template) -> int:
     """Return what rendering costs at most; raise TemplateError for what a template may not use."""
     stored = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    if len(stored) > _MOST_NAMES:
+        raise TemplateError(f"must not have more than {_MOST_NAMES} names of its own")
     names = [*NAMES, *sorted(stored)]
-    lists = {"events", "data"} - stored
     for node in tree.find_all(nodes.Node):
         problem = _problem(node, names)
         if problem is not None:
             raise TemplateError(f"line {node.lineno or 1}: must not use {problem}")
-        if isinstance(node, nodes.For) and not _is_list(node.iter, lists):
+        if isinstance(node, nodes.For) and not _is_list(node.iter, {"events", "data"} - stored):
             problem = "loops over a text, or over what could be one; append |list to a list"
             raise TemplateError(f"line {node.lineno}: {problem}")
     work = _work(tree)
@@ -188,14 +173,10 @@ def _check(tree: nodes.Template) -> int:
     return work
 
 
-def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911 - a return each
+def _problem(node: nodes.Node, names: list[str]) -> str | None:
     match node:
         case nodes.Name(name=name) if name not in {*names, "loop"}:
             return f'the name "{name}"; the names here are {", ".join(names)}'
-        case nodes.Filter(name=name) if name not in _FILTERS:
-            return f'the filter "{name}"; the filters here are {", ".join(sorted(_FILTERS))}'
-        case nodes.Filter() | nodes.Test() if node.dyn_args or node.dyn_kwargs:
-            return "* or ** before an argument"
         case nodes.For() if any(loop.find(nodes.For) for loop in node.find_all(nodes.For)):
             return "a loop in a loop in a loop"
         # Lists of lists of lists: a few lines could print as gigabytes.
@@ -204,9 +185,29 @@ def _problem(node: nodes.Node, names: list[str]) -> str | None:  # noqa: PLR0911
                 return "variables in a list"
             if len(items) > _LONGEST_LIST:
                 return f"a list of more than {_LONGEST_LIST} values"
-    if not issubclass(type(node), _ALLOWED):
-        return _REFUSED.get(type(node), type(node).__name__.lower())
-    return None
+        case nodes.Filter() | nodes.Test() | nodes.Concat():
+            return _operand_problem(node)
+    allowed = type(node) in _NODE_WORK
+    return None if allowed else _REFUSED.get(type(node), type(node).__name__.lower())
+
+
+def _operand_problem(node: nodes.Filter | nodes.Test | nodes.Concat) -> str | None:
+    if not isinstance(node, nodes.Concat) and (node.dyn_args or node.dyn_kwargs):
+        return "* or ** before an argument"
+    # Their results can be in memory at the same time.
+    operations = node.find_all((nodes.Filter, nodes.Concat, nodes.Add, nodes.Slice))
+    if len(list(operations)) > _MOST_OPERATIONS:
+        return f"more than {_MOST_OPERATIONS} filters and operators in one expression"
+    if not isinstance(node, nodes.Filter):
+        return None
+    if node.name not in _FILTERS:
+        return f'the filter "{node.name}"; the filters here are {", ".join(sorted(_FILTERS))}'
+    attributes = node.args[: _ATTRIBUTE_ARGUMENTS.get(node.name, 0)]
+    attributes += [each.value for each in node.kwargs if each.key == "attribute"]
+    # A computed attribute could name thousands. Lists of lists could fill the memory.
+    if all(isinstance(x, nodes.Const) and x.value not in _LIST_FILTERS for x in attributes):
+        return None
+    return f"a variable, or a filter that makes lists, as an argument of {node.name}"
 
 
 def _is_list(node: nodes.Node, names: set[str]) -> bool:
@@ -227,17 +228,13 @@ def _is_list(node: nodes.Node, names: set[str]) -> bool:
 
 def _work(node: nodes.Node) -> int:
     """Return the most that rendering a node costs, in the unit of MOST_WORK."""
-    work = 1 + sum(map(_work, node.iter_child_nodes()))
+    work = _NODE_WORK[type(node)] + sum(map(_work, node.iter_child_nodes()))
     match node:
         case nodes.For():
             once = _work(node.iter)
             return once + _LONGEST_LIST * (work - once)
-        case nodes.Filter(name=name) if name in _SLOW_FILTERS:
-            return work + _SLOW_WORK
-        case nodes.Filter() | nodes.Test() | nodes.Operand() | nodes.Concat() | nodes.Add():
-            return work + _OPERATION_WORK
-        case nodes.Slice():
-            return work + _OPERATION_WORK
+        case nodes.Filter(name=name):
+            return work + 1_000 * (name in _SLOW_FILTERS)
         case nodes.Const(value=str(text)):
             return work + len(text)  # it can name many attributes to |sort by
     return work
@@ -271,33 +268,31 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
         result = function(*args, **kwargs)
         if isinstance(result, str):
             return _join([result])
-        return list(_bounded_list(result)) if isinstance(result, Iterator | list) else result
+        if not isinstance(result, Iterator | list):
+            return result
+        items = list(islice(result, _LONGEST_LIST + 1))
+        if len(items) > _LONGEST_LIST:
+            raise TemplateError(f"makes a list of more than {_LONGEST_LIST} values")
+        if sum(len(item) for item in items if isinstance(item, str)) > _LONGEST_LIST * LONGEST:
+            raise TemplateError(f"makes a list of more than {_LONGEST_LIST * LONGEST} characters")
+        return items
 
     return bounded
 
 
-def _bounded_list(items: Iterable[Any]) -> Iterator[Any]:
-    size = 0
-    for number, item in enumerate(items):
-        if number == _LONGEST_LIST:
-            raise TemplateError(f"makes a list of more than {_LONGEST_LIST} values")
-        size += len(item) if isinstance(item, str) else 0
-        if size > _LONGEST_LIST * LONGEST:
-            raise TemplateError(f"makes a list of more than {_LONGEST_LIST * LONGEST} characters")
-        yield item
+_SLOW_LISTS: Final = ("map", "reject", "rejectattr", "select", "selectattr", "sort", "unique")
+_LIST_FILTERS: Final = ("dictsort", "items", "list", *_SLOW_LISTS)
+_SLOW_FILTERS: Final = ("title", "urlencode", *_SLOW_LISTS)
 
-
-_LIST_FILTERS: Final = frozenset(
-    (
-        *("dictsort", "items", "list", "map", "reject", "rejectattr", "select", "selectattr"),
-        *("sort", "unique"),
-    )
-)
+_ATTRIBUTE_ARGUMENTS: Final = {
+    **dict.fromkeys(("map", "rejectattr", "selectattr"), 1),
+    **dict.fromkeys(("max", "min", "sort", "unique"), 4),
+}
+"""How many of a filter's arguments can be an attribute, or the filter that ``map`` applies."""
 
 _FROM_JINJA: Final = (
-    *("capitalize", "count", "d", "default", "dictsort", "first", "int", "items", "last", "length"),
-    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select"),
-    *("selectattr", "sort", "title", "trim", "truncate", "unique", "upper", "urlencode"),
+    *("capitalize", "count", "d", "default", "first", "int", "last", "length", "lower", "max"),
+    *("min", "reverse", "title", "trim", "truncate", "upper", "urlencode", *_LIST_FILTERS),
 )
 """Filters whose result is not much longer than their input: no center, format, indent, replace."""
 
@@ -305,8 +300,7 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     name: _bounded(function)
     for name, function in {
         **{name: FILTERS[name] for name in _FROM_JINJA},
-        "e": lambda value: str(escape(value)),
-        "escape": lambda value: str(escape(value)),
+        **dict.fromkeys(("e", "escape"), lambda value: str(escape(value))),
         "join": _join,
         "string": lambda value: str(_printable(value)),
         # Without Jinja's further argument: an indent could be a gigabyte wide.
@@ -330,16 +324,6 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+"})
     concatenate = staticmethod(_join)
 
-    def __init__(self) -> None:
-        super().__init__(
-            undefined=StrictUndefined,
-            finalize=_printable,
-            keep_trailing_newline=True,
-            cache_size=0,
-        )
-        self.globals.clear()
-        self.filters = dict(_FILTERS)
-
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002 - as inherited
         if isinstance(left, str) and isinstance(right, str):
             return _join((left, right))
@@ -348,4 +332,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         raise TemplateError("adds what is neither two texts nor two numbers")
 
 
-_ENVIRONMENT: Final = _Environment()
+_ENVIRONMENT: Final = _Environment(
+    undefined=StrictUndefined, finalize=_printable, keep_trailing_newline=True, cache_size=0
+)
+_ENVIRONMENT.globals.clear()
+_ENVIRONMENT.filters = dict(_FILTERS)

@@ -28,18 +28,15 @@ def body_faults(template: Mapping[str, Any]) -> list[Fault]:
         return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
     samples = [(name, variables(message)) for name, message in sample_messages()]
     faults = [(path, fault) for path, value in values if (fault := _fault(value, samples))]
-    if not faults and (fault := _body_fault(template)):
+    if not faults and (fault := _rendering_fault(TemplateBody, template, samples)):
         faults.append(((), fault))
     return faults
 
 
 def line_fault(text: str, clean: Clean) -> str | None:
-    """Return what is wrong with the template of a single text, or None.
-
-    ``clean`` is what its receiver does to each text before the template uses it.
-    """
+    """Return what is wrong with a single text, or None; ``clean`` is that of its receiver."""
     samples = [(name, variables(message, clean)) for name, message in sample_messages()]
-    return _text_fault(text, samples)
+    return _fault(text, samples)
 
 
 def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -54,7 +51,8 @@ def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def _fault(value: Any, samples: _Samples) -> str | None:
     if isinstance(value, str):
-        return _text_fault(value, samples)
+        valid = _is_text(value)
+        return _rendering_fault(Template, value, samples) if valid else "must be valid Unicode text"
     if isinstance(value, dict):
         return None if all(map(_is_text, value)) else "must have text as its keys"
     if isinstance(value, float):
@@ -71,39 +69,24 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _text_fault(text: str, samples: _Samples) -> str | None:
-    if not _is_text(text):
-        return "must be valid Unicode text"
+def _rendering_fault(
+    compiled: type[Template | TemplateBody], source: Any, samples: _Samples
+) -> str | None:
     try:
-        template = Template(text)
+        template = compiled(source)
     except TemplateError as error:
         return str(error)
     for name, sample in samples:
         try:
             template.render(sample)
         except TemplateError as error:
-            return f"{error}{_hint(str(error))} (tried with {name})"
-    return None
-
-
-def _hint(error: str) -> str:
-    if "'None' has no attribute" in error:
-        return "; guard it, as in {% if data.fine_tune %}…{% endif %}"
-    if "has no attribute" in error:
-        return f"; the names in data are account, observed_at, links, {', '.join(ABSENT)}"
-    return ""
-
-
-def _body_fault(template: Mapping[str, Any]) -> str | None:
-    try:
-        body = TemplateBody(template)
-    except TemplateError as error:
-        return str(error)
-    for name, message in sample_messages():
-        try:
-            body(message, minimal=False)
-        except TemplateError as error:
-            return f"{error} (tried with {name})"
+            hint = ""
+            if "'None' has no attribute" in str(error):
+                hint = "; guard it, as in {% if data.fine_tune %}…{% endif %}"
+            elif "has no attribute" in str(error):
+                known = ", ".join(ABSENT)
+                hint = f"; the names in data are account, observed_at, links, {known}"
+            return f"{error}{hint} (tried with {name})"
     return None
 
 

@@ -38,10 +38,7 @@ class Webhook:
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one leaves out what people wrote.
-
-        Raises TemplateError when the body is a template that cannot be rendered.
-        """
+        """Return the JSON body; raise TemplateError when its template cannot be rendered."""
         return self.body(message, minimal=minimal)
 
     def repeated(self, body: bytes) -> bytes:
@@ -51,48 +48,29 @@ class Webhook:
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once, signed with ``now`` (Unix seconds), and return the outcome."""
         try:
-            headers = self._headers(delivery, now)
+            headers = {name: value() for name, value in self.headers.items()}
+            headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
+            if self.secret is not None:
+                headers["webhook-signature"] = signature(self.secret().split(), delivery, now)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         return await self.endpoint.attempt(delivery.body, headers, now)
 
-    def _headers(self, delivery: OutboxMessage, now: float) -> dict[str, str]:
-        headers = {name: value() for name, value in self.headers.items()}
-        headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
-        if self.secret is not None:
-            headers["webhook-signature"] = signature(self.secret().split(), delivery, now)
-        return headers
+
+def bearer(token: Secret) -> Callable[[], str]:
+    """Return an Authorization header with a token (RFC 6750), for ``Webhook.headers``."""
+    return lambda: f"Bearer {token()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
-    """Authorization header with a token (RFC 6750)."""
-
-    token: Secret = field(repr=False)
-
-    def __call__(self) -> str:
-        """Return the header's value; raise SecretError when the token can't be read."""
-        return f"Bearer {self.token()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Basic:
-    """Authorization header with a user and a password (RFC 7617, in UTF-8)."""
-
-    username: str
-    password: Secret = field(repr=False)
-
-    def __call__(self) -> str:
-        """Return the header's value; raise SecretError when the password can't be read."""
-        pair = f"{self.username}:{self.password()}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+def basic(username: str, password: Secret) -> Callable[[], str]:
+    """Return an Authorization header with a user and a password (RFC 7617, in UTF-8)."""
+    return lambda: f"Basic {base64.b64encode(f'{username}:{password()}'.encode()).decode()}"
 
 
 def signature(secrets: Sequence[str], delivery: OutboxMessage, now: float) -> str:
-    """Return the value of ``webhook-signature``: one ``v1`` signature for each secret.
+    """Return ``webhook-signature``: a ``v1`` signature for each secret, which allows a rotation.
 
-    Two secrets allow a rotation (Standard Webhooks 1.0, "Signature scheme"). A secret is
-    ``whsec_`` and the base64 of the key.
+    A secret is ``whsec_`` and the base64 of the key (Standard Webhooks 1.0, "Signature scheme").
     """
     signed = b"%s.%d.%s" % (delivery.id.encode(), int(now), delivery.body)
     keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,7 @@ class FakeMember:
     def __post_init__(self) -> None:
         self.released.set()
 
-    async def post(self, body: bytes, now: float) -> Attempt:
+    async def attempt(self, body: bytes, headers: Mapping[str, str], now: float) -> Attempt:
         self.requests.append(body)
         await self.released.wait()
         if self.answers:

@@ -1,6 +1,7 @@
 """Delivery to Alertmanager: each member by itself, in outages, over restarts and store errors."""
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -176,10 +177,10 @@ async def test_it_can_be_cancelled_while_a_member_hangs(cluster):
 
 
 async def test_a_bug_in_one_member_ends_all(cluster, monkeypatch):
-    async def broken(body: bytes, now: float):
+    async def broken(body: bytes, headers: Mapping[str, str], now: float):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cluster.members[1], "post", broken)
+    monkeypatch.setattr(cluster.members[1], "attempt", broken)
     await cluster.queue_failures("ft")
     with pytest.raises(ExceptionGroup) as raised:
         await cluster.deliverer.run(asyncio.Event())

@@ -1,5 +1,6 @@
 """Labels and annotations of events as alerts."""
 
+import json
 import unicodedata
 from typing import get_args
 
@@ -9,9 +10,15 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.events import Event, EventType
-from exporter.core.message import LinkTemplates
+from exporter.core.message import LinkTemplates, build_message
 from exporter.core.model import FineTune
-from exporter.receivers.alerts import annotations, fingerprint, generator_url, labels, status
+from exporter.receivers.alerts import (
+    AlertmanagerBody,
+    annotations,
+    fingerprint,
+    generator_url,
+    labels,
+)
 from tests.receivers.sample_events import (
     AT,
     FAILED,
@@ -91,7 +98,9 @@ def test_every_type_has_an_alertname():
 )
 def test_trouble_and_its_end_are_the_same_alert(start, end):
     assert labels(trouble(start)) == labels(trouble(end, reason="another"))
-    assert (status(trouble(start)), status(trouble(end))) == ("firing", "resolved")
+    messages = [build_message([trouble(each)], LINK_TEMPLATES) for each in (start, end)]
+    payloads = [json.loads(AlertmanagerBody("w")(each, minimal=False)) for each in messages]
+    assert [each["alerts"][0]["status"] for each in payloads] == ["firing", "resolved"]
 
 
 def test_an_unhealthy_receiver_has_no_account_label():

@@ -162,7 +162,7 @@ async def test_no_call_starts_while_one_hangs_after_its_timeout():
 
 async def wait_until_idle(to: Apprise) -> None:
     async with asyncio.timeout(20):
-        while to._thread.busy:  # noqa: ASYNC110 - a thread has no event for it
+        while to._running.locked():  # noqa: ASYNC110 - a thread has no event for it
             await asyncio.sleep(0.01)
 
 

@@ -118,6 +118,13 @@ REFUSED = [
     ("{% set a = text %}{% for letter in a %}{% endfor %}", "loops over a text"),
     ("{% set events = text %}{% for letter in events %}{% endfor %}", "loops over a text"),
     ("{% for events in [1] %}{% for x in events %}{% endfor %}{% endfor %}", "loops over a"),
+    ("{{ " + "title|upper ~ " * 101 + "1 }}", "must not use more than 100 filters and operators"),
+    ("{{ title|join(" + "title|e, " * 101 + ") }}", "must not use more than 100 filters and"),
+    ("{{ events|map('list') }}", "must not use a variable, or a filter that makes lists"),
+    ("{{ events|map(title) }}", "must not use a variable, or a filter that makes lists"),
+    ("{{ events|sort(false, false, title) }}", "must not use a variable, or a filter that"),
+    ("{{ events|sort(attribute=title) }}", "must not use a variable, or a filter that"),
+    ("{{ events|selectattr(title) }}", "must not use a variable, or a filter that"),
     ("{{ {'a': 1} }}", "must not use a map in braces"),
     ("{% macro a() %}{% endmacro %}", "must not use macro"),
     ("{% include 'other' %}", "must not use include"),
@@ -154,6 +161,12 @@ def test_deep_nesting_is_refused():
 
 def test_a_number_with_thousands_of_digits_is_refused():
     assert refusal("{{ 1" + "0" * 5000 + " }}") == "holds a number that is too large"
+
+
+def test_a_template_with_too_many_names_of_its_own_is_refused():
+    names = "".join(f"{{% set a{number} = 1 %}}" for number in range(20))
+    assert Template(names)
+    assert refusal(names + "{% set b = 1 %}") == "must not have more than 20 names of its own"
 
 
 def test_a_template_that_is_too_long_is_refused():
@@ -239,13 +252,37 @@ def test_a_template_that_could_run_long_is_refused():
         assert refusal(source).startswith("takes too much work"), source[:200]
 
 
+LARGEST = [
+    "{{ " + "title|upper ~ " * 49 + "1 }}",
+    "{{ title|default(" + "title|upper, " * 99 + "1) }}",
+    "{{ " + "(1 ~ title|upper ~ " * 40 + "1" + ")" * 40 + " }}",
+    "{{ events|map('upper') }}",
+    "{{ events|map('tojson') }}",
+]
+
+
+@pytest.mark.parametrize("largest", LARGEST)
+def test_the_largest_template_that_is_accepted_takes_less_than_100_mb(largest):
+    names = "".join(f"{{% set a{number} = title|upper %}}" for number in range(20))
+    template = Template(names + largest)
+    long = "\U0001f5e3" * 65_000
+    variables = {**VARIABLES, "title": long, "events": [long] * 100}
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateError):
+            template.render(variables)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
 COSTLY = ["a|upper", "a|int", "a|tojson", "a in b", "b in a", "a ~ ''", "rows|max"]
 COSTLIER = ["a|title", "type|urlencode", "rows|sort", "rows|unique|list", "rows|map('title')"]
 COSTLIER += ["rows|select('in', a)", "events|sort(attribute='text,number,text')"]
 
 
 def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
-    """A twentieth of the permitted work takes less than a twentieth of eight seconds."""
+    """A twentieth of the permitted work takes less than a twentieth of five seconds."""
     monkeypatch.setattr(template, "MOST_WORK", MOST_WORK // 20)
     rows = [{"text": "x\U0001f5e3 " * 330 + str(n), "number": n} for n in range(100)]
     long = ("x\U0001f5e3 " * 22_000)[:65_500]
@@ -259,9 +296,14 @@ def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
         accepted = bisect_left(sources, True, key=lambda source: not is_accepted(source)) - 1
         assert 0 < accepted < len(sources) - 1, operation
         compiled = Template(sources[accepted])
-        begun = time.process_time()
-        compiled.render(variables)
-        assert time.process_time() - begun < 8 / 20, (operation, accepted)
+        seconds = min(cpu_seconds(compiled, variables) for _ in range(3))
+        assert seconds < 5 / 20, (operation, accepted)
+
+
+def cpu_seconds(compiled: Template, variables: dict[str, Any]) -> float:
+    begun = time.process_time()
+    compiled.render(variables)
+    return time.process_time() - begun
 
 
 def is_accepted(source: str) -> bool:

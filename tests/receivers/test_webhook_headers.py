@@ -9,7 +9,7 @@ import pytest
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
-from exporter.receivers.webhook import Basic, Bearer, Webhook
+from exporter.receivers.webhook import Webhook, basic, bearer
 from tests.fakes.answers import answer, head, sends_then_resets
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
@@ -40,12 +40,12 @@ async def received(headers: Headers, **more: Any) -> Received:
 
 
 async def test_a_token_is_a_bearer_token():
-    request = await received({"Authorization": Bearer(FakeSecret(TOKEN))})
+    request = await received({"Authorization": bearer(FakeSecret(TOKEN))})
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
 
 
 async def test_user_and_password_are_basic_authentication_in_utf_8():
-    request = await received({"Authorization": Basic("agent", FakeSecret("pässword:x"))})
+    request = await received({"Authorization": basic("agent", FakeSecret("pässword:x"))})
     scheme, _, encoded = request.headers["authorization"].partition(" ")
     assert scheme == "Basic"
     assert base64.b64decode(encoded).decode() == "agent:pässword:x"
@@ -62,7 +62,7 @@ async def test_headers_are_added_and_do_not_replace_those_of_the_signature():
     assert request.body == BODY
 
 
-@pytest.mark.parametrize("header", [Bearer, lambda secret: Basic("agent", secret), lambda s: s])
+@pytest.mark.parametrize("header", [bearer, lambda secret: basic("agent", secret), lambda s: s])
 async def test_each_attempt_reads_its_secrets_again(header):
     class Rotated(FakeSecret):
         def __call__(self) -> str:
@@ -76,7 +76,7 @@ async def test_each_attempt_reads_its_secrets_again(header):
     assert one.headers["authorization"] != other.headers["authorization"]
 
 
-@pytest.mark.parametrize("header", [Bearer, lambda secret: Basic("agent", secret), lambda s: s])
+@pytest.mark.parametrize("header", [bearer, lambda secret: basic("agent", secret), lambda s: s])
 async def test_a_secret_that_cannot_be_read_sends_nothing_and_names_the_file(header):
     secret = FakeSecret(TOKEN)
     secret.value = None
@@ -87,8 +87,8 @@ async def test_a_secret_that_cannot_be_read_sends_nothing_and_names_the_file(hea
 
 
 HEADERS: Headers = {
-    "Authorization": Bearer(LeakySecret(TOKEN)),
-    "X-Basic": Basic("agent", LeakySecret(TOKEN)),
+    "Authorization": bearer(LeakySecret(TOKEN)),
+    "X-Basic": basic("agent", LeakySecret(TOKEN)),
     "X-Key": LeakySecret(TOKEN),
 }
 BASIC = base64.b64encode(f"agent:{TOKEN}".encode()).decode()

@@ -13,7 +13,7 @@ import pytest
 from exporter.core.events import Event
 from exporter.core.message import LinkTemplates
 from exporter.http_client import HttpClient
-from exporter.receivers.alertmanager import Content, Member, content_of
+from exporter.receivers.alertmanager import Content, content_of
 from exporter.receivers.receiver import Endpoint
 from exporter.store.outbox import Backlog
 from tests.delivery.alertmanager_fixture import open_alertmanager
@@ -132,7 +132,7 @@ async def test_of_a_request_that_it_refuses_it_holds_all_but_the_invalid_alert(
     with alertmanager(tmp_path / "am", "http://127.0.0.1:1") as real:
         async with HttpClient() as http_client:
             url = FakeSecret(f"{real.url}/api/v2/alerts")
-            member = Member(Endpoint(http_client, url, 10))
+            member = Endpoint(http_client, url, 10)
             clock = FakeClock(time.time())
             async with open_alertmanager(tmp_path, [member], clock=clock) as fixture:
                 await fixture.queue_failures("bad", "worse", *(f"ft{n}" for n in range(20)))
