@@ -67,7 +67,7 @@ class Housekeeper(DefaultService):
     async def round(self) -> None:
         """Check that the store can write, count orphaned deliveries, delete old events hourly."""
         try:
-            await self._database.try_to_write()
+            await self._database.run(self._database.try_to_write)
             self._report_orphaned(await self._retention.orphaned(self._settings().receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS

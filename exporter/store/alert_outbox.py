@@ -1,48 +1,20 @@
 """Outbox of one Alertmanager: its alerts matter for a while after they are delivered."""
 
 from collections.abc import Collection, Hashable
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Connection,
-    Select,
-    bindparam,
-    case,
-    select,
-    update,
-)
+from sqlalchemy import Select, bindparam, case, select, update
 
 from exporter.core.active_alerts import AlertRow
 from exporter.core.events import ENDS, TROUBLES, Event
-from exporter.store.database import Database, in_store_thread
+from exporter.store.database import in_store_thread
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
-from exporter.store.outbox import AttemptResult, Backlog, Outbox, ReceiverState, store_result
+from exporter.store.outbox import AttemptResult, ReceiverOutbox, store_result
 from exporter.store.schema import deliveries, events
 
-_NUMBER: Final[BindParameter[int]] = bindparam("of_event")
 
-
-class AlertOutbox:
+class AlertOutbox(ReceiverOutbox):
     """The deliveries of one Alertmanager; no messages carry them."""
-
-    def __init__(self, database: Database, receiver: str) -> None:
-        self._database = database
-        self._receiver = receiver
-        self._outbox = Outbox(database, receiver)
-
-    async def receiver_state(self) -> ReceiverState:
-        """Return the stored state of the receiver; the default if there is none."""
-        return await self._outbox.receiver_state()
-
-    async def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead."""
-        return await self._outbox.backlog()
-
-    async def expire(self, before: float, now: float) -> int:
-        """Mark deliveries queued before ``before`` as dead; return their number."""
-        return await self._outbox.expire(before, now)
 
     @in_store_thread
     def version(self) -> Hashable:
@@ -79,44 +51,39 @@ class AlertOutbox:
         Returns the delays of those newly delivered, in seconds from observation to delivery. An
         event is delivered although it was marked as dead or discarded in the meantime.
         """
+        # Only the first delivery counts: ``hold`` starts with it.
+        changeable = {DELIVERED: {PENDING, DEAD, DISCARDED}, DEAD: {PENDING}, PENDING: set[str]()}
+        mine = deliveries.c.receiver == self._receiver
+        query = (
+            select(events.c.number, events.c.observed_at, deliveries.c.state)
+            .join(deliveries)
+            .where(mine, deliveries.c.event.in_(numbers))
+        )
         with self._database.write() as connection:
             store_result(connection, self._receiver, result)
-            observed = self._settle(connection, numbers, result)
-        return [max(result.at - at, 0.0) for at in observed if result.state == DELIVERED]
+            # States are compared here: in SQL, SQLite might search all deliveries by state.
+            states = changeable[result.state]
+            found = {
+                row.number: row.observed_at
+                for row in connection.execute(query)
+                if row.state in states
+            }
+            if found:
+                # One statement: compiling it takes many times longer than running it.
+                connection.execute(
+                    update(deliveries)
+                    .where(mine, deliveries.c.event == bindparam("number"))
+                    .values(state=result.state, settled_at=result.at),
+                    [{"number": number} for number in found],
+                )
+        return [max(result.at - at, 0.0) for at in found.values() if result.state == DELIVERED]
 
     def _of_state(self, state: str) -> Select[Any]:
         return (
             select(events.c.number, events.c.observed_at, deliveries.c.settled_at, _left_at())
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(self._mine(), deliveries.c.state == state)
+            .join(deliveries)
+            .where(self._mine(state))
         )
-
-    def _settle(
-        self, connection: Connection, numbers: Collection[int], result: AttemptResult
-    ) -> list[float]:
-        """Set the state of the events that may change to it; return when they were observed."""
-        # Only the first delivery counts: ``hold`` starts with it.
-        changeable = {DELIVERED: {PENDING, DEAD, DISCARDED}, DEAD: {PENDING}, PENDING: set[str]()}
-        query = (
-            select(events.c.number, events.c.observed_at, deliveries.c.state)
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(self._mine(), deliveries.c.event.in_(numbers))
-        )
-        # States are compared here: in SQL, SQLite might search all deliveries by state.
-        states = changeable[result.state]
-        found = {number: at for number, at, state in connection.execute(query) if state in states}
-        if found:
-            # One statement: compiling it takes many times longer than running it.
-            connection.execute(
-                update(deliveries)
-                .where(self._mine(), deliveries.c.event == _NUMBER)
-                .values(state=result.state, settled_at=result.at),
-                [{_NUMBER.key: number} for number in found],
-            )
-        return list(found.values())
-
-    def _mine(self) -> ColumnElement[bool]:
-        return deliveries.c.receiver == self._receiver
 
 
 def _left_at() -> Any:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from exporter.core.events import Event
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
-from exporter.store.schema import deliveries, events, messages
+from exporter.store.schema import CARRIES, deliveries, events, messages
 
 ORPHANED: Final = "orphaned"
 """State shown for a pending or dead delivery of a receiver that is not configured any more."""
@@ -120,7 +120,22 @@ def load_details(database: Database, criteria: DeliveryFilter) -> list[DeliveryD
     """Return the details of all matching deliveries. Raises UnknownIdError, StoreError."""
     with database.read() as connection:
         found, _ = find_deliveries(connection, criteria)
-        return [_load_details(connection, summary) for summary in found]
+        details = []
+        for summary in found:
+            body = select(messages.c.body).where(
+                messages.c.receiver == summary.receiver, messages.c.id == summary.id
+            )
+            carried = (
+                select(events)
+                .join(deliveries)
+                .where(belongs_to(literal(summary.receiver), literal(summary.id)))
+                .order_by(events.c.number)
+            )
+            rows = connection.execute(carried)
+            details.append(
+                DeliveryDetails(summary, connection.scalar(body), tuple(map(event_of, rows)))
+            )
+        return details
 
 
 def list_events(
@@ -130,7 +145,14 @@ def list_events(
 
     Raises StoreError.
     """
-    newest = _newest_events(criteria, limit).subquery()
+    matching = select(events, func.count().over().label("total"))
+    if criteria.account is not None:
+        matching = matching.where(events.c.account == criteria.account)
+    if criteria.subject is not None:
+        matching = matching.where(events.c.subject == criteria.subject)
+    if criteria.types:
+        matching = matching.where(events.c.type.in_(sorted(criteria.types)))
+    newest = matching.order_by(events.c.number.desc()).limit(limit).subquery()
     state = _shown_state(deliveries.c.receiver, deliveries.c.state, configured)
     queued = (
         select(deliveries.c.event, deliveries.c.receiver, state)
@@ -168,19 +190,9 @@ def find_deliveries(
     types = _load_types(connection, query)
     summaries = [
         DeliverySummary(
-            row.receiver,
-            row.id,
-            row.state,
-            (row.type,) if row.type else types[row.receiver, row.id],
-            row.events,
-            row.queued_at,
-            row.attempts,
-            row.last_attempt_at,
-            row.last_result,
-            row.minimal,
-            row.in_flight,
+            receiver, identifier, state, (only,) if only else types[receiver, identifier], *others
         )
-        for row in reversed(rows)
+        for receiver, identifier, state, only, *others, _newest, _total in reversed(rows)
     ]
     return summaries, rows[0].total if rows else 0
 
@@ -200,9 +212,7 @@ def _shown_state(
 
 
 def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
-    carried = and_(
-        deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
-    )
+    """Select the fields of DeliverySummary in their order, and the newest event."""
     state = _shown_state(messages.c.receiver, messages.c.state, criteria.configured)
     query = (
         select(
@@ -212,14 +222,14 @@ def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]
             cast(null(), Text).label("type"),
             func.count().label("events"),
             func.min(deliveries.c.queued_at).label("queued_at"),
-            func.max(deliveries.c.event).label("newest"),
             messages.c.attempts,
             messages.c.last_attempt_at,
             messages.c.last_result,
             messages.c.minimal,
             messages.c.in_flight,
+            func.max(deliveries.c.event).label("newest"),
         )
-        .join(deliveries, carried)
+        .join(deliveries, CARRIES)
         .group_by(messages.c.receiver, messages.c.id)
     )
     return _matching(query, criteria, ids, (messages.c.receiver, messages.c.id, state))
@@ -235,14 +245,14 @@ def _events_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
             events.c.type,
             literal(1),
             deliveries.c.queued_at,
-            events.c.number,
             literal(0),
             null(),
             literal(""),
             literal(value=False),
             literal(value=False),
+            events.c.number,
         )
-        .join(events, events.c.number == deliveries.c.event)
+        .join(events)
         .where(deliveries.c.message.is_(None))
     )
     return _matching(query, criteria, ids, (deliveries.c.receiver, events.c.id, state))
@@ -272,7 +282,7 @@ def _load_types(
         select(chosen.c.receiver, chosen.c.id, events.c.type)
         .distinct()
         .join(deliveries, carried)
-        .join(events, events.c.number == deliveries.c.event)
+        .join(events)
     )
     types: dict[tuple[str, str], list[str]] = {}
     for receiver, identifier, event_type in connection.execute(query):
@@ -292,7 +302,7 @@ def _complete_id(connection: Connection, given: str, receiver: str | None) -> st
     of_messages = select(messages.c.id).where(matches(messages.c.id, messages.c.receiver))
     of_events = (
         select(events.c.id)
-        .join(deliveries, deliveries.c.event == events.c.number)
+        .join(deliveries)
         .where(deliveries.c.message.is_(None), matches(events.c.id, deliveries.c.receiver))
     )
     query = union(of_messages, of_events).order_by("id").limit(_MAX_CANDIDATES)
@@ -302,31 +312,3 @@ def _complete_id(connection: Connection, given: str, receiver: str | None) -> st
     if found:
         raise UnknownIdError(f"{given} is the beginning of {', '.join(found)} …: give more of it")
     raise UnknownIdError(f"no delivery{f' of {receiver}' if receiver else ''} has the id {given}")
-
-
-def _load_details(connection: Connection, summary: DeliverySummary) -> DeliveryDetails:
-    body = select(messages.c.body).where(
-        messages.c.receiver == summary.receiver, messages.c.id == summary.id
-    )
-    carried = (
-        select(events)
-        .join(deliveries, deliveries.c.event == events.c.number)
-        .where(belongs_to(literal(summary.receiver), literal(summary.id)))
-        .order_by(events.c.number)
-    )
-    return DeliveryDetails(
-        summary,
-        connection.execute(body).scalar(),
-        tuple(event_of(row) for row in connection.execute(carried)),
-    )
-
-
-def _newest_events(criteria: EventFilter, limit: int) -> Select[Any]:
-    query = select(events, func.count().over().label("total"))
-    if criteria.account is not None:
-        query = query.where(events.c.account == criteria.account)
-    if criteria.subject is not None:
-        query = query.where(events.c.subject == criteria.subject)
-    if criteria.types:
-        query = query.where(events.c.type.in_(sorted(criteria.types)))
-    return query.order_by(events.c.number.desc()).limit(limit)

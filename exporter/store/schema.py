@@ -175,3 +175,8 @@ receivers: Final = sa.Table(
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),
     sa.Column("retry_requests", sa.BigInteger, nullable=False, default=0),
 )
+
+CARRIES: Final = sa.and_(
+    deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
+)
+"""Whether a row of ``messages`` carries the delivery of a row of ``deliveries``."""
