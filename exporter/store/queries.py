@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Table,
     Text,
     and_,
     case,
@@ -17,7 +18,6 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    union,
     union_all,
 )
 
@@ -153,7 +153,7 @@ def list_events(
     if criteria.types:
         matching = matching.where(events.c.type.in_(sorted(criteria.types)))
     newest = matching.order_by(events.c.number.desc()).limit(limit).subquery()
-    state = _shown_state(deliveries.c.receiver, deliveries.c.state, configured)
+    state = _shown_state(deliveries, configured)
     queued = (
         select(deliveries.c.event, deliveries.c.receiver, state)
         .where(deliveries.c.event.in_(select(newest.c.number)))
@@ -204,21 +204,19 @@ def belongs_to(receiver: ColumnElement[str], identifier: ColumnElement[str]) -> 
     return and_(deliveries.c.receiver == receiver, or_(deliveries.c.message == identifier, unsent))
 
 
-def _shown_state(
-    receiver: ColumnElement[str], state: ColumnElement[str], configured: frozenset[str]
-) -> ColumnElement[str]:
-    orphaned = and_(state.in_((PENDING, DEAD)), receiver.not_in(sorted(configured)))
-    return case((orphaned, literal(ORPHANED)), else_=state)
+def _shown_state(table: Table, configured: frozenset[str]) -> ColumnElement[str]:
+    unfinished = table.c.state.in_((PENDING, DEAD))
+    orphaned = and_(unfinished, table.c.receiver.not_in(sorted(configured)))
+    return case((orphaned, literal(ORPHANED)), else_=table.c.state)
 
 
 def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
     """Select the fields of DeliverySummary in their order, and the newest event."""
-    state = _shown_state(messages.c.receiver, messages.c.state, criteria.configured)
     query = (
         select(
             messages.c.receiver,
             messages.c.id,
-            state.label("state"),
+            _shown_state(messages, criteria.configured).label("state"),
             cast(null(), Text).label("type"),
             func.count().label("events"),
             func.min(deliveries.c.queued_at).label("queued_at"),
@@ -232,16 +230,15 @@ def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]
         .join(deliveries, CARRIES)
         .group_by(messages.c.receiver, messages.c.id)
     )
-    return _matching(query, criteria, ids, (messages.c.receiver, messages.c.id, state))
+    return _matching(query, criteria, ids)
 
 
 def _events_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
-    state = _shown_state(deliveries.c.receiver, deliveries.c.state, criteria.configured)
     query = (
         select(
             deliveries.c.receiver,
             events.c.id,
-            state.label("state"),
+            _shown_state(deliveries, criteria.configured).label("state"),
             events.c.type,
             literal(1),
             deliveries.c.queued_at,
@@ -255,16 +252,11 @@ def _events_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
         .join(events)
         .where(deliveries.c.message.is_(None))
     )
-    return _matching(query, criteria, ids, (deliveries.c.receiver, events.c.id, state))
+    return _matching(query, criteria, ids)
 
 
-def _matching(
-    query: Select[Any],
-    criteria: DeliveryFilter,
-    ids: Sequence[str],
-    columns: tuple[ColumnElement[str], ColumnElement[str], ColumnElement[str]],
-) -> Select[Any]:
-    receiver, identifier, state = columns
+def _matching(query: Select[Any], criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
+    receiver, identifier, state, *_ = query.selected_columns
     if criteria.receiver is not None:
         query = query.where(receiver == criteria.receiver)
     if ids:
@@ -292,21 +284,16 @@ def _load_types(
 
 def _complete_id(connection: Connection, given: str, receiver: str | None) -> str:
     """Return the only id that is ``given`` or begins with it. Raises UnknownIdError."""
-
-    def matches(
-        identifier: ColumnElement[str], receivers: ColumnElement[str]
-    ) -> ColumnElement[bool]:
-        prefix = func.substr(identifier, 1, len(given), type_=Text) == given
-        return prefix if receiver is None else and_(prefix, receivers == receiver)
-
-    of_messages = select(messages.c.id).where(matches(messages.c.id, messages.c.receiver))
-    of_events = (
-        select(events.c.id)
-        .join(deliveries)
-        .where(deliveries.c.message.is_(None), matches(events.c.id, deliveries.c.receiver))
-    )
-    query = union(of_messages, of_events).order_by("id").limit(_MAX_CANDIDATES)
-    found = [str(each) for each in connection.execute(query).scalars()] if given else []
+    of_events = select(deliveries.c.receiver, events.c.id).join(events)
+    stored = union_all(
+        select(messages.c.receiver, messages.c.id), of_events.where(deliveries.c.message.is_(None))
+    ).subquery()
+    prefix = func.substr(stored.c.id, 1, len(given), type_=Text)
+    query = select(stored.c.id).distinct().where(prefix == given).order_by(stored.c.id)
+    if receiver is not None:
+        query = query.where(stored.c.receiver == receiver)
+    query = query.limit(_MAX_CANDIDATES)
+    found: list[str] = [*connection.scalars(query)] if given else []
     if given in found or len(found) == 1:
         return found[0]  # sorted: a complete id comes before those that it is a prefix of
     if found:

@@ -180,3 +180,6 @@ CARRIES: Final = sa.and_(
     deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
 )
 """Whether a row of ``messages`` carries the delivery of a row of ``deliveries``."""
+
+CARRIES_NOTHING: Final = ~sa.select(deliveries.c.event).where(CARRIES).exists()
+"""Whether a row of ``messages`` carries no delivery."""
