@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, insert, select
 
 from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
@@ -181,15 +181,14 @@ def _store_counters(connection: Connection, number: int, before: Counters, after
 
 
 def _load_counters(connection: Connection, number: int) -> Counters:
-    def rows(table: Table, *names: str) -> Iterator[Any]:
-        columns = (table.c[name] for name in names)
-        return iter(connection.execute(select(*columns).where(table.c.account == number)))
+    def rows(table: Table) -> Result[Any]:
+        return connection.execute(select(table).where(table.c.account == number))
 
-    transitions = rows(schema.transitions, "model_id", "from_status", "to_status", "total")
-    removals = rows(schema.removals, "status", "total")
-    durations = rows(schema.status_durations, "status", "bound", "total", "seconds")
     return Counters(
-        {(row[0], row[1], row[2]): row[3] for row in transitions},
-        {row[0]: row[1] for row in removals},
-        {(row[0], row[1]): DurationBucket(row[2], row[3]) for row in durations},
+        {(r.model_id, r.from_status, r.to_status): r.total for r in rows(schema.transitions)},
+        {r.status: r.total for r in rows(schema.removals)},
+        {
+            (r.status, r.bound): DurationBucket(r.total, r.seconds)
+            for r in rows(schema.status_durations)
+        },
     )

@@ -25,7 +25,8 @@ class AlertOutbox(ReceiverOutbox):
         # The id, not the number: SQLite gives the number of a deleted event to a new one.
         newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
         with self._database.read() as connection:
-            return self._database.external_changes(connection), connection.execute(newest).scalar()
+            changes = self._database.engine.external_changes(connection)
+            return changes, connection.scalar(newest)
 
     @in_store_thread
     def alert_rows(self, since: float) -> list[AlertRow]:
@@ -79,30 +80,29 @@ class AlertOutbox(ReceiverOutbox):
         return [max(result.at - at, 0.0) for at in found.values() if result.state == DELIVERED]
 
     def _of_state(self, state: str) -> Select[Any]:
+        """Select the fields of AlertRow.
+
+        The last one is when an event's trouble ended: at the next event that ends it, NULL without
+        one. An event that is no trouble ends when it begins; it can be reassigned to an
+        Alertmanager.
+        """
+        later = events.alias("later")
+        ended = (
+            select(later.c.observed_at)
+            .where(
+                later.c.account == events.c.account,
+                later.c.subject == events.c.subject,
+                later.c.number > events.c.number,
+                later.c.type.in_(ENDS),
+            )
+            .order_by(later.c.number)
+            .limit(1)
+            .scalar_subquery()
+            .correlate(events)
+        )
+        left_at = case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_at)
         return (
-            select(events.c.number, events.c.observed_at, deliveries.c.settled_at, _left_at())
+            select(events.c.number, events.c.observed_at, deliveries.c.settled_at, left_at)
             .join(deliveries)
             .where(self._mine(state))
         )
-
-
-def _left_at() -> Any:
-    """Select when an event's trouble ended: at the next event that ends it, NULL without one.
-
-    An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
-    """
-    later = events.alias("later")
-    ended = (
-        select(later.c.observed_at)
-        .where(
-            later.c.account == events.c.account,
-            later.c.subject == events.c.subject,
-            later.c.number > events.c.number,
-            later.c.type.in_(ENDS),
-        )
-        .order_by(later.c.number)
-        .limit(1)
-        .scalar_subquery()
-        .correlate(events)
-    )
-    return case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_at)

@@ -1,10 +1,10 @@
 """Access to the store: its thread, its transactions and its errors."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial, update_wrapper
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -38,12 +38,12 @@ def in_store_thread(
     The blocking form stays available as ``__wrapped__``.
     """
 
+    @wraps(method)
     async def run(
         self: _Owner, /, *arguments: _Parameters.args, **named: _Parameters.kwargs
     ) -> _Result:
         return await self._database.run(method, self, *arguments, **named)
 
-    update_wrapper(run, method)
     return run
 
 
@@ -66,8 +66,8 @@ class Database:
         self.store_id = ""
         self.errors = 0
         self.trouble = ""
+        self.engine: StoreEngine = SQLiteEngine(path)
         self._exclusive = exclusive
-        self._engine: StoreEngine = SQLiteEngine(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def __aenter__(self) -> Self:
@@ -81,7 +81,7 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         # A disk that hangs must not delay the end of the process: what was committed is safe.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.run(self._engine.close), _CLOSE_SECONDS)
+            await asyncio.wait_for(self.run(self.engine.close), _CLOSE_SECONDS)
         self._thread.shutdown(wait=False)
 
     async def run(
@@ -94,11 +94,9 @@ class Database:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that only reads."""
-        with self._transaction(write=False) as connection:
-            yield connection
+    def read(self) -> AbstractContextManager[Connection]:
+        """Return a context with a connection in a transaction that only reads."""
+        return self._transaction(write=False)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -116,36 +114,28 @@ class Database:
         with self.write() as connection:
             connection.execute(update(meta).values(value=meta.c.value))
 
-    def external_changes(self, connection: Connection) -> Hashable:
-        """Return a value that changes when another process writes."""
-        return self._engine.external_changes(connection)
-
-    def size(self) -> int:
-        """Return the size of the database in bytes. Raises OSError."""
-        return self._engine.size()
-
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         try:
-            with self._engine.begin(write=write) as connection:
+            with self.engine.begin(write=write) as connection:
                 yield connection
         except msgspec.MsgspecError as error:
             self.errors += 1
-            raise self._engine.damaged("an event is not what was written") from error
+            raise self.engine.damaged("an event is not what was written") from error
         except StoreError:
             self.errors += 1
             raise
 
     def _open(self) -> None:
-        self._engine.open(exclusive=self._exclusive)
+        self.engine.open(exclusive=self._exclusive)
         # Before the first write: a database that is refused is left as it is.
         with self.read() as connection:
-            revision = read_revision(connection, self._engine)
+            revision = read_revision(connection, self.engine)
         if self._exclusive:
-            with self._engine.migrating(), self.write() as connection:
-                self.store_id = migrate(connection, self._engine)
+            with self.engine.migrating(), self.write() as connection:
+                self.store_id = migrate(connection, self.engine)
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
-                f"{self._engine.description} has schema version {revision or 'none'}, this program "
+                f"{self.engine.description} has schema version {revision or 'none'}, this program "
                 f"needs {REVISIONS[-1]}: start the agent once, it upgrades the file"
             )

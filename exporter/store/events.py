@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import Connection, Row, insert
 
 from exporter.core.account import RoutedEvents
@@ -18,7 +19,7 @@ DISCARDED: Final = "discarded"
 
 
 class _Content(msgspec.Struct):
-    """The column ``content``, as JSON."""
+    """The column ``content``, as JSON: the last fields of Event, in their order."""
 
     fine_tune: FineTune | None
     previous_status: str | None
@@ -69,12 +70,4 @@ def _row(event: Event) -> dict[str, Any]:
 def event_of(row: Row[Any]) -> Event:
     """Return the event of a row of the table. Raises msgspec.MsgspecError if it is damaged."""
     content = msgspec.json.decode(row.content, type=_Content)
-    return Event(
-        row.id,
-        row.type,
-        row.account,
-        row.observed_at,
-        content.fine_tune,
-        content.previous_status,
-        content.facts,
-    )
+    return Event(row.id, row.type, row.account, row.observed_at, *astuple(content))

@@ -130,11 +130,7 @@ class ReceiverOutbox:
             )
             connection.execute(
                 update(messages)
-                .where(
-                    self._messages(),
-                    messages.c.state == PENDING,
-                    ~pending.exists(),
-                )
+                .where(self._messages(), messages.c.state == PENDING, ~pending.exists())
                 .values(state=DEAD, last_result="expired: " + messages.c.last_result)
             )
             return expired.rowcount
@@ -142,16 +138,14 @@ class ReceiverOutbox:
     @in_store_thread
     def backlog(self) -> Backlog:
         """Return how many deliveries are pending and dead."""
-        query = (
-            select(deliveries.c.state, func.count(), func.min(deliveries.c.queued_at))
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
-            .group_by(deliveries.c.state)
-        )
+        pending, dead = self._mine(PENDING), self._mine(DEAD)
+        query = select(
+            func.count().filter(pending),
+            func.count().filter(dead),
+            func.min(deliveries.c.queued_at).filter(pending),
+        ).where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
         with self._database.read() as connection:
-            found = {row[0]: row for row in connection.execute(query)}
-        _, pending, oldest = found.get(PENDING, (PENDING, 0, None))
-        _, dead, _ = found.get(DEAD, (DEAD, 0, None))
-        return Backlog(pending, dead, oldest)
+            return Backlog(*connection.execute(query).one())
 
     def _mine(self, state: str) -> ColumnElement[bool]:
         return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)

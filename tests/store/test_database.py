@@ -155,7 +155,7 @@ async def test_a_disk_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
     assert not hanging.done()
     release.set()
     await hanging
-    database._engine.close()  # the end did not wait for it
+    database.engine.close()  # the end did not wait for it
 
 
 async def test_opening_releases_the_lock_when_it_is_cancelled(tmp_path):

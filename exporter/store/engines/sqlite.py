@@ -25,8 +25,6 @@ _MAX_ERROR_LENGTH: Final = 200
 class SQLiteEngine:
     """The state file at ``path``; a StoreEngine."""
 
-    driver_error = sqlite3.Error
-
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.realpath(path))
         self.location = str(self._path)

@@ -9,18 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    MetaData,
-    PrimaryKeyConstraint,
-    Select,
-    String,
-    Table,
-    insert,
-    inspect,
-    select,
-)
+import sqlalchemy as sa
 
 from exporter.store.engines import StoreEngine
 from exporter.store.errors import StoreRefusedError
@@ -32,15 +21,15 @@ REVISIONS: Final = ("0001",)
 _SCRIPTS: Final = Path(__file__).parent
 
 # As Alembic creates it.
-_alembic_version: Final = Table(
+_alembic_version: Final = sa.Table(
     "alembic_version",
-    MetaData(),
-    Column("version_num", String(32), nullable=False),
-    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
 
 
-def migrate(connection: Connection, engine: StoreEngine) -> str:
+def migrate(connection: sa.Connection, engine: StoreEngine) -> str:
     """Create or upgrade the tables, within the caller's transaction; return the store's id.
 
     Raises StoreRefusedError as read_revision does.
@@ -49,14 +38,14 @@ def migrate(connection: Connection, engine: StoreEngine) -> str:
     if revision is None:
         metadata.create_all(connection, checkfirst=False)
         _alembic_version.create(connection)
-        connection.execute(insert(_alembic_version).values(version_num=REVISIONS[-1]))
-        connection.execute(insert(meta).values(name="store_id", value=secrets.token_hex(16)))
+        connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
+        connection.execute(sa.insert(meta).values(name="store_id", value=secrets.token_hex(16)))
     elif revision != REVISIONS[-1]:
         upgrade(connection)
     return connection.execute(_select_meta("store_id")).scalar_one()
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: sa.Connection) -> None:
     """Run the revisions that are missing, within the caller's transaction."""
     from alembic import command  # noqa: PLC0415 - a start without an upgrade does not need it
     from alembic.config import Config  # noqa: PLC0415
@@ -67,18 +56,18 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def read_revision(connection: Connection, engine: StoreEngine) -> str | None:
+def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
     """Return the revision of the tables; None for an empty database.
 
     Raises StoreRefusedError for a damaged database, for one of another program, of a newer version,
     or of a version before the first release.
     """
-    tables = set(inspect(connection).get_table_names())
+    tables = set(sa.inspect(connection).get_table_names())
     if not tables:
         return None
     revision = None
     if tables >= {"alembic_version", "meta", "fine_tunes"}:
-        revision = connection.execute(select(_alembic_version.c.version_num)).scalar()
+        revision = connection.execute(sa.select(_alembic_version.c.version_num)).scalar()
     elif tables >= {"meta", "fine_tunes"} and connection.scalar(_select_meta("schema_version")):
         raise StoreRefusedError(
             f"{engine.description} was written before the first release of cartesia-exporter and "
@@ -102,5 +91,5 @@ def read_revision(connection: Connection, engine: StoreEngine) -> str | None:
     return str(revision)
 
 
-def _select_meta(name: str) -> Select[str]:
-    return select(meta.c.value).where(meta.c.name == name)
+def _select_meta(name: str) -> sa.Select[str]:
+    return sa.select(meta.c.value).where(meta.c.name == name)
