@@ -33,10 +33,7 @@ _Owner = TypeVar("_Owner", bound=_HasDatabase)
 def in_store_thread(
     method: Callable[Concatenate[_Owner, _Parameters], _Result],
 ) -> Callable[Concatenate[_Owner, _Parameters], Coroutine[Any, Any, _Result]]:
-    """Make a blocking method a coroutine that runs in the store's thread.
-
-    The blocking form stays available as ``__wrapped__``.
-    """
+    """Make a blocking method a coroutine that runs in the store's thread."""
 
     @wraps(method)
     async def run(

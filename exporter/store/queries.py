@@ -153,17 +153,16 @@ def list_events(
     if criteria.types:
         matching = matching.where(events.c.type.in_(sorted(criteria.types)))
     newest = matching.order_by(events.c.number.desc()).limit(limit).subquery()
-    state = _shown_state(deliveries, configured)
     queued = (
-        select(deliveries.c.event, deliveries.c.receiver, state)
+        select(deliveries.c.event, deliveries.c.receiver, _shown_state(deliveries, configured))
         .where(deliveries.c.event.in_(select(newest.c.number)))
         .order_by(deliveries.c.receiver)
     )
     with database.read() as connection:
         rows = connection.execute(select(newest).order_by(newest.c.number)).all()
         states: dict[int, dict[str, str]] = {row.number: {} for row in rows}
-        for event, receiver, shown in connection.execute(queued):
-            states[event][receiver] = shown
+        for number, receiver, state in connection.execute(queued):
+            states[number][receiver] = state
         found = [RecordedEvent(event_of(row), states[row.number]) for row in rows]
         return found, rows[0].total if rows else 0
 
@@ -292,8 +291,8 @@ def _complete_id(connection: Connection, given: str, receiver: str | None) -> st
     query = select(stored.c.id).distinct().where(prefix == given).order_by(stored.c.id)
     if receiver is not None:
         query = query.where(stored.c.receiver == receiver)
-    query = query.limit(_MAX_CANDIDATES)
-    found: list[str] = [*connection.scalars(query)] if given else []
+    candidates = connection.scalars(query.limit(_MAX_CANDIDATES))
+    found: list[str] = [*candidates] if given else []
     if given in found or len(found) == 1:
         return found[0]  # sorted: a complete id comes before those that it is a prefix of
     if found:

@@ -44,7 +44,7 @@ def sqlite_file(path: Path) -> Iterator[Engine]:
 
 
 def describe(connection: Connection) -> dict[str, Any]:
-    """Everything that SQLAlchemy can tell of the tables, but for the order of constraints."""
+    """All properties of the tables that SQLAlchemy reads, without the order of constraints."""
 
     def ordered(found: list[Any]) -> list[Any]:
         return sorted(found, key=lambda each: str(each["name"]))

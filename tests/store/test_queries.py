@@ -26,10 +26,10 @@ from tests.store.sample_outbox import (
     create_messages,
     failure,
     list_all,
+    listed_states,
     next_message,
     queue,
     queue_events,
-    shown_states,
 )
 from tests.store.sample_polls import NOW
 
@@ -187,7 +187,7 @@ async def test_events_are_found_by_account_subject_and_type(database):
 
 async def test_stored_receivers_are_those_with_a_delivery(database):
     await queue(database, [1, 2], "ops", "gone")
-    assert set(await shown_states(database)) == {
+    assert set(await listed_states(database)) == {
         (name, each) for name in ("ops", "gone") for each in ("evt_1", "evt_2")
     }
     assert await database.run(stored_receivers, database) == ["gone", "ops"]
