@@ -84,6 +84,17 @@ async def test_events_without_a_message_are_retried_and_discarded_too(database):
     assert await listed_states(database) == {("ops", "evt_1"): DISCARDED}
 
 
+async def test_a_message_expires_with_the_last_of_its_deliveries(database):
+    await queue(database, [1, 2], "ops", "chat")
+    await create_messages(database, "ops", digest=True)
+    await create_messages(database, "chat", digest=True)
+    outbox = Outbox(database, "ops")
+    for before, state in ((NOW + 2, PENDING), (NOW + 3, DEAD)):
+        assert await outbox.expire(before, LATER) == 1
+        states = await listed_states(database)
+        assert states == {("ops", "msg_1_2"): state, ("chat", "msg_1_2"): PENDING}
+
+
 async def test_only_selected_unsettled_deliveries_are_changed(database):
     await queue(database, range(1, 5), "ops", "gone")
     await create_messages(database, "ops")
