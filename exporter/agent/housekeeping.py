@@ -62,7 +62,7 @@ class Housekeeper(Service):
     async def round(self) -> None:
         """Check that the store can write, count orphaned deliveries, delete old events hourly."""
         try:
-            await self._database.try_to_write()
+            await self._database.run(self._database.try_to_write)
             receivers = [section.name for section in self._config().receivers]
             self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, insert, select
 
 from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
@@ -71,13 +71,13 @@ class Accounts:
             changed = (_fine_tune_row(number, each) for each in result.changed.values())
             upsert(connection, schema.fine_tunes, changed)
             upsert(connection, schema.label_values, _label_rows(number, before, after))
-            upsert(connection, schema.transitions, _transition_rows(number, before, after))
-            upsert(connection, schema.removals, _removal_rows(number, before, after))
-            upsert(connection, schema.status_durations, _duration_rows(number, before, after))
+            _store_counters(connection, number, before.counters, after.counters)
             if result.cursors is not None:
                 ids = msgspec.json.encode(result.cursors).decode()
                 upsert(connection, schema.cursors, [{"account": number, "ids": ids}])
-            ended = bool(result.recovery) and _delete_outage(connection, result.account)
+            table = schema.poll_outages
+            outage = delete(table).where(_is_account(table, result.account))
+            ended = result.recovery and connection.execute(outage).rowcount
             record_events(connection, [*(result.recovery if ended else ()), *result.events])
 
     @in_store_thread
@@ -116,12 +116,6 @@ def _add_account(connection: Connection, result: PollResult) -> int:
     return number
 
 
-def _delete_outage(connection: Connection, account: AccountKey) -> bool:
-    """Delete an account's outage; return whether there was one."""
-    table = schema.poll_outages
-    return connection.execute(delete(table).where(_is_account(table, account))).rowcount > 0
-
-
 def _fine_tune_row(number: int, tracked: TrackedFineTune) -> _Row:
     row = {"account": number, **asdict(tracked), **asdict(tracked.fine_tune)}
     del row["fine_tune"]
@@ -156,22 +150,22 @@ def _load_labels(connection: Connection, number: int) -> Labels:
     return Labels(*(tuple(values[label]) for label in _LABELS))
 
 
-def _transition_rows(number: int, before: AccountState, after: AccountState) -> list[_Row]:
-    changed = after.counters.transitions.items() - before.counters.transitions.items()
-    names = ("model_id", "from_status", "to_status")
-    return [
-        {"account": number, **dict(zip(names, key, strict=True)), "total": total}
-        for key, total in changed
-    ]
-
-
-def _removal_rows(number: int, before: AccountState, after: AccountState) -> list[_Row]:
-    changed = after.counters.removed.items() - before.counters.removed.items()
-    return [{"account": number, "status": status, "total": total} for status, total in changed]
-
-
-def _duration_rows(number: int, before: AccountState, after: AccountState) -> list[_Row]:
-    return [
+def _store_counters(connection: Connection, number: int, before: Counters, after: Counters) -> None:
+    transitions = (
+        {
+            "account": number,
+            "model_id": model,
+            "from_status": source,
+            "to_status": target,
+            "total": total,
+        }
+        for (model, source, target), total in after.transitions.items() - before.transitions.items()
+    )
+    removals = (
+        {"account": number, "status": status, "total": total}
+        for status, total in after.removed.items() - before.removed.items()
+    )
+    durations = (
         {
             "account": number,
             "status": status,
@@ -179,21 +173,22 @@ def _duration_rows(number: int, before: AccountState, after: AccountState) -> li
             "total": bucket.total,
             "seconds": bucket.seconds,
         }
-        for (status, bound), bucket in after.counters.durations.items()
-        if before.counters.durations.get((status, bound)) != bucket
-    ]
+        for (status, bound), bucket in after.durations.items() - before.durations.items()
+    )
+    upsert(connection, schema.transitions, transitions)
+    upsert(connection, schema.removals, removals)
+    upsert(connection, schema.status_durations, durations)
 
 
 def _load_counters(connection: Connection, number: int) -> Counters:
-    def rows(table: Table, *names: str) -> Iterator[Any]:
-        columns = (table.c[name] for name in names)
-        return iter(connection.execute(select(*columns).where(table.c.account == number)))
+    def rows(table: Table) -> Result[Any]:
+        return connection.execute(select(table).where(table.c.account == number))
 
-    transitions = rows(schema.transitions, "model_id", "from_status", "to_status", "total")
-    removals = rows(schema.removals, "status", "total")
-    durations = rows(schema.status_durations, "status", "bound", "total", "seconds")
     return Counters(
-        {(row[0], row[1], row[2]): row[3] for row in transitions},
-        {row[0]: row[1] for row in removals},
-        {(row[0], row[1]): DurationBucket(row[2], row[3]) for row in durations},
+        {(r.model_id, r.from_status, r.to_status): r.total for r in rows(schema.transitions)},
+        {r.status: r.total for r in rows(schema.removals)},
+        {
+            (r.status, r.bound): DurationBucket(r.total, r.seconds)
+            for r in rows(schema.status_durations)
+        },
     )

@@ -3,12 +3,13 @@
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import Connection, Row, insert
 
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import FineTune
-from exporter.store.engines import BATCH_ROWS, dialect_insert
+from exporter.store.engines import batches, dialect_insert
 from exporter.store.schema import deliveries, events
 
 PENDING: Final = "pending"
@@ -18,7 +19,7 @@ DISCARDED: Final = "discarded"
 
 
 class _Content(msgspec.Struct):
-    """The column ``content``, as JSON."""
+    """The column ``content``, as JSON: the last fields of Event, in their order."""
 
     fine_tune: FineTune | None
     previous_status: str | None
@@ -31,31 +32,27 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
     An event whose id is stored is skipped with its deliveries: it is the same transition, found
     again after a commit whose success was not reported.
     """
-    for start in range(0, len(routed), BATCH_ROWS):
-        _record_batch(connection, routed[start : start + BATCH_ROWS])
-
-
-def _record_batch(connection: Connection, routed: RoutedEvents) -> None:
     statement = (
         dialect_insert(connection, events)
         .on_conflict_do_nothing(index_elements=["id"])
         .returning(events.c.id, events.c.number)
     )
-    stored = connection.execute(statement, [_row(event) for event, _ in routed])
-    numbers = {row.id: row.number for row in stored}
-    rows = [
-        {
-            "event": numbers[event.id],
-            "receiver": receiver,
-            "state": PENDING,
-            "queued_at": event.observed_at,
-        }
-        for event, receivers in routed
-        if event.id in numbers
-        for receiver in receivers
-    ]
-    if rows:
-        connection.execute(insert(deliveries), rows)
+    for batch in batches(routed):
+        stored = connection.execute(statement, [_row(event) for event, _ in batch])
+        numbers = {row.id: row.number for row in stored}
+        rows = [
+            {
+                "event": numbers[event.id],
+                "receiver": receiver,
+                "state": PENDING,
+                "queued_at": event.observed_at,
+            }
+            for event, receivers in batch
+            if event.id in numbers
+            for receiver in receivers
+        ]
+        if rows:
+            connection.execute(insert(deliveries), rows)
 
 
 def _row(event: Event) -> dict[str, Any]:
@@ -73,12 +70,4 @@ def _row(event: Event) -> dict[str, Any]:
 def event_of(row: Row[Any]) -> Event:
     """Return the event of a row of the table. Raises msgspec.MsgspecError if it is damaged."""
     content = msgspec.json.decode(row.content, type=_Content)
-    return Event(
-        row.id,
-        row.type,
-        row.account,
-        row.observed_at,
-        content.fine_tune,
-        content.previous_status,
-        content.facts,
-    )
+    return Event(row.id, row.type, row.account, row.observed_at, *astuple(content))

@@ -14,7 +14,6 @@ from exporter.store.errors import StoreError, StoreRefusedError
 _TEMPORARY_ERRORS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 )
-_COMPANION_SUFFIXES: Final = ("-wal", "-shm", ".lock")
 
 
 def create(path: Path) -> None:
@@ -24,7 +23,8 @@ def create(path: Path) -> None:
     that cannot be a file.
     """
     try:
-        _make_folder(path.parent)
+        for missing in reversed([p for p in path.parents if not p.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise _cannot_open(path, error) from error
@@ -54,10 +54,9 @@ def check(path: Path) -> None:
 
 def restrict(path: Path) -> None:
     """Restrict the state file and the files beside it to their owner. Raises StoreError."""
-    companions = (path.with_name(path.name + suffix) for suffix in _COMPANION_SUFFIXES)
     try:
-        for each in (path, *companions):
-            if each.exists():
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            if (each := path.with_name(path.name + suffix)).exists():
                 each.chmod(0o600)
     except OSError as error:
         raise StoreError(f"cannot protect the state file {path}: {os_error_text(error)}") from error
@@ -82,11 +81,24 @@ class Lock:
         """
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._lock(self._descriptor)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
+                self.release()
+                raise StoreRefusedError(
+                    f"the state file {self._state} is in use by {holder or 'another process'}: "
+                    "stop that one, or give this one another storage.path"
+                ) from None
         except OSError as error:
             self.release()
             text = os_error_text(error)
             raise StoreError(f"cannot take the lock {self._path}: {text}") from error
+        # On a full disk the holder's name is missing: an agent that does not start sends nothing.
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+            os.write(self._descriptor, holder.encode())
 
     def release(self) -> None:
         """Release the lock. The file stays: removing it would let two processes hold the lock."""
@@ -94,27 +106,7 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
-            self.release()
-            raise StoreRefusedError(
-                f"the state file {self._state} is in use by {holder or 'another process'}: "
-                "stop that one, or give this one another storage.path"
-            ) from None
-        # On a full disk the holder's name is missing: an agent that does not start sends nothing.
-        with suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
 
 def _cannot_open(path: Path, error: OSError) -> StoreError:
     error_type = StoreError if error.errno in _TEMPORARY_ERRORS else StoreRefusedError
     return error_type(f"cannot open the state file {path}: {os_error_text(error)}")
-
-
-def _make_folder(folder: Path) -> None:
-    for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)

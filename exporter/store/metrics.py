@@ -22,7 +22,7 @@ class StoreMetrics(Collector):
             "Size of the state file and of the log that SQLite keeps beside it.",
         )
         with suppress(OSError):
-            size.add_metric((), self._database.size())
+            size.add_metric((), self._database.engine.size())
         yield size
         yield CounterMetricFamily(
             "cartesia_exporter_store_errors",

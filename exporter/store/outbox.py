@@ -1,7 +1,7 @@
 """Outbox of one receiver: its deliveries, and the messages that carry them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
-from exporter.store.schema import deliveries, events, messages, receivers
+from exporter.store.schema import CARRIES, deliveries, events, messages, receivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +56,14 @@ class AttemptResult:
 
 def store_result(connection: Connection, receiver: str, result: AttemptResult) -> None:
     """Store the circuit and the events of a result, within the caller's transaction."""
-    values = {
-        "failures": result.circuit.failures,
-        "since": result.circuit.since,
-        "open": result.circuit.open,
-        "reason": result.circuit.reason,
-        "resume_at": result.resume_at,
-    }
-    row = {"name": receiver, "retry_requests": 0, **values}
-    upsert(connection, receivers, [row], update=values)
+    row = {"name": receiver, "resume_at": result.resume_at, **asdict(result.circuit)}
+    upsert(connection, receivers, [row])
     record_events(connection, result.events)
 
 
 def request_retry(connection: Connection, receiver: str) -> None:
     """Request that a receiver is tried at once, within the caller's transaction."""
-    nothing = {"failures": 0, "since": 0.0, "open": False, "reason": "", "resume_at": 0.0}
-    statement = dialect_insert(connection, receivers)
-    statement = statement.values(name=receiver, retry_requests=1, **nothing)
+    statement = dialect_insert(connection, receivers).values(name=receiver, retry_requests=1)
     more = {"retry_requests": receivers.c.retry_requests + 1}
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
 
@@ -107,8 +98,8 @@ class NewMessage:
     events: tuple[int, ...]
 
 
-class Outbox:
-    """The deliveries and messages of one receiver. Every method raises StoreError."""
+class ReceiverOutbox:
+    """The deliveries of one receiver. Every method raises StoreError."""
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
@@ -117,15 +108,7 @@ class Outbox:
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        table = receivers.c
-        query = select(
-            table.failures,
-            table.since,
-            table.open,
-            table.reason,
-            table.resume_at,
-            table.retry_requests,
-        ).where(table.name == self._receiver)
+        query = select(receivers).where(receivers.c.name == self._receiver)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
@@ -134,11 +117,52 @@ class Outbox:
         return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
+    def expire(self, before: float, now: float) -> int:
+        """Mark deliveries queued before ``before`` as dead; return their number."""
+        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
+        with self._database.read() as connection:
+            if not connection.execute(select(func.count()).where(old)).scalar_one():
+                return 0
+        pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
+        with self._database.write() as connection:
+            expired = connection.execute(
+                update(deliveries).where(old).values(state=DEAD, settled_at=now)
+            )
+            connection.execute(
+                update(messages)
+                .where(self._messages(), messages.c.state == PENDING, ~pending.exists())
+                .values(state=DEAD, last_result="expired: " + messages.c.last_result)
+            )
+            return expired.rowcount
+
+    @in_store_thread
+    def backlog(self) -> Backlog:
+        """Return how many deliveries are pending and dead."""
+        pending, dead = self._mine(PENDING), self._mine(DEAD)
+        query = select(
+            func.count().filter(pending),
+            func.count().filter(dead),
+            func.min(deliveries.c.queued_at).filter(pending),
+        ).where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
+        with self._database.read() as connection:
+            return Backlog(*connection.execute(query).one())
+
+    def _mine(self, state: str) -> ColumnElement[bool]:
+        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
+
+    def _messages(self) -> ColumnElement[bool]:
+        return messages.c.receiver == self._receiver
+
+
+class Outbox(ReceiverOutbox):
+    """The deliveries of one receiver, and the messages that carry them."""
+
+    @in_store_thread
     def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
         query = (
             select(events, deliveries.c.queued_at)
-            .join(deliveries, deliveries.c.event == events.c.number)
+            .join(deliveries)
             .where(self._mine(PENDING), deliveries.c.message.is_(None))
             .order_by(events.c.number)
         )
@@ -153,7 +177,7 @@ class Outbox:
         """Return the number of messages that are not settled."""
         query = select(func.count()).where(self._messages(), messages.c.state == PENDING)
         with self._database.read() as connection:
-            return connection.execute(query).scalar_one()
+            return connection.scalars(query).one()
 
     @in_store_thread
     def create_messages(self, new: Sequence[NewMessage], now: float) -> None:
@@ -164,11 +188,17 @@ class Outbox:
         with self._database.write() as connection:
             turn = connection.execute(self._next_turn()).scalar_one()
             for number, message in enumerate(new):
-                if number_of_events := self._assign(connection, message):
-                    row = _new_row(message, number_of_events, now)
-                    connection.execute(
-                        insert(messages).values(receiver=self._receiver, turn=turn + number, **row)
+                if assigned := self._assign(connection, message):
+                    statement = insert(messages).values(
+                        receiver=self._receiver,
+                        id=message.id,
+                        state=PENDING,
+                        body=message.body,
+                        events=assigned,
+                        created_at=now,
+                        turn=turn + number,
                     )
+                    connection.execute(statement)
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
@@ -224,7 +254,19 @@ class Outbox:
                     last_result=result.attempt.reason,
                 )
             )
-            return [] if result.state == PENDING else self._settle(connection, message, result)
+            if result.state == PENDING:
+                return []
+            carried = self._carried_by(message)
+            state = _unless_discarded(deliveries.c.state, result.state)
+            connection.execute(
+                update(deliveries).where(carried).values(state=state, settled_at=result.at)
+            )
+            observed = (
+                select(events.c.observed_at)
+                .join(deliveries)
+                .where(carried, deliveries.c.state == DELIVERED)
+            )
+            return [max(result.at - at, 0.0) for at in connection.scalars(observed)]
 
     @in_store_thread
     def replace_body(self, message: OutboxMessage, body: bytes) -> None:
@@ -239,49 +281,12 @@ class Outbox:
         """Return the events that a message carries, oldest first."""
         query = (
             select(events)
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
+            .join(deliveries)
+            .where(self._carried_by(message))
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
             return [event_of(row) for row in connection.execute(query)]
-
-    @in_store_thread
-    def expire(self, before: float, now: float) -> int:
-        """Mark deliveries queued before ``before`` as dead; return their number."""
-        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
-        with self._database.read() as connection:
-            if not connection.execute(select(func.count()).where(old)).scalar_one():
-                return 0
-        carried = and_(deliveries.c.message == messages.c.id, self._mine(PENDING))
-        with self._database.write() as connection:
-            expired = connection.execute(
-                update(deliveries).where(old).values(state=DEAD, settled_at=now)
-            )
-            connection.execute(
-                update(messages)
-                .where(
-                    self._messages(),
-                    messages.c.state == PENDING,
-                    ~select(deliveries.c.event).where(carried).exists(),
-                )
-                .values(state=DEAD, last_result="expired: " + messages.c.last_result)
-            )
-            return expired.rowcount
-
-    @in_store_thread
-    def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead."""
-        query = (
-            select(deliveries.c.state, func.count(), func.min(deliveries.c.queued_at))
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
-            .group_by(deliveries.c.state)
-        )
-        with self._database.read() as connection:
-            found = {row[0]: row for row in connection.execute(query)}
-        _, pending, oldest = found.get(PENDING, (PENDING, 0, None))
-        _, dead, _ = found.get(DEAD, (DEAD, 0, None))
-        return Backlog(pending, dead, oldest)
 
     def _assign(self, connection: Connection, message: NewMessage) -> int:
         """Assign the events that are still pending to a message; return their number."""
@@ -301,27 +306,8 @@ class Outbox:
         # Turns, not times: a clock that is set back must not delay messages tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
-    def _settle(
-        self, connection: Connection, message: OutboxMessage, result: AttemptResult
-    ) -> list[float]:
-        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
-        connection.execute(
-            update(deliveries)
-            .where(carried)
-            .values(state=_unless_discarded(deliveries.c.state, result.state), settled_at=result.at)
-        )
-        observed = (
-            select(events.c.observed_at)
-            .join(deliveries, deliveries.c.event == events.c.number)
-            .where(carried, deliveries.c.state == DELIVERED)
-        )
-        return [max(result.at - at, 0.0) for at in connection.execute(observed).scalars()]
-
-    def _mine(self, state: str) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
-
-    def _messages(self) -> ColumnElement[bool]:
-        return messages.c.receiver == self._receiver
+    def _carried_by(self, message: OutboxMessage) -> ColumnElement[bool]:
+        return and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)
@@ -332,18 +318,3 @@ def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
     if state == DELIVERED:
         return state
     return case((column == DISCARDED, DISCARDED), else_=state)
-
-
-def _new_row(message: NewMessage, number_of_events: int, now: float) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "state": PENDING,
-        "body": message.body,
-        "events": number_of_events,
-        "minimal": False,
-        "created_at": now,
-        "attempts": 0,
-        "in_flight": False,
-        "unanswered": False,
-        "last_result": "",
-    }

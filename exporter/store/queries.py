@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Table,
     Text,
     and_,
     case,
@@ -17,14 +18,13 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    union,
     union_all,
 )
 
 from exporter.core.events import Event
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
-from exporter.store.schema import deliveries, events, messages
+from exporter.store.schema import CARRIES, deliveries, events, messages
 
 ORPHANED: Final = "orphaned"
 """State shown for a pending or dead delivery of a receiver that is not configured any more."""
@@ -120,7 +120,22 @@ def load_details(database: Database, criteria: DeliveryFilter) -> list[DeliveryD
     """Return the details of all matching deliveries. Raises UnknownIdError, StoreError."""
     with database.read() as connection:
         found, _ = find_deliveries(connection, criteria)
-        return [_load_details(connection, summary) for summary in found]
+        details = []
+        for summary in found:
+            body = select(messages.c.body).where(
+                messages.c.receiver == summary.receiver, messages.c.id == summary.id
+            )
+            carried = (
+                select(events)
+                .join(deliveries)
+                .where(belongs_to(literal(summary.receiver), literal(summary.id)))
+                .order_by(events.c.number)
+            )
+            rows = connection.execute(carried)
+            details.append(
+                DeliveryDetails(summary, connection.scalar(body), tuple(map(event_of, rows)))
+            )
+        return details
 
 
 def list_events(
@@ -130,18 +145,24 @@ def list_events(
 
     Raises StoreError.
     """
-    newest = _newest_events(criteria, limit).subquery()
-    state = _shown_state(deliveries.c.receiver, deliveries.c.state, configured)
+    matching = select(events, func.count().over().label("total"))
+    if criteria.account is not None:
+        matching = matching.where(events.c.account == criteria.account)
+    if criteria.subject is not None:
+        matching = matching.where(events.c.subject == criteria.subject)
+    if criteria.types:
+        matching = matching.where(events.c.type.in_(sorted(criteria.types)))
+    newest = matching.order_by(events.c.number.desc()).limit(limit).subquery()
     queued = (
-        select(deliveries.c.event, deliveries.c.receiver, state)
+        select(deliveries.c.event, deliveries.c.receiver, _shown_state(deliveries, configured))
         .where(deliveries.c.event.in_(select(newest.c.number)))
         .order_by(deliveries.c.receiver)
     )
     with database.read() as connection:
         rows = connection.execute(select(newest).order_by(newest.c.number)).all()
         states: dict[int, dict[str, str]] = {row.number: {} for row in rows}
-        for event, receiver, shown in connection.execute(queued):
-            states[event][receiver] = shown
+        for number, receiver, state in connection.execute(queued):
+            states[number][receiver] = state
         found = [RecordedEvent(event_of(row), states[row.number]) for row in rows]
         return found, rows[0].total if rows else 0
 
@@ -168,19 +189,9 @@ def find_deliveries(
     types = _load_types(connection, query)
     summaries = [
         DeliverySummary(
-            row.receiver,
-            row.id,
-            row.state,
-            (row.type,) if row.type else types[row.receiver, row.id],
-            row.events,
-            row.queued_at,
-            row.attempts,
-            row.last_attempt_at,
-            row.last_result,
-            row.minimal,
-            row.in_flight,
+            receiver, identifier, state, (only,) if only else types[receiver, identifier], *others
         )
-        for row in reversed(rows)
+        for receiver, identifier, state, only, *others, _newest, _total in reversed(rows)
     ]
     return summaries, rows[0].total if rows else 0
 
@@ -192,69 +203,59 @@ def belongs_to(receiver: ColumnElement[str], identifier: ColumnElement[str]) -> 
     return and_(deliveries.c.receiver == receiver, or_(deliveries.c.message == identifier, unsent))
 
 
-def _shown_state(
-    receiver: ColumnElement[str], state: ColumnElement[str], configured: frozenset[str]
-) -> ColumnElement[str]:
-    orphaned = and_(state.in_((PENDING, DEAD)), receiver.not_in(sorted(configured)))
-    return case((orphaned, literal(ORPHANED)), else_=state)
+def _shown_state(table: Table, configured: frozenset[str]) -> ColumnElement[str]:
+    unfinished = table.c.state.in_((PENDING, DEAD))
+    orphaned = and_(unfinished, table.c.receiver.not_in(sorted(configured)))
+    return case((orphaned, literal(ORPHANED)), else_=table.c.state)
 
 
 def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
-    carried = and_(
-        deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
-    )
-    state = _shown_state(messages.c.receiver, messages.c.state, criteria.configured)
+    """Select the fields of DeliverySummary in their order, and the newest event."""
     query = (
         select(
             messages.c.receiver,
             messages.c.id,
-            state.label("state"),
+            _shown_state(messages, criteria.configured).label("state"),
             cast(null(), Text).label("type"),
             func.count().label("events"),
             func.min(deliveries.c.queued_at).label("queued_at"),
-            func.max(deliveries.c.event).label("newest"),
             messages.c.attempts,
             messages.c.last_attempt_at,
             messages.c.last_result,
             messages.c.minimal,
             messages.c.in_flight,
+            func.max(deliveries.c.event).label("newest"),
         )
-        .join(deliveries, carried)
+        .join(deliveries, CARRIES)
         .group_by(messages.c.receiver, messages.c.id)
     )
-    return _matching(query, criteria, ids, (messages.c.receiver, messages.c.id, state))
+    return _matching(query, criteria, ids)
 
 
 def _events_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
-    state = _shown_state(deliveries.c.receiver, deliveries.c.state, criteria.configured)
     query = (
         select(
             deliveries.c.receiver,
             events.c.id,
-            state.label("state"),
+            _shown_state(deliveries, criteria.configured).label("state"),
             events.c.type,
             literal(1),
             deliveries.c.queued_at,
-            events.c.number,
             literal(0),
             null(),
             literal(""),
             literal(value=False),
             literal(value=False),
+            events.c.number,
         )
-        .join(events, events.c.number == deliveries.c.event)
+        .join(events)
         .where(deliveries.c.message.is_(None))
     )
-    return _matching(query, criteria, ids, (deliveries.c.receiver, events.c.id, state))
+    return _matching(query, criteria, ids)
 
 
-def _matching(
-    query: Select[Any],
-    criteria: DeliveryFilter,
-    ids: Sequence[str],
-    columns: tuple[ColumnElement[str], ColumnElement[str], ColumnElement[str]],
-) -> Select[Any]:
-    receiver, identifier, state = columns
+def _matching(query: Select[Any], criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
+    receiver, identifier, state, *_ = query.selected_columns
     if criteria.receiver is not None:
         query = query.where(receiver == criteria.receiver)
     if ids:
@@ -272,7 +273,7 @@ def _load_types(
         select(chosen.c.receiver, chosen.c.id, events.c.type)
         .distinct()
         .join(deliveries, carried)
-        .join(events, events.c.number == deliveries.c.event)
+        .join(events)
     )
     types: dict[tuple[str, str], list[str]] = {}
     for receiver, identifier, event_type in connection.execute(query):
@@ -282,51 +283,18 @@ def _load_types(
 
 def _complete_id(connection: Connection, given: str, receiver: str | None) -> str:
     """Return the only id that is ``given`` or begins with it. Raises UnknownIdError."""
-
-    def matches(
-        identifier: ColumnElement[str], receivers: ColumnElement[str]
-    ) -> ColumnElement[bool]:
-        prefix = func.substr(identifier, 1, len(given), type_=Text) == given
-        return prefix if receiver is None else and_(prefix, receivers == receiver)
-
-    of_messages = select(messages.c.id).where(matches(messages.c.id, messages.c.receiver))
-    of_events = (
-        select(events.c.id)
-        .join(deliveries, deliveries.c.event == events.c.number)
-        .where(deliveries.c.message.is_(None), matches(events.c.id, deliveries.c.receiver))
-    )
-    query = union(of_messages, of_events).order_by("id").limit(_MAX_CANDIDATES)
-    found = [str(each) for each in connection.execute(query).scalars()] if given else []
+    of_events = select(deliveries.c.receiver, events.c.id).join(events)
+    stored = union_all(
+        select(messages.c.receiver, messages.c.id), of_events.where(deliveries.c.message.is_(None))
+    ).subquery()
+    prefix = func.substr(stored.c.id, 1, len(given), type_=Text)
+    query = select(stored.c.id).distinct().where(prefix == given).order_by(stored.c.id)
+    if receiver is not None:
+        query = query.where(stored.c.receiver == receiver)
+    candidates = connection.scalars(query.limit(_MAX_CANDIDATES))
+    found: list[str] = [*candidates] if given else []
     if given in found or len(found) == 1:
         return found[0]  # sorted: a complete id comes before those that it is a prefix of
     if found:
         raise UnknownIdError(f"{given} is the beginning of {', '.join(found)} …: give more of it")
     raise UnknownIdError(f"no delivery{f' of {receiver}' if receiver else ''} has the id {given}")
-
-
-def _load_details(connection: Connection, summary: DeliverySummary) -> DeliveryDetails:
-    body = select(messages.c.body).where(
-        messages.c.receiver == summary.receiver, messages.c.id == summary.id
-    )
-    carried = (
-        select(events)
-        .join(deliveries, deliveries.c.event == events.c.number)
-        .where(belongs_to(literal(summary.receiver), literal(summary.id)))
-        .order_by(events.c.number)
-    )
-    return DeliveryDetails(
-        summary,
-        connection.execute(body).scalar(),
-        tuple(event_of(row) for row in connection.execute(carried)),
-    )
-
-
-def _newest_events(criteria: EventFilter, limit: int) -> Select[Any]:
-    query = select(events, func.count().over().label("total"))
-    if criteria.account is not None:
-        query = query.where(events.c.account == criteria.account)
-    if criteria.subject is not None:
-        query = query.where(events.c.subject == criteria.subject)
-    if criteria.types:
-        query = query.where(events.c.type.in_(sorted(criteria.types)))
-    return query.order_by(events.c.number.desc()).limit(limit)

@@ -3,30 +3,27 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Connection,
-    and_,
-    bindparam,
-    case,
-    delete,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Update, and_, bindparam, case, delete, or_, select, update
 
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DISCARDED, PENDING
 from exporter.store.outbox import request_retry
 from exporter.store.queries import UNSETTLED, DeliveryFilter, belongs_to, find_deliveries
-from exporter.store.schema import deliveries, messages
+from exporter.store.schema import CARRIES_NOTHING, deliveries, messages
 
-_RECEIVER: Final[BindParameter[str]] = bindparam("of_receiver", type_=deliveries.c.receiver.type)
-_ID: Final[BindParameter[str]] = bindparam("of_id", type_=messages.c.id.type)
 _UNFINISHED: Final = (PENDING, DEAD)
+
+# The delivery and the message of one set of parameters. SQLAlchemy cannot execute in_() for many.
+_RECEIVER: Final = bindparam("of_receiver", type_=deliveries.c.receiver.type)
+_ID: Final = bindparam("of_id", type_=messages.c.id.type)
+_DELIVERY: Final = belongs_to(_RECEIVER, _ID)
+_UNFINISHED_MESSAGE: Final = and_(
+    messages.c.receiver == _RECEIVER,
+    messages.c.id == _ID,
+    or_(*(messages.c.state == state for state in _UNFINISHED)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +41,17 @@ def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[s
     delivery counts as queued at ``now`` (Unix seconds), so that it does not expire again. Raises
     UnknownIdError, StoreError.
     """
+    minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
     with database.write() as connection:
-        chosen = _choose(connection, criteria, _UNFINISHED)
-        values = {"state": PENDING, "queued_at": now, "settled_at": None}
-        _update_deliveries(connection, chosen, (DEAD,), values)
-        minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
-        _update_messages(connection, chosen, {"state": PENDING, "minimal": minimal})
-        counts = _count_by_receiver(chosen)
+        counts = _update(
+            connection,
+            criteria,
+            _UNFINISHED,
+            update(deliveries)
+            .where(_DELIVERY, deliveries.c.state == DEAD)
+            .values(state=PENDING, queued_at=now, settled_at=None),
+            update(messages).where(_UNFINISHED_MESSAGE).values(state=PENDING, minimal=minimal),
+        )
         for receiver in counts:
             request_retry(connection, receiver)
         return counts
@@ -62,12 +63,15 @@ def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping
     They stay in the store. An attempt in flight may succeed nevertheless: its delivery becomes
     delivered. Raises UnknownIdError, StoreError.
     """
+    unfinished = or_(*(deliveries.c.state == state for state in _UNFINISHED))
     with database.write() as connection:
-        chosen = _choose(connection, criteria, UNSETTLED)
-        values = {"state": DISCARDED, "settled_at": now}
-        _update_deliveries(connection, chosen, _UNFINISHED, values)
-        _update_messages(connection, chosen, {"state": DISCARDED})
-        return _count_by_receiver(chosen)
+        return _update(
+            connection,
+            criteria,
+            UNSETTLED,
+            update(deliveries).where(_DELIVERY, unfinished).values(state=DISCARDED, settled_at=now),
+            update(messages).where(_UNFINISHED_MESSAGE).values(state=DISCARDED),
+        )
 
 
 def reassign(database: Database, source: str, target: str, now: float) -> ReassignCounts:
@@ -90,65 +94,29 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
             .where(unfinished)
             .values(receiver=target, state=PENDING, queued_at=now, message=None, settled_at=None)
         )
-        _settle_messages(connection, source, target)
+        # An empty message of ``target`` would block a new one with the same id.
+        connection.execute(
+            delete(messages).where(messages.c.receiver.in_((source, target)), CARRIES_NOTHING)
+        )
+        connection.execute(
+            update(messages)
+            .where(messages.c.receiver == source, messages.c.state.in_(_UNFINISHED))
+            .values(state=DISCARDED)
+        )
         request_retry(connection, target)
         return ReassignCounts(moved.rowcount, discarded.rowcount)
 
 
-def _settle_messages(connection: Connection, source: str, target: str) -> None:
-    """Delete messages without deliveries and mark the other open ones of ``source`` as discarded.
+def _update(
+    connection: Connection, criteria: DeliveryFilter, allowed: tuple[str, ...], *statements: Update
+) -> Mapping[str, int]:
+    """Execute the statements for each matching delivery in the allowed states.
 
-    An empty message of ``target`` would block a new one with the same id.
+    Returns the number of these deliveries by receiver.
     """
-    carried = select(deliveries.c.event).where(
-        deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
-    )
-    connection.execute(
-        delete(messages).where(messages.c.receiver.in_((source, target)), ~carried.exists())
-    )
-    connection.execute(
-        update(messages)
-        .where(messages.c.receiver == source, messages.c.state.in_(_UNFINISHED))
-        .values(state=DISCARDED)
-    )
-
-
-def _choose(
-    connection: Connection, criteria: DeliveryFilter, allowed: tuple[str, ...]
-) -> list[dict[str, str]]:
-    """Return receiver and id of the matching deliveries in the allowed states, as parameters."""
     states = tuple(state for state in criteria.states if state in allowed)
     found, _ = find_deliveries(connection, replace(criteria, states=states))
-    return [{_RECEIVER.key: each.receiver, _ID.key: each.id} for each in found]
-
-
-def _count_by_receiver(chosen: list[dict[str, str]]) -> Mapping[str, int]:
-    return dict(sorted(Counter(each[_RECEIVER.key] for each in chosen).items()))
-
-
-def _update_deliveries(
-    connection: Connection,
-    chosen: list[dict[str, str]],
-    states: tuple[str, ...],
-    values: dict[str, Any],
-) -> None:
-    if chosen:
-        condition = and_(belongs_to(_RECEIVER, _ID), _is_any(deliveries.c.state, states))
-        connection.execute(update(deliveries).where(condition).values(**values), chosen)
-
-
-def _update_messages(
-    connection: Connection, chosen: list[dict[str, str]], values: dict[str, Any]
-) -> None:
-    if chosen:
-        condition = and_(
-            messages.c.receiver == _RECEIVER,
-            messages.c.id == _ID,
-            _is_any(messages.c.state, _UNFINISHED),
-        )
-        connection.execute(update(messages).where(condition).values(**values), chosen)
-
-
-def _is_any(column: ColumnElement[str], states: tuple[str, ...]) -> ColumnElement[bool]:
-    # SQLAlchemy cannot execute in_() for many sets of parameters at once.
-    return or_(*(column == state for state in states))
+    chosen = [{_RECEIVER.key: each.receiver, _ID.key: each.id} for each in found]
+    for statement in statements if chosen else ():
+        connection.execute(statement, chosen)
+    return dict(sorted(Counter(each.receiver for each in found).items()))

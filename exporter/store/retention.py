@@ -7,7 +7,7 @@ from sqlalchemy import and_, delete, func, or_, select
 
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, PENDING
-from exporter.store.schema import deliveries, events, messages
+from exporter.store.schema import CARRIES_NOTHING, deliveries, events, messages
 
 _BATCH_EVENTS: Final = 500
 """Events per transaction: a delivery must not wait for the deletion of thousands."""
@@ -64,10 +64,5 @@ class Retention:
 
     @in_store_thread
     def _delete_empty_messages(self) -> None:
-        carried = and_(
-            deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
-        )
         with self._database.write() as connection:
-            connection.execute(
-                delete(messages).where(~select(deliveries.c.event).where(carried).exists())
-            )
+            connection.execute(delete(messages).where(CARRIES_NOTHING))

@@ -2,23 +2,9 @@
 
 from typing import Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    CheckConstraint,
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+import sqlalchemy as sa
 
-metadata: Final = MetaData(
+metadata: Final = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -28,168 +14,172 @@ metadata: Final = MetaData(
 )
 
 # SQLite generates keys for a column of the type INTEGER only.
-_GeneratedKey: Final = BigInteger().with_variant(Integer, "sqlite")
+_GENERATED_KEY: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-def _account_column() -> Column[int]:
-    return Column(
-        "account",
-        BigInteger,
-        ForeignKey("accounts.number"),
-        primary_key=True,
-        autoincrement=False,
-    )
+def _reference(name: str, table: str) -> sa.Column[int]:
+    key = sa.ForeignKey(f"{table}.number")
+    return sa.Column(name, sa.BigInteger, key, primary_key=True, autoincrement=False)
 
 
-def _state_check() -> CheckConstraint:
-    return CheckConstraint("state IN ('pending', 'delivered', 'dead', 'discarded')", name="state")
+def _state_check() -> sa.CheckConstraint:
+    states = "state IN ('pending', 'delivered', 'dead', 'discarded')"
+    return sa.CheckConstraint(states, name="state")
 
 
-meta: Final = Table(
+meta: Final = sa.Table(
     "meta",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("value", Text, nullable=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
-accounts: Final = Table(
+accounts: Final = sa.Table(
     "accounts",
     metadata,
-    Column("number", _GeneratedKey, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("base_url", Text, nullable=False),
-    Column("baseline_at", Float, nullable=False),
-    UniqueConstraint("name", "base_url"),
+    sa.Column("number", _GENERATED_KEY, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("baseline_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("name", "base_url"),
 )
 
-fine_tunes: Final = Table(
+fine_tunes: Final = sa.Table(
     "fine_tunes",
     metadata,
-    _account_column(),
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("language", Text, nullable=False),
-    Column("model_id", Text, nullable=False),
-    Column("dataset", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    Column("since", Float, nullable=False),
-    Column("since_seen", Boolean, nullable=False),
-    Column("exit_pending", Boolean, nullable=False),
-    Column("missed_polls", BigInteger, nullable=False),
-    Column("removals", BigInteger, nullable=False),
-    Column("stuck", Boolean, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("since_seen", sa.Boolean, nullable=False),
+    sa.Column("exit_pending", sa.Boolean, nullable=False),
+    sa.Column("missed_polls", sa.BigInteger, nullable=False),
+    sa.Column("removals", sa.BigInteger, nullable=False),
+    sa.Column("stuck", sa.Boolean, nullable=False),
 )
 
-label_values: Final = Table(
+label_values: Final = sa.Table(
     "label_values",
     metadata,
-    _account_column(),
-    Column("label", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("position", BigInteger, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("label", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )
 
-transitions: Final = Table(
+transitions: Final = sa.Table(
     "transitions",
     metadata,
-    _account_column(),
-    Column("model_id", Text, primary_key=True),
-    Column("from_status", Text, primary_key=True),
-    Column("to_status", Text, primary_key=True),
-    Column("total", BigInteger, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("from_status", sa.Text, primary_key=True),
+    sa.Column("to_status", sa.Text, primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
 )
 
-removals: Final = Table(
+removals: Final = sa.Table(
     "removals",
     metadata,
-    _account_column(),
-    Column("status", Text, primary_key=True),
-    Column("total", BigInteger, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
 )
 
-status_durations: Final = Table(
+status_durations: Final = sa.Table(
     "status_durations",
     metadata,
-    _account_column(),
-    Column("status", Text, primary_key=True),
-    Column("bound", Float, primary_key=True),
-    Column("total", BigInteger, nullable=False),
-    Column("seconds", Float, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("bound", sa.Float, primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
 )
 
-cursors: Final = Table(
+cursors: Final = sa.Table(
     "cursors",
     metadata,
-    _account_column(),
-    Column("ids", Text, nullable=False),
+    _reference("account", "accounts"),
+    sa.Column("ids", sa.Text, nullable=False),
 )
 
-poll_outages: Final = Table(
+poll_outages: Final = sa.Table(
     "poll_outages",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("base_url", Text, primary_key=True),
-    Column("since", Float, nullable=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("base_url", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
 )
 
-events: Final = Table(
+events: Final = sa.Table(
     "events",
     metadata,
-    Column("number", _GeneratedKey, primary_key=True),
-    Column("id", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("account", Text, nullable=False),
-    Column("observed_at", Float, nullable=False),
-    Column("content", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    UniqueConstraint("id"),
-    Index("events_of_subject", "account", "subject", "number"),
+    sa.Column("number", _GENERATED_KEY, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("observed_at", sa.Float, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.UniqueConstraint("id"),
+    sa.Index("events_of_subject", "account", "subject", "number"),
 )
 
-deliveries: Final = Table(
+deliveries: Final = sa.Table(
     "deliveries",
     metadata,
-    Column("event", BigInteger, ForeignKey("events.number"), primary_key=True, autoincrement=False),
-    Column("receiver", Text, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("queued_at", Float, nullable=False),
-    Column("message", Text),
-    Column("settled_at", Float),
+    _reference("event", "events"),
+    sa.Column("receiver", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("queued_at", sa.Float, nullable=False),
+    sa.Column("message", sa.Text),
+    sa.Column("settled_at", sa.Float),
     _state_check(),
-    Index("deliveries_of_message", "receiver", "message"),
-    Index("deliveries_of_state", "receiver", "state", "settled_at"),
+    sa.Index("deliveries_of_message", "receiver", "message"),
+    sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
 )
 
-messages: Final = Table(
+messages: Final = sa.Table(
     "messages",
     metadata,
-    Column("receiver", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("events", BigInteger, nullable=False),
-    Column("minimal", Boolean, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("attempts", BigInteger, nullable=False),
-    Column("turn", BigInteger, nullable=False),
-    Column("in_flight", Boolean, nullable=False),
-    Column("unanswered", Boolean, nullable=False),
-    Column("last_attempt_at", Float),
-    Column("last_result", Text, nullable=False),
+    sa.Column("receiver", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    sa.Column("minimal", sa.Boolean, nullable=False, default=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("attempts", sa.BigInteger, nullable=False, default=0),
+    sa.Column("turn", sa.BigInteger, nullable=False),
+    sa.Column("in_flight", sa.Boolean, nullable=False, default=False),
+    sa.Column("unanswered", sa.Boolean, nullable=False, default=False),
+    sa.Column("last_attempt_at", sa.Float),
+    sa.Column("last_result", sa.Text, nullable=False, default=""),
     _state_check(),
-    Index("messages_of_state", "receiver", "state"),
+    sa.Index("messages_of_state", "receiver", "state"),
 )
 
-receivers: Final = Table(
+receivers: Final = sa.Table(
     "receivers",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("failures", BigInteger, nullable=False),
-    Column("since", Float, nullable=False),
-    Column("open", Boolean, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("resume_at", Float, nullable=False),
-    Column("retry_requests", BigInteger, nullable=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("failures", sa.BigInteger, nullable=False, default=0),
+    sa.Column("since", sa.Float, nullable=False, default=0.0),
+    sa.Column("open", sa.Boolean, nullable=False, default=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("resume_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("retry_requests", sa.BigInteger, nullable=False, default=0),
 )
+
+CARRIES: Final = sa.and_(
+    deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
+)
+"""Whether a row of ``messages`` carries the delivery of a row of ``deliveries``."""
+
+CARRIES_NOTHING: Final = ~sa.select(deliveries.c.event).where(CARRIES).exists()
+"""Whether a row of ``messages`` carries no delivery."""

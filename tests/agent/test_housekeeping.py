@@ -123,7 +123,7 @@ async def test_a_stop_takes_effect_immediately(tmp_path):
 async def test_the_write_check_changes_nothing(tmp_path):
     async with open_housekeeper(tmp_path) as h:
         before = h.database.store_id
-        await h.database.try_to_write()
+        await h.database.run(h.database.try_to_write)
         assert await Retention(h.database).orphaned([]) == {}
         assert h.database.store_id == before
 

@@ -98,9 +98,9 @@ class HangingDatabase(Database):
 
     responds = threading.Event()
 
-    def _try_to_write(self) -> None:
+    def try_to_write(self) -> None:
         self.responds.wait(30)
-        super()._try_to_write()
+        super().try_to_write()
 
 
 async def test_an_agent_whose_disk_hangs_is_unhealthy_and_recovers(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ from exporter.store.engines.sqlite import SQLiteEngine
 
 
 def sqlalchemy_engine(database: Database) -> Engine:
-    assert isinstance(database._engine, SQLiteEngine)
-    return database._engine._reader
+    assert isinstance(database.engine, SQLiteEngine)
+    return database.engine._reader
 
 
 def query_file(path: Path, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:

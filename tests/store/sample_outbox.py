@@ -94,6 +94,6 @@ async def list_all(
     return (await database.run(list_deliveries, database, criteria, 1000))[0]
 
 
-async def shown_states(database: Database) -> dict[tuple[str, str], str]:
+async def listed_states(database: Database) -> dict[tuple[str, str], str]:
     """Return the states of all deliveries, as listed, by receiver and id."""
     return {(each.receiver, each.id): each.state for each in await list_all(database)}

@@ -131,7 +131,7 @@ async def test_only_the_first_of_many_writes_waits_for_the_whole_timeout(tmp_pat
     async def failed_write(database: Database) -> float:
         start = time.monotonic()
         with pytest.raises(StoreError, match="locked"):
-            await database.try_to_write()
+            await database.run(database.try_to_write)
         return time.monotonic() - start
 
     async with Database(tmp_path / "state.db") as database:
@@ -142,7 +142,7 @@ async def test_only_the_first_of_many_writes_waits_for_the_whole_timeout(tmp_pat
             assert waits[0] >= 0.9
             assert max(waits[1:]) < 0.9
             other.execute("COMMIT")
-            await database.try_to_write()
+            await database.run(database.try_to_write)
         other.close()
 
 
@@ -155,7 +155,7 @@ async def test_a_disk_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
     assert not hanging.done()
     release.set()
     await hanging
-    database._engine.close()  # the end did not wait for it
+    database.engine.close()  # the end did not wait for it
 
 
 async def test_opening_releases_the_lock_when_it_is_cancelled(tmp_path):
@@ -163,10 +163,10 @@ async def test_opening_releases_the_lock_when_it_is_cancelled(tmp_path):
     path = tmp_path / "state.db"
 
     class SlowDatabase(Database):
-        def _check(self) -> str | None:
+        def _open(self) -> None:
+            super()._open()
             entered.set()
             release.wait(10)
-            return super()._check()
 
     opening = asyncio.create_task(SlowDatabase(path).__aenter__())
     await asyncio.to_thread(entered.wait, 10)

@@ -44,7 +44,7 @@ def sqlite_file(path: Path) -> Iterator[Engine]:
 
 
 def describe(connection: Connection) -> dict[str, Any]:
-    """Everything that SQLAlchemy can tell of the tables, but for the order of constraints."""
+    """All properties of the tables that SQLAlchemy reads, without the order of constraints."""
 
     def ordered(found: list[Any]) -> list[Any]:
         return sorted(found, key=lambda each: str(each["name"]))
@@ -263,5 +263,6 @@ async def test_a_file_from_before_the_first_release_is_refused_and_not_changed(t
 def test_an_empty_database_is_created_by_the_revisions_too(tmp_path):
     with sqlite_file(tmp_path / "state.db") as engine, engine.begin() as connection:
         migrations.upgrade(connection)
+        connection.execute(text("INSERT INTO meta VALUES ('store_id', 'x')"))
         found = migrations.read_revision(connection, SQLiteEngine(tmp_path / "state.db"))
     assert found == migrations.REVISIONS[-1]

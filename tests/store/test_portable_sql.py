@@ -9,7 +9,7 @@ from sqlalchemy.sql.ddl import CreateTable
 
 import exporter.store
 from exporter.store.engines import dialect_insert, upsert
-from exporter.store.schema import accounts, events, metadata
+from exporter.store.schema import events, metadata, receivers
 from tests.store.portable_sql import check_statement
 
 STORE = Path(exporter.store.__file__).parent
@@ -46,11 +46,10 @@ def test_upserts_and_tables_pass():
         insert = dialect_insert(connection, events).on_conflict_do_nothing(index_elements=["id"])
         check(insert.returning(events.c.number))
         check(CreateTable(events))
-        row = {"number": 1, "name": "a", "base_url": "b", "baseline_at": 1.0}
-        upsert(connection, accounts, [row])
-        upsert(connection, accounts, [{**row, "name": "c", "baseline_at": 2.0}], update=["name"])
-        stored = connection.execute(select(accounts.c.name, accounts.c.baseline_at)).one()
-        assert tuple(stored) == ("c", 1.0)
+        upsert(connection, receivers, [{"name": "a", "reason": "b", "retry_requests": 1}])
+        upsert(connection, receivers, [{"name": "a", "reason": "c"}])
+        stored = connection.execute(select(receivers.c.reason, receivers.c.retry_requests)).one()
+        assert tuple(stored) == ("c", 1)
 
 
 def test_raw_sql_and_dialects_are_used_by_engines_only():

@@ -26,10 +26,10 @@ from tests.store.sample_outbox import (
     create_messages,
     failure,
     list_all,
+    listed_states,
     next_message,
     queue,
     queue_events,
-    shown_states,
 )
 from tests.store.sample_polls import NOW
 
@@ -185,9 +185,19 @@ async def test_events_are_found_by_account_subject_and_type(database):
             assert ([each.event.id for each in rows], total) == (ids[-limit:], len(ids)), criteria
 
 
+async def test_messages_of_two_receivers_with_the_same_id_are_counted_apart(database):
+    await queue(database, [1], "ops", "chat")
+    for receiver in ("ops", "chat"):
+        await create_messages(database, receiver)
+    assert [(each.receiver, each.id, each.events) for each in await list_all(database)] == [
+        ("ops", "evt_1", 1),
+        ("chat", "evt_1", 1),
+    ]
+
+
 async def test_stored_receivers_are_those_with_a_delivery(database):
     await queue(database, [1, 2], "ops", "gone")
-    assert set(await shown_states(database)) == {
+    assert set(await listed_states(database)) == {
         (name, each) for name in ("ops", "gone") for each in ("evt_1", "evt_2")
     }
     assert await database.run(stored_receivers, database) == ["gone", "ops"]

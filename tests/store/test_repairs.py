@@ -22,10 +22,10 @@ from tests.store.sample_outbox import (
     create_messages,
     failure,
     list_all,
+    listed_states,
     next_message,
     queue,
     record_attempt,
-    shown_states,
 )
 from tests.store.sample_polls import NOW
 
@@ -51,7 +51,7 @@ async def test_a_retried_dead_message_is_queued_anew_with_its_id_and_body(databa
     assert (again.id, again.body, again.attempts) == (before.id, before.body, 1)
     assert await Outbox(database, "ops").expire(LATER - 1, LATER) == 0, "its age starts anew"
     await attempt(database, "ops", DELIVERED)
-    assert await shown_states(database) == {("ops", "msg_1_2"): DELIVERED}
+    assert await listed_states(database) == {("ops", "msg_1_2"): DELIVERED}
 
 
 async def test_a_retried_pending_delivery_keeps_its_age(database):
@@ -76,12 +76,23 @@ async def test_a_retried_message_without_a_body_is_rendered_again(database):
 async def test_events_without_a_message_are_retried_and_discarded_too(database):
     await queue(database, [1], "ops")
     assert await Outbox(database, "ops").expire(LATER, LATER) == 1
-    assert await shown_states(database) == {("ops", "evt_1"): DEAD}
+    assert await listed_states(database) == {("ops", "evt_1"): DEAD}
     await database.run(retry, database, ALL, LATER)
     assert [each.since for each in await Outbox(database, "ops").unsent()] == [LATER]
     await database.run(discard, database, ALL, LATER)
     assert await Outbox(database, "ops").unsent() == []
-    assert await shown_states(database) == {("ops", "evt_1"): DISCARDED}
+    assert await listed_states(database) == {("ops", "evt_1"): DISCARDED}
+
+
+async def test_a_message_expires_with_the_last_of_its_deliveries(database):
+    await queue(database, [1, 2], "ops", "chat")
+    await create_messages(database, "ops", digest=True)
+    await create_messages(database, "chat", digest=True)
+    outbox = Outbox(database, "ops")
+    for before, state in ((NOW + 2, PENDING), (NOW + 3, DEAD)):
+        assert await outbox.expire(before, LATER) == 1
+        states = await listed_states(database)
+        assert states == {("ops", "msg_1_2"): state, ("chat", "msg_1_2"): PENDING}
 
 
 async def test_only_selected_unsettled_deliveries_are_changed(database):
@@ -89,10 +100,10 @@ async def test_only_selected_unsettled_deliveries_are_changed(database):
     await create_messages(database, "ops")
     for state in (DELIVERED, DEAD, PENDING):
         await attempt(database, "ops", state)
-    before = await shown_states(database)
+    before = await listed_states(database)
     dead, delivered = (DeliveryFilter(CONFIGURED, (name,)) for name in ("evt_2", "evt_1"))
     assert await database.run(retry, database, dead, LATER) == {"ops": 1}
-    assert await shown_states(database) == before | {("ops", "evt_2"): PENDING}
+    assert await listed_states(database) == before | {("ops", "evt_2"): PENDING}
     assert await database.run(retry, database, delivered, LATER) == {}
     assert await retry_requests(database, "gone") == 0, "no service would send it"
     orphaned = DeliveryFilter(CONFIGURED, states=(ORPHANED,))
@@ -101,14 +112,14 @@ async def test_only_selected_unsettled_deliveries_are_changed(database):
     with pytest.raises(UnknownIdError):
         await database.run(discard, database, unknown, LATER)
     assert await database.run(discard, database, ALL, LATER) == {"ops": 3}
-    assert {*(await shown_states(database)).values()} == {DELIVERED, DISCARDED}
+    assert {*(await listed_states(database)).values()} == {DELIVERED, DISCARDED}
 
 
 @pytest.mark.parametrize(
-    ("result", "shown"), [(DELIVERED, DELIVERED), (PENDING, DISCARDED), (DEAD, DISCARDED)]
+    ("result", "expected"), [(DELIVERED, DELIVERED), (PENDING, DISCARDED), (DEAD, DISCARDED)]
 )
 async def test_a_message_discarded_during_an_attempt_stays_discarded_unless_delivered(
-    database, result, shown
+    database, result, expected
 ):
     await queue(database, [1, 2], "ops")
     await create_messages(database, "ops", digest=True)
@@ -117,7 +128,7 @@ async def test_a_message_discarded_during_an_attempt_stays_discarded_unless_deli
     await outbox.claim(message)
     await database.run(discard, database, ALL, LATER)
     await record_attempt(database, message, result)
-    assert await shown_states(database) == {("ops", "msg_1_2"): shown}
+    assert await listed_states(database) == {("ops", "msg_1_2"): expected}
     assert await outbox.next() is None
 
 
@@ -144,7 +155,7 @@ async def test_events_that_the_target_has_already_are_discarded(database):
     await attempt(database, "ops", DELIVERED)
     counts = await database.run(reassign, database, "gone", "ops", LATER)
     assert counts == ReassignCounts(moved=1, discarded=2)
-    assert await shown_states(database) == {
+    assert await listed_states(database) == {
         ("gone", "msg_1_2_3"): DISCARDED,
         ("ops", "evt_1"): DELIVERED,
         ("ops", "evt_2"): PENDING,
@@ -164,7 +175,7 @@ async def test_the_result_of_an_attempt_of_a_reassigned_message_is_dropped(datab
     assert await outbox.events_of(message) == []
     await outbox.replace_body(message, b"minimal")
     assert await record_attempt(database, message, result) == []
-    assert await shown_states(database) == {("ops", "evt_1"): PENDING}
+    assert await listed_states(database) == {("ops", "evt_1"): PENDING}
 
 
 async def test_an_event_reassigned_back_can_be_sent_with_its_id_again(database):

@@ -25,8 +25,6 @@ _MAX_ERROR_LENGTH: Final = 200
 class SQLiteEngine:
     """The state file at ``path``; a StoreEngine."""
 
-    driver_error = sqlite3.Error
-
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.realpath(path))
         self.location = str(self._path)
@@ -39,23 +37,32 @@ class SQLiteEngine:
         self._busy_timeout_shortened = False
 
     def open(self, *, exclusive: bool) -> None:
-        """Find the file; if ``exclusive``, create and lock it."""
+        """Find and check the file; if ``exclusive``, create and lock it."""
         if exclusive:
             files.create(self._path)
             self._lock.acquire()
         else:
             files.check(self._path)
-
-    def check(self, connection: Connection) -> None:
-        """Raise StoreRefusedError if the file is damaged."""
-        result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        with self.begin() as connection:
+            result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if result != "ok":
             raise self.damaged(str(result))
 
-    def prepare_writing(self) -> None:
-        """Restrict the file's permissions and turn the write-ahead log on."""
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        """Restrict the file's permissions, and turn the write-ahead log on and foreign keys off.
+
+        Alembic copies a table, drops it and renames the copy. SQLite ignores the pragma for foreign
+        keys within a transaction.
+        """
         files.restrict(self._path)
-        self._execute("PRAGMA journal_mode = WAL")
+        with self._convert_errors():
+            self._execute("PRAGMA journal_mode = WAL")
+            self._execute("PRAGMA foreign_keys = OFF")
+            try:
+                yield
+            finally:
+                self._execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[Connection]:
@@ -65,34 +72,10 @@ class SQLiteEngine:
         after the other they would block the store's thread for minutes.
         """
         engine = self._writer if write else self._reader
-        try:
-            with engine.connect() as connection, connection.begin():
-                yield connection
-        except (DBAPIError, sqlite3.Error) as error:
-            if _result_code(error) == sqlite3.SQLITE_BUSY:
-                self._shorten_busy_timeout(shorten=True)
-            raise
+        with self._convert_errors(), engine.connect() as connection, connection.begin():
+            yield connection
         if write:
             self._shorten_busy_timeout(shorten=False)
-
-    @contextmanager
-    def migrating(self) -> Iterator[None]:
-        """Turn foreign keys off: Alembic copies a table, drops it and renames the copy.
-
-        SQLite ignores this pragma within a transaction.
-        """
-        self._execute("PRAGMA foreign_keys = OFF")
-        try:
-            yield
-        finally:
-            self._execute("PRAGMA foreign_keys = ON")
-
-    def to_store_error(self, error: Exception) -> StoreError:
-        """Return a StoreRefusedError for damage and a StoreError for anything else."""
-        if (damage := _damage(error)) is not None:
-            return self.damaged(damage)
-        text = _LOCKED if _result_code(error) == sqlite3.SQLITE_BUSY else _cause(error)
-        return StoreError(f"{self.description}: {text}")
 
     def damaged(self, how: str) -> StoreRefusedError:
         """Return the error for a damaged file."""
@@ -118,6 +101,24 @@ class SQLiteEngine:
         """Close the connection and release the lock."""
         self._reader.dispose()
         self._lock.release()
+
+    @contextmanager
+    def _convert_errors(self) -> Iterator[None]:
+        """Raise StoreRefusedError for damage and StoreError for any other error of SQLite."""
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            primary_code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+            text = str(cause)
+            if text.startswith("Could not decode to UTF-8"):  # the message quotes the text
+                raise self.damaged("a text is not what was written") from error
+            if primary_code in _DAMAGED or text == "unsupported file format":
+                raise self.damaged(text) from error
+            if primary_code == sqlite3.SQLITE_BUSY:
+                self._shorten_busy_timeout(shorten=True)
+                text = _LOCKED
+            raise StoreError(f"{self.description}: {text}") from error
 
     def _shorten_busy_timeout(self, *, shorten: bool) -> None:
         if shorten == self._busy_timeout_shortened:
@@ -156,22 +157,3 @@ def _create_engine(path: Path) -> Engine:
             connection.exec_driver_sql(statement)
 
     return engine
-
-
-def _damage(error: Exception) -> str | None:
-    """Return the words for the damage that an error reports; None for any other error."""
-    text = str(_cause(error))
-    if text.startswith("Could not decode to UTF-8"):
-        return "a text is not what was written"  # SQLite's message quotes the text
-    damaged = _result_code(error) in _DAMAGED or text == "unsupported file format"
-    return text if damaged else None
-
-
-def _result_code(error: Exception) -> int:
-    """Return SQLite's primary result code; 0 if the error is not of SQLite."""
-    code: int = getattr(_cause(error), "sqlite_errorcode", 0)
-    return code & 0xFF
-
-
-def _cause(error: Exception) -> BaseException | None:
-    return error.orig if isinstance(error, DBAPIError) else error

@@ -9,17 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    MetaData,
-    PrimaryKeyConstraint,
-    String,
-    Table,
-    insert,
-    inspect,
-    select,
-)
+import sqlalchemy as sa
 
 from exporter.store.engines import StoreEngine
 from exporter.store.errors import StoreRefusedError
@@ -31,16 +21,16 @@ REVISIONS: Final = ("0001",)
 _SCRIPTS: Final = Path(__file__).parent
 
 # As Alembic creates it.
-_alembic_version: Final = Table(
+_alembic_version: Final = sa.Table(
     "alembic_version",
-    MetaData(),
-    Column("version_num", String(32), nullable=False),
-    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
 
 
-def migrate(connection: Connection, engine: StoreEngine) -> None:
-    """Create or upgrade the tables, within the caller's transaction.
+def migrate(connection: sa.Connection, engine: StoreEngine) -> str:
+    """Create or upgrade the tables, within the caller's transaction; return the store's id.
 
     Raises StoreRefusedError as read_revision does.
     """
@@ -48,14 +38,14 @@ def migrate(connection: Connection, engine: StoreEngine) -> None:
     if revision is None:
         metadata.create_all(connection, checkfirst=False)
         _alembic_version.create(connection)
-        connection.execute(insert(_alembic_version), [{"version_num": REVISIONS[-1]}])
-        store_id = {"name": "store_id", "value": secrets.token_hex(16)}
-        connection.execute(insert(meta), [store_id])
+        connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
+        connection.execute(sa.insert(meta).values(name="store_id", value=secrets.token_hex(16)))
     elif revision != REVISIONS[-1]:
         upgrade(connection)
+    return connection.execute(_select_meta("store_id")).scalar_one()
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: sa.Connection) -> None:
     """Run the revisions that are missing, within the caller's transaction."""
     from alembic import command  # noqa: PLC0415 - a start without an upgrade does not need it
     from alembic.config import Config  # noqa: PLC0415
@@ -66,23 +56,23 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def read_revision(connection: Connection, engine: StoreEngine) -> str | None:
+def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
     """Return the revision of the tables; None for an empty database.
 
-    Raises StoreRefusedError for a database of another program, of a newer version, or of a version
-    before the first release.
+    Raises StoreRefusedError for a damaged database, for one of another program, of a newer version,
+    or of a version before the first release.
     """
-    tables = set(inspect(connection).get_table_names())
+    tables = set(sa.inspect(connection).get_table_names())
     if not tables:
         return None
-    if _is_unreleased(connection, tables):
+    revision = None
+    if tables >= {"alembic_version", "meta", "fine_tunes"}:
+        revision = connection.execute(sa.select(_alembic_version.c.version_num)).scalar()
+    elif tables >= {"meta", "fine_tunes"} and connection.scalar(_select_meta("schema_version")):
         raise StoreRefusedError(
             f"{engine.description} was written before the first release of cartesia-exporter and "
             "cannot be upgraded: move it away to begin with a new baseline"
         )
-    revision = None
-    if tables >= {"alembic_version", "meta", "fine_tunes"}:
-        revision = connection.execute(select(_alembic_version.c.version_num)).scalar()
     if revision is None:
         raise StoreRefusedError(
             f"{engine.location} is a database, but not one of cartesia-exporter: give another "
@@ -93,12 +83,13 @@ def read_revision(connection: Connection, engine: StoreEngine) -> str | None:
             f"{engine.description} has schema version {revision}, this program knows up to "
             f"{REVISIONS[-1]}: start the newer program that wrote it, or restore a backup"
         )
+    if revision == REVISIONS[-1]:
+        if missing := sorted({*metadata.tables} - tables):
+            raise engine.damaged(f"without {', '.join(missing)}")
+        if connection.scalar(_select_meta("store_id")) is None:
+            raise engine.damaged("without store_id")
     return str(revision)
 
 
-def _is_unreleased(connection: Connection, tables: set[str]) -> bool:
-    """Return whether the tables are older than Alembic's: ``meta`` had the version then."""
-    if "alembic_version" in tables or not tables >= {"meta", "fine_tunes"}:
-        return False
-    version = select(meta.c.value).where(meta.c.name == "schema_version")
-    return connection.execute(version).scalar() is not None
+def _select_meta(name: str) -> sa.Select[str]:
+    return sa.select(meta.c.value).where(meta.c.name == name)
