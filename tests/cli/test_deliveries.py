@@ -302,14 +302,14 @@ def test_a_state_that_is_not_there_or_damaged_ends_with_2(tmp_path, command):
 
 
 def test_the_body_of_another_format_is_shown_as_it_is_and_cleaned_for_a_terminal():
-    from exporter.cli.output import body_lines
+    from exporter.cli.deliveries import _body_text
 
     body = f"{HOSTILE}\xff".encode()
-    assert "\n".join(body_lines(body, terminal=False)) == f"{HOSTILE}\xff"
-    cleaned = body_lines(body, terminal=True)
+    assert "\n".join(_body_text(body, terminal=False)) == f"{HOSTILE}\xff"
+    cleaned = _body_text(body, terminal=True)
     assert len(cleaned) == 2
     assert not CONTROL.search("".join(cleaned))
-    assert body_lines(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
+    assert _body_text(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
         "{",
         f'  "name": {json.dumps(HOSTILE)}',
         "}",

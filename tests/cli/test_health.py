@@ -90,7 +90,7 @@ def test_it_reads_a_little_of_an_answer_without_end():
     "script", [silence, drips(head(200, content_length=99)), drips(b"HTTP/1.1 200 O", b"K")]
 )
 def test_a_server_that_is_slow_is_left_by_the_clock_on_the_wall(monkeypatch, script):
-    monkeypatch.setattr(health, "_SECONDS", 0.5)
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 0.5)
     with Server(script) as server:
         began = time.monotonic()
         assert fails(server) == "no complete answer within 0 s"
@@ -101,7 +101,7 @@ def test_a_name_that_hangs_is_left_by_the_clock_too(monkeypatch):
     import socket
 
     answered = threading.Event()
-    monkeypatch.setattr(health, "_SECONDS", 0.3)
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30))
     began = time.monotonic()
     assert "no complete answer" in asked("http://agent.example").stderr

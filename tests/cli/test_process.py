@@ -15,7 +15,7 @@ async def work(stop):
     print("not flushed by anybody", end="")
     return 3
 
-process._LAST_SECONDS = 0.2
+process._SHUTDOWN_SECONDS = 0.2
 process.run_until_signal(work)
 """
 

@@ -34,11 +34,11 @@ def test_sighup_while_it_starts_ends_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
         "import exporter.cli.process as process\n"
-        "before = process.end_at_once_on_signal\n"
+        "before = process.exit_on_signal\n"
         "def injected(*arguments):\n"
         "    before(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "process.end_at_once_on_signal = injected\n",
+        "process.exit_on_signal = injected\n",
         encoding="utf-8",
     )
     with cloud() as (api, _):
