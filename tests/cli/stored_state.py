@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
 from exporter.store.database import Database
-from tests.process.agent_process import KEY
+from tests.process.agent_process import API_KEY
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e]")
 HOSTILE = "\x1b[31mred \u202egpj.exe\nsecond line [bold]markup[/]"
@@ -39,7 +39,7 @@ class State:
 
     def invoke(self, *arguments: str) -> Result:
         """Run a command; it has ended by itself, not of a bug."""
-        runner = CliRunner(env={"CARTESIA_API_KEY": KEY})
+        runner = CliRunner(env={"CARTESIA_API_KEY": API_KEY})
         done = runner.invoke(main, [*arguments, f"--config.file={self.config}"])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done

@@ -32,21 +32,21 @@ def test_the_demo_shows_an_alert_and_leaves_nothing_behind(tmp_path):
         with contextlib.suppress(OSError):  # whoever has it, it is taken
             stack.enter_context(socket.create_server(("127.0.0.1", 10060)))
         process = stack.enter_context(started(tmp_path, "demo", **hostile))
-        api = process.line(r"^Simulated Cartesia API +(http://\S+)$").group(1)
-        agent = process.line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
-        metrics = process.line(r"^Metrics +(http://\S+)$").group(1)
+        api = process.wait_for_line(r"^Simulated Cartesia API +(http://\S+)$").group(1)
+        agent = process.wait_for_line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
+        metrics = process.wait_for_line(r"^Metrics +(http://\S+)$").group(1)
         assert get(api).status_code == 401
         assert "demo" in get(agent).text
         for kind in ("slack", "webhook"):
-            process.line(rf"ALERT +{kind}: .*(Watching|agent\.baseline)", seconds=30)
-            process.line(rf"ALERT +{kind}: .*failed.*Ada for the audiobook", seconds=30)
+            process.wait_for_line(rf"ALERT +{kind}: .*(Watching|agent\.baseline)", seconds=30)
+            process.wait_for_line(rf"ALERT +{kind}: .*failed.*Ada for the audiobook", seconds=30)
         assert 'cartesia_up{account="demo"} 1.0' in get(metrics).text
         assert agent != "http://127.0.0.1:10060/"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         assert process.stop(signal.SIGINT) == 0
-        assert process.lines[-1] == "Ended; nothing was left behind."
-        assert "Traceback" not in process.text
+        assert process.output_lines[-1] == "Ended; nothing was left behind."
+        assert "Traceback" not in process.output
     assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
 

@@ -14,8 +14,8 @@ import time
 import pytest
 
 from exporter.simulator.world import HOSTILE_TEXTS, Population, World
-from tests.process.agent_process import KEY, MODULE, environment, run
-from tests.process.fake_api import cloud, watching
+from tests.process.agent_process import API_KEY, MODULE, environment, run
+from tests.process.fake_api import agent_config, fake_api
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")')
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -27,8 +27,8 @@ def two_accounts(tmp_path_factory):
     world = World(Population(fine_tunes=150))
     for text in (*HOSTILE_TEXTS, *FORMULAS):
         world.add(name=text, description=text, dataset=text, language=text)
-    with cloud(world=world) as (api, _):
-        config = watching(api)
+    with fake_api(world=world) as (api, _):
+        config = agent_config(api)
         config["accounts"].append({**config["accounts"][0], "name": "second"})
         path = tmp_path_factory.mktemp("list") / "config.yaml"
         path.write_text(json.dumps(config), encoding="utf-8")
@@ -119,7 +119,7 @@ def test_a_terminal_shows_progress_and_obeys_no_name(two_accounts, tmp_path, out
 
 def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accounts, tmp_path):
     _, _, api = two_accounts
-    config = watching(api)
+    config = agent_config(api)
     config["accounts"].append(
         {"name": "wrong", "api_key_env": "WRONG", "base_url": api.url},
     )
@@ -132,7 +132,7 @@ def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accou
     )
     assert "$WRONG" in done.stderr
     assert "Traceback" not in done.stderr
-    assert KEY not in done.stderr
+    assert API_KEY not in done.stderr
 
 
 def piped(two_accounts, tmp_path, output: str, behind: str) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ def test_the_status_is_that_of_the_work_and_its_output_is_complete(tmp_path):
 def test_work_that_does_not_end_is_ended(tmp_path):
     program = code(tmp_path, "await asyncio.Event().wait()")
     with started(tmp_path, program, command=[sys.executable]) as process:
-        process.line("begun")
+        process.wait_for_line("begun")
         assert process.stop(signal.SIGTERM, seconds=5) == 0
 
 
@@ -49,7 +49,7 @@ def test_the_end_of_the_terminal_is_a_signal_to_stop(tmp_path):
     with started(
         tmp_path, code(tmp_path, "await stop.wait()"), command=[sys.executable]
     ) as process:
-        process.line("begun")
+        process.wait_for_line("begun")
         assert process.stop(signal.SIGHUP, seconds=5) == 3
 
 

@@ -7,13 +7,13 @@ from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
 from exporter.cli.main import main
-from tests.process.agent_process import KEY, Agent, run
-from tests.process.fake_api import cloud, watching, webhook
+from tests.process.agent_process import API_KEY, Agent, run
+from tests.process.fake_api import agent_config, fake_api, webhook
 
 
 @pytest.fixture(scope="module")
 def receivers(tmp_path_factory):
-    with cloud() as (api, inbox):
+    with fake_api() as (api, inbox):
         inbox.answer = lambda got: PlainTextResponse(
             "no such hook", 404 if got.path == "/gone" else 200
         )
@@ -21,16 +21,16 @@ def receivers(tmp_path_factory):
         chat = {"name": "chat", "type": "slack", "url": f"{inbox.url}/chat"}
         sections = [webhook(inbox), webhook(inbox, "gone"), nobody, chat]
         folder = tmp_path_factory.mktemp("send")
-        yield Agent(folder, **watching(api, *sections)), inbox
+        yield Agent(folder, **agent_config(api, *sections)), inbox
 
 
 def send(receivers, name: str, *more: str):
     agent, inbox = receivers
-    before = len(inbox.arrived)
+    before = len(inbox.requests)
     command = ["send-test", f"--config.file={agent.file}", name, *more]
-    done = CliRunner(env={"CARTESIA_API_KEY": KEY}).invoke(main, command)
+    done = CliRunner(env={"CARTESIA_API_KEY": API_KEY}).invoke(main, command)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done, inbox.arrived[before:]
+    return done, inbox.requests[before:]
 
 
 @pytest.mark.parametrize("name", ["ops", "chat"])
@@ -44,11 +44,11 @@ def test_a_message_that_was_taken_is_said_to_be_delivered(receivers, name):
 
 def test_a_process_says_the_same(receivers):
     agent, inbox = receivers
-    before = len(inbox.arrived)
+    before = len(inbox.requests)
     done = run(agent.folder, "send-test", f"--config.file={agent.file}", "ops")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ops: delivered: answered 200 (")
-    assert len(inbox.arrived) == before + 1
+    assert len(inbox.requests) == before + 1
 
 
 def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receivers):

@@ -16,7 +16,7 @@ def test_it_serves_the_world_that_its_flags_ask_for(tmp_path):
         *("--tick", "50ms", "--churn", "1", "--seed", "3"),
     )
     with started(tmp_path, "simulate", *flags) as process:
-        url = process.line(r"Simulated Cartesia API: (http://127\.0\.0\.1:\d+)$").group(1)
+        url = process.wait_for_line(r"Simulated Cartesia API: (http://127\.0\.0\.1:\d+)$").group(1)
         began = time.monotonic()
         first = get(f"{url}/fine-tunes/", **HEADERS).json()
         assert time.monotonic() - began >= 0.05
@@ -24,7 +24,7 @@ def test_it_serves_the_world_that_its_flags_ask_for(tmp_path):
         assert first["has_more"] is False
         until(lambda: get(f"{url}/fine-tunes/", **HEADERS).json() != first)
         assert process.stop(signal.SIGINT, seconds=5) == 0
-        assert not re.search("Traceback|Exception", process.text)
+        assert not re.search("Traceback|Exception", process.output)
 
 
 def test_a_port_in_use_is_named(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from starlette.requests import Request
 
 from tests.process.agent_process import Agent, Process, get, until, url_of
-from tests.process.fake_api import Api, cloud, watching
+from tests.process.fake_api import Api, agent_config, fake_api
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -63,7 +63,7 @@ def accounts(url: str, key_file: Path) -> list[dict[str, Any]]:
 def hold(api: Api) -> None:
     """Have the API never answer the accounts that hang."""
     hanging = {(b"authorization", f"Bearer {key(name)}".encode()) for name in HANGING}
-    api.held = lambda scope: not hanging.isdisjoint(scope["headers"])
+    api.is_held = lambda scope: not hanging.isdisjoint(scope["headers"])
     api.gate.close()
 
 
@@ -97,12 +97,12 @@ def watched(url: str, process: Process, asked: Asked) -> tuple[list[float], int]
 def test_the_trouble_of_some_accounts_delays_and_hides_none_of_the_many_others(tmp_path):
     asked, key_file = Asked(), tmp_path / "key"
     key_file.write_text(key("keyless"), encoding="utf-8")
-    with cloud() as (api, _):
+    with fake_api() as (api, _):
         for _ in range(FINE_TUNES):
             api.world.add(status="completed")
         api.answer = asked.note
         hold(api)
-        settings = {**watching(api), "accounts": accounts(api.url, key_file)}
+        settings = {**agent_config(api), "accounts": accounts(api.url, key_file)}
         with Agent(tmp_path, **settings).process() as process:
             url = url_of(process)
             key_file.unlink()

@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse
 
 from exporter.simulator.receiver import slack_refusal
 from tests.process.agent_process import Agent, until
-from tests.process.fake_api import Api, Arrived, cloud, watching, webhook
-from tests.process.outage_scenario import fail_in_one_poll, settled
+from tests.process.delivery_scenario import all_delivered, fail_in_one_poll
+from tests.process.fake_api import Api, ReceivedRequest, agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -26,20 +26,20 @@ def texts(payload: dict[str, Any]) -> list[str]:
     ]
 
 
-def storm(tmp_path: Any, number: int) -> tuple[list[str], list[Arrived]]:
+def storm(tmp_path: Any, number: int) -> tuple[list[str], list[ReceivedRequest]]:
     """Have so many fail in one poll of a running agent; return their ids and what arrived."""
-    with cloud() as (api, inbox):
+    with fake_api() as (api, inbox):
         inbox.answer = lambda _: PlainTextResponse("ok")
         chat = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
-        agent = Agent(tmp_path, **watching(api, chat, webhook(inbox)))
+        agent = Agent(tmp_path, **agent_config(api, chat, webhook(inbox)))
         failing = [api.world.add(status="training").id for _ in range(number)]
         with agent.process() as process:
-            process.line("baseline taken", seconds=60)
+            process.wait_for_line("baseline taken", seconds=60)
             fail_in_one_poll(api, failing)
-            until(lambda: settled(agent), seconds=60)
+            until(lambda: all_delivered(agent), seconds=60)
             polled_once_more(api)
             assert process.stop() == 0
-        return failing, inbox.arrived
+        return failing, inbox.requests
 
 
 def polled_once_more(api: Api) -> None:
@@ -48,7 +48,7 @@ def polled_once_more(api: Api) -> None:
     api.gate.open()
 
 
-def check_chat(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
+def check_chat(arrived: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
     """One message: 20 with their names, then ids, then how many more; within Slack's limits."""
     [message] = arrived
     payload = json.loads(message.body)
@@ -69,7 +69,7 @@ def check_chat(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
     assert len(named) > 200, "as many ids as fit"
 
 
-def check_webhook(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
+def check_webhook(arrived: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
     """Every event, at most 100 a request, and no request more than that takes."""
     told = [json.loads(each.body)["data"]["events"] for each in arrived]
     assert max(map(len, told)) <= 100

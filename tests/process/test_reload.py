@@ -6,23 +6,23 @@ import signal
 import httpx
 
 from tests.process.agent_process import Agent, get, until, url_of
-from tests.process.fake_api import cloud, watching
+from tests.process.fake_api import agent_config, fake_api
 
 
 def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         with agent.process() as process:
             url = url_of(process)
             settings = json.loads(agent.file.read_text(encoding="utf-8"))
             settings["accounts"].append({**settings["accounts"][0], "name": "second"})
             agent.file.write_text("accounts: [", encoding="utf-8")
-            process.send(signal.SIGHUP)
-            process.line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
+            process.send_signal(signal.SIGHUP)
+            process.wait_for_line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
             assert "  - name: second\n" not in get(f"{url}/config").text
             agent.file.write_text(json.dumps(settings), encoding="utf-8")
-            process.send(signal.SIGHUP)
-            process.line(r'configuration reloaded.*started="poll second"')
+            process.send_signal(signal.SIGHUP)
+            process.wait_for_line(r'configuration reloaded.*started="poll second"')
             until(lambda: 'cartesia_up{account="second"} 1' in get(f"{url}/metrics").text)
             assert "  - name: second\n" in get(f"{url}/config").text
             answer = httpx.post(f"{url}/-/reload", trust_env=False)
@@ -41,9 +41,9 @@ def test_sighup_while_it_starts_ends_nothing(tmp_path):
         "process.exit_on_signal = injected\n",
         encoding="utf-8",
     )
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         with agent.process(PYTHONPATH=str(tmp_path)) as process:
             url_of(process)
-            process.line("configuration reloaded.*started=none")
+            process.wait_for_line("configuration reloaded.*started=none")
             assert process.stop() == 0

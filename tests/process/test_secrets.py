@@ -10,8 +10,8 @@ import pytest
 import trustme
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from tests.process.agent_process import KEY, Agent, Process, get
-from tests.process.fake_api import Api, Inbox, cloud, watching
+from tests.process.agent_process import API_KEY, Agent, Process, get
+from tests.process.fake_api import Api, Inbox, agent_config, fake_api
 
 OTHER_KEY = "sk_car_other.wVx3RefusedAndQuoted"
 TOKEN = "T0kenInTheUrlThatIsASecret"
@@ -21,7 +21,7 @@ BEARER = "b34rerTokenOfAWebhook"
 BASIC = "p4sswordOfAWebhook"
 HEADER = "h3aderOfAWebhook"
 ENCODED = base64.b64encode(f"agent:{BASIC}".encode()).decode()
-SECRETS = (KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
+SECRETS = (API_KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
 
 NO_RESOLVER = """
 import socket
@@ -45,9 +45,9 @@ def quoting(request):
 def refusing(arrived):
     kind = arrived.path.removesuffix("/api/v2/alerts").rsplit("/", 1)[1]
     if kind == "redirect":
-        return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{KEY}"})
+        return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{API_KEY}"})
     status = {"gone": 404, "broken": 500, "refused": 400, "throttled": 429}.get(kind, 200)
-    return PlainTextResponse(f"no {arrived.path} {KEY} {arrived.headers}", status)
+    return PlainTextResponse(f"no {arrived.path} {API_KEY} {arrived.headers}", status)
 
 
 def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
@@ -121,11 +121,11 @@ def everything(process: Process, folder: Path, url: str) -> dict[str, str]:
     }
     assert any(name.endswith("-wal") for name in files)
     command = Path(f"/proc/{process.pid}/cmdline").read_text(encoding="utf-8")
-    return {**pages, **files, "output": process.text, "command line": command}
+    return {**pages, **files, "output": process.output, "command line": command}
 
 
 def of_everything(api: Api, inbox: Inbox, tls: str) -> dict[str, Any]:
-    config = watching(api, *receivers(inbox, tls))
+    config = agent_config(api, *receivers(inbox, tls))
     other = {"name": "other", "api_key_env": "OTHER_KEY", "base_url": api.url}
     config["accounts"].append(other)
     config["alerts"]["first_run"] = "summary"
@@ -135,28 +135,28 @@ def of_everything(api: Api, inbox: Inbox, tls: str) -> dict[str, Any]:
 @pytest.mark.parametrize("style", ["logfmt", "json"])
 def test_no_secret_leaves_whatever_fails(tmp_path, tls_server, style):
     (tmp_path / "sitecustomize.py").write_text(NO_RESOLVER, encoding="utf-8")
-    with cloud() as (api, inbox):
+    with fake_api() as (api, inbox):
         api.answer = quoting
         inbox.answer = refusing
-        inbox.held = lambda arrived: arrived.path.endswith("/hangs")
+        inbox.is_held = lambda arrived: arrived.path.endswith("/hangs")
         inbox.gate.close()
         names = [r["name"] for r in receivers(inbox, tls_server)]
         agent = Agent(tmp_path, **of_everything(api, inbox, tls_server))
         flags = ("--log.level=debug", f"--log.format={style}")
         with agent.process(*flags, OTHER_KEY=OTHER_KEY, PYTHONPATH=str(tmp_path)) as process:
-            found = process.line(
+            found = process.wait_for_line(
                 r"(http://127[\d.]+:\d+).*listening|listening.*(http://127[\d.]+:\d+)"
             )
             url = found.group(1) or found.group(2)
             api.world.add(status="failed")
             for name in names[1:]:
-                process.line(
+                process.wait_for_line(
                     rf"deliver(y failed|y given up|ed).*\b{name}\b|{name}.*delivery failed"
                 )
-            process.line("poll failed.*unauthorized|unauthorized.*poll failed")
+            process.wait_for_line("poll failed.*unauthorized|unauthorized.*poll failed")
             seen = everything(process, tmp_path, url)
             assert process.stop(seconds=10) == 0
-            seen["output to the end"] = process.text
+            seen["output to the end"] = process.output
         for where, text in seen.items():
             for secret in SECRETS:
                 assert secret not in text, f"{secret} in {where}"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.process.agent_process import INSTALLED, MODULE, Agent, environment, get, run, started
-from tests.process.fake_api import cloud, watching
+from tests.process.fake_api import agent_config, fake_api
 from tests.programs import required
 from tests.web.authenticated_server import File
 
@@ -72,13 +72,13 @@ def test_a_manager_is_told_of_start_life_and_end_and_its_sockets_are_served(tmp_
     notify = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
     path = tmp_path / "web.sock"
     launcher = (sys.executable, "-c", LAUNCHER, "2", str(path), *INSTALLED)
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         flags = (f"--config.file={agent.file}", "--web.systemd-socket")
         with started(tmp_path, *flags, command=launcher, **notify) as process:
             manager.hears("READY=1")
             assert "STATUS=running" in manager.heard
-            url, unix = process.line(r'msg=listening addresses="(\S+) (\S+)"').groups()
+            url, unix = process.wait_for_line(r'msg=listening addresses="(\S+) (\S+)"').groups()
             assert unix == f"unix:{path}"
             for _ in range(3):
                 manager.hears("WATCHDOG=1")
@@ -90,24 +90,24 @@ def test_a_manager_is_told_of_start_life_and_end_and_its_sockets_are_served(tmp_
             done = run(tmp_path, "health", f"--url={url}/-/healthy", command=INSTALLED)
             assert done.returncode == 0
             assert done.stdout == "cartesia-exporter is healthy: 6 of 6 parts are on time.\n"
-            process.send(signal.SIGHUP)
+            process.send_signal(signal.SIGHUP)
             manager.hears("RELOADING=1")
             assert manager.heard[-1].startswith("MONOTONIC_USEC=")
             manager.hears("READY=1")
             assert manager.heard[-1] == "STATUS=reloaded"
-            process.send(signal.SIGSTOP)  # as one whose event loop hangs
+            process.send_signal(signal.SIGSTOP)  # as one whose event loop hangs
             manager.hears_nothing(1.5)
-            process.send(signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
             manager.hears("WATCHDOG=1")
             assert process.stop() == 0
             manager.hears("STOPPING=1")
-            assert process.lines[-1].endswith("msg=stopped")
-            assert "warning" not in process.text
+            assert process.output_lines[-1].endswith("msg=stopped")
+            assert "warning" not in process.output
 
 
 def test_without_a_passed_socket_it_does_not_start_and_with_a_wrong_one_neither(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         flags = (f"--config.file={agent.file}", "--web.systemd-socket")
         done = run(tmp_path, *flags)
         assert done.returncode == 2
@@ -124,13 +124,13 @@ def test_without_a_passed_socket_it_does_not_start_and_with_a_wrong_one_neither(
 
 
 def test_sockets_that_are_passed_for_nothing_are_told(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         launcher = (sys.executable, "-c", LAUNCHER, "1", str(tmp_path / "web.sock"), *MODULE)
         flags = (f"--config.file={agent.file}", "--web.listen-address=127.0.0.1:0")
         with started(tmp_path, *flags, command=launcher) as process:
-            process.line("level=warning .*sockets were passed.*number=1")
-            process.line("msg=listening addresses=http://127")
+            process.wait_for_line("level=warning .*sockets were passed.*number=1")
+            process.wait_for_line("msg=listening addresses=http://127")
             assert process.stop() == 0
 
 
@@ -140,18 +140,18 @@ def test_systemds_own_launcher_starts_it_at_the_first_scrape_over_tls(tmp_path):
     file.write(tls_server_config=file.issue("agent.example"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         flags = (f"--config.file={agent.file}", f"--web.config.file={file.path}")
         passed = [f"--setenv={name}" for name in environment(tmp_path)]
         command = (program, f"--listen=127.0.0.1:{port}", *passed, *INSTALLED)
         with started(tmp_path, *flags, "--web.systemd-socket", command=command) as process:
-            process.line("Listening on")
+            process.wait_for_line("Listening on")
             url = f"https://127.0.0.1:{port}/-/healthy"
             done = run(tmp_path, "health", f"--url={url}", "--insecure")
             assert (done.returncode, done.stderr) == (0, "")
             done = run(tmp_path, "health", f"--url={url}")
             assert done.returncode == 1
             assert "certificate is not trusted" in done.stderr
-            process.line(f"msg=listening addresses=https://127.0.0.1:{port}")
+            process.wait_for_line(f"msg=listening addresses=https://127.0.0.1:{port}")
             assert process.stop() == 0

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.process.agent_process import Agent, until, url_of
-from tests.process.fake_api import cloud, watching
+from tests.process.fake_api import agent_config, fake_api
 from tests.system.prometheus import prometheus
 from tests.web.authenticated_server import File, ask, hash_of
 
@@ -35,8 +35,8 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
     ):
         url = url_of(process)
         assert url.startswith("https://127.0.0.1:")
@@ -54,15 +54,15 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
             password.write_text(NEW)
             until(lambda: scraping.value("up") == 1, seconds=30)
         assert process.stop() == 0
-        assert "Traceback" not in process.text
-        for secret in (PASSWORD, NEW, hash_of(PASSWORD), hash_of(NEW), "PRIVATE KEY"):
-            assert secret not in process.text
+        assert "Traceback" not in process.output
+        for secret in (PASSWORD, NEW, hash_of(PASSWORD), hash_of(NEW), "PRIVATE API_KEY"):
+            assert secret not in process.output
 
 
 def test_an_agent_that_is_asked_to_stop_does_not_wait_for_open_tls_connections(tmp_path, web):
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
         httpx.Client(trust_env=False, verify=web.client()) as client,
     ):
         url = url_of(process)
@@ -75,16 +75,16 @@ def test_an_agent_that_is_asked_to_stop_does_not_wait_for_open_tls_connections(t
 def test_what_has_no_effect_and_a_broken_file_are_logged_with_every_mistake(tmp_path, web):
     web.write(http_server_config={"http2": True})
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
     ):
         url = url_of(process)
-        process.line("level=warning .*has no effect.*http2")
+        process.wait_for_line("level=warning .*has no effect.*http2")
         assert ask(f"{url}/metrics").status_code == 200
         web.write(http_server_config={"http3": PASSWORD}, basic_auth_users={"a": PASSWORD})
         assert ask(f"{url}/metrics").status_code == 500
         assert ask(f"{url}/-/healthy").status_code == 200
-        said = process.line("level=error .*the web configuration cannot be used").string
+        said = process.wait_for_line("level=error .*the web configuration cannot be used").string
         assert "basic_auth_users.a: must be a bcrypt hash" in said
         assert "http_server_config.http3: unknown key" in said
-        assert PASSWORD not in process.text
+        assert PASSWORD not in process.output

@@ -29,7 +29,7 @@ class Alertmanager:
 
 def notified(inbox: Inbox, status: str) -> list[dict[str, Any]]:
     """The alerts of that status in all that Alertmanager told, in the order they came."""
-    bodies = [json.loads(arrived.body) for arrived in inbox.arrived]
+    bodies = [json.loads(arrived.body) for arrived in inbox.requests]
     return [alert for body in bodies for alert in body["alerts"] if alert["status"] == status]
 
 
