@@ -1,4 +1,4 @@
-"""`simulate` as a process: says where it listens, obeys its flags, ends well."""
+"""`simulate` as a process: address, flags, end."""
 
 import re
 import signal
@@ -10,16 +10,16 @@ from tests.process.agent_process import get, run, started, until
 HEADERS = {"Authorization": "Bearer sk_car_any", "Cartesia-Version": "2026-03-01"}
 
 
-def test_it_serves_the_world_that_its_flags_ask_for(tmp_path):
+def test_the_simulator_serves_the_world_of_its_flags(tmp_path):
     flags = (
         *("--listen", "127.0.0.1:0", "--fine-tunes", "7", "--latency", "50ms"),
         *("--tick", "50ms", "--churn", "1", "--seed", "3"),
     )
     with started(tmp_path, "simulate", *flags) as process:
         url = process.wait_for_line(r"Simulated Cartesia API: (http://127\.0\.0\.1:\d+)$").group(1)
-        began = time.monotonic()
+        started_at = time.monotonic()
         first = get(f"{url}/fine-tunes/", **HEADERS).json()
-        assert time.monotonic() - began >= 0.05
+        assert time.monotonic() - started_at >= 0.05
         assert len(first["data"]) == 7
         assert first["has_more"] is False
         until(lambda: get(f"{url}/fine-tunes/", **HEADERS).json() != first)

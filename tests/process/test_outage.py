@@ -1,14 +1,16 @@
-"""An API that cannot be read for long is told, and its end after a restart as well."""
+"""Notifications of a long outage of the API and of its end, across a restart."""
 
 import json
 
+import pytest
 from starlette.responses import PlainTextResponse
 
 from tests.process.agent_process import Agent
 from tests.process.fake_api import agent_config, fake_api, webhook
 
 
-def test_an_outage_is_told_once_and_its_end_after_a_restart(tmp_path):
+@pytest.mark.usefixtures("unmeasured")
+def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
     with fake_api() as (api, inbox):
         api.world.add(status="completed")
         api.answer = lambda request: PlainTextResponse("down", 500)

@@ -1,4 +1,4 @@
-"""What an agent refuses to start with says so; what is only the API's trouble lets it run."""
+"""Starts that are refused, and starts with a wrong key or without a network."""
 
 import asyncio
 import re
@@ -9,23 +9,33 @@ import time
 import pytest
 
 from exporter.store.database import Database
-from tests.process.agent_process import API_KEY, MODULE, Agent, get, run, started, until, url_of
+from tests.process.agent_process import (
+    API_KEY,
+    MODULE,
+    Agent,
+    get,
+    injected,
+    run,
+    started,
+    until,
+    url_of,
+)
 from tests.process.fake_api import agent_config, fake_api, webhook
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_second_agent_on_the_same_state_is_told_who_has_it_and_the_first_runs_on(tmp_path):
+def test_a_second_agent_on_the_same_state_is_refused_and_the_first_continues(tmp_path):
     with fake_api() as (api, _):
         agent = Agent(tmp_path, **agent_config(api))
         with agent.process() as first:
             url = url_of(first)
             with agent.process() as second:
                 assert second.wait(20) == 2
-                said = second.wait_for_line("level=error", seconds=0).string
-            assert f"process {first.pid} on {socket.gethostname()}" in said
-            assert str(agent.state) in said
-            asked = api.request_count
-            until(lambda: api.request_count > asked)
+                error = second.wait_for_line("level=error", seconds=0).string
+            assert f"process {first.pid} on {socket.gethostname()}" in error
+            assert str(agent.state) in error
+            count = api.request_count
+            until(lambda: api.request_count > count)
             assert get(f"{url}/-/ready").status_code == 200
 
 
@@ -43,7 +53,7 @@ def test_a_port_in_use_is_named(tmp_path):
             assert "Traceback" not in process.output
 
 
-def newer_schema(agent: Agent) -> None:
+def create_newer(agent: Agent) -> None:
     async def create() -> None:
         async with Database(agent.state):
             pass
@@ -54,29 +64,29 @@ def newer_schema(agent: Agent) -> None:
     connection.close()
 
 
-def corrupt(agent: Agent) -> None:
+def create_damaged(agent: Agent) -> None:
     agent.state.write_bytes(b"SQLite format 3\0" + b"not a database at all " * 500)
 
 
-def of_another_program(agent: Agent) -> None:
+def create_foreign(agent: Agent) -> None:
     with sqlite3.connect(agent.state) as connection:
-        connection.execute("CREATE TABLE recipes (name TEXT)")
+        connection.execute("CREATE TABLE songs (name TEXT)")
     connection.close()
 
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("create", "words"),
     [
-        (corrupt, "is damaged"),
-        (newer_schema, "schema version 999"),
-        (of_another_program, "not one of cartesia-exporter"),
+        (create_damaged, "is damaged"),
+        (create_newer, "schema version 999"),
+        (create_foreign, "not one of cartesia-exporter"),
     ],
 )
-def test_a_state_that_it_must_not_use_is_refused_and_left_as_it_is(tmp_path, make, words):
+def test_an_unusable_state_is_refused_and_left_unchanged(tmp_path, create, words):
     with fake_api() as (api, _):
         agent = Agent(tmp_path, **agent_config(api))
-        make(agent)
+        create(agent)
         before = agent.state.read_bytes()
         with agent.process() as process:
             assert process.wait(20) == 2
@@ -87,7 +97,7 @@ def test_a_state_that_it_must_not_use_is_refused_and_left_as_it_is(tmp_path, mak
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
+def test_a_wrong_key_is_named_in_log_and_page_and_a_corrected_one_is_used(tmp_path):
     key_file = tmp_path / "key"
     key_file.write_text("no_such_key\n", encoding="utf-8")
     with fake_api() as (api, _):
@@ -109,14 +119,14 @@ def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
             assert not_ready.status_code == 503
             assert "0 of 2 accounts" in not_ready.text
             assert "unauthorized" in get(url).text
-            # The rotated key is taken up by itself.
+            # The agent reads a changed key file by itself.
             key_file.write_text(API_KEY, encoding="utf-8")
             until(lambda: get(f"{url}/-/ready").status_code == 200)
             assert process.is_running
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_without_a_file_the_environment_is_enough(tmp_path):
+def test_the_environment_is_enough(tmp_path):
     with fake_api() as (api, inbox):
         api.world.add(status="completed")
         environment = {
@@ -133,8 +143,8 @@ def test_without_a_file_the_environment_is_enough(tmp_path):
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tmp_path):
-    """Without a network it runs, and counts that it cannot reach the API."""
+def test_the_key_alone_is_enough(tmp_path):
+    """Without a network the agent runs and counts the failed requests."""
     with started(
         tmp_path,
         "run",
@@ -149,7 +159,7 @@ def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tm
         process.kill()
 
 
-def test_without_anything_all_that_is_missing_is_said(tmp_path):
+def test_without_configuration_the_missing_key_is_named(tmp_path):
     ended = run(tmp_path, CARTESIA_API_KEY="")
     assert ended.returncode == 2
     assert "set CARTESIA_API_KEY" in ended.stderr
@@ -159,13 +169,13 @@ def test_without_anything_all_that_is_missing_is_said(tmp_path):
 INJECTED = """
 import gc, resource, sys
 from pathlib import Path
-import exporter.agent.agent as app
+import exporter.agent.agent as agent
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-def given_back():
-    large = bytearray(2**24)  # when it goes, glibc keeps the next one of its size by default
+def freed_memory_is_returned():
+    large = bytearray(2**24)  # glibc keeps later blocks of this size by default
     del large
     large = bytearray(2**24)
     behind = bytearray(100_000)
@@ -173,28 +183,27 @@ def given_back():
     del large
     return before - resident() > 2**23
 
-async def injected(*_):
-    many = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
+async def run(*_):
+    many_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
     frozen = gc.get_freeze_count() > 0
-    raise OSError(f"{many} {frozen} {sys.getswitchinterval()} {given_back()}")
+    raise OSError(f"{many_files} {frozen} {sys.getswitchinterval()} {freed_memory_is_returned()}")
 
-app.run = injected
+agent.run = run
 """
 
 
-def test_it_may_open_many_files_keeps_its_loop_free_and_gives_memory_back(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(INJECTED, encoding="utf-8")
+def test_resource_settings_of_the_process(tmp_path):
     limited = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", *MODULE]
-    with started(tmp_path, "run", command=limited, PYTHONPATH=str(tmp_path)) as process:
+    with started(tmp_path, "run", command=limited, **injected(tmp_path, INJECTED)) as process:
         assert process.wait() == 1
         process.wait_for_line("True True 0.001 True", seconds=0)
 
 
-def test_it_stops_while_it_starts(tmp_path):
-    with fake_api() as (api, _):
-        agent = Agent(tmp_path, **agent_config(api, webhook(_)))
+def test_a_signal_during_the_start_stops_it(tmp_path):
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         with agent.process() as process:
             process.wait_for_line("msg=starting")
-            began = time.monotonic()
+            started_at = time.monotonic()
             assert process.stop() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - started_at < 5

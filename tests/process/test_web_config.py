@@ -1,4 +1,4 @@
-"""A real agent behind TLS and a password, scraped by a real Prometheus."""
+"""A real agent with TLS and a password, scraped by a real Prometheus."""
 
 import socket
 
@@ -10,11 +10,13 @@ from tests.process.fake_api import agent_config, fake_api
 from tests.system.prometheus import prometheus
 from tests.web.authenticated_server import File, ask, hash_of
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PASSWORD, NEW = "hunter2ThePassword", "hunter3TheNextOne"
 
 
 def behind_tls(folder, password_file):
-    """The keys of a job that trusts our certificates and gives a password."""
+    """Return the keys of a scrape job that trusts our authority and sends a password."""
     return {
         "scheme": "https",
         "tls_config": {"ca_file": str(folder / "ca.pem")},
@@ -31,7 +33,7 @@ def web(tmp_path):
     return file
 
 
-def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, web):
+def test_prometheus_scrapes_over_tls_with_a_rotated_password(tmp_path, web):
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     with (
@@ -41,10 +43,10 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
         url = url_of(process)
         assert url.startswith("https://127.0.0.1:")
         assert ask(f"{url}/config", tls=web.client()).status_code == 401
-        shown = ask(f"{url}/config", tls=web.client(), auth=("prometheus", PASSWORD))
-        assert f"base_url: {api.url}\n" in shown.text
-        assert str(web.path) not in shown.text
-        assert "basic_auth_users" not in shown.text
+        answer = ask(f"{url}/config", tls=web.client(), auth=("prometheus", PASSWORD))
+        assert f"base_url: {api.url}\n" in answer.text
+        assert str(web.path) not in answer.text
+        assert "basic_auth_users" not in answer.text
         target = url.removeprefix("https://")
         with prometheus(tmp_path, target, **behind_tls(tmp_path, password)) as scraping:
             until(lambda: scraping.value("up") == 1, seconds=30)
@@ -59,7 +61,7 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
             assert secret not in process.output
 
 
-def test_an_agent_that_is_asked_to_stop_does_not_wait_for_open_tls_connections(tmp_path, web):
+def test_a_shutdown_does_not_wait_for_open_tls_connections(tmp_path, web):
     with (
         fake_api() as (api, _),
         Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
@@ -68,11 +70,11 @@ def test_an_agent_that_is_asked_to_stop_does_not_wait_for_open_tls_connections(t
         url = url_of(process)
         assert client.get(f"{url}/-/healthy").status_code == 200
         port = int(url.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port)):  # says nothing
+        with socket.create_connection(("127.0.0.1", port)):  # sends nothing
             assert process.stop(seconds=5) == 0
 
 
-def test_what_has_no_effect_and_a_broken_file_are_logged_with_every_mistake(tmp_path, web):
+def test_keys_without_effect_and_all_mistakes_of_a_broken_file_are_logged(tmp_path, web):
     web.write(http_server_config={"http2": True})
     with (
         fake_api() as (api, _),
@@ -84,7 +86,7 @@ def test_what_has_no_effect_and_a_broken_file_are_logged_with_every_mistake(tmp_
         web.write(http_server_config={"http3": PASSWORD}, basic_auth_users={"a": PASSWORD})
         assert ask(f"{url}/metrics").status_code == 500
         assert ask(f"{url}/-/healthy").status_code == 200
-        said = process.wait_for_line("level=error .*the web configuration cannot be used").string
-        assert "basic_auth_users.a: must be a bcrypt hash" in said
-        assert "http_server_config.http3: unknown key" in said
+        error = process.wait_for_line("level=error .*the web configuration cannot be used").string
+        assert "basic_auth_users.a: must be a bcrypt hash" in error
+        assert "http_server_config.http3: unknown key" in error
         assert PASSWORD not in process.output
