@@ -115,13 +115,13 @@ def test_show_finds_a_delivery_by_the_prefix_of_its_id(state):
         await freeze(database, "chat", digest=True)
 
     state.run(digest)
-    shown = state.output("deliveries", "show", "msg").splitlines()
-    fields = dict(line.split(": ", 1) for line in shown if ": " in line and line[0] != " ")
+    output = state.output("deliveries", "show", "msg").splitlines()
+    fields = dict(line.split(": ", 1) for line in output if ": " in line and line[0] != " ")
     assert fields["id"].startswith("msg_")
     assert fields | {"state": "pending", "events": "3", "in_flight": "no"} == fields
-    assert "last_result:" in shown
-    assert "  fine_tune.failed  main  ft_7  Voice 7  training → failed  evt_7" in shown
-    assert "\n".join(shown[shown.index("body:") + 1 :]) == '{\n  "digest": true\n}'
+    assert "last_result:" in output
+    assert "  fine_tune.failed  main  ft_7  Voice 7  training → failed  evt_7" in output
+    assert "\n".join(output[output.index("body:") + 1 :]) == '{\n  "digest": true\n}'
 
 
 def test_show_explains_a_missing_body(state):
@@ -162,11 +162,11 @@ def test_hostile_text_is_cleaned_in_tables_and_unchanged_in_json(tmp_path):
 
     state.run(fill)
     table = state.output("deliveries", "list")
-    shown = state.output("deliveries", "show", "evt_1")
-    assert not CONTROL.search(table + shown)
+    output = state.output("deliveries", "show", "evt_1")
+    assert not CONTROL.search(table + output)
     assert table.count("\n") == 3
     assert "[bold]markup[/]" in table
-    assert "[bold]markup[/]" in shown
+    assert "[bold]markup[/]" in output
     assert state.rows("deliveries")[0]["last_result"] == HOSTILE
 
 

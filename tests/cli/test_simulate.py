@@ -28,8 +28,8 @@ def test_the_simulator_serves_the_world_of_its_flags(tmp_path):
 
 
 def test_a_port_in_use_is_named(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as used_socket:
+        address = f"127.0.0.1:{used_socket.getsockname()[1]}"
         done = run(tmp_path, "simulate", "--listen", address)
     assert done.returncode == 1
     assert done.stderr == (

@@ -37,7 +37,7 @@ def listed(agent: Agent, *arguments: str) -> list[dict[str, Any]]:
 def answer_with(inbox: Inbox, status: int, name: str = "ops") -> None:
     """Answer the requests to one receiver with ``status``, all others with 200."""
     inbox.answer = lambda request: PlainTextResponse(
-        "said the inbox", status if request.path == f"/{name}" else 200
+        "answer of the inbox", status if request.path == f"/{name}" else 200
     )
 
 

@@ -59,10 +59,10 @@ def test_a_bug_in_a_service_ends_the_process_and_is_logged(
 ):
     module, _, name = function.rpartition(".")
     code = (
-        f"import exporter.{module} as broken\n"
+        f"import exporter.{module} as module\n"
         f"{definition} injected(*_):\n"
         f"    {body}\n"
-        f"broken.{name} = injected\n"
+        f"module.{name} = injected\n"
     )
     with fake_api() as (api, _):
         agent = Agent(tmp_path, **agent_config(api))

@@ -76,8 +76,8 @@ def check_kills(folder: Path, kills: int, failures: int) -> None:
     events = failed_events(agent)
     assert sorted(events.values()) == sorted(failed)
     assert {request.id for request in accepted} == events.keys()
-    bodies = {(request.id, request.body) for request in inbox.requests}
-    assert len(bodies) == len(failed), "a repeat has other bytes"
+    contents = {(request.id, request.body) for request in inbox.requests}
+    assert len(contents) == len(failed), "a repeat has other bytes"
     # At most one request is in flight at each kill.
     assert len(accepted) <= len(failed) + kills
 

@@ -26,13 +26,13 @@ def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
             api.answer = lambda request: None
             inbox.wait_for(3)
             assert process.stop() == 0
-    bodies = [json.loads(message.body) for message in inbox.requests]
-    assert [body["type"] for body in bodies] == [
+    messages = [json.loads(request.body) for request in inbox.requests]
+    assert [message["type"] for message in messages] == [
         "agent.poll_failing",
         "agent.poll_recovered",
         "agent.baseline",
     ]
-    failing, recovered = bodies[0]["data"], bodies[1]["data"]
+    failing, recovered = messages[0]["data"], messages[1]["data"]
     assert failing["reason"] == "server_error"
     assert "the API answered 500" in failing["text"]
     assert recovered["since"] == failing["since"]

@@ -40,8 +40,8 @@ def test_a_second_agent_on_the_same_state_is_refused_and_the_first_continues(tmp
 
 
 def test_a_port_in_use_is_named(tmp_path):
-    with fake_api() as (api, _), socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with fake_api() as (api, _), socket.create_server(("127.0.0.1", 0)) as used_socket:
+        address = f"127.0.0.1:{used_socket.getsockname()[1]}"
         agent = Agent(tmp_path, **agent_config(api))
         with started(
             tmp_path, f"--config.file={agent.file}", f"--web.listen-address={address}"
