@@ -31,7 +31,7 @@ def two_accounts(tmp_path_factory):
     for text in (*HOSTILE_TEXTS, *FORMULAS):
         world.add(name=text, description=text, dataset=text, language=text)
     with fake_api(world=world) as (api, _):
-        config = agent_config(api)
+        config = agent_config(api, interval="60s")  # which allows a longer poll.timeout
         config["accounts"].append({**config["accounts"][0], "name": "second"})
         path = tmp_path_factory.mktemp("list") / "config.yaml"
         path.write_text(json.dumps(config), encoding="utf-8")
@@ -129,7 +129,7 @@ def test_a_narrow_terminal_gets_whole_ids(two_accounts, tmp_path):
 
 def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accounts, tmp_path):
     _, _, api = two_accounts
-    config = agent_config(api)
+    config = agent_config(api, interval="60s")
     config["accounts"].append({"name": "wrong", "api_key_env": "WRONG", "base_url": api.url})
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")
