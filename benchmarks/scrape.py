@@ -1,7 +1,7 @@
-"""What a scrape costs, beside prometheus_client's own server with the same series, in one run.
+"""Cost of a scrape, compared with prometheus_client's own server and the same series.
 
-Prints the tables of the README. The servers take turns round by round, so that a machine which
-gets slower for a while does so for both; what counts are ratios and medians over the rounds.
+Prints the tables of the README. The servers alternate in each round, so that a temporarily slow
+machine affects both. The results are ratios and medians over the rounds.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from metrics_servers import account_status, page_of, peer_registry
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from servers import page_of, peer_registry, view
 
 from exporter.exposition.page import Renderer, StatusRegistry
 
@@ -27,9 +27,9 @@ HERE = Path(__file__).parent
 ROUNDS = 7
 SERIES = (16, 1_000, 10_000)
 REQUESTS = {16: (300, 150), 1_000: (300, 30), 10_000: (200, 8)}
-"""How many scrapes a round has, of ours and of the peer's."""
+"""Scrapes per round, of our server and of the peer."""
 
-# As Prometheus 2.42 asks.
+# The headers of Prometheus 2.42.
 HEADERS = {
     "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
     "Accept-Encoding": "gzip",
@@ -37,8 +37,8 @@ HEADERS = {
 
 
 @contextlib.contextmanager
-def server(kind: str, number: int) -> Iterator[int]:
-    command = [sys.executable, str(HERE / "servers.py"), kind, str(number)]
+def server(name: str, number: int) -> Iterator[int]:
+    command = [sys.executable, str(HERE / "metrics_servers.py"), name, str(number)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -48,25 +48,25 @@ def server(kind: str, number: int) -> Iterator[int]:
 
 
 def scrapes(port: int, number: int) -> list[float]:
-    """Return the seconds of each scrape; the connection is kept where the server keeps it."""
+    """Return the seconds of each scrape, over one connection if the server keeps it open."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    taken = []
+    durations = []
     for _ in range(number):
         began = time.perf_counter()
         connection.request("GET", "/metrics", headers=HEADERS)
         answer = connection.getresponse()
         content = answer.read()
-        taken.append(time.perf_counter() - began)
+        durations.append(time.perf_counter() - began)
         assert answer.status == 200
         assert answer.getheader("Content-Encoding") == "gzip", content[:100]
     connection.close()
-    return taken
+    return durations
 
 
-def figures(taken: list[float]) -> tuple[float, float, float]:
+def summary(durations: list[float]) -> tuple[float, float, float]:
     """Return p50 and p99 in milliseconds, and scrapes per second."""
-    cuts = statistics.quantiles(taken, n=100, method="inclusive")
-    return cuts[49] * 1e3, cuts[98] * 1e3, len(taken) / sum(taken)
+    percentiles = statistics.quantiles(durations, n=100, method="inclusive")
+    return percentiles[49] * 1e3, percentiles[98] * 1e3, len(durations) / sum(durations)
 
 
 def compare(number: int) -> str:
@@ -75,11 +75,11 @@ def compare(number: int) -> str:
         for port in (ours, peer):
             scrapes(port, 3)
         for _ in range(ROUNDS):
-            for kind, port, many in zip(found, (ours, peer), REQUESTS[number], strict=True):
-                found[kind].append(figures(scrapes(port, many)))
+            for name, port, many in zip(found, (ours, peer), REQUESTS[number], strict=True):
+                found[name].append(summary(scrapes(port, many)))
     medians = {
-        kind: [statistics.median(column) for column in zip(*rounds, strict=True)]
-        for kind, rounds in found.items()
+        name: [statistics.median(column) for column in zip(*rounds, strict=True)]
+        for name, rounds in found.items()
     }
     ratios = [b[0] / a[0] for a, b in zip(found["ours"], found["peer"], strict=True)]
     cells = [
@@ -90,13 +90,13 @@ def compare(number: int) -> str:
 
 
 def rendering(number: int = 10_000) -> tuple[float, float]:
-    """Return the milliseconds to render both formats: of ours, with gzip, and of the peer."""
-    views = StatusRegistry()
+    """Return the milliseconds to render both formats: ours with gzip, and the peer's."""
+    statuses = StatusRegistry()
     registry = peer_registry(number)
-    renderer = Renderer(peer_registry(0), views.newest, time.monotonic)
+    renderer = Renderer(peer_registry(0), statuses.newest, time.monotonic)
     mine, other = [], []
     for turn in range(ROUNDS):
-        views.publish(view(number, turn))
+        statuses.publish(account_status(number, turn))
         began = time.perf_counter()
         renderer.render()
         between = time.perf_counter()
@@ -107,20 +107,20 @@ def rendering(number: int = 10_000) -> tuple[float, float]:
     return statistics.median(mine) * 1e3, statistics.median(other) * 1e3
 
 
-async def blocked(number: int = 10_000, seconds: float = 6.0) -> float:
-    """Return for how many milliseconds at most the event loop stood still while it rendered."""
-    views, stop = StatusRegistry(), asyncio.Event()
-    views.publish(view(number))
-    page = page_of(views)
+async def longest_block(number: int = 10_000, seconds: float = 6.0) -> float:
+    """Return the longest block of the event loop while a page is rendered, in milliseconds."""
+    statuses, stop = StatusRegistry(), asyncio.Event()
+    statuses.publish(account_status(number))
+    page = page_of(statuses)
     running = asyncio.create_task(page.run(stop))
     await page.newest()
     worst, turn, until = 0.0, 0, time.perf_counter() + seconds
-    upcoming = [view(number, turn) for turn in range(4)]
+    upcoming = [account_status(number, turn) for turn in range(4)]
     changed = 0.0
     while (began := time.perf_counter()) < until:
         if began - changed > 0.2:
             turn, changed = turn + 1, began
-            views.publish(upcoming[turn % 4])
+            statuses.publish(upcoming[turn % 4])
         await asyncio.sleep(0.001)
         worst = max(worst, time.perf_counter() - began - 0.001)
     stop.set()
@@ -128,8 +128,8 @@ async def blocked(number: int = 10_000, seconds: float = 6.0) -> float:
     return worst * 1e3
 
 
-def starting() -> tuple[float, float]:
-    """Return the milliseconds from exec to the first answer of /metrics, and resident MiB then."""
+def start_agent() -> tuple[float, float]:
+    """Return the milliseconds from start to the first response of /metrics, and resident MiB."""
     with tempfile.TemporaryDirectory() as folder:
         env = {
             "PATH": os.environ["PATH"],
@@ -142,12 +142,12 @@ def starting() -> tuple[float, float]:
         began = time.perf_counter()
         command = [sys.executable, "-m", "exporter", *flags]
         with subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.DEVNULL) as process:
-            _first_answer(port)
-            taken = time.perf_counter() - began
+            _wait_for_response(port)
+            duration = time.perf_counter() - began
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
             process.terminate()
     resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return taken * 1e3, int(resident) / 1024
+    return duration * 1e3, int(resident) / 1024
 
 
 def _free_port() -> int:
@@ -155,7 +155,7 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _first_answer(port: int) -> None:
+def _wait_for_response(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -163,7 +163,7 @@ def _first_answer(port: int) -> None:
             connection.request("GET", "/metrics")
             if connection.getresponse().status == 200:
                 return
-        time.sleep(0.002)  # nothing tells when a port is open
+        time.sleep(0.002)  # an open port has no notification
     raise TimeoutError("The agent did not answer within 30 s.")
 
 
@@ -180,8 +180,8 @@ def main() -> None:
     for number in SERIES:
         print(compare(number), flush=True)
     mine, other = rendering()
-    worst = asyncio.run(blocked())
-    starts = [starting() for _ in range(5)]
+    worst = asyncio.run(longest_block())
+    starts = [start_agent() for _ in range(5)]
     first, resident = (statistics.median(column) for column in zip(*starts, strict=True))
     print("\n| | |\n|---|---|")
     print(f"| 10,000 series rendered in both formats | {mine:.0f} ms with gzip / {other:.0f} ms |")

@@ -1,4 +1,4 @@
-"""The log: one line an event on standard error, logfmt or JSON, without secrets."""
+"""Logging to standard error: one line per event, logfmt or JSON, without secrets."""
 
 import logging
 import re
@@ -10,9 +10,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["logfmt", "json"]
-_PLAIN: Final = (bool, int, float, type(None))
+_UNCHANGED_TYPES: Final = (bool, int, float, type(None))
 
-# The second net: no part passes a secret to the log, but a library's text might.
+# A second defence: our own events hold no secrets, but the text of a library might.
 _SECRETS: Final = re.compile(
     r"sk_car_[\w.\-]+|whsec_[\w+/=]+|hooks\.slack(?:-gov)?\.com/[^\s\"']+|[Bb]earer [^\s\"']+"
 )
@@ -22,12 +22,12 @@ _CONTROL: Final = re.compile(
 
 
 def set_up(level: str, style: LogFormat) -> None:
-    """Send what this program and its libraries log to standard error, from ``level`` on."""
+    """Send the logs of this program and its libraries to standard error, from ``level`` on."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
-        _safe,
+        _sanitize_event,
         structlog.processors.EventRenamer("msg"),
     ]
     structlog.configure(
@@ -66,8 +66,8 @@ def _renderer(style: LogFormat) -> Processor:
     )
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        # A traceback on one line is of no use to anybody. Indented, none of its lines, which may
-        # hold anything, can be mistaken for an event.
+        # The traceback stays on several lines to be readable. It is indented, so that text in it
+        # cannot pass for an event.
         traceback = event.pop("exception", None)
         text = str(line(logger, method, event))
         return text if traceback is None else f"{text}\n{textwrap.indent(traceback, '    ')}"
@@ -75,15 +75,17 @@ def _renderer(style: LogFormat) -> Processor:
     return render
 
 
-def _safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide what looks like a secret, and show control characters instead of sending them."""
-    # What begins with an underscore is not shown: structlog hands it from processor to processor.
+def _sanitize_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace text that looks like a secret, and escape control characters."""
+    # Keys with an underscore are not logged: structlog passes them between processors.
     return {
-        key: value if isinstance(value, _PLAIN) or key.startswith("_") else _shown(str(value))
+        key: value
+        if isinstance(value, _UNCHANGED_TYPES) or key.startswith("_")
+        else _sanitize(str(value))
         for key, value in event.items()
     }
 
 
-def _shown(text: str) -> str:
-    hidden = _SECRETS.sub("<secret>", text)
-    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], hidden)
+def _sanitize(text: str) -> str:
+    without_secrets = _SECRETS.sub("<secret>", text)
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], without_secrets)

@@ -1,71 +1,87 @@
-"""Runs the parts of the agent beside each other: each until it is stopped, none beside a bug."""
+"""Supervision of services: tasks that run concurrently and are started and stopped by name."""
 
 import asyncio
 from collections.abc import Collection
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import structlog
 
-
-async def pause(event: asyncio.Event, seconds: float) -> None:
-    """Wait until ``event`` is set, ``seconds`` at the most."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
-
-
 _GRACE_SECONDS: Final = 8.0
-"""How long what is in flight may go on when its part is stopped."""
+"""How long a stopped service may take to finish its work before it is cancelled."""
+
+_CANCELLED: Final = (
+    f"service cancelled at shutdown after {_GRACE_SECONDS:.0f}s; pending deliveries are kept"
+)
 
 log = structlog.get_logger()
 
 
 class Service(Protocol):
-    """What runs beside the others."""
+    """A long-running task of the agent. `DefaultService` implements the optional methods."""
 
     @property
     def wakeup_deadline(self) -> float:
-        """The monotonic time by which it will have set its next wake-up.
+        """Monotonic time by which the service will have set its next deadline.
 
-        Infinite while it waits for others alone.
+        Infinite while it only waits for events.
         """
         ...
 
+    async def prepare(self, previous: Any) -> None:
+        """Load the stored state before `run`; raise StoreError.
+
+        ``previous`` is the stopped service of the same name that this one replaces, or None.
+        """
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Do its work until ``stop`` is set."""
+        """Work until ``stop`` is set."""
+
+    def wake(self) -> None:
+        """Wake the service: the outbox changed."""
+
+    def reloaded(self) -> None:
+        """Notify the service that the configuration was reloaded."""
+
+    def forget(self) -> None:
+        """Remove the service's series from the page: it left the configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A part, and what it holds open: closed when the part has ended."""
+class DefaultService:
+    """Service methods that do nothing."""
 
-    part: Service
-    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
+    async def prepare(self, previous: Any) -> None:
+        """Load nothing."""
+
+    def wake(self) -> None:
+        """Ignore changes of the outbox."""
+
+    def reloaded(self) -> None:
+        """Ignore reloads."""
+
+    def forget(self) -> None:
+        """Remove nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    part: Service
+class _Running(NamedTuple):
+    service: Service
     task: asyncio.Task[None]
     stop: asyncio.Event
 
 
 class Supervisor:
-    """Starts and stops parts, by their names.
+    """Starts and stops services by name. An async context manager.
 
-    A context manager. A part that dies of a bug, or ends by itself, ends the others too, and its
-    error leaves the context in a group: a half-dead exporter that still answers is worse than none.
+    A service that raises, or that ends without being stopped, ends all others. Its error leaves the
+    context in an exception group: a process that still answers while a service is gone would hide
+    the failure.
     """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
-        self._started: dict[str, _Started] = {}
-        self._ending = False
+        self._running: dict[str, _Running] = {}
+        self._stopping = False
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -73,59 +89,79 @@ class Supervisor:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        await self._group.__aexit__(kind, error, trace)
+        await self._group.__aexit__(error_type, error, traceback)
 
-    def start(self, name: str, running: Running) -> None:
-        """Start a part."""
+    def start(
+        self,
+        name: str,
+        service: Service,
+        resources: AsyncExitStack | None = None,
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        """Run a service after ``delay`` seconds; close its ``resources`` when it has ended."""
         stop = asyncio.Event()
-        if self._ending:  # a reload that the end overtakes
+        if self._stopping:  # a reload that is still in progress at shutdown
             stop.set()
-        task = self._group.create_task(_watched(name, running, stop), name=name)
-        self._started[name] = _Started(running.part, task, stop)
+        run = _supervise(name, service, resources or AsyncExitStack(), stop, delay)
+        self._running[name] = _Running(service, self._group.create_task(run, name=name), stop)
 
-    def due(self) -> dict[str, float]:
-        """Return by when each part that runs will have set its next wake-up."""
-        return {name: started.part.wakeup_deadline for name, started in self._started.items()}
+    def wakeup_deadlines(self) -> dict[str, float]:
+        """Return the wake-up deadline of each running service, by name."""
+        return {name: each.service.wakeup_deadline for name, each in self._running.items()}
 
     async def stop(self, names: Collection[str]) -> None:
-        """Stop parts; what is in flight then has 8 s, and is cut off behind them.
+        """Stop services and wait until they ended; cancel those that take longer than 8 s.
 
-        Those that are stopped already are left alone: the end may overtake a reload.
+        Names that are not running are ignored: shutdown may overtake a reload.
         """
-        leaving = [self._started.pop(name) for name in names if name in self._started]
-        for each in leaving:
+        stopped = [self._running.pop(name) for name in names if name in self._running]
+        for each in stopped:
             each.stop.set()
-        if not leaving:
+        if not stopped:
             return
-        _, late = await asyncio.wait([each.task for each in leaving], timeout=_GRACE_SECONDS)
+        _, late = await asyncio.wait([each.task for each in stopped], timeout=_GRACE_SECONDS)
         for task in late:
-            log.warning("cut off because it has to stop, nothing is lost", part=task.get_name())
+            log.warning(_CANCELLED, service=task.get_name())
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=_GRACE_SECONDS)
 
     async def stop_all(self) -> None:
-        """Stop every part, for good."""
-        self._ending = True
-        await self.stop(list(self._started))
+        """Stop every service, and those that are started from now on."""
+        self._stopping = True
+        await self.stop(list(self._running))
 
 
-async def _watched(name: str, running: Running, stop: asyncio.Event) -> None:
+async def _supervise(
+    name: str, service: Service, resources: AsyncExitStack, stop: asyncio.Event, delay: float
+) -> None:
     task = asyncio.current_task()
     try:
-        async with running.resources:
-            await running.part.run(stop)
+        async with resources:
+            if delay:
+                await pause(stop, delay)
+            await service.run(stop)
     except asyncio.CancelledError as error:
-        # A task group takes a cancellation that nobody asked for as a quiet end of the part.
+        # A task group ignores a task that is cancelled by anything but the group itself.
         if task is not None and not task.cancelling():
-            raise RuntimeError(f"This part was cancelled by a bug: {name}") from error
+            raise RuntimeError(f"Service was cancelled by a bug: {name}") from error
         raise
     except Exception as error:
-        error.add_note(f"This ended the part: {name}")
+        error.add_note(f"Raised in service: {name}")
         raise
     if not stop.is_set():
-        raise RuntimeError(f"This part ended by itself: {name}")
+        raise RuntimeError(f"Service ended without being stopped: {name}")
+
+
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Wait until ``event`` is set, at most ``seconds``."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

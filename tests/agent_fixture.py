@@ -1,9 +1,9 @@
-"""Where a whole agent lives in a test: a simulated API, receivers, a configuration, a state."""
+"""An agent on real sockets, between a simulated API and simulated receivers."""
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.agent import agent as app
+from exporter.agent import agent
 from exporter.agent.agent import RunOptions
 from exporter.agent.reload import Reloading
 from exporter.config import Config, load
@@ -28,17 +28,17 @@ KEY = "sk_car_test.the_key"
 
 
 @dataclass
-class Agent:
-    """A running agent: where its pages are, and what it showed."""
+class RunningAgent:
+    """A running agent: the URL of its pages, and the statuses that it published."""
 
     url: str = ""
-    views: list[AccountStatus] = field(default_factory=list)
+    statuses: list[AccountStatus] = field(default_factory=list)
 
     def polls(self, account: str = "main", *, up: bool) -> list[AccountStatus]:
-        return [v for v in self.views if v.account == account and v.polled_at and v.up is up]
+        return [s for s in self.statuses if s.account == account and s.polled_at and s.up is up]
 
     async def polled(self, times: int = 1, *, up: bool = True) -> None:
-        """Wait for so many more polls with this end."""
+        """Wait for this many more polls of `main` with this result."""
         number = len(self.polls(up=up)) + times
         await until(lambda: len(self.polls(up=up)) >= number)
 
@@ -46,14 +46,14 @@ class Agent:
         async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
             return await http.request(method, f"{self.url}/-/reload")
 
-    async def shown(self, name: str, expected: Mapping[tuple[str, ...], float]) -> None:
+    async def shows(self, name: str, expected: Mapping[tuple[str, ...], float]) -> None:
         """Wait until the page shows this: a counter on it may be a quarter of a second old."""
         async with asyncio.timeout(10):
             while await self.metric(name) != expected:  # noqa: ASYNC110 - as a scraper would
                 await asyncio.sleep(0.05)
 
     async def accounts(self) -> set[str]:
-        """The accounts that the page names."""
+        """The values of the label `account` on the page."""
         lines = (await self.page()).splitlines()
         return {line.partition('account="')[2].partition('"')[0] for line in lines} - {""}
 
@@ -64,7 +64,7 @@ class Agent:
         return answer.text
 
     async def metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """The samples of a name that are not 0, by the values of their labels."""
+        """The samples of a name that are not 0, by label values."""
         return {
             tuple(sample.labels.values()): sample.value
             for family in text_string_to_metric_families(await self.page())
@@ -74,71 +74,72 @@ class Agent:
 
 
 @dataclass
-class Place:
-    """Where an agent lives: an API, an inbox and a state file that outlive it."""
+class AgentFixture:
+    """What outlives an agent: the API, the receivers' inbox, the configuration and the state."""
 
     world: World
     simulation: Simulation
     inbox: Inbox
     config: Path
-    api: str
-    receivers: str
+    api_url: str
+    inbox_url: str
     settings: dict[str, Any] = field(default_factory=dict)
 
     def account(self, name: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "api_key": KEY, "base_url": self.api, **more}
+        return {"name": name, "api_key": KEY, "base_url": self.api_url, **more}
 
-    def receiver(self, name: str, kind: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "type": kind, "url": f"{self.receivers}/{kind}", **more}
+    def receiver(self, name: str, receiver_type: str, **more: Any) -> dict[str, Any]:
+        url = f"{self.inbox_url}/{receiver_type}"
+        return {"name": name, "type": receiver_type, "url": url, **more}
 
     def write(self) -> None:
-        """Write the configuration as the settings are now."""
+        """Write the settings to the configuration file."""
         self.config.write_text(json.dumps(self.settings), encoding="utf-8")
 
-    async def reloaded(self, agent: Agent) -> None:
-        """Write the configuration, and have an agent take it."""
+    async def reload(self, running: RunningAgent) -> None:
+        """Write the configuration file and reload it."""
         self.write()
-        answer = await agent.reload()
+        answer = await running.reload()
         assert (answer.status_code, answer.text) == (200, "The configuration is in force.\n")
 
     @asynccontextmanager
-    async def agent(self, reading: Callable[..., Config] = load) -> AsyncIterator[Agent]:
-        agent, stop = Agent(), asyncio.Event()
+    async def run(self, read: Callable[..., Config] = load) -> AsyncIterator[RunningAgent]:
+        """Run an agent; ``read`` reads the configuration on reload."""
+        running, stop = RunningAgent(), asyncio.Event()
         urls: list[str] = []
-        surface = RunOptions(
+        options = RunOptions(
             addresses=(("127.0.0.1", 0),),
-            reloading=Reloading(partial(reading, self.config, {}), over_http=True),
+            reloading=Reloading(partial(read, self.config, {}), over_http=True),
             on_listening=urls.extend,
-            on_view=agent.views.append,
+            on_status=running.statuses.append,
         )
-        running = asyncio.create_task(app.run(load(self.config, {}), surface, stop))
+        task = asyncio.create_task(agent.run(load(self.config, {}), options, stop))
         try:
-            await until(lambda: bool(urls) or running.done())
-            if not running.done():
-                agent.url = urls[0]
-                yield agent
+            await until(lambda: bool(urls) or task.done())
+            if not task.done():
+                running.url = urls[0]
+                yield running
         finally:
             stop.set()
             async with asyncio.timeout(10):
-                await running
+                await task
 
-    def arrived(self, kind: str) -> Counter[str]:
-        """The subjects of the messages of a kind."""
-        return Counter(_subject(each) for each in self.inbox.messages if each.kind == kind)
+    def received(self, receiver_type: str) -> Counter[str]:
+        """The number of messages to receivers of a type, by subject."""
+        messages = self.inbox.messages
+        return Counter(_subject(each) for each in messages if each.receiver_type == receiver_type)
 
-    async def told(self, expected: dict[str, int]) -> None:
-        """Wait until both receivers have been told exactly this."""
+    async def notified(self, expected: dict[str, int]) -> None:
+        """Wait until both receivers have received exactly these messages."""
+        types = ("slack", "webhook")
         with suppress(TimeoutError):
-            await until(lambda: all(self.arrived(k) == expected for k in ("slack", "webhook")), 10)
-        assert {kind: self.arrived(kind) for kind in ("slack", "webhook")} == {
-            "slack": expected,
-            "webhook": expected,
-        }
+            await until(lambda: all(self.received(each) == expected for each in types), 10)
+        assert {each: self.received(each) for each in types} == dict.fromkeys(types, expected)
 
 
 def _subject(message: Message) -> str:
-    """`baseline`, or the name of the fine-tune that a message is about."""
-    if message.kind == "webhook":
+    """`agent.baseline`, or the name of the fine-tune."""
+    if message.receiver_type == "webhook":
         fine_tune = message.payload["data"].get("fine_tune")
         return str(fine_tune["name"]) if fine_tune else str(message.payload["type"])
     text = str(message.payload["text"])
@@ -146,30 +147,28 @@ def _subject(message: Message) -> str:
 
 
 @asynccontextmanager
-async def place(tmp_path: Path, fine_tunes: int = 5) -> AsyncIterator[Place]:
+async def agent_fixture(tmp_path: Path, fine_tunes: int = 5) -> AsyncIterator[AgentFixture]:
+    """Serve the API and the receivers, and write a configuration of one account."""
     async with AsyncExitStack() as stack:
         world = World(Population(fine_tunes=fine_tunes))
         simulation, inbox = Simulation(world), Inbox()
         api = await stack.enter_async_context(serving(create_app(simulation), "127.0.0.1", 0))
-        receiver = await stack.enter_async_context(serving(create_receiver(inbox), "127.0.0.1", 0))
-        here = Place(world, simulation, inbox, tmp_path / "config.yaml", api, receiver)
-        here.settings |= {
-            "accounts": [here.account("main")],
+        receivers = await stack.enter_async_context(serving(create_receiver(inbox), "127.0.0.1", 0))
+        fixture = AgentFixture(world, simulation, inbox, tmp_path / "config.yaml", api, receivers)
+        fixture.settings |= {
+            "accounts": [fixture.account("main")],
             "poll": {"interval": "1s"},
             "alerts": {"group_wait": "0s"},
-            "receivers": [here.receiver(kind, kind) for kind in ("slack", "webhook")],
+            "receivers": [fixture.receiver(each, each) for each in ("slack", "webhook")],
             "storage": {"path": str(tmp_path / "state.db")},
         }
-        here.write()
-        yield here
+        fixture.write()
+        yield fixture
 
 
-def running(tmp_path: Path, test: Callable[[Place, Agent], Coroutine[None, None, None]]) -> None:
-    """Run a test beside an agent that has polled."""
-
-    async def run() -> None:
-        async with place(tmp_path) as here, here.agent() as agent:
-            await agent.polled()
-            await test(here, agent)
-
-    asyncio.run(run())
+@asynccontextmanager
+async def running_agent(tmp_path: Path) -> AsyncIterator[tuple[AgentFixture, RunningAgent]]:
+    """Run an agent that has polled once."""
+    async with agent_fixture(tmp_path) as fixture, fixture.run() as agent:
+        await agent.polled()
+        yield fixture, agent

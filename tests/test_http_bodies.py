@@ -1,4 +1,4 @@
-"""A body is decoded while it comes, up to its bound and no further."""
+"""Bodies are decoded while they arrive, up to the limit and not further."""
 
 import tracemalloc
 
@@ -32,45 +32,45 @@ def server():
         pytest.param(sends_then_hangs_up(b"HTTP/1.0 200 OK\r\n\r\nhello"), id="until the end"),
     ],
 )
-def test_a_body_is_decoded(server, sent):
+async def test_supported_encodings_are_decoded(server, sent):
     server.otherwise = sent
-    response = send(server.base_url)
-    assert (response.body, response.cut) == (b"hello", False)
+    response = await send(server.base_url)
+    assert (response.body, response.truncated) == (b"hello", False)
 
 
-def test_an_empty_body_needs_no_gzip(server):
+async def test_an_empty_body_is_valid_gzip(server):
     server.otherwise = answer(304, content_encoding="gzip")
-    response = send(server.base_url)
-    assert (response.body, response.broken) == (b"", None)
+    response = await send(server.base_url)
+    assert (response.body, response.error) == (b"", None)
 
 
 @pytest.mark.parametrize("size", [0, 999, 1000, 1001, 200_000])
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_a_body_is_cut_at_the_bound_and_not_before(server, size, encoding):
+async def test_a_body_is_truncated_at_the_limit(server, size, encoding):
     body = bytes(size) if encoding == "identity" else gzipped(bytes(size))
     server.otherwise = answer(200, body, content_encoding=encoding)
-    response = send(server.base_url)
+    response = await send(server.base_url)
     assert len(response.body) == min(size, 1000)
-    assert response.cut == (size > 1000)
+    assert response.truncated == (size > 1000)
 
 
-def test_many_members_are_cut_at_the_bound_too(server):
+async def test_a_body_of_several_gzip_members_is_truncated_at_the_limit(server):
     server.otherwise = answer(200, gzipped(*[bytes(400)] * 10), content_encoding="gzip")
-    response = send(server.base_url)
-    assert (len(response.body), response.cut) == (1000, True)
+    response = await send(server.base_url)
+    assert (len(response.body), response.truncated) == (1000, True)
 
 
-def test_the_rest_of_a_long_body_is_not_read(server):
+async def test_the_rest_of_a_truncated_body_is_not_read(server):
     server.otherwise = chunked(zeros(64))
-    assert send(server.base_url, Bounds(10, 8 * 2**20)).cut
+    assert (await send(server.base_url, Bounds(10, 8 * 2**20))).truncated
     assert server.bytes_sent < 32 * 2**20
 
 
-def test_a_gzip_bomb_is_not_inflated(server):
+async def test_a_gzip_bomb_is_not_inflated(server):
     server.otherwise = answer(200, gzip_bomb(64), content_encoding="gzip")
     tracemalloc.start()
     try:
-        assert send(server.base_url, Bounds(10, 2**20)).cut
+        assert (await send(server.base_url, Bounds(10, 2**20))).truncated
         assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""One exchange over a real socket: what is sent, its deadline, its errors."""
+"""Exchanges over real sockets: requests, deadlines and errors."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 import respx
 
-from exporter import http_client as http
+from exporter import http_client
 from exporter.core.secret import SecretError
 from exporter.http_client import Bounds, HttpClient, HttpClientError, Request
 from tests.fakes.answers import (
@@ -24,7 +24,7 @@ from tests.fakes.answers import (
     silence,
 )
 from tests.fakes.certificates import authority, server_context
-from tests.fakes.http_requests import BOUNDS, fails, get, send
+from tests.fakes.http_requests import BOUNDS, get, send, send_error
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 
@@ -36,56 +36,52 @@ def server():
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 429, 500, 599])
-def test_an_answer_is_an_answer_whatever_its_status(server, status):
+async def test_every_status_is_an_answer(server, status):
     server.otherwise = answer(status, b"" if status == 204 else b"text", x_one="1")
-    response = send(server.base_url)
+    response = await send(server.base_url)
     assert (response.status, response.host) == (status, "127.0.0.1")
     assert response.body == (b"" if status == 204 else b"text")
     assert response.headers["X-One"] == "1"
-    assert not response.cut
+    assert not response.truncated
 
 
-def test_what_is_sent_is_the_request(server):
-    send(Request("POST", f"{server.base_url}/path?q=1", {"X-Two": "2"}, b"\x00body"))
+async def test_the_request_is_sent_as_given(server):
+    await send(Request("POST", f"{server.base_url}/path?q=1", {"X-Two": "2"}, b"\x00body"))
     (request,) = server.requests
     assert (request.method, request.target, request.body) == ("POST", "/path?q=1", b"\x00body")
     assert request.headers["x-two"] == "2"
-    assert request.headers["user-agent"] == http.USER_AGENT
+    assert request.headers["user-agent"] == http_client.USER_AGENT
     assert request.headers["accept-encoding"] == "gzip"
 
 
-def test_a_header_that_is_given_replaces_ours_whatever_its_case():
+async def test_given_headers_replace_the_defaults_whatever_their_case():
     with respx.mock() as router:
         router.get("http://api.test/").respond(200)
-        send(get("http://api.test/", {"ACCEPT": "text/plain", "user-agent": "mine"}))
+        await send(get("http://api.test/", {"ACCEPT": "text/plain", "user-agent": "mine"}))
         headers = router.calls.last.request.headers
     assert headers.get_list("accept") == ["text/plain"]
     assert headers.get_list("user-agent") == ["mine"]
 
 
-def test_the_user_in_a_url_is_sent_as_basic_auth_and_not_in_the_host(server):
-    send(get(server.base_url.replace("//", "//al%40ice:s%3Acret@")))
+async def test_a_user_in_the_url_is_sent_as_basic_auth(server):
+    await send(get(server.base_url.replace("//", "//al%40ice:s%3Acret@")))
     (request,) = server.requests
     assert request.headers["authorization"] == "Basic " + b64encode(b"al@ice:s:cret").decode()
     assert request.headers["host"] == f"127.0.0.1:{server.port}"
 
 
 @pytest.mark.parametrize("location", ["/elsewhere", "https://a:x/", ""])
-def test_no_redirect_is_followed(server, location):
+async def test_redirects_are_not_followed(server, location):
     server.otherwise = redirect(location)
-    assert send(server.base_url).status == 307
+    assert (await send(server.base_url)).status == 307
     assert len(server.requests) == 1
 
 
-def test_no_cookie_is_kept_and_one_connection_serves_many_requests(server):
+async def test_cookies_are_not_kept_and_connections_are_reused(server):
     server.otherwise = answer(200, set_cookie="session=1; Path=/")
-
-    async def run():
-        async with HttpClient() as http_client:
-            for _ in range(3):
-                await http_client.send(get(server.base_url), BOUNDS)
-
-    asyncio.run(run())
+    async with HttpClient() as client:
+        for _ in range(3):
+            await client.send(get(server.base_url), BOUNDS)
     assert [request.headers.get("cookie") for request in server.requests] == [None] * 3
     assert [request.connection for request in server.requests] == [1, 1, 1]
 
@@ -122,13 +118,13 @@ def test_no_cookie_is_kept_and_one_connection_serves_many_requests(server):
             answer(200, gzipped(bytes(500))[:-1], content_encoding="gzip"),
             "protocol",
             "the body does not decode: it ends in the middle",
-            id="gzip cut short",
+            id="gzip truncated",
         ),
         pytest.param(
             answer(200, gzipped(b"a") + gzipped(b"b")[:7], content_encoding="gzip"),
             "protocol",
             "it ends in the middle",
-            id="the second gzip member cut short",
+            id="the second gzip member truncated",
         ),
         pytest.param(
             answer(200, b"hello", content_encoding="gzip"), "protocol", "not decode", id="no gzip"
@@ -150,9 +146,11 @@ def test_no_cookie_is_kept_and_one_connection_serves_many_requests(server):
         ),
     ],
 )
-def test_an_incomplete_answer_is_an_error_that_may_have_acted(server, sent, reason, text):
+async def test_an_incomplete_answer_is_an_error_after_the_request_was_sent(
+    server, sent, reason, text
+):
     server.otherwise = sent
-    error = fails(server.base_url)
+    error = await send_error(server.base_url)
     assert error.reason == reason
     assert text in str(error)
     assert error.sent
@@ -160,22 +158,22 @@ def test_an_incomplete_answer_is_an_error_that_may_have_acted(server, sent, reas
 
 @pytest.mark.parametrize("status", [200, 401, 429, 503])
 @pytest.mark.parametrize(
-    "broken",
+    "invalid",
     [
         {"content_encoding": "gzip"},
         {"content_encoding": "br"},
         {"content_length": 9},
     ],
-    ids=["no gzip", "not asked for", "cut short"],
+    ids=["no gzip", "not asked for", "truncated"],
 )
-def test_a_status_stands_when_its_body_does_not(server, status, broken):
-    headers = {"content_length": 5, "retry_after": 7, **broken}
+async def test_status_and_headers_are_valid_when_the_body_is_not(server, status, invalid):
+    headers = {"content_length": 5, "retry_after": 7, **invalid}
     server.otherwise = sends_then_hangs_up(head(status, **headers) + b"hello")
-    response = send(server.base_url)
+    response = await send(server.base_url)
     assert (response.status, response.headers["retry-after"]) == (status, "7")
-    assert (response.body, response.cut) == (b"", False)
-    assert response.broken is not None
-    assert response.broken.reason == "protocol"
+    assert (response.body, response.truncated) == (b"", False)
+    assert response.error is not None
+    assert response.error.reason == "protocol"
 
 
 @pytest.mark.parametrize(
@@ -187,98 +185,87 @@ def test_a_status_stands_when_its_body_does_not(server, status, broken):
         pytest.param(drips(head(200, transfer_encoding="chunked"), b"1\r\nx\r\n"), id="chunks"),
     ],
 )
-def test_the_deadline_is_for_the_whole_exchange(server, slow):
+async def test_the_deadline_covers_the_whole_exchange(server, slow):
     server.otherwise = slow
     started = time.monotonic()
-    error = fails(server.base_url, Bounds(0.25, 10**7))
+    error = await send_error(server.base_url, Bounds(0.25, 10**7))
     assert 0.25 <= time.monotonic() - started < 5
     assert (error.reason, error.sent) == ("timeout", True)
     assert str(error) == "no complete answer within 0.25 s"
 
 
-def test_an_exchange_works_again_after_a_timeout(server):
+async def test_a_client_works_again_after_a_timeout(server):
     server.then(silence)
-
-    async def run():
-        async with HttpClient() as http_client:
-            request = get(server.base_url)
-            with pytest.raises(HttpClientError):
-                await http_client.send(request, Bounds(0.1, 1000))
-            return await http_client.send(request, BOUNDS)
-
-    assert asyncio.run(run()).body == b"hello"
+    request = get(server.base_url)
+    async with HttpClient() as client:
+        with pytest.raises(HttpClientError):
+            await client.send(request, Bounds(0.1, 1000))
+        assert (await client.send(request, BOUNDS)).body == b"hello"
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("status", [200, 307, 503])
-def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(tmp_path, tls, status):
+async def test_a_surplus_answer_is_not_taken_for_the_next_one(tmp_path, tls, status):
     issuer, ca_file = authority(tmp_path)
     context = server_context(issuer, "127.0.0.1") if tls else None
     surplus = head(200, content_length=7) + b"surplus"
 
-    def twice(peer):
+    def answer_twice(peer):
         peer.send(head(status, content_length=5) + b"hello" + surplus)
 
-    async def run(request):
-        async with HttpClient(ca_file=ca_file) as http_client:
-            first = await http_client.send(request, BOUNDS)
-            with pytest.raises(HttpClientError) as caught:
-                await http_client.send(request, BOUNDS)
-            return first, caught.value, await http_client.send(request, BOUNDS)
-
-    with Server(answer(200, b"right"), context).then(twice) as server:
-        first, error, third = asyncio.run(run(get(server.base_url)))
+    with Server(answer(200, b"right"), context).then(answer_twice) as server:
+        request = get(server.base_url)
+        async with HttpClient(ca_file=ca_file) as client:
+            first = await client.send(request, BOUNDS)
+            with pytest.raises(HttpClientError, match="nobody had asked for") as caught:
+                await client.send(request, BOUNDS)
+            third = await client.send(request, BOUNDS)
     assert (first.status, first.body, third.body) == (status, b"hello", b"right")
-    assert (error.reason, error.sent, error.lasting) == ("protocol", True, False)
-    assert "nobody had asked for" in str(error)
+    error = caught.value
+    assert (error.reason, error.sent, error.permanent) == ("protocol", True, False)
     assert server.connections == 2
 
 
-def test_an_exchange_that_is_cancelled_is_no_error_of_its_own(server):
-    received = asyncio.Event()
+async def test_a_cancelled_exchange_raises_cancelled_error(server):
+    received, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    async def run():
-        loop = asyncio.get_running_loop()
+    def hang(peer):
+        loop.call_soon_threadsafe(received.set)
+        silence(peer)
 
-        def hangs(peer):
-            loop.call_soon_threadsafe(received.set)
-            silence(peer)
-
-        server.otherwise = hangs
-        async with HttpClient() as http_client:
-            task = asyncio.create_task(http_client.send(get(server.base_url), BOUNDS))
-            await received.wait()
-            task.cancel()
+    server.otherwise = hang
+    async with HttpClient() as client:
+        task = asyncio.create_task(client.send(get(server.base_url), BOUNDS))
+        await received.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
             await task
 
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(run())
 
-
-def test_a_refused_connection_was_not_sent():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        error = fails(f"http://127.0.0.1:{taken.getsockname()[1]}/")
+async def test_a_refused_connection_means_not_sent():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        error = await send_error(f"http://127.0.0.1:{bound.getsockname()[1]}/")
     assert (error.reason, error.sent) == ("connect", False)
     assert str(error) == "no connection: Connection refused"
 
 
-def test_a_name_that_is_unknown_is_a_dns_error(monkeypatch):
+async def test_an_unknown_host_is_a_dns_error(monkeypatch):
     def unknown(*_args, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    error = fails("http://host.invalid/")
+    error = await send_error("http://host.invalid/")
     assert (error.reason, error.sent) == ("dns", False)
     assert str(error) == "the host name cannot be resolved: Name or service not known"
 
 
-def test_a_connection_that_takes_too_long_was_not_sent(monkeypatch):
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
+async def test_a_connect_timeout_means_not_sent(monkeypatch):
+    monkeypatch.setattr(http_client, "CONNECT_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
-        with socket.create_connection(address):  # takes the one place there is
-            error = fails(f"http://127.0.0.1:{address[1]}/")
+        with socket.create_connection(address):  # takes the only place in the backlog
+            error = await send_error(f"http://127.0.0.1:{address[1]}/")
     assert (error.reason, error.sent) == ("timeout", False)
 
 
@@ -299,24 +286,24 @@ def test_a_connection_that_takes_too_long_was_not_sent(monkeypatch):
         "http://" + "x" * 70_000,
     ],
 )
-def test_a_url_that_cannot_be_asked_is_an_error_like_others(url):
-    error = fails(url)
+async def test_an_invalid_url_is_a_protocol_error(url):
+    error = await send_error(url)
     assert (error.reason, error.sent) == ("protocol", False)
 
 
 @pytest.mark.parametrize("value", ["caf\xe9", "\ud800", "a\nb", "a\x00b"])
-def test_a_header_that_cannot_be_sent_is_an_error_like_others(server, value):
-    assert fails(get(server.base_url, {"X-Secret": value})).reason == "protocol"
+async def test_an_invalid_header_is_a_protocol_error(server, value):
+    assert (await send_error(get(server.base_url, {"X-Secret": value}))).reason == "protocol"
     assert server.requests == []
 
 
-def test_a_bug_is_not_an_answer_that_failed():
+async def test_a_bug_is_not_converted_to_an_http_client_error():
     with pytest.raises(TypeError):
-        send(get("http://127.0.0.1:1/", {"X-Number": 5}))  # type: ignore[dict-item]
+        await send(get("http://127.0.0.1:1/", {"X-Number": 5}))  # type: ignore[dict-item]
 
 
-def test_a_proxy_that_cannot_be_read_is_the_callers_to_explain():
+async def test_an_unreadable_proxy_raises_secret_error():
     secret = FakeSecret("")
     secret.value = None
     with pytest.raises(SecretError):
-        send("http://127.0.0.1:1/", proxy=secret)
+        await send("http://127.0.0.1:1/", proxy=secret)

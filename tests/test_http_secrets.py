@@ -1,4 +1,4 @@
-"""No error, repr or log line of an exchange holds what was sent, or where."""
+"""No error, repr or log line of an exchange contains the request or its URL."""
 
 import logging
 import socket
@@ -8,7 +8,7 @@ import pytest
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.http_client import Bounds, Request
-from tests.cartesia.client_fixture import REAL_CLOCK, Account
+from tests.cartesia.client_fixture import REAL_CLOCK, ClientFixture
 from tests.fakes.answers import (
     answer,
     as_json,
@@ -20,7 +20,7 @@ from tests.fakes.answers import (
 )
 from tests.fakes.api import FakeApi, fine_tune, page
 from tests.fakes.certificates import authority, server_context
-from tests.fakes.http_requests import fails, send
+from tests.fakes.http_requests import send, send_error
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 
@@ -29,14 +29,15 @@ PATH = f"/services/{SECRET}?token={SECRET}"
 HEADERS = {"Authorization": f"Bearer {SECRET}", "X-Key": SECRET}
 
 
-def shown(error):
-    """All that a traceback, a repr or a log line could show of an error."""
+def texts_of(error):
+    """Everything of an error that a traceback, a repr or a log line could contain."""
     lines = "".join(traceback.format_exception(error))
     return f"{lines}{error!s}{error!r}{error.args}{vars(error)}"
 
 
-def failed(url, headers=HEADERS, **options):
-    return fails(Request("POST", url, headers, SECRET.encode()), Bounds(0.3, 1000), **options)
+async def post_error(url, headers=HEADERS, *, seconds=10.0, proxy=None):
+    request = Request("POST", url, headers, SECRET.encode())
+    return await send_error(request, Bounds(seconds, 1000), proxy=proxy)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +46,17 @@ def failed(url, headers=HEADERS, **options):
         pytest.param(silence, id="a timeout"),
         pytest.param(sends_then_hangs_up(), id="no answer"),
         pytest.param(sends_then_resets(), id="a reset"),
-        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 hunter2\r\nX: hunter2"), id="cut"),
+        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 hunter2\r\nX: hunter2"), id="truncated"),
         pytest.param(sends(b"hunter2 hunter2 hunter2\r\n\r\n"), id="not HTTP"),
         pytest.param(answer(200, b"hunter2", content_encoding="gzip"), id="not gzip"),
-        pytest.param(answer(200, b"", content_encoding="hunter2"), id="an odd encoding"),
+        pytest.param(answer(200, b"", content_encoding="hunter2"), id="an unknown encoding"),
     ],
 )
-def test_an_error_after_the_request_shows_nothing(sent):
+async def test_errors_after_the_request_contain_no_secret(sent):
     with Server(sent) as server:
-        error = failed(server.base_url + PATH)
-        assert SECRET not in shown(error)
-        assert str(server.port) not in shown(error)
+        error = await post_error(server.base_url + PATH, seconds=0.3)
+        assert SECRET not in texts_of(error)
+        assert str(server.port) not in texts_of(error)
 
 
 @pytest.mark.parametrize(
@@ -73,50 +74,50 @@ def test_an_error_after_the_request_shows_nothing(sent):
         SECRET,
     ],
 )
-def test_an_error_before_the_request_shows_nothing(url):
-    assert SECRET not in shown(failed(url))
+async def test_errors_before_the_request_contain_no_secret(url):
+    assert SECRET not in texts_of(await post_error(url))
 
 
 @pytest.mark.parametrize("value", [f"{SECRET}\xe9", f"{SECRET}\n", f"{SECRET}\x00", f" {SECRET}\r"])
-def test_a_header_that_cannot_be_sent_is_not_shown(value):
+async def test_errors_about_invalid_headers_contain_no_secret(value):
     with Server(answer()) as server:
-        assert SECRET not in shown(failed(server.base_url, {"Authorization": value}))
+        assert SECRET not in texts_of(await post_error(server.base_url, {"Authorization": value}))
 
 
-def test_an_unknown_host_is_not_shown(monkeypatch):
+async def test_dns_errors_do_not_contain_the_host(monkeypatch):
     def unknown(*_args, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert SECRET not in shown(failed(f"https://{SECRET}.test/"))
+    assert SECRET not in texts_of(await post_error(f"https://{SECRET}.test/"))
 
 
-def test_a_tls_failure_shows_nothing(tmp_path):
+async def test_tls_errors_contain_no_secret(tmp_path):
     issuer, _ = authority(tmp_path)
     with Server(answer(), server_context(issuer, "127.0.0.1")) as server:
-        error = failed(server.base_url + PATH)
+        error = await post_error(server.base_url + PATH)
         assert error.reason == "tls"
-        assert SECRET not in shown(error)
+        assert SECRET not in texts_of(error)
 
 
-def test_a_proxys_url_is_not_shown():
+async def test_proxy_errors_do_not_contain_the_proxy_url():
     with Server(answer(407)) as refusing:
         for port in (1, refusing.port):
             proxy = FakeSecret(f"http://user:{SECRET}@127.0.0.1:{port}")
-            error = failed("https://api.test/", proxy=proxy)
+            error = await post_error("https://api.test/", proxy=proxy)
             assert error.reason == "connect"
-            assert SECRET not in shown(error)
+            assert SECRET not in texts_of(error)
 
 
-def test_a_request_has_no_repr_of_its_own():
+def test_the_repr_of_a_request_contains_nothing():
     request = Request("POST", f"https://host{PATH}", HEADERS, SECRET.encode())
     assert SECRET not in f"{request} {request!r}"
 
 
-def test_the_libraries_log_nothing_of_a_request(caplog):
+async def test_the_http_libraries_do_not_log_requests(caplog):
     caplog.set_level(logging.DEBUG)
     with Server(answer(200, b"ok")) as server:
-        send(Request("POST", server.base_url + PATH, HEADERS))
+        await send(Request("POST", server.base_url + PATH, HEADERS))
     assert SECRET not in caplog.text
     assert not [record for record in caplog.records if record.name.startswith("http")]
 
@@ -131,17 +132,17 @@ def test_the_libraries_log_nothing_of_a_request(caplog):
         pytest.param(as_json({"request_id": "hunter2"}, 500), id="500"),
         pytest.param(redirect("https://hunter2.test/hunter2"), id="a redirect"),
         pytest.param(redirect("/hunter2"), id="a redirect loop"),
-        pytest.param(answer(200, b'{"data":"hunter2"}'), id="an odd page"),
+        pytest.param(answer(200, b'{"data":"hunter2"}'), id="a malformed page"),
         pytest.param(answer(200, b"hunter2"), id="no JSON"),
         pytest.param(as_json(page([fine_tune("hunter2")], has_more=True)), id="a loop"),
     ],
 )
-def test_a_failed_poll_shows_neither_key_nor_url_nor_data(sent):
+async def test_poll_errors_contain_neither_key_nor_url_nor_data(sent):
     with FakeApi() as api:
         api.otherwise = sent
-        account = Account(REAL_CLOCK, f"{api.base_url}/prefix")
-        account.key.value = SECRET
+        fixture = ClientFixture(REAL_CLOCK, f"{api.base_url}/prefix")
+        fixture.key.value = SECRET
         with pytest.raises(CartesiaError) as caught:
-            account.list(seconds=0.3)
-        assert SECRET not in shown(caught.value)
-        assert api.base_url not in shown(caught.value)
+            await fixture.poll(seconds=0.3)
+        assert SECRET not in texts_of(caught.value)
+        assert api.base_url not in texts_of(caught.value)

@@ -1,4 +1,4 @@
-"""The log: one line an event whatever is in it, no secret, libraries go the same way."""
+"""Logging: one line per event for any content, no secrets, also for libraries."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ HOSTILE = (
 
 
 @pytest.fixture(autouse=True)
-def log_as_it_was():
+def restored_logging():
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
@@ -39,25 +39,25 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
-def lines(capsys):
+def logged_lines(capsys):
     return capsys.readouterr().err.removesuffix("\n").split("\n")
 
 
 @pytest.mark.parametrize("style", ["logfmt", "json"])
-@pytest.mark.parametrize("text", HOSTILE)
-def test_an_event_is_one_line_without_control_characters(capsys, style, text):
+def test_an_event_is_one_line_without_control_characters(capsys, style):
     logs.set_up("info", style)
-    structlog.get_logger().info("read", name=text, error=ValueError(text))
-    logging.getLogger("library").warning("about %s", text)
-    shown = lines(capsys)
-    assert len(shown) == 2
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]", "".join(shown))
+    for text in HOSTILE:
+        structlog.get_logger().info("read", name=text, error=ValueError(text))
+        logging.getLogger("library").warning("about %s", text)
+        found = logged_lines(capsys)
+        assert len(found) == 2, text
+        assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]", "".join(found)), text
 
 
-def test_json_can_be_read_by_a_program(capsys):
+def test_json_events_have_typed_values(capsys):
     logs.set_up("info", "json")
     structlog.get_logger().warning("poll failed", reason="connect", seconds=1.5, up=False)
-    [event] = map(json.loads, lines(capsys))
+    [event] = map(json.loads, logged_lines(capsys))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", event.pop("time"))
     assert event == {
         "level": "warning",
@@ -68,55 +68,55 @@ def test_json_can_be_read_by_a_program(capsys):
     }
 
 
-def test_logfmt_begins_with_time_level_and_message(capsys):
+def test_logfmt_starts_with_time_level_and_message(capsys):
     logs.set_up("info", "logfmt")
     structlog.get_logger().info("poll failed", reason="a b", up=True, none=None)
-    [line] = lines(capsys)
+    [line] = logged_lines(capsys)
     assert re.fullmatch(r'time=\S+Z level=info msg="poll failed" reason="a b" up=true none=', line)
 
 
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "sk_car_abc.DEF-123_x",
-        "whsec_aGVsbG8+/w==",
-        "https://hooks.slack.com/services/T0/B0/xyz",
-        "https://hooks.slack-gov.com/services/T0/B0/xyz",
-        "Bearer abc.def",
-    ],
+SECRETS = (
+    "sk_car_abc.DEF-123_x",
+    "whsec_aGVsbG8+/w==",
+    "https://hooks.slack.com/services/T0/B0/xyz",
+    "https://hooks.slack-gov.com/services/T0/B0/xyz",
+    "Bearer abc.def",
 )
+
+
 @pytest.mark.parametrize("style", ["logfmt", "json"])
-def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(capsys, style, secret):
+def test_text_that_looks_like_a_secret_is_replaced_everywhere(capsys, style):
     logs.set_up("debug", style)
-    structlog.get_logger().info(f"said {secret}", value=secret, error=ValueError(secret))
-    logging.getLogger("library").error("about %s", secret)
-    try:
-        fail(secret)
-    except ValueError:
-        structlog.get_logger().exception("broken")
-    text = capsys.readouterr().err
-    assert secret.removeprefix("https://").removeprefix("Bearer ") not in text
-    assert text.count("<secret>") == 5
+    for secret in SECRETS:
+        structlog.get_logger().info(f"said {secret}", value=secret, error=ValueError(secret))
+        logging.getLogger("library").error("about %s", secret)
+        try:
+            fail(secret)
+        except ValueError:
+            structlog.get_logger().exception("broken")
+        text = capsys.readouterr().err
+        assert secret.removeprefix("https://").removeprefix("Bearer ") not in text, secret
+        assert text.count("<secret>") == 5, secret
 
 
-def test_the_level_is_the_least_that_is_shown(capsys):
+def test_events_below_the_level_are_dropped(capsys):
     logs.set_up("warning", "logfmt")
     for level in ("debug", "info", "warning", "error"):
         getattr(structlog.get_logger(), level)("said")
         getattr(logging.getLogger("library"), level)("said")
-    assert [line.split()[1] for line in lines(capsys)] == [
+    assert [line.split()[1] for line in logged_lines(capsys)] == [
         *("level=warning", "level=warning", "level=error", "level=error")
     ]
 
 
-def test_libraries_do_not_chatter_at_debug(capsys):
+def test_libraries_log_from_warning_on(capsys):
     logs.set_up("debug", "logfmt")
     for library in ("uvicorn.error", "asyncio", "sqlalchemy.engine"):
         logging.getLogger(library).info("chatter")
-    assert lines(capsys) == [""]
+    assert logged_lines(capsys) == [""]
 
 
-def test_libraries_and_warnings_go_the_same_way(capsys):
+def test_libraries_and_warnings_use_the_same_format(capsys):
     logs.set_up("info", "json")
     logging.getLogger("uvicorn.error").error("refused %s", "x")
     logging.getLogger("asyncio").error("never retrieved")
@@ -125,33 +125,37 @@ def test_libraries_and_warnings_go_the_same_way(capsys):
         logging.captureWarnings(capture=True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
         logging.captureWarnings(capture=False)
-    assert [json.loads(line)["level"] for line in lines(capsys)] == ["error", "error", "warning"]
+    assert [json.loads(line)["level"] for line in logged_lines(capsys)] == [
+        "error",
+        "error",
+        "warning",
+    ]
 
 
-def test_a_traceback_is_readable_and_none_of_its_lines_can_be_taken_for_an_event(capsys):
+def test_a_traceback_is_indented_so_that_it_cannot_forge_events(capsys):
     logs.set_up("info", "logfmt")
     try:
         fail("a\ntime=0 level=info msg=forged")
     except ValueError:
         structlog.get_logger().exception("broken")
         logging.getLogger("asyncio").exception("broken too")
-    shown = lines(capsys)
-    events = [line for line in shown if not line.startswith("    ")]
+    found = logged_lines(capsys)
+    events = [line for line in found if not line.startswith("    ")]
     assert [line.rsplit("msg=", 1)[1] for line in events] == ["broken", '"broken too"']
-    assert "    Traceback (most recent call last):" in shown
+    assert "    Traceback (most recent call last):" in found
 
 
-def test_a_traceback_in_json_is_a_value_of_its_event(capsys):
+def test_a_traceback_in_json_is_a_value(capsys):
     logs.set_up("info", "json")
     try:
         fail("a\nb")
     except ValueError:
         structlog.get_logger().exception("broken")
-    [event] = map(json.loads, lines(capsys))
+    [event] = map(json.loads, logged_lines(capsys))
     assert "Traceback (most recent call last):\n" in event["exception"]
 
 
-def test_the_flags_reach_the_log(tmp_path):
+def test_log_flags_are_applied(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("accounts: [{api_key: x}]\nstorage: {path: /dev/null/state.db}\n", "utf-8")
     done = run(tmp_path, f"--config.file={config}", "--log.format=json", "--log.level=error")

@@ -1,4 +1,4 @@
-"""Parts run beside each other: each is stopped by itself, and a bug in one ends all."""
+"""Start, stop and failure of supervised services."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,149 +8,154 @@ from dataclasses import dataclass, field
 import pytest
 
 from exporter import supervisor as module
-from exporter.supervisor import Running, Supervisor
+from exporter.supervisor import DefaultService, Supervisor
+from tests.polling.virtual_time import VIRTUAL_TIME
 
 
 @dataclass
-class Service:
-    """Runs until it is stopped, then does ``at_the_end``; notes when it has ended."""
+class FakeService(DefaultService):
+    """Runs until it is stopped, and then calls ``at_stop``."""
 
-    at_the_end: Callable[[], Coroutine[None, None, None]] | None = None
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    at_stop: Callable[[], Coroutine[None, None, None]] | None = None
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     closed: bool = False
     wakeup_deadline: float = 100.0
 
     async def run(self, stop: asyncio.Event) -> None:
-        self.begun.set()
+        self.started.set()
         try:
             await stop.wait()
-            if self.at_the_end is not None:
-                await self.at_the_end()
+            if self.at_stop is not None:
+                await self.at_stop()
         finally:
             self.ended = True
 
-    def running(self) -> Running:
+    def resources(self) -> AsyncExitStack:
         resources = AsyncExitStack()
         resources.callback(lambda: setattr(self, "closed", True))
-        return Running(self, resources)
+        return resources
 
 
 async def forever() -> None:
     await asyncio.Event().wait()
 
 
-def test_a_part_that_is_stopped_ends_alone_and_what_it_held_open_is_closed():
-    async def run() -> None:
-        first, second = Service(), Service()
-        async with Supervisor() as supervisor:
-            supervisor.start("first", first.running())
-            supervisor.start("second", second.running())
-            await supervisor.stop(["first"])
-            assert (first.ended, first.closed) == (True, True)
-            assert (second.ended, second.closed) == (False, False)
-            await supervisor.stop_all()
-        assert (second.ended, second.closed) == (True, True)
-
-    asyncio.run(run())
+async def test_a_stopped_service_ends_alone_and_its_resources_are_closed():
+    first, second = FakeService(), FakeService()
+    async with Supervisor() as supervisor:
+        supervisor.start("first", first, first.resources())
+        supervisor.start("second", second, second.resources())
+        await supervisor.stop(["first"])
+        assert (first.ended, first.closed) == (True, True)
+        assert (second.ended, second.closed) == (False, False)
+        await supervisor.stop_all()
+    assert (second.ended, second.closed) == (True, True)
 
 
-def test_it_says_by_when_the_parts_that_run_will_wake_up_and_nothing_of_those_that_left():
-    async def run() -> None:
-        first, second = Service(), Service(wakeup_deadline=200.0)
-        async with Supervisor() as supervisor:
-            supervisor.start("first", first.running())
-            supervisor.start("second", second.running())
-            assert supervisor.due() == {"first": 100.0, "second": 200.0}
-            first.wakeup_deadline = 300.0
-            assert supervisor.due()["first"] == 300.0
-            await supervisor.stop(["second"])
-            assert supervisor.due() == {"first": 300.0}
-            await supervisor.stop_all()
-
-    asyncio.run(run())
+async def test_wakeup_deadlines_are_those_of_running_services():
+    first, second = FakeService(), FakeService(wakeup_deadline=200.0)
+    async with Supervisor() as supervisor:
+        supervisor.start("first", first)
+        supervisor.start("second", second)
+        assert supervisor.wakeup_deadlines() == {"first": 100.0, "second": 200.0}
+        first.wakeup_deadline = 300.0
+        assert supervisor.wakeup_deadlines()["first"] == 300.0
+        await supervisor.stop(["second"])
+        assert supervisor.wakeup_deadlines() == {"first": 300.0}
+        await supervisor.stop_all()
 
 
-def test_a_part_that_does_not_end_is_cut_off(monkeypatch):
+async def test_a_service_that_does_not_end_is_cancelled(monkeypatch):
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
-
-    async def run() -> None:
-        hung = Service(forever)
-        async with Supervisor() as supervisor:
-            supervisor.start("hung", hung.running())
-            await hung.begun.wait()
-            await supervisor.stop(["hung"])
-            assert (hung.ended, hung.closed) == (True, True)
-
-    asyncio.run(run())
+    hanging = FakeService(forever)
+    async with Supervisor() as supervisor:
+        supervisor.start("hanging", hanging, hanging.resources())
+        await hanging.started.wait()
+        await supervisor.stop(["hanging"])
+        assert (hanging.ended, hanging.closed) == (True, True)
 
 
-def test_a_part_that_a_reload_starts_while_all_are_ending_ends_too():
-    async def run() -> None:
-        late = Service()
-        async with Supervisor() as supervisor:
-            await supervisor.stop_all()
-            supervisor.start("late", late.running())
-        assert (late.ended, late.closed) == (True, True)
-
-    asyncio.run(run())
+async def test_a_service_that_a_reload_starts_during_shutdown_ends():
+    late = FakeService()
+    async with Supervisor() as supervisor:
+        await supervisor.stop_all()
+        supervisor.start("late", late, late.resources())
+    assert (late.ended, late.closed) == (True, True)
 
 
-def test_a_part_that_a_reload_stops_while_all_are_ending_is_stopped_once(monkeypatch):
+async def test_a_service_that_a_reload_stops_during_shutdown_is_stopped_once(monkeypatch):
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
+    hanging = FakeService(forever)
+    async with Supervisor() as supervisor:
+        supervisor.start("hanging", hanging, hanging.resources())
+        await hanging.started.wait()
+        ending = asyncio.create_task(supervisor.stop_all())
+        await asyncio.sleep(0)
+        await supervisor.stop(["hanging"])
+        await ending
+    assert (hanging.ended, hanging.closed) == (True, True)
 
-    async def run() -> None:
-        hung = Service(forever)
+
+class TestDelay:
+    @pytest.fixture
+    def anyio_backend(self):
+        return VIRTUAL_TIME
+
+    async def test_a_delayed_service_runs_after_the_delay(self):
+        service, loop = FakeService(), asyncio.get_running_loop()
         async with Supervisor() as supervisor:
-            supervisor.start("hung", hung.running())
-            await hung.begun.wait()
-            ending = asyncio.create_task(supervisor.stop_all())
-            await asyncio.sleep(0)
-            await supervisor.stop(["hung"])
-            await ending
-        assert (hung.ended, hung.closed) == (True, True)
+            supervisor.start("delayed", service, delay=2.5)
+            await service.started.wait()
+            assert loop.time() == pytest.approx(2.5)
+            await supervisor.stop_all()
 
-    asyncio.run(run())
+    async def test_a_stop_ends_the_delay(self):
+        service, loop = FakeService(), asyncio.get_running_loop()
+        async with Supervisor() as supervisor:
+            supervisor.start("delayed", service, service.resources(), delay=2.5)
+            await asyncio.sleep(1)
+            await supervisor.stop_all()
+            assert loop.time() == pytest.approx(1)
+            assert (service.ended, service.closed) == (True, True)
 
 
-class Ends:
+class EndingService(FakeService):
     async def run(self, stop: asyncio.Event) -> None:
         pass
 
 
-class Dies:
+class FailingService(FakeService):
     async def run(self, stop: asyncio.Event) -> None:
         raise ValueError("a bug")
 
 
-class IsCancelled:
+class CancelledService(FakeService):
     async def run(self, stop: asyncio.Event) -> None:
         raise asyncio.CancelledError
 
 
 @pytest.mark.parametrize(
-    ("part", "says"),
+    ("service", "message"),
     [
-        (Ends(), "ended by itself: odd"),
-        (Dies(), "a bug"),
-        (IsCancelled(), "cancelled by a bug: odd"),
+        (EndingService(), "ended without being stopped: odd"),
+        (FailingService(), "a bug"),
+        (CancelledService(), "cancelled by a bug: odd"),
     ],
 )
-def test_a_bug_in_one_ends_all_and_names_the_part(part, says):
-    async def beside(other: Service) -> None:
+async def test_a_bug_in_one_service_ends_all_and_names_it(service, message):
+    other = FakeService()
+
+    async def run_both() -> None:
         async with Supervisor() as supervisor:
-            supervisor.start("other", other.running())
-            await other.begun.wait()
-            supervisor.start("odd", Running(part))
+            supervisor.start("other", other, other.resources())
+            await other.started.wait()
+            supervisor.start("odd", service)
             await forever()
 
-    async def run() -> None:
-        other = Service()
-        with pytest.raises(ExceptionGroup) as raised:
-            await beside(other)
-        (error,) = raised.value.exceptions
-        assert says in str(error)
-        assert "odd" in " ".join([str(error), *getattr(error, "__notes__", [])])
-        assert (other.ended, other.closed) == (True, True)
-
-    asyncio.run(run())
+    with pytest.raises(ExceptionGroup) as raised:
+        await run_both()
+    (error,) = raised.value.exceptions
+    assert message in str(error)
+    assert "odd" in " ".join([str(error), *getattr(error, "__notes__", [])])
+    assert (other.ended, other.closed) == (True, True)

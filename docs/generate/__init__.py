@@ -1,1 +1,1 @@
-"""The documents that are made out of the program: `make docs` writes them, a test compares them."""
+"""Generators of documents: `make docs` writes them, and a test compares them with the files."""

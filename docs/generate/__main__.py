@@ -1,6 +1,6 @@
-"""Write the documents anew; whatever else stands in the README stays."""
+"""Writes the generated documents; in the README only the table of flags changes."""
 
-from docs.generate.all import written
+from docs.generate.documents import render_documents
 
-for path, text in written().items():
+for path, text in render_documents().items():
     path.write_text(text, encoding="utf-8")

@@ -1,12 +1,12 @@
-"""docs/configuration.md: the keys out of the models, what they mean out of the example."""
+"""docs/configuration.md, generated from the models of the configuration and the example."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
-from docs.generate.example import Said, said
+from docs.generate.example import ExampleKey, read_example_keys
 from docs.generate.keys import default_of, forms_of, is_list, rules_of, sections_in, type_of
-from docs.generate.table import code, head, row
+from docs.generate.table import code, header, row
 from exporter.config import Config
 from exporter.config.receivers import CommonReceiver, HeaderValue
 from exporter.config.section import Section
@@ -36,101 +36,99 @@ of headers, the URLs of receivers, of proxies and of the heartbeat, and the text
 `template`, since some services want their key in the body. The path of a secret's file and the \
 name of its variable are shown. It asks for the password, if the web configuration has one.
 """
-_HEAD = head("key", "type", "default", "it must", "meaning")
+_HEADER = header("key", "type", "default", "it must", "meaning")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The section at a place of the file, and what the example says there."""
+class _SectionDocs:
+    """A section, its path in the file, and the keys of the example that may document it."""
 
     section: type[Section]
-    above: tuple[str, ...]
-    example: list[Said]
+    path: tuple[str, ...]
+    example: list[ExampleKey]
 
     def names(self) -> list[str]:
         """Return the keys, each by the first of its forms, in the order of the example."""
         names = [name for name in self.section.model_fields if forms_of(self.section, name)]
-        order = [each.place for each in self.example]
-        return sorted(names, key=lambda name: self._first(order, name))
+        order = [key.path for key in self.example]
+        return sorted(names, key=lambda name: self._position(order, name))
 
-    def _first(self, order: list[tuple[str, ...]], name: str) -> int:
-        places = {(*self.above, form) for form in forms_of(self.section, name)}
-        return next((at for at, place in enumerate(order) if place in places), len(order))
+    def _position(self, order: list[tuple[str, ...]], name: str) -> int:
+        paths = self._paths(name)
+        return next((at for at, path in enumerate(order) if path in paths), len(order))
 
-    def below(self, name: str, section: type[Section]) -> "_Place":
-        """Return the place of a section that stands under a key."""
-        return _Place(section, (*self.above, name), self.example)
+    def _paths(self, name: str) -> set[tuple[str, ...]]:
+        return {(*self.path, form) for form in forms_of(self.section, name)}
+
+    def below(self, name: str, section: type[Section]) -> "_SectionDocs":
+        """Return the docs of a section that is the value of a key."""
+        return _SectionDocs(section, (*self.path, name), self.example)
 
     def meaning(self, name: str) -> str:
-        """Return what the example says of a key, wherever it says it first."""
-        places = {(*self.above, form) for form in forms_of(self.section, name)}
-        return next(
-            (each.meaning for each in self.example if each.place in places and each.meaning), ""
-        )
+        """Return the first comment on a key in the example."""
+        paths = self._paths(name)
+        return next((key.comment for key in self.example if key.path in paths and key.comment), "")
 
 
-def document() -> str:
-    """Return the text of the document."""
-    top = _Place(Config, (), said())
-    parts = [part for name in top.names() for part in _part(top, name)]
-    return "\n".join([_INTRODUCTION, *parts, _PAGE])
+def render() -> str:
+    """Return the document."""
+    top = _SectionDocs(Config, (), read_example_keys())
+    chapters = [text for name in top.names() for text in _chapter(top, name)]
+    return "\n".join([_INTRODUCTION, *chapters, _PAGE])
 
 
-def _part(top: _Place, name: str) -> Iterator[str]:
-    """Yield what there is to say of a key of the file and of all below it."""
+def _chapter(top: _SectionDocs, name: str) -> Iterator[str]:
+    """Yield the texts about a key of the file and all keys below it."""
     annotation = Config.model_fields[name].annotation
-    kinds = sections_in(annotation)
+    sections = sections_in(annotation)
     yield f"## {name}\n"
-    if not kinds:
-        yield f"{_HEAD}\n{_row(top, name)}\n"
-    elif len(kinds) > 1:
-        yield from _receivers([top.below(name, kind) for kind in kinds])
+    if not sections:
+        yield f"{_HEADER}\n{_row(top, name)}\n"
+    elif len(sections) > 1:
+        yield from _receivers([top.below(name, section) for section in sections])
     else:
-        yield "A list; each has these keys:\n" if is_list(annotation) else f"{_about(kinds[0])}\n"
-        place = top.below(name, kinds[0])
-        yield _table(place, place.names())
+        (section,) = sections
+        yield "A list; each has these keys:\n" if is_list(annotation) else f"{_about(section)}\n"
+        docs = top.below(name, section)
+        yield _table(docs, docs.names())
 
 
 def _about(section: type[Section]) -> str:
-    """Return what a section is, without what is only true of its attributes."""
+    """Return the first clause of a section's docstring; the rest is about its attributes."""
     return (section.__doc__ or "").partition(".")[0].partition(";")[0] + "."
 
 
-def _receivers(kinds: list[_Place]) -> Iterator[str]:
+def _receivers(receivers: list[_SectionDocs]) -> Iterator[str]:
     yield "A list; each has these keys, and those of its `type`:\n"
-    *others, last = (get_args(kind.section.model_fields["type"].annotation)[0] for kind in kinds)
-    must = f"be {', '.join(map(code, others))} or {code(last)}"
-    which = row((code("type"), "text", "required", must, "of which kind it is"))
-    common = _Place(CommonReceiver, kinds[0].above, kinds[0].example)
-    yield _table(common, common.names(), which)
-    for name, kind in zip([*others, last], kinds, strict=True):
-        yield f"### {name}\n\n{_about(kind.section)}\n"
-        own = _Place(kind.section, kind.above, [each for each in kind.example if each.kind == name])
+    types = [get_args(each.section.model_fields["type"].annotation)[0] for each in receivers]
+    rule = f"be {', '.join(map(code, types[:-1]))} or {code(types[-1])}"
+    type_row = row((code("type"), "text", "required", rule, "of which kind it is"))
+    common = _SectionDocs(CommonReceiver, receivers[0].path, receivers[0].example)
+    yield _table(common, common.names(), type_row)
+    for receiver_type, docs in zip(types, receivers, strict=True):
+        yield f"### {receiver_type}\n\n{_about(docs.section)}\n"
+        example = [key for key in docs.example if key.receiver_type == receiver_type]
+        own = _SectionDocs(docs.section, docs.path, example)
         yield _table(own, [key for key in own.names() if key not in {*common.names(), "type"}])
 
 
-def _table(place: _Place, names: list[str], *first: str) -> str:
-    rows = [line for name in names for line in _rows(place, name)]
-    return "\n".join([_HEAD, *first, *rows]) + "\n"
+def _table(docs: _SectionDocs, names: list[str], *first_rows: str) -> str:
+    rows = [line for name in names for line in _rows(docs, name)]
+    return "\n".join([_HEADER, *first_rows, *rows]) + "\n"
 
 
-def _rows(place: _Place, name: str) -> Iterator[str]:
+def _rows(docs: _SectionDocs, name: str) -> Iterator[str]:
     """Yield the row of a key, and those of the keys below it."""
-    yield _row(place, name)
-    for inner in sections_in(place.section.model_fields[name].annotation):
-        below = place.below(name, inner)
-        yield from (_row(below, key) for key in below.names() if inner is not HeaderValue)
+    yield _row(docs, name)
+    for section in sections_in(docs.section.model_fields[name].annotation):
+        below = docs.below(name, section)
+        yield from (_row(below, key) for key in below.names() if section is not HeaderValue)
 
 
-def _row(place: _Place, name: str) -> str:
-    section, field = place.section, place.section.model_fields[name]
-    keys = [".".join((*place.above[1:], form)) for form in forms_of(section, name)]
+def _row(docs: _SectionDocs, name: str) -> str:
+    section, field = docs.section, docs.section.model_fields[name]
+    keys = [".".join((*docs.path[1:], form)) for form in forms_of(section, name)]
     if HeaderValue in sections_in(field.annotation):
         keys += [f"{name}.NAME", f"{name}.NAME.file", f"{name}.NAME.env"]
-    cells = (
-        type_of(field),
-        default_of(section, name),
-        rules_of(section, name),
-        place.meaning(name),
-    )
+    cells = (type_of(field), default_of(section, name), rules_of(section, name), docs.meaning(name))
     return row((", ".join(map(code, keys)), *cells))

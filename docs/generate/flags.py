@@ -1,15 +1,15 @@
-"""docs/flags.md, out of the commands themselves."""
+"""docs/flags.md, generated from the commands."""
 
 import inspect
 from collections.abc import Iterator
 
 import click
 
-from docs.generate.table import code, head, row
+from docs.generate.table import code, header, row
 from exporter.cli.main import main
 
 NAME = "cartesia-exporter"
-HEAD = head("flag", "default", "meaning")
+HEADER = header("flag", "default", "meaning")
 _INTRODUCTION = f"""\
 # Commands and flags
 
@@ -23,8 +23,8 @@ flag.
 def commands(
     command: click.Command = main, parent: click.Context | None = None, name: str = NAME
 ) -> Iterator[tuple[str, click.Context]]:
-    """Yield every command that does something by its words, and of what it consists."""
-    # With the settings of a run: click keeps the names of --help that it sees first.
+    """Yield the words and the context of each command that is no group."""
+    # With the settings of a real run: click keeps the names of --help that it sees first.
     settings = {**command.context_settings, "terminal_width": 1000, "max_content_width": 1000}
     context = click.Context(command, parent, name, **settings)
     if not isinstance(command, click.Group):
@@ -37,11 +37,11 @@ def commands(
         yield from commands(inner, context, each)
 
 
-def table_of(words: str) -> str:
-    """Return the table of one command's flags, or nothing when it has none but --help."""
+def flag_table(words: str) -> str:
+    """Return the table of a command's flags, empty when --help is the only one."""
     context = dict(commands())[words]
     rows = [row(_cells(option, context)) for option in options_of(context)]
-    return "\n".join([HEAD, *rows]) if rows else ""
+    return "\n".join([HEADER, *rows]) if rows else ""
 
 
 def options_of(context: click.Context) -> list[click.Option]:
@@ -52,25 +52,25 @@ def options_of(context: click.Context) -> list[click.Option]:
 
 def _cells(option: click.Option, context: click.Context) -> tuple[str, str, str]:
     value = "" if option.is_flag else f" {option.make_metavar(context)}".removesuffix(" RANGE")
-    shown = option.get_help_extra(context).get("default", "")
-    default = "required" if option.required else code(str(shown))
+    value_in_help = option.get_help_extra(context).get("default", "")
+    default = "required" if option.required else code(str(value_in_help))
     return code(f"{max(option.opts, key=len)}{value}"), default, f"{option.help}{_limits(option)}"
 
 
 def _limits(option: click.Option) -> str:
-    kind = option.type
-    if not isinstance(kind, click.IntRange | click.FloatRange):
+    limit = option.type
+    if not isinstance(limit, click.IntRange | click.FloatRange):
         return ""
-    return f" At least {kind.min}." if kind.max is None else f" From {kind.min} to {kind.max}."
+    return f" At least {limit.min}." if limit.max is None else f" From {limit.min} to {limit.max}."
 
 
-def document() -> str:
-    """Return the text of the document."""
+def render() -> str:
+    """Return the document."""
     return "\n".join([_INTRODUCTION, *(_section(*each) for each in commands())])
 
 
 def _section(words: str, context: click.Context) -> str:
     usage = context.command.get_usage(context).removeprefix("Usage: ")
-    said = inspect.cleandoc(context.command.help or "")
-    parts = [f"## {words}", f"```\n{usage}\n```", said, table_of(words)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    description = inspect.cleandoc(context.command.help or "")
+    blocks = [f"## {words}", f"```\n{usage}\n```", description, flag_table(words)]
+    return "\n\n".join(block for block in blocks if block) + "\n"

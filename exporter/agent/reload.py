@@ -1,10 +1,10 @@
-"""Reads the configuration again while the agent runs, and puts it in force or says why not."""
+"""Reload of the configuration while the agent runs."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 import structlog
@@ -13,16 +13,17 @@ from prometheus_client import CollectorRegistry, Gauge
 from exporter.agent.systemd import Notifier
 from exporter.config import Config, ConfigError
 from exporter.core.clock import Clock
+from exporter.supervisor import DefaultService
 
-_READ_SECONDS: Final = 30.0
-_SLOW: Final = f"the configuration could not be read within {_READ_SECONDS:.0f} s"
-_ENDING: Final = "the agent is about to end"
+_READ_TIMEOUT_SECONDS: Final = 30.0
+_READ_TIMED_OUT: Final = f"the configuration could not be read within {_READ_TIMEOUT_SECONDS:.0f} s"
+_STOPPING: Final = "the agent is about to end"
 
 log = structlog.get_logger()
 
 
 class ReloadRefusedError(Exception):
-    """A valid configuration that a running agent can't take; problems has one text for each."""
+    """A valid configuration that a running agent cannot apply; ``problems`` says why."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -31,10 +32,13 @@ class ReloadRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reloading:
-    """How the configuration is read again, and who may ask for it.
+    """How the configuration is reloaded.
 
-    ``read`` may block and raises ConfigError; ``asked`` is set when somebody wants it; with
-    ``over_http`` that may be anybody who can send a request. ``manager`` is told of each reload.
+    Attributes:
+        read: returns the configuration; may block; raises ConfigError.
+        asked: set to request a reload.
+        over_http: whether HTTP requests may request one.
+        manager: is notified of each reload.
     """
 
     read: Callable[[], Config]
@@ -43,12 +47,10 @@ class Reloading:
     manager: Notifier = field(default_factory=Notifier)
 
 
-class Reloader:
-    """Reloads, one at a time; whoever asks during one is answered by the next.
+class Reloader(DefaultService):
+    """Runs one reload at a time; requests made during a reload are answered by the next one.
 
-    ``apply`` puts a configuration in force as a whole, or raises ReloadRefusedError and changes
-    nothing. ``due_at`` is the monotonic time by which a reload will have read all it needs; between
-    them it waits to be asked.
+    ``apply`` applies a whole configuration, or raises ReloadRefusedError and changes nothing.
     """
 
     def __init__(
@@ -58,12 +60,12 @@ class Reloader:
         registry: CollectorRegistry,
         clock: Clock,
     ) -> None:
-        self.wakeup_deadline = math.inf
+        self.wakeup_deadline = inf
         self._reloading = reloading
         self._apply = apply
         self._clock = clock
-        self._waiting: list[asyncio.Future[list[str]]] = []
-        # Not the loop's own threads: reads that hang, one per reload, would fill them.
+        self._requests: list[asyncio.Future[list[str]]] = []
+        # The loop's default threads would all be blocked by a few reads that hang.
         self._thread = ThreadPoolExecutor(1, "reload")
         self._successful = Gauge(
             "cartesia_exporter_config_last_reload_successful",
@@ -75,31 +77,30 @@ class Reloader:
             "Unix time when the configuration was loaded last.",
             registry=registry,
         )
-        self._note([])
+        self._record([])
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Reload whenever it is asked for, until ``stop`` is set."""
+        """Reload when a reload is requested, until ``stop`` is set."""
         asked = self._reloading.asked
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _: asked.set())
         try:
             while await asked.wait() and not stop.is_set():
                 asked.clear()
-                waiting, self._waiting = self._waiting, []
-                self.wakeup_deadline = self._clock.monotonic() + _READ_SECONDS
-                _answer(waiting, await self._reload())
-                self.wakeup_deadline = math.inf
+                requests, self._requests = self._requests, []
+                self.wakeup_deadline = self._clock.monotonic() + _READ_TIMEOUT_SECONDS
+                _answer(requests, await self._reload())
+                self.wakeup_deadline = inf
         finally:
             stopping.cancel()
-            _answer(self._waiting, [_ENDING])
+            _answer(self._requests, [_STOPPING])
 
     async def reload(self) -> list[str]:
-        """Have it reloaded; return every reason why the old one stays in force, [] if none."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        """Request a reload; return the reasons why it was refused, [] if it succeeded."""
+        request: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._requests.append(request)
         self._reloading.asked.set()
-        found: list[str] = await future
-        return found
+        return await request
 
     async def _reload(self) -> list[str]:
         self._reloading.manager.reloading()
@@ -108,7 +109,7 @@ class Reloader:
             problems: list[str] = []
         except (ConfigError, ReloadRefusedError) as error:
             problems = error.problems
-        self._note(problems)
+        self._record(problems)
         for problem in problems:
             log.error("reload refused, the old configuration stays in force", error=problem)
         self._reloading.manager.ready("reload refused, see the log" if problems else "reloaded")
@@ -117,18 +118,18 @@ class Reloader:
     async def _read(self) -> Config:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_READ_SECONDS):
+            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
                 return await loop.run_in_executor(self._thread, self._reloading.read)
         except TimeoutError:
-            raise ReloadRefusedError([_SLOW]) from None
+            raise ReloadRefusedError([_READ_TIMED_OUT]) from None
 
-    def _note(self, problems: list[str]) -> None:
+    def _record(self, problems: list[str]) -> None:
         self._successful.set(not problems)
         if not problems:
             self._succeeded_at.set(self._clock.now())
 
 
-def _answer(waiting: Sequence[asyncio.Future[list[str]]], problems: list[str]) -> None:
-    for each in waiting:
-        if not each.done():  # whoever asked may have gone
-            each.set_result(problems)
+def _answer(requests: Sequence[asyncio.Future[list[str]]], problems: list[str]) -> None:
+    for request in requests:
+        if not request.done():  # an HTTP client may have disconnected
+            request.set_result(problems)

@@ -1,7 +1,7 @@
-"""What systemd, or who speaks as it does, hands to a service and is told by it.
+"""systemd's protocols for services: notifications, the watchdog timeout and passed sockets.
 
-The facts are those of sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). What is read is
-taken out of the environment, so that no child process takes it for its own.
+See sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). The variables are removed from the
+environment when they are read, so that no child process uses them.
 """
 
 import os
@@ -13,134 +13,142 @@ from typing import Final
 
 import structlog
 
-from exporter.core.text import one_line
+from exporter.core.text import one_line, os_error_text
 
-_FIRST_PASSED: Final = 3
-_MOST_PASSED: Final = 1024
-_SEND_SECONDS: Final = 0.2
-_LEAST_PATIENCE: Final = 0.1
-_STATUS_LENGTH: Final = 200
+_FIRST_DESCRIPTOR: Final = 3
+_MAX_DESCRIPTORS: Final = 1024
+_SEND_TIMEOUT_SECONDS: Final = 0.2
+_MIN_WATCHDOG_SECONDS: Final = 0.1
+_MAX_STATUS_LENGTH: Final = 200
 
 log = structlog.get_logger()
 
 
 class Notifier:
-    """Tells the service manager how the service is; without an address it tells nobody.
+    """Sends the state of this process to the service manager; does nothing without an address.
 
-    That it cannot be told ends nothing, and is logged once. ``patience`` is after how many seconds
-    without ``alive`` it ends the service, None for never.
+    An error never reaches the caller and is logged once. ``watchdog_timeout`` is the number of
+    seconds without `alive` after which the service manager kills the process; None for never.
     """
 
-    def __init__(self, address: str = "", patience: float | None = None) -> None:
-        self.patience = patience if address else None
+    def __init__(self, address: str = "", watchdog_timeout: float | None = None) -> None:
+        self.watchdog_timeout = watchdog_timeout if address else None
         self._address = address
         self._failed = False
 
     def ready(self, status: str) -> None:
-        """Say that the service has started, or that it has reloaded."""
-        self._tell("READY=1", _status(status))
+        """Report that the start or a reload has finished."""
+        self._send("READY=1", _status(status))
 
     def reloading(self) -> None:
-        """Say that a reload begins; ``ready`` says that it is over, however it ended."""
-        # By CLOCK_MONOTONIC, as Type=notify-reload asks for: it tells this reload from one before.
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Report that a reload begins. Its end, successful or not, is reported by `ready`."""
+        # Type=notify-reload requires CLOCK_MONOTONIC, to tell this reload from an earlier one.
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
-        self._tell("STOPPING=1", _status("stopping"))
+        """Report that the shutdown begins."""
+        self._send("STOPPING=1", _status("stopping"))
 
     def status(self, text: str) -> None:
-        """Say in one line how it is."""
-        self._tell(_status(text))
+        """Report the status in one line of text."""
+        self._send(_status(text))
 
     def alive(self) -> None:
-        """Say that all is well, if the watchdog is on."""
-        if self.patience is not None:
-            self._tell("WATCHDOG=1")
+        """Reset the watchdog, if there is one."""
+        if self.watchdog_timeout is not None:
+            self._send("WATCHDOG=1")
 
-    def _tell(self, *assignments: str) -> None:
+    def _send(self, *assignments: str) -> None:
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(_SEND_SECONDS)
-                sender.sendto("\n".join(assignments).encode(), _place(self._address))
+                sender.settimeout(_SEND_TIMEOUT_SECONDS)
+                sender.sendto("\n".join(assignments).encode(), _socket_address(self._address))
         except OSError as error:
             if not self._failed:
-                log.warning("the service manager cannot be told how it is", error=str(error))
+                log.warning("cannot notify the service manager", error=str(error))
             self._failed = True
 
 
 def _status(text: str) -> str:
-    return f"STATUS={one_line(text, _STATUS_LENGTH)}"
+    return f"STATUS={one_line(text, _MAX_STATUS_LENGTH)}"
 
 
-def _place(address: str) -> bytes:
+def _socket_address(address: str) -> bytes:
     path = os.fsencode(address)
     return b"\0" + path[1:] if path.startswith(b"@") else path
 
 
 def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
-    """Take out of the environment who is to be told, and whether the watchdog waits for ``pid``."""
+    """Return the notifier that the environment describes, with the watchdog if it is for ``pid``.
+
+    Removes the variables from ``environ``.
+    """
     address = environ.pop("NOTIFY_SOCKET", "")
-    span, whose = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+    timeout, watched_pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if address and address[0] not in "/@":
-        log.warning("NOTIFY_SOCKET is neither a path nor an abstract socket, it is not used")
+        log.warning("NOTIFY_SOCKET ignored: neither a path nor an abstract socket")
         return Notifier()
-    return Notifier(address, _patience(span) if whose in {"", str(pid)} else None)
+    return Notifier(address, _watchdog_timeout(timeout) if watched_pid in {"", str(pid)} else None)
 
 
-def _patience(microseconds: str) -> float | None:
+def _watchdog_timeout(microseconds: str) -> float | None:
     if not microseconds:
         return None
-    number = _count(microseconds)
+    number = _number(microseconds)
     if not number:
-        log.warning("WATCHDOG_USEC is no number of microseconds, the watchdog is not fed")
+        log.warning("WATCHDOG_USEC ignored: not a number of microseconds")
         return None
-    return max(number / 1e6, _LEAST_PATIENCE)
+    return max(number / 1e6, _MIN_WATCHDOG_SECONDS)
 
 
-def _count(text: str) -> int:
-    """Return a number without a sign, 0 for anything else."""
+def _number(text: str) -> int:
+    """Return an unsigned 64-bit number; 0 for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < len(str(2**64)) else 0
 
 
 def passed_descriptors(environ: MutableMapping[str, str], pid: int) -> range:
-    """Take out of the environment which file descriptors were passed to the process ``pid``."""
-    whose, number = environ.pop("LISTEN_PID", ""), _count(environ.pop("LISTEN_FDS", ""))
+    """Return the file descriptors that were passed to process ``pid``.
+
+    Removes the variables from ``environ``.
+    """
+    listen_pid, number = environ.pop("LISTEN_PID", ""), _number(environ.pop("LISTEN_FDS", ""))
     environ.pop("LISTEN_FDNAMES", None)
-    if whose != str(pid):
+    if listen_pid != str(pid):
         number = 0
-    return range(_FIRST_PASSED, _FIRST_PASSED + min(number, _MOST_PASSED))
+    return range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + min(number, _MAX_DESCRIPTORS))
 
 
 class PassedError(Exception):
-    """What was passed in place of addresses to listen on cannot be listened on."""
+    """The passed file descriptors are not listening sockets."""
 
 
 def passed_listeners(descriptors: range) -> list[socket.socket]:
-    """Return the sockets that were passed; they are not inherited any further.
+    """Return the listening sockets behind ``descriptors``; child processes do not inherit them.
 
-    Raises PassedError when there is none, or one that is not a stream socket that listens.
+    Raises PassedError when there is none, or one that is not a listening stream socket.
     """
     if not descriptors:
         raise PassedError("no socket was passed; a systemd socket unit does (LISTEN_FDS)")
-    with ExitStack() as taken:
-        listeners = [taken.enter_context(_listener(descriptor)) for descriptor in descriptors]
-        taken.pop_all()
+    with ExitStack() as opened:
+        listeners = [opened.enter_context(_listener(descriptor)) for descriptor in descriptors]
+        opened.pop_all()
         return listeners
 
 
 def _listener(descriptor: int) -> socket.socket:
     try:
-        # Opened by its number, the socket knows its protocol: see asgi.listen.
+        # Without family and type, socket() reads them and the protocol from the descriptor, which
+        # http_server.listen relies on.
         passed = socket.socket(fileno=descriptor)
         listens = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise PassedError(f"file descriptor {descriptor} is no socket: {error.strerror}") from None
+        text = os_error_text(error)
+        raise PassedError(f"file descriptor {descriptor} is no socket: {text}") from None
     families = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
     if passed.family not in families or passed.type != socket.SOCK_STREAM or not listens:
-        passed.detach()  # it is not ours to close
+        passed.detach()  # another part of the process may own it: do not close it
         raise PassedError(f"file descriptor {descriptor} is no stream socket that listens")
     passed.set_inheritable(False)
     return passed

@@ -1,96 +1,86 @@
-"""Looks after the parts: who is late is told to the log, to the service manager and to who asks."""
+"""Watchdog of the services: logs late ones and keeps the service manager's watchdog alive."""
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from math import inf
+from typing import Final
 
 import structlog
 
+from exporter.agent.systemd import Notifier
 from exporter.core.health import Liveness, liveness
-from exporter.supervisor import pause
+from exporter.supervisor import DefaultService, pause
 
-LOOK_SECONDS: Final = 5.0
-"""How often it is looked whether a part is late."""
+CHECK_SECONDS: Final = 5.0
+"""Interval of the checks."""
 
-_PAUSE_SECONDS: Final = 30.0
-"""Without a look for so long, the process stood still: stopped, frozen, or its loop was held up."""
+_SUSPENDED_SECONDS: Final = 30.0
+"""A longer gap between two checks means that the process was stopped, frozen or blocked."""
 
 log = structlog.get_logger()
 
 
-class Manager(Protocol):
-    """Who started this process, and starts it again when it hears nothing for too long."""
+class Watchdog(DefaultService):
+    """Checks the wake-up deadlines of all services.
 
-    @property
-    def patience(self) -> float | None:
-        """After how many seconds of silence it does; None for never."""
-        ...
-
-    def alive(self) -> None:
-        """Say that all parts are on time."""
-
-    def status(self, text: str) -> None:
-        """Say in one line how it is."""
-
-
-class Watchdog:
-    """Knows which parts are late. ``due`` returns by when each will have set its next wake-up.
-
-    Its own ``due_at`` is infinite: who looks whether it looks is the service manager.
+    ``deadlines`` returns them by service, in monotonic seconds. The watchdog has none itself: the
+    service manager checks it.
     """
 
-    wakeup_deadline: Final = math.inf
+    wakeup_deadline: Final = inf
 
     def __init__(
         self,
-        due: Callable[[], Mapping[str, float]],
+        deadlines: Callable[[], Mapping[str, float]],
         monotonic: Callable[[], float],
-        manager: Manager,
+        notifier: Notifier,
     ) -> None:
-        self._due = due
+        self._deadlines = deadlines
         self._monotonic = monotonic
-        self._manager = manager
-        # Twice as often as it must, as sd_watchdog_enabled(3) recommends.
-        self._every = min(LOOK_SECONDS, (manager.patience or LOOK_SECONDS * 2) / 2)
-        self._looked_at = self._running_since = monotonic()
-        self._told: dict[str, float] = {}
+        self._notifier = notifier
+        # sd_watchdog_enabled(3) recommends half of the timeout.
+        self._interval = min(CHECK_SECONDS, (notifier.watchdog_timeout or inf) / 2)
+        self._checked_at = self._running_since = monotonic()
+        self._late: Mapping[str, float] = {}
 
-    def newest(self) -> Liveness:
-        """Return how it is now."""
+    def liveness(self) -> Liveness:
+        """Return which services are late now."""
         now = self._monotonic()
-        # Asked before the first look behind a pause: nobody has had a turn since.
-        paused = now - self._looked_at > _PAUSE_SECONDS
-        return liveness(self._due(), now, now if paused else self._running_since)
+        # Before the first check after a suspension no service has had a chance to run.
+        suspended = now - self._checked_at > _SUSPENDED_SECONDS
+        return liveness(self._deadlines(), now, now if suspended else self._running_since)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look now and then, until ``stop`` is set."""
-        self._looked_at = self._running_since = self._monotonic()
+        """Check at an interval until ``stop`` is set."""
+        self._checked_at = self._running_since = self._monotonic()
         while not stop.is_set():
-            self.look()
-            await pause(stop, self._every)
+            self.check()
+            await pause(stop, self._interval)
 
-    def look(self) -> None:
-        """Tell what changed; while none is late, keep the manager from losing patience."""
+    def check(self) -> None:
+        """Log services that became late or recovered; notify the service manager if none is late.
+
+        After a suspension, lateness counts from now on.
+        """
         now = self._monotonic()
-        still = now - self._looked_at
-        if still > _PAUSE_SECONDS:
+        gap = now - self._checked_at
+        if gap > _SUSPENDED_SECONDS:
             self._running_since = now
-            log.warning("the process stood still, the parts get their time", seconds=round(still))
-        self._looked_at = now
-        found = self.newest()
-        self._tell(found)
+            log.warning("process was suspended", seconds=round(gap))
+        self._checked_at = now
+        found = self.liveness()
+        self._log_changes(found)
         if found.healthy:
-            self._manager.alive()
+            self._notifier.alive()
 
-    def _tell(self, found: Liveness) -> None:
-        told, self._told = self._told, dict(found.late)
-        for part, seconds in found.late.items():
-            if part not in told:
-                log.error("a part is late", part=part, seconds=round(seconds))
-        here = self._due()
-        for part in told:
-            if part not in found.late and part in here:
-                log.info("a part is on time again", part=part)
-        if told.keys() != found.late.keys():
-            self._manager.status(found.counts)
+    def _log_changes(self, found: Liveness) -> None:
+        before, self._late = self._late, found.late
+        for name, seconds in found.late.items():
+            if name not in before:
+                log.error("service is late", service=name, seconds=round(seconds))
+        running = self._deadlines()
+        for name in before:
+            if name not in found.late and name in running:
+                log.info("service is on time again", service=name)
+        if before.keys() != found.late.keys():
+            self._notifier.status(found.counts)

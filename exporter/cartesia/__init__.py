@@ -1,1 +1,1 @@
-"""The Cartesia API: only here are its URLs, headers and JSON known; nothing is stored or told."""
+"""Client of the Cartesia API. No other package knows its URLs, headers and JSON."""

@@ -1,85 +1,87 @@
-"""The fine-tunes of one account, read over several connections, kindly."""
+"""Client that lists the fine-tunes of one account over several connections."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from exporter.cartesia.fetch import Api, ApiKey, PageFetcher, Shared
-from exporter.cartesia.listing import PATIENCE, Lister, Listing, OnPage
+from exporter.cartesia.fetch import ApiKey, ApiSettings, FetchContext, PageFetcher
+from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
-from exporter.cartesia.pages import NOTHING, Page, PageCache
-from exporter.cartesia.rate_limit import Limits, RateLimiter
+from exporter.cartesia.pages import NONE_TRACKED, Page, PageCache
+from exporter.cartesia.rate_limit import RateLimiter, RateLimits
 from exporter.core.clock import Clock
 from exporter.core.model import TrackedFineTune
 from exporter.http_client import HttpClient
 
-_APART: Final = 0.001
-"""By how many seconds each lane begins later than the one before. Answers that came all at once
-would wait for each other, round by round: a fifth of the time of a poll over 16 lanes."""
+__all__ = ["ApiSettings", "CartesiaClient", "ClientMetrics", "RateLimits"]
 
-__all__ = ["Api", "Client", "ClientMetrics", "Limits"]
+_STAGGER_SECONDS: Final = 0.001
+"""Stagger between connections. Without it, answers arrive all at once and wait for each other in
+each round: a fifth of the time of a poll over 16 connections."""
 
 
-class Client:
-    """Reads the fine-tunes of one account, and remembers where its pages begin."""
+class CartesiaClient:
+    """Lists the fine-tunes of one account; keeps the cursors and pages of the last listing."""
 
     def __init__(
         self,
         http_client: HttpClient,
-        api: Api,
+        api: ApiSettings,
         metrics: ClientMetrics,
         clock: Clock,
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._clock = clock
         self._key = ApiKey(api.key)
-        self._pace = RateLimiter(limits, clock)
-        self._shelf = PageCache()
+        self._rate_limiter = RateLimiter(limits, clock)
+        self._page_cache = PageCache()
         self._lister = Lister()
-        shared = Shared(api, self._key, self._pace, self._shelf, metrics, clock)
-        # A shared pool grows slow beside many connections (encode/httpx#3215).
-        http_clients = [http_client, *(http_client.clone() for _ in range(limits.concurrency - 1))]
-        self._lanes = [PageFetcher(each, shared) for each in http_clients]
+        context = FetchContext(api, self._key, self._rate_limiter, self._page_cache, metrics, clock)
+        # One pool each: a pool that many requests share is slow (encode/httpx#3215).
+        clones = (http_client.clone() for _ in range(limits.concurrency - 1))
+        self._fetchers = [PageFetcher(each, context) for each in (http_client, *clones)]
         metrics.initialise(api.account)
 
     def remember(self, cursors: Sequence[str]) -> None:
-        """Begin warm, with the ``cursors`` of an earlier listing; no page is taken for read."""
+        """Prefetch by the ``cursors`` of an earlier listing, and forget all cached pages."""
         self._lister.cursors = tuple(cursors)
-        self._shelf.clear()
+        self._page_cache.clear()
 
     async def list_fine_tunes(
         self,
         seconds: float,
-        known: Mapping[str, TrackedFineTune] = NOTHING,
+        tracked: Mapping[str, TrackedFineTune] = NONE_TRACKED,
         on_page: OnPage | None = None,
     ) -> Listing:
         """Return all fine-tunes of the account, read within ``seconds`` of wall-clock time.
 
-        Those that equal what is ``known``, by id, are the same objects. Raises CartesiaError when
-        any page is missing, late or odd, or when there is no end of them.
+        A fine-tune that equals the ``tracked`` one of its id is the same object. Raises
+        CartesiaError if any page is missing, late or malformed, or if the list does not end.
         """
-        began = self._clock.monotonic()
-        self._pace.begin()
-        self._shelf.begin(known)
+        started = self._clock.monotonic()
+        deadline = started + seconds
+        self._rate_limiter.start_poll()
+        self._page_cache.start(tracked)
         try:
-            lanes = [
-                partial(self._page, lane, began + _APART * number, began + seconds)
-                for number, lane in enumerate(self._lanes)
+            connections = [
+                partial(self._fetch, fetcher, started + _STAGGER_SECONDS * number, deadline)
+                for number, fetcher in enumerate(self._fetchers)
             ]
-            listing = await self._lister.read(lanes, on_page, min(PATIENCE, seconds / 4))
+            stall_timeout = min(STALL_TIMEOUT_SECONDS, seconds / 4)
+            listing = await self._lister.read(connections, on_page, stall_timeout)
         finally:
-            await asyncio.gather(*(lane.aclose() for lane in self._lanes))
-        self._shelf.keep()
+            await asyncio.gather(*(fetcher.aclose() for fetcher in self._fetchers))
+        self._page_cache.commit()
         return listing
 
-    async def _page(
-        self, lane: PageFetcher, begin: float, deadline: float, cursor: str | None
+    async def _fetch(
+        self, fetcher: PageFetcher, start: float, deadline: float, cursor: str | None
     ) -> Page:
-        """Return a page over a lane that is to ``begin`` then, in monotonic seconds."""
-        if (wait := begin - self._clock.monotonic()) > 0:
+        """Fetch a page, not before ``start``. Times are in monotonic seconds."""
+        if (wait := start - self._clock.monotonic()) > 0:
             await asyncio.sleep(wait)
-        return await lane.page(cursor, deadline)
+        return await fetcher.fetch(cursor, deadline)
 
     def key_is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""

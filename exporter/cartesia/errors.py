@@ -1,4 +1,4 @@
-"""Why the API could not be read."""
+"""Errors of reading the Cartesia API."""
 
 from typing import Final, Literal, get_args
 
@@ -19,15 +19,15 @@ Reason = Literal[
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
-OVER: Final = "the time for the whole poll is over (poll.timeout)"
+POLL_TIMEOUT: Final = "the time for the whole poll is over (poll.timeout)"
 
 
 class CartesiaError(Exception):
-    """The listing could not be read completely; the text says why and what to look at.
+    """The list could not be read completely; the text says why and what to check.
 
-    ``reason`` is the metrics' label. ``status`` is the HTTP status, if there was one. ``retryable``
-    says whether the same request may succeed in a moment; ``retry_after`` is the wait that the API
-    asked for, in seconds.
+    ``reason`` is the label value of the metrics, ``status`` the HTTP status if there was one.
+    ``retryable`` says whether the same request may succeed soon. ``retry_after`` is the wait that
+    the API asked for, in seconds.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CartesiaError(Exception):
         self.retry_after = retry_after
 
     def on_page(self, number: int) -> "CartesiaError":
-        """Return the same error, saying on which page of the list it came."""
+        """Return the same error with the page's number (from 1) in its text."""
         return CartesiaError(
             self.reason,
             f"page {number}: {self}",

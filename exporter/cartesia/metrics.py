@@ -1,4 +1,4 @@
-"""What is counted of the requests to the API."""
+"""Metrics of the requests to the API."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -6,7 +6,7 @@ from exporter.cartesia.errors import REASONS
 
 
 class ClientMetrics:
-    """Counts of the requests to the API, for all accounts of a registry."""
+    """Request metrics of all accounts of a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         label = ("account",)
@@ -37,7 +37,7 @@ class ClientMetrics:
         )
 
     def initialise(self, account: str) -> None:
-        """Show an account's counters at zero before anything happens."""
+        """Create an account's series with the value zero."""
         self.requests.labels(account, "200")
         for reason in REASONS:
             self.failures.labels(account, reason)
@@ -45,6 +45,6 @@ class ClientMetrics:
         self.duration.labels(account)
 
     def forget(self, account: str) -> None:
-        """Show nothing of an account any more."""
+        """Remove an account's series."""
         for metric in (self.requests, self.failures, self.retries, self.duration):
             metric.remove_by_labels({"account": account})

@@ -1,7 +1,7 @@
-"""The API's JSON, read tolerantly: what may be missing is filled in, what may not is refused.
+"""Decodes list pages and error answers of the API, and caches decoded pages.
 
-Source: the OpenAPI document of ``GET /fine-tunes/``, and the API conventions, which reserve the
-right to add response fields and enum values.
+Source: the OpenAPI document of ``GET /fine-tunes/``, and the API conventions, which allow the API
+to add response fields and enum values.
 """
 
 import json
@@ -21,15 +21,15 @@ from exporter.core.text import one_line, scalar_text, shared
 
 
 class PageError(CartesiaError):
-    """A page is not what the API promises; the text says what is odd about it."""
+    """A body is not a page as the API documents it; the text says why."""
 
-    def __init__(self, oddity: str) -> None:
-        super().__init__("protocol", f"an odd page: {oddity}")
+    def __init__(self, problem: str) -> None:
+        super().__init__("protocol", f"an odd page: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of the list, in the API's order; ``size`` is that of its JSON, in bytes."""
+    """One page of the list, in the API's order; ``size`` is the length of its JSON in bytes."""
 
     fine_tunes: list[FineTune]
     has_more: bool
@@ -55,16 +55,16 @@ _decoder: Final = msgspec.json.Decoder(_Body)
 
 
 def read_page(body: bytes) -> Page:
-    """Return the page in ``body``; raise PageError when it is not one.
+    """Return the page in ``body``; raise PageError if it is not one.
 
-    ``data`` must be a list of objects with an ``id`` each, ``has_more`` a boolean. Null or missing
-    text is empty, a null, missing or empty status or model_id is ``unknown``.
+    ``data`` must be a list of objects with an ``id`` each, ``has_more`` a boolean. A missing or
+    null text is empty; a missing, null or empty status or model_id is ``unknown``.
     """
     try:
-        body.decode()  # msgspec takes any bytes for the name of a field that it does not know
+        body.decode()  # msgspec accepts invalid UTF-8 in the names of unknown fields
         decoded = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Strict about lone surrogates, and about types that do not matter; json tells apart.
+        # msgspec also refuses lone surrogates and types that do not matter; json decides.
         return _read_leniently(body)
     return _page(decoded.data, body, has_more=decoded.has_more)
 
@@ -113,7 +113,7 @@ def _lenient_item(raw: Any, position: int) -> _Item:
 
 
 def _text(value: Any) -> str:
-    """Return text as it is, null as empty, and anything else as the JSON it came in."""
+    """Return a string as it is, null as an empty one, and anything else as JSON."""
     if value is None:
         return ""
     try:
@@ -124,22 +124,22 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The body of an error answer (API errors, from version 2026-03-01 on); empty where absent."""
+    """The body of an error answer, since API version 2026-03-01. Missing fields are empty."""
 
     title: str = ""
     message: str = ""
     request_id: str = ""
 
 
-_LONGEST: Final = 200
-_MASK: Final = "sk_car_…"
-_KEYS: Final = re.compile(r"sk_car_\S*")
+_MAX_TEXT: Final = 200
+_MASKED_KEY: Final = "sk_car_…"
+_ANY_KEY: Final = re.compile(r"sk_car_\S*")
 
 
 def read_problem(body: bytes, key: str) -> Problem:
-    """Return what an error answer says of itself, each text one line of at most 200 characters.
+    """Return the fields of an error answer, each as one line of at most 200 characters.
 
-    An API that quotes the ``key`` it refuses, or another one, must not put it into the log.
+    The ``key``, and any other key that the API quotes, is masked: the texts are logged.
     """
     try:
         raw = json.loads(body)
@@ -148,56 +148,60 @@ def read_problem(body: bytes, key: str) -> Problem:
     if not isinstance(raw, dict):
         return Problem()
     texts = {name: raw.get(name) for name in Problem.__slots__}
-    return Problem(**{n: _quotable(t, key) for n, t in texts.items() if isinstance(t, str)})
+    return Problem(**{n: _mask_keys(t, key) for n, t in texts.items() if isinstance(t, str)})
 
 
-def _quotable(text: str, key: str) -> str:
-    # Before it is cut, so that no part of the key stays; and after, when nothing hides in it.
-    shown = one_line(text.replace(key, _MASK), _LONGEST)
-    return _KEYS.sub(_MASK, shown.replace(key, _MASK))
+def _mask_keys(text: str, key: str) -> str:
+    # Masked before the text is cut, or a part of the key could stay; and masked again after
+    # one_line has removed invisible characters, which could have hidden the key.
+    line = one_line(text.replace(key, _MASKED_KEY), _MAX_TEXT)
+    return _ANY_KEY.sub(_MASKED_KEY, line.replace(key, _MASKED_KEY))
 
 
-NOTHING: Final[Mapping[str, TrackedFineTune]] = MappingProxyType({})
+NONE_TRACKED: Final[Mapping[str, TrackedFineTune]] = MappingProxyType({})
 
 
 class PageCache:
-    """Keeps the pages of the last complete reading by the digest of their bytes, not the bytes."""
+    """Page cache keyed by the digest of the response body.
+
+    It holds the pages of the last complete listing. So a page that did not change is neither
+    decoded again nor held twice.
+    """
 
     def __init__(self) -> None:
         self._pages: dict[bytes, Page] = {}
-        self._taken: dict[bytes, Page] = {}
-        self._known = NOTHING
+        self._new_pages: dict[bytes, Page] = {}
+        self._tracked = NONE_TRACKED
 
     def clear(self) -> None:
-        """Forget the pages: each will be decoded again."""
+        """Drop all pages: each will be decoded again."""
         self._pages = {}
 
-    def begin(self, known: Mapping[str, TrackedFineTune] = NOTHING) -> None:
-        """Begin a reading; what the last one took without being complete is forgotten.
+    def start(self, tracked: Mapping[str, TrackedFineTune] = NONE_TRACKED) -> None:
+        """Start a listing, and drop the pages of one that was not completed.
 
-        A page with a fine-tune that equals a ``known`` one will hold the same object.
+        Decoded fine-tunes that equal the ``tracked`` one of their id are replaced by that object.
         """
-        self._taken, self._known = {}, known
+        self._new_pages, self._tracked = {}, tracked
 
     def read(self, body: bytes) -> Page:
-        """Return the page in ``body``; raise PageError when it is not one. Safe in any thread."""
+        """Return the page in ``body``; raise PageError if it is not one. Thread-safe."""
         digest = sha256(body).digest()
-        page = self._taken.get(digest) or self._pages.get(digest) or self._shared(read_page(body))
-        self._taken[digest] = page
+        page = self._new_pages.get(digest) or self._pages.get(digest)
+        if page is None:
+            page = read_page(body)
+            page.fine_tunes[:] = map(self._reuse_tracked, page.fine_tunes)
+        self._new_pages[digest] = page
         return page
 
-    def _shared(self, page: Page) -> Page:
-        items = [_shared(read, self._known.get(read.id)) for read in page.fine_tunes]
-        return Page(items, page.has_more, page.size)
+    def _reuse_tracked(self, fine_tune: FineTune) -> FineTune:
+        tracked = self._tracked.get(fine_tune.id)
+        if tracked is None:
+            return fine_tune
+        before = tracked.fine_tune
+        # The id is also a key of other mappings: without replacing it, it would be held twice.
+        return before if before == fine_tune else replace(fine_tune, id=before.id)
 
-    def keep(self) -> None:
-        """End a complete reading: its pages replace those of the last one."""
-        self._pages, self._taken, self._known = self._taken, {}, NOTHING
-
-
-def _shared(read: FineTune, known: TrackedFineTune | None) -> FineTune:
-    if known is None:
-        return read
-    before = known.fine_tune
-    # The id too: it is a key elsewhere, and would be held there as it was read first.
-    return before if before == read else replace(read, id=before.id)
+    def commit(self) -> None:
+        """Complete a listing: its pages replace those of the one before."""
+        self._pages, self._new_pages, self._tracked = self._new_pages, {}, NONE_TRACKED

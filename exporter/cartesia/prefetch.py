@@ -1,4 +1,4 @@
-"""Pages asked for side by side: which lane asks for which, and who waits for it."""
+"""Prefetches list pages over several connections."""
 
 import asyncio
 from collections import defaultdict
@@ -9,93 +9,95 @@ from typing import Final
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.pages import Page
 
-Fetch = Callable[[str | None], Awaitable[Page]]
-"""Given the cursor (None at the head of the list), return the page behind it."""
+FetchPage = Callable[[str | None], Awaitable[Page]]
+"""Fetches the page after a cursor over one connection; None is the cursor of the first page."""
 
-_MOST_BYTES: Final = 512 * 1024 * 1024
-_NOW: Final = -1
-_TOO_LARGE: Final = f"the pages of the list are larger than {_MOST_BYTES // 2**20} MiB"
+_MAX_BYTES: Final = 512 * 1024 * 1024
+_TOO_LARGE: Final = f"the pages of the list are larger than {_MAX_BYTES // 2**20} MiB"
+_URGENT: Final = -1
 
 
 class StalledError(Exception):
-    """No lane was free for a page that is needed: pages that are not hold up all of them."""
+    """No connection became free for a page that is needed, within the stall timeout."""
 
 
 class Prefetcher:
-    """Gives the lanes their work: first the page that is waited for, then those ``ahead``.
+    """Fetches the page that the reader waits for first, then the pages of ``cursors``, in order.
 
-    Unless all lanes work ``at_once``, the others wait until the first lane has brought a page: an
-    API that is down is not asked for every page side by side, poll after poll. ``patience`` is for
-    how many seconds a page that is needed may wait for a lane.
+    Without ``all_at_once``, only the first connection is used until it has fetched a page. So an
+    API that is down does not get a request per page and poll. ``stall_timeout`` is the time that a
+    needed page may wait for a free connection, in seconds.
     """
 
     def __init__(
-        self, ahead: Iterable[str | None], patience: float, *, at_once: bool = True
+        self, cursors: Iterable[str | None], stall_timeout: float, *, all_at_once: bool = True
     ) -> None:
-        self._work: asyncio.PriorityQueue[tuple[int, str | None]] = asyncio.PriorityQueue()
-        for turn, cursor in enumerate(ahead):
-            self._work.put_nowait((turn, cursor))
-        new = asyncio.get_running_loop().create_future
-        self._answers = defaultdict[str | None, asyncio.Future[Page | CartesiaError]](new)
-        self._asked: set[str | None] = set()
-        self._patience = patience
-        self._size = 0
-        self._open = asyncio.Event()
-        if at_once:
-            self._open.set()
+        self._queue: asyncio.PriorityQueue[tuple[int, str | None]] = asyncio.PriorityQueue()
+        for priority, cursor in enumerate(cursors):
+            self._queue.put_nowait((priority, cursor))
+        new_future = asyncio.get_running_loop().create_future
+        self._results = defaultdict[str | None, asyncio.Future[Page | CartesiaError]](new_future)
+        self._requested: set[str | None] = set()
+        self._stall_timeout = stall_timeout
+        self._bytes = 0
+        self._use_all = asyncio.Event()
+        if all_at_once:
+            self._use_all.set()
+
+    @asynccontextmanager
+    async def run(self, connections: Sequence[FetchPage]) -> AsyncIterator[None]:
+        """Fetch pages in the background within the context, one at a time per connection.
+
+        An exception other than CartesiaError is a bug and leaves the context as a group.
+        """
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(self._work(fetch, first=number == 0))
+                for number, fetch in enumerate(connections)
+            ]
+            try:
+                yield
+            finally:
+                for worker in workers:
+                    worker.cancel()
 
     async def page(self, cursor: str | None) -> Page:
-        """Return the page behind ``cursor``, asked for ahead or now.
+        """Return the page after ``cursor``; request it now if it was not prefetched.
 
-        Raises the CartesiaError that was its answer, HeldUpError when it can't be asked for.
+        Raises the CartesiaError of its request, and StalledError if no connection becomes free.
         """
-        if cursor not in self._asked:
-            self._work.put_nowait((_NOW, cursor))
-            await asyncio.wait([self._answers[cursor]], timeout=self._patience)
-            if cursor not in self._asked:
+        if cursor not in self._requested:
+            self._queue.put_nowait((_URGENT, cursor))
+            await asyncio.wait([self._results[cursor]], timeout=self._stall_timeout)
+            if cursor not in self._requested:
                 raise StalledError
-        # Shielded: until it is cancelled too, a lane may bring the page of a poll that is.
-        answer = await asyncio.shield(self._answers[cursor])
-        if isinstance(answer, CartesiaError):
-            raise answer
-        return answer
+        # Shielded: if the poll is cancelled, a worker may set this result before it ends.
+        result = await asyncio.shield(self._results[cursor])
+        if isinstance(result, CartesiaError):
+            raise result
+        return result
 
-    async def serve(self, lane: Fetch, *, first: bool) -> None:
-        """Ask for pages over a lane until cancelled; an error is the answer for its page alone."""
+    async def _work(self, fetch: FetchPage, *, first: bool) -> None:
+        """Fetch queued pages until cancelled. A CartesiaError is the result of its page only."""
         if not first:
-            await self._open.wait()
+            await self._use_all.wait()
         while True:
-            _, cursor = await self._work.get()
-            if cursor in self._asked:
+            _, cursor = await self._queue.get()
+            if cursor in self._requested:
                 continue
-            self._asked.add(cursor)
-            answer = await self._answer(lane, cursor)
-            self._answers[cursor].set_result(answer)
-            if isinstance(answer, Page):
-                self._open.set()
-            await self._open.wait()
+            self._requested.add(cursor)
+            result = await self._fetch(fetch, cursor)
+            self._results[cursor].set_result(result)
+            if isinstance(result, Page):
+                self._use_all.set()
+            await self._use_all.wait()
 
-    async def _answer(self, lane: Fetch, cursor: str | None) -> Page | CartesiaError:
+    async def _fetch(self, fetch: FetchPage, cursor: str | None) -> Page | CartesiaError:
         try:
-            page = await lane(cursor)
+            page = await fetch(cursor)
         except CartesiaError as error:
             return error
-        self._size += page.size
-        if self._size > _MOST_BYTES:
+        self._bytes += page.size
+        if self._bytes > _MAX_BYTES:
             return CartesiaError("too_large", _TOO_LARGE)
         return page
-
-
-@asynccontextmanager
-async def served(desk: Prefetcher, lanes: Sequence[Fetch]) -> AsyncIterator[None]:
-    """Have the lanes work at the desk within the context; a bug in one of them leaves here."""
-    async with asyncio.TaskGroup() as group:
-        workers = [
-            group.create_task(desk.serve(lane, first=number == 0))
-            for number, lane in enumerate(lanes)
-        ]
-        try:
-            yield
-        finally:
-            for worker in workers:
-                worker.cancel()

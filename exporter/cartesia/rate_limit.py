@@ -1,20 +1,23 @@
-"""When the next request of an account may go out: how many at once, and how often."""
+"""Rate limiter for one account's API requests."""
 
 import asyncio
 from asyncio import sleep
-from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from exporter.cartesia.errors import OVER, CartesiaError
+from anyio import CapacityLimiter
+
+from exporter.cartesia.errors import POLL_TIMEOUT, CartesiaError
 from exporter.core.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How gently the API is asked.
+class RateLimits:
+    """Limits on the requests of one account.
 
-    ``concurrency`` is how many requests may be under way at once, with 1 for one after another;
-    ``per_second`` how many may begin in a second, with 0 for no limit.
+    ``concurrency`` is the number of requests in flight, ``per_second`` the number of requests that
+    start per second. 0 per second means no limit.
     """
 
     concurrency: int = 8
@@ -22,94 +25,70 @@ class Limits:
 
 
 class RateLimiter:
-    """Lets requests go. Once the API has said 429, they go one after another until the next poll.
+    """Starts requests in order of arrival and within the limits.
 
-    Deadlines are in monotonic seconds.
+    After a 429, no request starts for the time that the API asked for. From then on, requests are
+    sent one at a time until the next poll. Deadlines are in monotonic seconds.
     """
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: RateLimits, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
-        self._next_at = 0.0
+        self._next_start = 0.0
         self._resume_at = 0.0
-        self._told: CartesiaError | None = None
-        self.begin()
+        self._rejection: CartesiaError | None = None
+        self.start_poll()
 
-    def begin(self) -> None:
-        """Begin a poll: side by side again, but not before the time that the last one was told."""
-        self._most = self._limits.concurrency
-        self._under_way = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+    def start_poll(self) -> None:
+        """Restore the full concurrency. A wait that the API asked for stays in force."""
+        self._slots = CapacityLimiter(self._limits.concurrency)
 
-    async def enter(self, deadline: float) -> None:
-        """Wait until one more request may be under way; it is until ``leave``.
+    @asynccontextmanager
+    async def request(self, deadline: float) -> AsyncIterator[None]:
+        """Hold a slot for one request within the context.
 
-        Raises CartesiaError, also that of a 429, when the wait ends only behind the deadline.
+        Raises CartesiaError if the request could start only after the deadline. It is the error of
+        the 429 if that is the cause.
         """
         while True:
-            await self._place()
-            try:
-                due = await self._due(deadline)
-            except BaseException:
-                self.leave()
-                raise
-            if due and self._under_way <= self._most:
-                return
-            self.leave()  # a 429 came while all these waited for their slots: now they line up
+            async with self._slots:
+                may_start = await self._wait(deadline)
+                if may_start and self._slots.borrowed_tokens <= self._slots.total_tokens:
+                    yield
+                    return
+            # A 429 arrived while several requests held slots. Each queues again, for one slot.
 
-    async def _place(self) -> None:
-        if self._under_way < self._most:
-            self._under_way += 1
-            return
-        place = asyncio.get_running_loop().create_future()
-        self._line.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if not place.cancelled():  # it was given away just before
-                self.leave()
-            raise
+    async def wait_to_start(self, deadline: float) -> None:
+        """Wait until a further request (a redirect) may start in a slot that is held already.
 
-    def leave(self) -> None:
-        """Say that a request is over: the next in line may go."""
-        self._under_way -= 1
-        while self._line and self._under_way < self._most:
-            place = self._line.popleft()
-            if not place.cancelled():
-                self._under_way += 1
-                place.set_result(None)
-
-    async def _heed(self, deadline: float) -> None:
-        while (wait := self._resume_at - self._clock.monotonic()) > 0:
-            if self._told is not None and self._resume_at >= deadline:
-                raise self._told
-            await sleep(wait)
-
-    def slow_down(self, error: CartesiaError, seconds: float) -> None:
-        """Heed a 429: nothing goes out for so many seconds, and then one request at a time."""
-        self._most = 1
-        self._told = error
-        self._resume_at = max(self._resume_at, self._clock.monotonic() + seconds)
-
-    async def slot(self, deadline: float) -> None:
-        """Wait for the time of one more request; raise CartesiaError when that is too late."""
-        while not await self._due(deadline):
+        Raises CartesiaError if that is only after the deadline.
+        """
+        while not await self._wait(deadline):
             pass
 
-    async def _due(self, deadline: float) -> bool:
-        """Wait for a slot, and return whether no 429 has come meanwhile."""
-        await self._heed(deadline)
+    async def _wait(self, deadline: float) -> bool:
+        """Wait for the next start; return False if a 429 arrived during the wait."""
+        while (pause := self._resume_at - self._clock.monotonic()) > 0:
+            if self._rejection is not None and self._resume_at >= deadline:
+                raise self._rejection
+            await sleep(pause)
         if self._limits.per_second:
             now = self._clock.monotonic()
-            at = max(self._next_at, now)
-            if at >= deadline:
-                raise CartesiaError("timeout", OVER)
-            self._next_at = at + 1 / self._limits.per_second
+            start = max(self._next_start, now)
+            if start >= deadline:
+                raise CartesiaError("timeout", POLL_TIMEOUT)
+            self._next_start = start + 1 / self._limits.per_second
             try:
-                if at > now:
-                    await sleep(at - now)
+                if start > now:
+                    await sleep(start - now)
             except asyncio.CancelledError:
-                # All that wait are given up together: their slots are free again.
-                self._next_at = min(self._next_at, at)
+                # All waiting requests of a poll are cancelled together: the first start is free.
+                self._next_start = min(self._next_start, start)
                 raise
         return self._clock.monotonic() >= self._resume_at
+
+    def slow_down(self, error: CartesiaError, seconds: float) -> None:
+        """Apply a 429: start nothing for ``seconds``, then send one request at a time."""
+        self._slots.total_tokens = 1
+        self._rejection = error
+        self._resume_at = max(self._resume_at, self._clock.monotonic() + seconds)

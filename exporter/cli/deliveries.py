@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.core.events import Event
     from exporter.store.database import Database
-    from exporter.store.queries import Detail, Entry, Selection
+    from exporter.store.queries import DeliveryDetails, DeliveryFilter, DeliverySummary
 
 # As in exporter.store.queries, which --help must not import.
 _RETRYABLE: Final = ("pending", "dead")
@@ -76,14 +76,14 @@ def list_command(
     """Print deliveries, the newest last."""
     config = load(config_file)
     stream = standard_output("list the deliveries")
-    from exporter.store.queries import entries
+    from exporter.store.queries import list_deliveries
 
     states = {None: _UNSETTLED, "all": _STATES}.get(state, (str(state),))
     selection = _selection(config, (), receiver, states)
 
     def query(database: "Database") -> Any:
         check_receiver(config, database, receiver)
-        return entries(database, selection, limit)
+        return list_deliveries(database, selection, limit)
 
     found, total = run_in_state(config, "list the deliveries", query)
     write([_record(entry) for entry in found], _LAYOUT, output, stream)
@@ -98,10 +98,12 @@ def show(config_file: Path | None, delivery: str, receiver: str | None) -> None:
     """Print all about the delivery ID: each field, its events, the body as it is sent."""
     config = load(config_file)
     terminal = standard_output("show the delivery").isatty()
-    from exporter.store.queries import details
+    from exporter.store.queries import load_details
 
     selection = _selection(config, (delivery,), receiver, _STATES)
-    found = run_in_state(config, "show the delivery", lambda database: details(database, selection))
+    found = run_in_state(
+        config, "show the delivery", lambda database: load_details(database, selection)
+    )
     click.echo("\n\n".join("\n".join(_describe(detail, terminal=terminal)) for detail in found))
 
 
@@ -172,7 +174,7 @@ def reassign(config_file: Path | None, source: str, target: str) -> None:
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.store import repairs
 
-    def work(database: "Database") -> repairs.Reassigned:
+    def work(database: "Database") -> repairs.ReassignCounts:
         check_receiver(config, database, source)
         return repairs.reassign(database, source, target, SYSTEM_CLOCK.now())
 
@@ -196,23 +198,25 @@ def _check_choice(
 
 def _selection(
     config: "Config", ids: tuple[str, ...], receiver: str | None, states: tuple[str, ...]
-) -> "Selection":
-    from exporter.store.queries import Selection
+) -> "DeliveryFilter":
+    from exporter.store.queries import DeliveryFilter
 
-    return Selection(configured_receivers(config), ids, receiver, states)
+    return DeliveryFilter(configured_receivers(config), ids, receiver, states)
 
 
-def _repair(config: "Config", task: str, selection: "Selection", repair: Any) -> Mapping[str, int]:
+def _repair(
+    config: "Config", task: str, selection: "DeliveryFilter", repair: Any
+) -> Mapping[str, int]:
     """Return the number of repaired deliveries per receiver, or end the process if there is none.
 
     ``repair`` is ``repairs.retry`` or ``repairs.discard``.
     """
     from exporter.agent.build import SYSTEM_CLOCK
-    from exporter.store.queries import entries
+    from exporter.store.queries import list_deliveries
 
-    def work(database: "Database") -> "tuple[Mapping[str, int], list[Entry]]":
+    def work(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
         check_receiver(config, database, selection.receiver)
-        orphans, _ = entries(database, replace(selection, states=("orphaned",)), 1)
+        orphans, _ = list_deliveries(database, replace(selection, states=("orphaned",)), 1)
         return repair(database, selection, SYSTEM_CLOCK.now()), orphans
 
     counts, orphans = run_in_state(config, f"{task} deliveries", work)
@@ -239,14 +243,14 @@ def _number(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural[noun]}"
 
 
-def _record(entry: "Entry") -> Record:
+def _record(entry: "DeliverySummary") -> Record:
     return {
         "receiver": entry.receiver,
         "id": entry.id,
         "state": entry.state,
         "types": list(entry.types),
         "events": entry.events,
-        "owed_since": timestamp(entry.owed_since),
+        "owed_since": timestamp(entry.queued_at),
         "attempts": entry.attempts,
         "last_attempt_at": None
         if entry.last_attempt_at is None
@@ -257,9 +261,9 @@ def _record(entry: "Entry") -> Record:
     }
 
 
-def _describe(detail: "Detail", *, terminal: bool) -> Iterator[str]:
+def _describe(detail: "DeliveryDetails", *, terminal: bool) -> Iterator[str]:
     """Yield the output of `deliveries show` line by line."""
-    for name, value in _record(detail.entry).items():
+    for name, value in _record(detail.summary).items():
         yield f"{name}: {one_line(_field_text(value))}".rstrip()
     yield "contents:"
     for event in detail.events:

@@ -152,7 +152,7 @@ async def _run_options() -> "RunOptions":
     return RunOptions(
         addresses=(("127.0.0.1", await _free_port()),),
         on_listening=_print_addresses,
-        on_view=_CountsPrinter().on_status,
+        on_status=_CountsPrinter().on_status,
     )
 
 

@@ -14,7 +14,7 @@ from exporter.core.text import timestamp
 
 if TYPE_CHECKING:
     from exporter.store.database import Database
-    from exporter.store.queries import Happened
+    from exporter.store.queries import RecordedEvent
 
 _LAYOUT: Final = Layout(
     "events",
@@ -57,22 +57,22 @@ def list_command(config_file: Path | None, limit: int, output: Any, **given: str
     """Print events and who was told of them, the newest last."""
     config = load(config_file)
     stream = standard_output("list the events")
-    from exporter.store.queries import EventFilter, happened
+    from exporter.store.queries import EventFilter, list_events
 
     word = given["word"]
     types = _TYPES_BY_WORD[word] if word else frozenset()
     event_filter = EventFilter(given["account"], given["fine_tune"], types)
 
     def query(database: "Database") -> Any:
-        return happened(database, event_filter, configured_receivers(config), limit)
+        return list_events(database, event_filter, configured_receivers(config), limit)
 
     found, total = run_in_state(config, "list the events", query)
     write([_record(each) for each in found], _LAYOUT, output, stream)
     report_omitted(len(found), total)
 
 
-def _record(happened: "Happened") -> Record:
-    event = happened.event
+def _record(recorded: "RecordedEvent") -> Record:
+    event = recorded.event
     return {
         "observed_at": timestamp(event.observed_at),
         "type": event.type,
@@ -81,6 +81,6 @@ def _record(happened: "Happened") -> Record:
         "name": event.fine_tune.name if event.fine_tune else "",
         "previous_status": event.previous_status,
         "status": event.fine_tune.status if event.fine_tune else None,
-        "receivers": dict(happened.receivers),
+        "receivers": dict(recorded.states),
         "id": event.id,
     }

@@ -5,6 +5,8 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
+from exporter.core.text import os_error_text
+
 RUNTIME_ERROR: Final = 1
 """A failure that may pass, such as a dead network."""
 
@@ -31,6 +33,7 @@ def reason(error: Exception) -> str:
     """Return the text of an error, or of the first one of a group, without an errno."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    if not isinstance(error, OSError) or not error.strerror:
+    if not isinstance(error, OSError):
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = os_error_text(error)
+    return f"{error.filename}: {text}" if error.filename else text

@@ -49,7 +49,7 @@ async def _read_all(config: "Config") -> list[Record]:
     from prometheus_client import CollectorRegistry
 
     from exporter.agent.build import SYSTEM_CLOCK, api_of, http_client_of, limits_of
-    from exporter.cartesia.client import Client, ClientMetrics
+    from exporter.cartesia.client import CartesiaClient, ClientMetrics
     from exporter.cartesia.errors import CartesiaError
 
     metrics = ClientMetrics(CollectorRegistry())
@@ -58,7 +58,9 @@ async def _read_all(config: "Config") -> list[Record]:
         for account in config.accounts:
             async with http_client_of(account) as http_client:
                 api = api_of(account, config.poll.page_size)
-                client = Client(http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll))
+                client = CartesiaClient(
+                    http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll)
+                )
                 try:
                     on_page = begin(account.name)
                     listing = await client.list_fine_tunes(config.poll.timeout, on_page=on_page)

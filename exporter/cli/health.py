@@ -8,7 +8,6 @@ import ssl
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -18,7 +17,7 @@ import click
 
 from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
-from exporter.core.text import one_line
+from exporter.core.text import is_loopback, one_line, os_error_text
 
 _TIMEOUT_SECONDS: Final = 5.0
 _MAX_BODY_BYTES: Final = 4096
@@ -34,13 +33,6 @@ class _Target:
     host: str
     port: int | None
     path: str
-
-    @property
-    def is_on_loopback(self) -> bool:
-        try:
-            return self.host == "localhost" or ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 class _Url(click.ParamType[_Target]):
@@ -92,7 +84,7 @@ def health(target: _Target, ca_file: Path | None, *, insecure: bool) -> None:
 
     It waits 5 seconds at the most, uses no proxy and follows no redirect.
     """
-    if insecure and not target.is_on_loopback:
+    if insecure and not is_loopback(target.host):
         raise click.UsageError("--insecure is for a loopback address; elsewhere use --ca-file")
     if insecure and ca_file is not None:
         raise click.UsageError("--insecure and --ca-file exclude each other")
@@ -108,7 +100,7 @@ def _tls_context(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else os_error_text(error)
         fail(CONFIGURATION_ERROR, f"--ca-file {ca_file} cannot be used: {why}")
     if insecure:
         context.check_hostname = False

@@ -13,6 +13,7 @@ from exporter.cli.fine_tunes import list_command
 from exporter.cli.health import health
 from exporter.cli.run import check_config, run
 from exporter.cli.send_test import send_test
+from exporter.core.text import os_error_text
 
 
 class _RunByDefault(click.Group):
@@ -35,7 +36,7 @@ class _RunByDefault(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise click.ClickException(f"cannot write the output: {error.strerror}") from None
+            raise click.ClickException(f"cannot write the output: {os_error_text(error)}") from None
 
 
 @click.group(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})

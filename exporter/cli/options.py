@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from exporter.cli.exits import CONFIGURATION_ERROR, fail
+from exporter.core.text import parse_duration
 
 if TYPE_CHECKING:
     from exporter.config import Config
@@ -52,8 +53,6 @@ class Duration(click.ParamType[float]):
         """Return seconds."""
         if isinstance(value, float):
             return value
-        from exporter.config import parse_duration
-
         try:
             return parse_duration(str(value))
         except ValueError as error:
@@ -124,7 +123,7 @@ def _load_web(path: Path) -> "ReloadingWebConfig":
     from exporter.web.live_config import ReloadingWebConfig
 
     file = WebFile(path)
-    return ReloadingWebConfig(file.read(), file.newest)
+    return ReloadingWebConfig(file.read(), file.read_if_changed)
 
 
 def _error_text(subject: str, source: object, problems: list[str]) -> str:

@@ -38,9 +38,9 @@ def run_in_state(config: "Config", task: str, function: Callable[["Database"], _
 
 
 async def _run_in_state(config: "Config", function: Callable[["Database"], _Result]) -> _Result:
-    from exporter.store.database import GuestDatabase
+    from exporter.store.database import Database
 
-    async with GuestDatabase(config.storage.path) as database:
+    async with Database(config.storage.path, exclusive=False) as database:
         return await database.run(function, database)
 
 
@@ -54,9 +54,9 @@ def check_receiver(config: "Config", database: "Database", name: str | None) -> 
 
     Call it in the function of ``run_in_state``, which reports the error.
     """
-    from exporter.store.queries import receivers_known
+    from exporter.store.queries import stored_receivers
 
-    names = configured_receivers(config) | {*receivers_known(database)}
+    names = configured_receivers(config) | {*stored_receivers(database)}
     if name is not None and name not in names:
         raise _UnknownReceiverError(f"there is no receiver {name}; the receivers: {_listed(names)}")
 

@@ -1,4 +1,4 @@
-"""config.yaml as pydantic models: every key, default and limit is here; no behaviour is."""
+"""The configuration as pydantic models: every key, default and limit."""
 
 from exporter.config.errors import ConfigError
 from exporter.config.load import load
@@ -12,7 +12,6 @@ from exporter.config.receivers import (
     SlackReceiver,
     WebhookReceiver,
 )
-from exporter.config.types import format_duration, parse_duration
 
 __all__ = [
     "Account",
@@ -29,7 +28,5 @@ __all__ = [
     "SlackReceiver",
     "Storage",
     "WebhookReceiver",
-    "format_duration",
     "load",
-    "parse_duration",
 ]

@@ -1,4 +1,4 @@
-"""The sections of the configuration file, their defaults and limits; receivers stand beside."""
+"""The sections of the configuration file except receivers, their defaults and limits."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,20 +8,17 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from exporter.config.errors import Problem
 from exporter.config.receivers import (
-    TROUBLES,
+    TROUBLE_SUBSCRIPTIONS,
     AlertmanagerReceiver,
     CommonReceiver,
-    EventName,
     ProxyUrl,
     Receiver,
-    ReceiverEventName,
 )
 from exporter.config.secrets import CaFile, StoragePath
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.types import (
     Duration,
     Name,
-    between,
     check_api_key,
     check_date,
     check_heartbeat_url,
@@ -29,13 +26,15 @@ from exporter.config.types import (
     check_web_url,
     check_without_query,
     check_without_userinfo,
-    format_duration,
-    lasting,
-    matching,
+    duration_between,
+    full_match,
     not_empty,
+    number_between,
     without_repeats,
 )
+from exporter.core.events import FineTuneSubscription, Subscription
 from exporter.core.secret import Secret
+from exporter.core.text import format_duration
 
 DEFAULT_ACCOUNT = "default"
 
@@ -43,21 +42,21 @@ _DEFAULT_INTERVAL = 60.0
 _LONGEST_DEFAULT_TIMEOUT = 300.0
 _SHORTEST_DEFAULT_STALE_AFTER = 300.0
 
-_OUR_LABELS = {
+_RESERVED_LABELS = {
     *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
     *("fine_tune_id", "le", "reason", "receiver", "code", "job", "instance"),
 }
 
 
 def _label_name(name: str) -> str:
-    if name.startswith("__") or name in _OUR_LABELS:
+    if name.startswith("__") or name in _RESERVED_LABELS:
         raise ValueError("must not be a label that the agent or Prometheus sets itself")
     return name
 
 
 LabelName = Annotated[
     str,
-    matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be a valid name of a Prometheus label"),
+    full_match(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be a valid name of a Prometheus label"),
     AfterValidator(_label_name),
 ]
 
@@ -88,7 +87,7 @@ class Account(Section):
 
     @property
     def api_key_secret(self) -> Secret:
-        """The key of the API."""
+        """The API key."""
         return self._secrets["api_key"]
 
 
@@ -103,12 +102,14 @@ def _default_stale_after(data: Mapping[str, float]) -> float:
 class Poll(Section):
     """How the API is read; durations in seconds."""
 
-    interval: Annotated[Duration, lasting("1s", "1d")] = _DEFAULT_INTERVAL
-    timeout: Annotated[Duration, lasting("100ms", "1d")] = Field(default_factory=_default_timeout)
-    page_size: Annotated[int, between(1, 100)] = 100
-    concurrency: Annotated[int, between(1, 16)] = 8
-    requests_per_second: Annotated[float, between(0, 1000)] = 0.0
-    stale_after: Annotated[Duration, lasting("2s", "30d")] = Field(
+    interval: Annotated[Duration, duration_between("1s", "1d")] = _DEFAULT_INTERVAL
+    timeout: Annotated[Duration, duration_between("100ms", "1d")] = Field(
+        default_factory=_default_timeout
+    )
+    page_size: Annotated[int, number_between(1, 100)] = 100
+    concurrency: Annotated[int, number_between(1, 16)] = 8
+    requests_per_second: Annotated[float, number_between(0, 1000)] = 0.0
+    stale_after: Annotated[Duration, duration_between("2s", "30d")] = Field(
         default_factory=_default_stale_after
     )
 
@@ -137,23 +138,23 @@ class Metrics(Section):
         Field(strict=False),
         AfterValidator(without_repeats),
     ] = ("model_id",)
-    max_models: Annotated[int, between(1, 100_000)] = 50
+    max_models: Annotated[int, number_between(1, 100_000)] = 50
     per_fine_tune: bool = False
-    max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
+    max_fine_tune_series: Annotated[int, number_between(1, 100_000)] = 1000
 
 
 class Alerts(Section):
     """What receivers are told, and when; durations in seconds."""
 
     events: Annotated[
-        tuple[EventName, ...], Field(strict=False), AfterValidator(without_repeats)
+        tuple[FineTuneSubscription, ...], Field(strict=False), AfterValidator(without_repeats)
     ] = ("failed",)
-    stuck_after: Annotated[Duration, lasting("1m", "1y")] = 6 * 3600.0
+    stuck_after: Annotated[Duration, duration_between("1m", "1y")] = 6 * 3600.0
     first_run: Literal["summary", "silent", "alert"] = "summary"
-    group_wait: Annotated[Duration, lasting("0s", "5m")] = 5.0
-    digest_threshold: Annotated[int, between(1, 1000)] = 5
+    group_wait: Annotated[Duration, duration_between("0s", "5m")] = 5.0
+    digest_threshold: Annotated[int, number_between(1, 1000)] = 5
     playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
-    poll_failing_after: Annotated[Duration, lasting("0s", "1y")] = 600.0
+    poll_failing_after: Annotated[Duration, duration_between("0s", "1y")] = 600.0
 
     @field_validator("playground_url")
     @classmethod
@@ -170,7 +171,7 @@ class Storage(Section):
     """Where the state is kept; retention in seconds."""
 
     path: StoragePath = Path("data/state.db")
-    retention: Annotated[Duration, lasting("1h", "10y")] = 90 * 86400.0
+    retention: Annotated[Duration, duration_between("1h", "10y")] = 90 * 86400.0
 
 
 class Config(Section):
@@ -192,7 +193,7 @@ class Config(Section):
 
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
-        """Yield what is wrong across sections: no account at all, names used twice."""
+        """Yield the problems across sections: no account, and names that are used twice."""
         yield from super().raw_problems(given)
         if "accounts" not in given:
             text = (
@@ -204,7 +205,7 @@ class Config(Section):
 
     @property
     def heartbeat_url_secret(self) -> Secret | None:
-        """The URL to be fetched after each good poll round."""
+        """The URL that is fetched after each good poll round."""
         return self.get_secret("heartbeat_url")
 
 
@@ -217,13 +218,14 @@ def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Pr
             yield (key, index, "name"), f"is also the name of {key}.{first[name]}; rename one"
 
 
-def events_of(section: CommonReceiver, alerts: Alerts) -> tuple[ReceiverEventName, ...]:
+def events_of(receiver: CommonReceiver, alerts: Alerts) -> tuple[Subscription, ...]:
     """Return a receiver's own ``events``, else ``alerts.events`` and agent.
 
-    Of these an Alertmanager takes what may be a trouble.
+    An Alertmanager gets only those of them that include a trouble.
     """
-    own = section.events
-    names: tuple[ReceiverEventName, ...] = (*alerts.events, "agent") if own is None else own
-    if isinstance(section, AlertmanagerReceiver):
-        return tuple(name for name in names if name in TROUBLES)
-    return names
+    events: tuple[Subscription, ...] = (
+        (*alerts.events, "agent") if receiver.events is None else receiver.events
+    )
+    if isinstance(receiver, AlertmanagerReceiver):
+        return tuple(word for word in events if word in TROUBLE_SUBSCRIPTIONS)
+    return events

@@ -1,19 +1,22 @@
-"""The keys of each kind of receiver, their defaults and limits."""
+"""The configuration of receivers: the keys of each type, their defaults and limits."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     SecretStr,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
 )
 
-from exporter.config.errors import validation_error
+from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.types import (
@@ -29,39 +32,19 @@ from exporter.config.types import (
     check_url,
     check_web_url,
     check_without_query,
-    lasting,
-    matching,
+    duration_between,
+    full_match,
     not_empty,
     without_repeats,
 )
+from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
 from exporter.core.secret import Secret
 from exporter.receivers import slack
-from exporter.receivers.template import body_faults, line_fault
+from exporter.receivers.template_check import body_faults, line_fault
 
+TROUBLE_SUBSCRIPTIONS = tuple(word for word, types in SUBSCRIPTIONS.items() if types & TROUBLES)
+"""The words of ``events`` that include an event type which is a trouble."""
 
-def check_template(template: dict[str, Any]) -> dict[str, Any]:
-    """Return the map of a webhook's body as it is.
-
-    Raises pydantic's ValidationError, which is a ValueError, with each fault at its place.
-    """
-    faults = body_faults(template)
-    if faults:
-        raise validation_error("template", faults)
-    return template
-
-
-def check_line(text: str) -> str:
-    """Return the text of a Slack message's first line as it is; ValueError if it is unusable."""
-    fault = line_fault(text, slack.shown)
-    if fault is not None:
-        raise ValueError(fault)
-    return text
-
-
-EventName = Literal["failed", "completed", "removed", "stuck", "created"]
-ReceiverEventName = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
-
-TROUBLES: frozenset[ReceiverEventName] = frozenset({"failed", "stuck", "agent"})
 _RESERVED_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
 _AUTHORIZATION = ("bearer_token", "bearer_token_file", "bearer_token_env", "basic_auth")
 _URL_KEY = secret_key("url", check_url, check_http=check_web_url)
@@ -86,6 +69,7 @@ def _header_name(name: str) -> str:
 
 
 def _header_value(value: object) -> object:
+    """Return a header's value as the mapping that HeaderValue takes."""
     if isinstance(value, str):
         return {"text": value}
     if not isinstance(value, dict):
@@ -93,13 +77,34 @@ def _header_value(value: object) -> object:
     return value
 
 
+def _first_line(text: str) -> str:
+    """Return the text of a Slack message's first line unchanged; ValueError if it is unusable."""
+    fault = line_fault(text, slack.escape_text)
+    if fault is not None:
+        raise ValueError(fault)
+    return text
+
+
+def _masked_leaves(value: object) -> object:
+    """Return a template with its keys and the lengths of its lists, and a secret for each value."""
+    match value:
+        case dict():
+            return {key: _masked_leaves(item) for key, item in value.items()}
+        case list():
+            return [_masked_leaves(item) for item in value]
+        case _:
+            return SecretStr(str(value))
+
+
 Regex = Annotated[str, AfterValidator(check_regex)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 HeaderName = Annotated[
     str,
-    matching(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
+    full_match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
     AfterValidator(_header_name),
 ]
+Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
+"""The body of a webhook. Its values are masked: some services expect their key in the body."""
 
 
 class HeaderValue(Section):
@@ -115,8 +120,12 @@ class HeaderValue(Section):
 
     @property
     def value_secret(self) -> Secret:
-        """The value to be sent."""
+        """The value that is sent."""
         return self._secrets["text"]
+
+    @model_serializer(mode="wrap")
+    def _as_in_file(self, handler: SerializerFunctionWrapHandler) -> object:
+        return handler(self) if self.text is None else self.text
 
 
 class BasicAuth(Section):
@@ -125,7 +134,7 @@ class BasicAuth(Section):
     SECRETS: ClassVar[tuple[SecretKey, ...]] = (secret_key("password", check_printable),)
 
     username: Annotated[
-        str, matching(r"[^:\x00-\x1f\x7f]+", 'must be text without ":" and control characters')
+        str, full_match(r"[^:\x00-\x1f\x7f]+", 'must be text without ":" and control characters')
     ]
     password: SecretStr | None = None
     password_file: str | None = None
@@ -138,7 +147,7 @@ class BasicAuth(Section):
 
 
 class Match(Section):
-    """Regular expressions of which all given ones must match the whole value."""
+    """Regular expressions for a fine-tune's values; each given one must match the whole value."""
 
     account: Regex | None = None
     model_id: Regex | None = None
@@ -147,21 +156,25 @@ class Match(Section):
 
 
 class CommonReceiver(Section):
-    """The keys that every kind of receiver takes; durations in seconds."""
+    """The keys of every type of receiver; durations in seconds."""
 
     name: Name
     allow_http: bool = False
     events: (
-        Annotated[
-            tuple[ReceiverEventName, ...], Field(strict=False), AfterValidator(without_repeats)
-        ]
+        Annotated[tuple[Subscription, ...], Field(strict=False), AfterValidator(without_repeats)]
         | None
     ) = None
     match: Match = Field(default_factory=Match)
-    timeout: Annotated[Duration, lasting("100ms", "5m")] = 15.0
-    max_age: Annotated[Duration, lasting("1m", "1y")] = 72 * 3600.0
+    timeout: Annotated[Duration, duration_between("100ms", "5m")] = 15.0
+    max_age: Annotated[Duration, duration_between("1m", "1y")] = 72 * 3600.0
     ca_file: CaFile | None = None
     proxy_url: ProxyUrl | None = None
+
+    @model_serializer(mode="wrap")
+    def _name_and_type_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Pydantic puts the keys of this class first, and so ``type`` far down.
+        keys: dict[str, Any] = handler(self)
+        return {key: keys[key] for key in ("name", "type") if key in keys} | keys
 
 
 class _UrlReceiver(CommonReceiver):
@@ -173,7 +186,7 @@ class _UrlReceiver(CommonReceiver):
 
     @property
     def url_secret(self) -> Secret:
-        """The URL that messages are sent to; it is a secret as a whole."""
+        """The URL that messages are sent to; all of it is secret."""
         return self._secrets["url"]
 
 
@@ -184,11 +197,11 @@ class SlackReceiver(_UrlReceiver):
     mention: (
         Annotated[
             str,
-            matching(r"[^\x00-\x1f\x7f]{1,500}", "must be one line of at most 500 characters"),
+            full_match(r"[^\x00-\x1f\x7f]{1,500}", "must be one line of at most 500 characters"),
         ]
         | None
     ) = None
-    text: Annotated[str, AfterValidator(check_line)] | None = None
+    text: Annotated[str, AfterValidator(_first_line)] | None = None
 
 
 class WebhookReceiver(_UrlReceiver):
@@ -202,7 +215,7 @@ class WebhookReceiver(_UrlReceiver):
 
     type: Literal["webhook"]
     format: Literal["standard", "alertmanager", "template"] = "standard"
-    template: dict[str, Any] | None = Field(default=None, validate_default=True)
+    template: Template | None = Field(default=None, validate_default=True)
     secret: SecretStr | None = None
     secret_file: str | None = None
     secret_env: str | None = None
@@ -219,17 +232,19 @@ class WebhookReceiver(_UrlReceiver):
     def _check_template(
         cls, template: dict[str, Any] | None, info: ValidationInfo
     ) -> dict[str, Any] | None:
-        wanted = info.data.get("format", "standard") == "template"
-        if wanted and not template:
+        is_used = info.data.get("format", "standard") == "template"
+        if is_used and not template:
             raise ValueError("missing; format: template needs a map")
-        if template is not None and not wanted and "format" in info.data:
+        if template is not None and not is_used and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        return template and check_template(template)
+        if template and (faults := body_faults(template)):
+            raise validation_error("template", faults)
+        return template
 
     @field_validator("basic_auth")
     @classmethod
     def _check_one_login(cls, basic_auth: BasicAuth | None, info: ValidationInfo) -> Any:
-        if basic_auth is not None and _logins(info.data):
+        if basic_auth is not None and _authorization_keys(info.data):
             raise ValueError("is given together with bearer_token; keep one of them")
         return basic_auth
 
@@ -241,13 +256,13 @@ class WebhookReceiver(_UrlReceiver):
         names = [name.lower() for name in headers]
         if len(set(names)) != len(names):
             raise ValueError("must not name a header twice")
-        if "authorization" in names and _logins(info.data):
+        if "authorization" in names and _authorization_keys(info.data):
             raise ValueError("must not set Authorization beside bearer_token or basic_auth")
         return headers
 
     @property
     def signing_secret(self) -> Secret | None:
-        """The secret that messages are signed with: one line, or two during a rotation."""
+        """The signing secret of messages: one line, or two during a rotation."""
         return self.get_secret("secret")
 
     @property
@@ -257,7 +272,7 @@ class WebhookReceiver(_UrlReceiver):
 
     @property
     def header_secrets(self) -> dict[str, Secret]:
-        """The values of the additional headers by name."""
+        """The values of the additional headers, by name."""
         return {name: value.value_secret for name, value in self.headers.items()}
 
 
@@ -271,17 +286,18 @@ class AlertmanagerReceiver(CommonReceiver):
         AfterValidator(not_empty),
         AfterValidator(without_repeats),
     ]
-    hold: Annotated[Duration, lasting("1m", "30d")] = 3600.0
+    hold: Annotated[Duration, duration_between("1m", "30d")] = 3600.0
 
     @field_validator("events")
     @classmethod
     def _check_troubles(
-        cls, events: tuple[ReceiverEventName, ...] | None
-    ) -> tuple[ReceiverEventName, ...] | None:
-        if events is not None and not TROUBLES.issuperset(events):
+        cls, events: tuple[Subscription, ...] | None
+    ) -> tuple[Subscription, ...] | None:
+        *others, last = TROUBLE_SUBSCRIPTIONS
+        if events is not None and not {*others, last}.issuperset(events):
             raise ValueError(
-                "must be of failed, stuck and agent: an Alertmanager is told of what is wrong, not "
-                "of what went well"
+                f"must be of {', '.join(others)} and {last}: an Alertmanager is told of what is "
+                "wrong, not of what went well"
             )
         return events
 
@@ -295,11 +311,11 @@ class AppriseReceiver(_UrlReceiver):
 
     @field_validator("type")
     @classmethod
-    def _check_extra(cls, kind: str) -> str:
-        # Looked for, not imported: that takes as long as all the rest of a start.
+    def _check_installed(cls, receiver_type: str) -> str:
+        # Not imported: an import would double the time that a start takes.
         if find_spec("apprise") is None:
             raise ValueError("needs the extra: pip install 'cartesia-exporter[apprise]'")
-        return kind
+        return receiver_type
 
     @field_validator("proxy_url")
     @classmethod
@@ -307,11 +323,21 @@ class AppriseReceiver(_UrlReceiver):
         raise ValueError("must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 
 
-Receiver = Annotated[
-    SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver,
-    Field(discriminator="type"),
-]
+AnyReceiver = SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver
+_TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in get_args(AnyReceiver))
 
 
-def _logins(data: Mapping[str, Any]) -> list[str]:
+def _check_type(receiver: object) -> object:
+    if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
+        text = f"must be {choice(_TYPES)}{suggest(str(receiver.get('type')), _TYPES)}"
+        if "type" not in receiver:
+            text = f"missing; it must be {choice(_TYPES)}"
+        raise validation_error("Receiver", [(("type",), text)])
+    return receiver
+
+
+Receiver = Annotated[AnyReceiver, Field(discriminator="type"), BeforeValidator(_check_type)]
+
+
+def _authorization_keys(data: Mapping[str, Any]) -> list[str]:
     return [key for key in _AUTHORIZATION if data.get(key) is not None]

@@ -1,4 +1,4 @@
-"""A section of the configuration: finds all of its mistakes in one go and resolves its secrets."""
+"""Base class of the sections of a configuration: reports all mistakes, resolves secrets."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from pydantic import (
 
 from exporter.config.errors import Problem, problems_of, suggest, validation_error
 from exporter.config.secrets import (
+    ConfigContext,
     EnvironmentSecret,
     FileSecret,
-    Origin,
     TextSecret,
     check_path,
     check_variable,
-    origin_of,
+    context_of,
 )
 from exporter.config.types import Check
 from exporter.core.secret import Secret, SecretError
@@ -30,14 +30,14 @@ from exporter.core.secret import Secret, SecretError
 
 @dataclass(frozen=True, slots=True)
 class SecretKey:
-    """A secret of a section: the names of its three forms and which values are acceptable.
+    """The keys of a secret, one for each of its three forms, and the check of its value.
 
     Attributes:
         inline: the key whose value is the secret; it also names the secret.
         file: the key whose value is a path.
         env: the key whose value is the name of a variable.
         check: refuses a value by raising ValueError.
-        check_http: takes the place of check in a section with allow_http: true.
+        check_http: replaces check in a section with allow_http: true.
         required: exactly one form must be given, otherwise at most one.
     """
 
@@ -48,17 +48,19 @@ class SecretKey:
     check_http: Check | None = None
     required: bool = True
 
-    def build(self, form: str, value: str, given: Mapping[str, Any], origin: Origin) -> Secret:
-        """Return the secret of one form; ValueError if no secret can come of this value."""
+    def build(
+        self, form: str, value: str, given: Mapping[str, Any], context: ConfigContext
+    ) -> Secret:
+        """Return the secret that ``value``, in one form, refers to; raise ValueError if none."""
         relaxed = self.check_http if given.get("allow_http") is True else None
         check = relaxed or self.check
         if form == self.inline:
             return TextSecret(value, form, check)
         if form == self.file:
             check_path(value)
-            return FileSecret(origin.folder / value, check)
+            return FileSecret(context.folder / value, check)
         check_variable(value)
-        return EnvironmentSecret(value, origin.environ, check)
+        return EnvironmentSecret(value, context.environ, check)
 
 
 def secret_key(name: str, check: Check, **rules: Any) -> SecretKey:
@@ -67,7 +69,7 @@ def secret_key(name: str, check: Check, **rules: Any) -> SecretKey:
 
 
 class Section(BaseModel):
-    """A mapping in the file. A key with a null value counts as absent."""
+    """A mapping in the file. A key whose value is null counts as absent."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -90,28 +92,28 @@ class Section(BaseModel):
             key: value for key, value in data.items() if value is not None or key not in fields
         }
         secrets: dict[str, Secret] = {}
-        problems = [*cls.raw_problems(given), *cls._resolve(given, origin_of(info), secrets)]
+        problems = [*cls.raw_problems(given), *cls._resolve(given, context_of(info), secrets)]
         try:
             section = handler({key: value for key, value in given.items() if key in fields})
         except ValidationError as error:
             problems += problems_of(error)
         if problems:
             raise validation_error(cls.__name__, problems)
-        section._secrets.update(secrets)  # noqa: SLF001  # its own, made a line ago
+        section._secrets.update(secrets)  # noqa: SLF001  # an instance of this class
         return section
 
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
-        """Yield what is wrong with the mapping before any of its values is looked at."""
-        known = list(cls.model_fields)
+        """Yield the problems of the mapping itself; its values are validated later."""
+        allowed = list(cls.model_fields)
         for key in given:
-            if key not in known:
-                hint = suggest(key, known) or f"; the keys here are {', '.join(known)}"
+            if key not in allowed:
+                hint = suggest(key, allowed) or f"; the keys here are {', '.join(allowed)}"
                 yield (str(key),), f"unknown key{hint}"
 
     @classmethod
     def _resolve(
-        cls, given: Mapping[str, Any], origin: Origin, secrets: dict[str, Secret]
+        cls, given: Mapping[str, Any], context: ConfigContext, secrets: dict[str, Secret]
     ) -> Iterator[Problem]:
         for key in cls.SECRETS:
             names = (key.inline, key.file, key.env)
@@ -120,7 +122,7 @@ class Section(BaseModel):
                 yield (forms[1],), f"is given together with {forms[0]}; keep one of them"
             elif forms and isinstance(given[forms[0]], str):
                 try:
-                    secret = key.build(forms[0], given[forms[0]], given, origin)
+                    secret = key.build(forms[0], given[forms[0]], given, context)
                     secret()
                     secrets[key.inline] = secret
                 except (SecretError, ValueError) as error:
@@ -132,22 +134,22 @@ class Section(BaseModel):
         """Return the secret called name (without _file or _env), or None when none is given."""
         return self._secrets.get(name)
 
-    def place(self, path: str) -> None:
-        """Tell the secrets of this section, and of those in it, where they stand in the file."""
+    def set_secret_sources(self, path: str = "") -> None:
+        """Prefix the sources of all secrets in this section with its ``path`` in the file."""
         for name, secret in self._secrets.items():
             if isinstance(secret, TextSecret):
                 self._secrets[name] = replace(secret, source=f"{path}{name}")
         for name in type(self).model_fields:
-            for key, part in parts_of(getattr(self, name)):
-                if isinstance(part, Section):
-                    part.place(f"{path}{name}{key}.")
+            for suffix, item in items_of(getattr(self, name)):
+                if isinstance(item, Section):
+                    item.set_secret_sources(f"{path}{name}{suffix}.")
 
 
-def parts_of(value: object) -> Iterator[tuple[str, object]]:
-    """Yield a list's or a mapping's values, each with `.INDEX` or `.KEY`; another value with ``."""
+def items_of(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the items of a tuple or a dict after `.INDEX` or `.KEY`; another value after ``."""
     if isinstance(value, tuple):
-        yield from ((f".{index}", part) for index, part in enumerate(value))
+        yield from ((f".{index}", item) for index, item in enumerate(value))
     elif isinstance(value, dict):
-        yield from ((f".{key}", part) for key, part in value.items())
+        yield from ((f".{key}", item) for key, item in value.items())
     else:
         yield "", value

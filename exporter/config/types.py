@@ -1,34 +1,25 @@
-"""The value types of the configuration: durations, bounded numbers, names, URLs, keys.
+"""Value types and checks of the configuration: durations, bounded numbers, names, URLs, keys.
 
-A check raises ValueError with a reason that starts with a verb ("must use https"), so that it
-reads well behind the path of a key, a file or a variable. No reason repeats the value it refuses.
+A check raises ValueError with a reason that starts with a verb ("must use https"), because the path
+of a key or a file, or the name of a variable, is put in front. No reason repeats the refused value.
 """
 
 import base64
 import binascii
-import ipaddress
 import re
 from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+
+from exporter.core.text import NOT_A_DURATION, format_duration, is_loopback, parse_duration
 
 Check = Callable[[str], None]
 
-_MILLISECONDS = {
-    "y": 31_536_000_000,
-    "w": 604_800_000,
-    "d": 86_400_000,
-    "h": 3_600_000,
-    "m": 60_000,
-    "s": 1_000,
-    "ms": 1,
-}
-_DURATION = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _MILLISECONDS))
-_NOT_A_DURATION = "must be a duration such as 500ms, 30s, 5m or 1h30m"
-_LARGEST_GUESS = 1_000_000
+_LARGEST_WITHOUT_UNIT = 1_000_000
+"""Up to here a number without a unit is taken for seconds in the hint of the error."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]")
@@ -40,48 +31,27 @@ _SIGNING_LINES = 2
 _SECRET_PREFIXES = ("sk_car_", _SIGNING_PREFIX)
 
 
-def parse_duration(text: str) -> float:
-    """Return the seconds of a Prometheus-style duration (1h30m, 500ms, 0); else ValueError."""
-    match = _DURATION.fullmatch(text)
-    if text == "0":
-        return 0.0
-    if not text or match is None:
-        raise ValueError(_NOT_A_DURATION)
-    counts = zip(match.groups(default="0"), _MILLISECONDS.values(), strict=True)
-    return sum(int(count) * size for count, size in counts) / 1000
-
-
-def format_duration(seconds: float) -> str:
-    """Return seconds, rounded to milliseconds, as the text that parse_duration reads: 1d2h, 50s."""
-    rest = round(seconds * 1000)
-    parts = []
-    for unit in ("d", "h", "m", "s", "ms"):
-        count, rest = divmod(rest, _MILLISECONDS[unit])
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
-
-
 def _read_duration(value: object) -> float:
     if isinstance(value, str):
         return parse_duration(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(_NOT_A_DURATION)  # noqa: TRY004  # pydantic reports ValueError only
+        raise ValueError(NOT_A_DURATION)  # noqa: TRY004  # pydantic reports ValueError only
     if value == 0:
         return 0.0
-    if 0 < value < _LARGEST_GUESS:
+    if 0 < value < _LARGEST_WITHOUT_UNIT:
         raise ValueError(f"must be a duration with a unit; write {value}s, not {value}")
-    raise ValueError(_NOT_A_DURATION)
+    raise ValueError(NOT_A_DURATION)
 
 
 READ_DURATION: Final = BeforeValidator(_read_duration)
-"""By this one tells a duration from another number."""
+"""Distinguishes a Duration from other numbers in a field's metadata."""
 
-Duration = Annotated[float, READ_DURATION]
+Duration = Annotated[float, READ_DURATION, PlainSerializer(format_duration)]
+"""Seconds as a float, written and serialised as a Prometheus duration."""
 
 
-def lasting(low: str, high: str) -> AfterValidator:
-    """Bound a Duration: both ends, written as durations, are allowed."""
+def duration_between(low: str, high: str) -> AfterValidator:
+    """Return a validator of a Duration: from ``low`` to ``high``, both included."""
     least, most = parse_duration(low), parse_duration(high)
 
     def check(seconds: float) -> float:
@@ -92,8 +62,8 @@ def lasting(low: str, high: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def between(low: int, high: int) -> AfterValidator:
-    """Bound a number: both ends are allowed."""
+def number_between(low: int, high: int) -> AfterValidator:
+    """Return a validator of a number: from ``low`` to ``high``, both included."""
 
     def check(number: float) -> float:
         if not low <= number <= high:
@@ -103,8 +73,8 @@ def between(low: int, high: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def matching(pattern: str, reason: str) -> AfterValidator:
-    """Bound a text: the whole of it matches the pattern, else ValueError with the reason."""
+def full_match(pattern: str, reason: str) -> AfterValidator:
+    """Return a validator: the whole text matches ``pattern``, else ValueError with ``reason``."""
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -117,26 +87,26 @@ def matching(pattern: str, reason: str) -> AfterValidator:
 
 Name = Annotated[
     str,
-    matching(r"[a-zA-Z0-9_.-]{1,64}", 'must be 1 to 64 letters, digits, "_", "." or "-"'),
+    full_match(r"[a-zA-Z0-9_.-]{1,64}", 'must be 1 to 64 letters, digits, "_", "." or "-"'),
 ]
 
 
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the list as it is; ValueError if nothing is in it."""
+    """Return the values unchanged; raise ValueError when there are none."""
     if not values:
         raise ValueError("must not be empty")
     return values
 
 
 def without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the list as it is; ValueError if something is in it twice."""
+    """Return the values unchanged; raise ValueError when one occurs twice."""
     if len(set(values)) != len(values):
         raise ValueError("must not list anything twice")
     return values
 
 
 def check_date(text: str) -> str:
-    """Return the text if it is a date as the API's versions are written."""
+    """Return the text unchanged; raise ValueError unless it is a date such as 2026-03-01."""
     try:
         valid = date.fromisoformat(text).isoformat() == text
     except ValueError:
@@ -147,7 +117,7 @@ def check_date(text: str) -> str:
 
 
 def check_regex(text: str) -> str:
-    """Return the text if it is a regular expression."""
+    """Return the text unchanged; raise ValueError unless it is a regular expression."""
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError):
@@ -162,20 +132,20 @@ def check_printable(text: str) -> None:
 
 
 def check_header_text(text: str) -> None:
-    """Refuse what cannot be sent as the value of an HTTP header."""
+    """Refuse text that cannot be the value of an HTTP header."""
     check_printable(text)
     if not text.isascii():
         raise ValueError("must be ASCII text")
 
 
 def check_token(text: str) -> None:
-    """Refuse what cannot be a bearer token: other than printable ASCII, or with spaces."""
+    """Refuse a bearer token with anything but printable ASCII without spaces."""
     if _VISIBLE_ASCII.fullmatch(text) is None:
         raise ValueError("must be printable ASCII without spaces or line breaks")
 
 
 def check_api_key(text: str) -> None:
-    """Refuse an admin key, which the routes of fine-tunes do not take, and a garbled one."""
+    """Refuse a garbled key, and an admin key: the fine-tune routes do not accept those."""
     if text.startswith("sk_car_admin_"):
         raise ValueError(
             "is an admin key (sk_car_admin_…), which works only on admin routes;"
@@ -185,7 +155,7 @@ def check_api_key(text: str) -> None:
 
 
 def check_signing_secret(text: str) -> None:
-    """Refuse what is not one Standard Webhooks secret, or two of them on two lines."""
+    """Refuse anything but one Standard Webhooks secret, or two on two lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > _SIGNING_LINES:
         raise ValueError("must have at most two lines, the new secret and the old one")
@@ -202,12 +172,12 @@ def _is_signing_secret(line: str) -> bool:
     return line.startswith(_SIGNING_PREFIX) and len(key) in _SIGNING_BYTES
 
 
-def looks_secret(text: str) -> bool:
-    """Tell whether a text is a key or a URL, where a path or a variable's name is expected."""
+def looks_like_secret(text: str) -> bool:
+    """Return whether a text is a key or a URL where a path or a variable's name is expected."""
     return text.strip().startswith(_SECRET_PREFIXES) or "://" in text
 
 
-def _split(url: str) -> SplitResult:
+def _split_url(url: str) -> SplitResult:
     if _UNSAFE_IN_URL.search(url):
         raise ValueError("must be a URL without spaces, backslashes or control characters")
     try:
@@ -220,22 +190,14 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine: localhost, 127.0.0.0/8 or ::1."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def check_web_url(url: str) -> None:
-    """Refuse what is not an absolute http or https URL."""
-    _split(url)
+    """Refuse anything but an absolute http or https URL."""
+    _split_url(url)
 
 
 def check_url(url: str) -> None:
-    """Refuse what is not an absolute https URL, or an http one to a loopback address."""
-    parts = _split(url)
+    """Refuse anything but an absolute https URL, or an http one to a loopback address."""
+    parts = _split_url(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError(
             "must use https; http is only for loopback addresses, or with allow_http: true"
@@ -243,28 +205,28 @@ def check_url(url: str) -> None:
 
 
 def check_heartbeat_url(url: str) -> None:
-    """Refuse what check_url refuses, in words that do not name a key heartbeats lack."""
-    parts = _split(url)
+    """Refuse what check_url refuses; the reason does not name allow_http, which has no effect."""
+    parts = _split_url(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError("must use https; http is only for loopback addresses")
 
 
 def check_without_query(url: str) -> None:
-    """Refuse a URL that cannot be extended by a path."""
+    """Refuse a URL with a query or a fragment: no path can be appended to it."""
     if "?" in url or "#" in url:
         raise ValueError("must not contain a query or a fragment")
 
 
 def check_without_userinfo(url: str) -> None:
     """Refuse a URL with a user name or a password."""
-    if "@" in _split(url).netloc:
+    if "@" in _split_url(url).netloc:
         raise ValueError("must not contain a user name or a password")
 
 
 def check_proxy_url(url: str) -> None:
-    """Refuse what is not the http or https URL of a proxy; it may carry a user and password."""
+    """Refuse anything but the http or https URL of a proxy; a user and password are allowed."""
     try:
-        parts = _split(url)
+        parts = _split_url(url)
         usable = parts.path in ("", "/") and not parts.query and not parts.fragment
     except ValueError:
         usable = False
@@ -273,9 +235,10 @@ def check_proxy_url(url: str) -> None:
 
 
 def check_apprise_url(url: str) -> None:
-    """Refuse what is not one URL with any scheme."""
+    """Refuse anything but one URL, of any scheme."""
     check_printable(url)
-    # Apprise splits a text of several; here each has its own queue, so that none repeats another.
+    # Apprise would split a text into several URLs. A retry for one that failed would then repeat
+    # the message at the others; separate receivers have separate queues.
     if re.search(r"[\s,][a-zA-Z][a-zA-Z0-9+.-]*://", url) is not None:
         raise ValueError("must be one URL; give each service a receiver of its own")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) is None:

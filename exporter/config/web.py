@@ -1,4 +1,4 @@
-"""The sections of the web configuration, with exporter-toolkit's keys and defaults.
+"""The sections of the web configuration file, with exporter-toolkit's keys and defaults.
 
 https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
 """
@@ -20,13 +20,19 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
-from pydantic import model_validator as validator_of_the_whole
 
 from exporter.config.errors import Problem, suggest, validation_error
-from exporter.config.secrets import MAX_CA_BYTES, Origin, check_path, origin_of, os_reason
+from exporter.config.secrets import (
+    MAX_CA_BYTES,
+    ConfigContext,
+    check_path,
+    context_of,
+    file_error_text,
+)
 from exporter.config.section import Section
-from exporter.config.types import between, check_header_text, not_empty, without_repeats
+from exporter.config.types import check_header_text, not_empty, number_between, without_repeats
 from exporter.web.live_config import RateLimit, WebSettings
 from exporter.web.tls import (
     CURVES,
@@ -40,10 +46,19 @@ from exporter.web.tls import (
 )
 from exporter.web.tls import ClientAuth as ClientAuthType
 
-_COSTS = range(4, 19)  # 18 takes half a minute, longer than any scrape waits
+_BCRYPT_COSTS = range(4, 19)  # 18 takes half a minute, longer than any scrape timeout
 _BCRYPT = re.compile(r"\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 
-_SECONDS = {
+_HEADERS: dict[str, tuple[str, ...]] = {
+    "Content-Security-Policy": (),
+    "Strict-Transport-Security": (),
+    "X-Content-Type-Options": ("nosniff",),
+    "X-Frame-Options": ("deny", "sameorigin"),
+    "X-XSS-Protection": (),
+}
+"""The headers that can be set, and the values that each may have; any value when empty."""
+
+_SECONDS_PER_UNIT = {
     "ns": "1e-9",
     "us": "1e-6",
     "µs": "1e-6",
@@ -52,54 +67,57 @@ _SECONDS = {
     "m": "60",
     "h": "3600",
 }
-_TERM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
-_LONGEST = 86400
+_DURATION_TERM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
+_MAX_INTERVAL_SECONDS = 86400
+_MAX_BURST = 1_000_000
+_PEM_KEYS = ("cert", "key", "client_ca")
+_KEY_OF_TLS_PART = {"ciphers": "cipher_suites", "curve": "curve_preferences"}
 
 
-class Reader(Protocol):
-    """Reads a file that the configuration names."""
+class FileReader(Protocol):
+    """Reads a file that the web configuration names."""
 
     def __call__(self, path: Path, limit: int) -> bytes:
-        """Return what a regular file holds; OSError, also when it holds over ``limit`` bytes."""
+        """Return the content of a regular file; OSError, also when it exceeds ``limit`` bytes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class WebOrigin(Origin):
-    """The folder of the file, and what reads the files that it names."""
+class WebConfigContext(ConfigContext):
+    """Pydantic's validation context of a web configuration, with the reader of its files."""
 
-    read: Reader = field(repr=False)
+    read: FileReader = field(repr=False)
 
 
 def _pem_file(value: object, info: ValidationInfo) -> SecretBytes:
-    origin = origin_of(info)
-    if not isinstance(value, str) or not isinstance(origin, WebOrigin):
+    context = context_of(info)
+    if not isinstance(value, str) or not isinstance(context, WebConfigContext):
         raise ValueError("must be the path of a file")  # noqa: TRY004  # pydantic reports ValueError only
     check_path(value)
-    path = origin.folder / value
+    path = context.folder / value
     try:
-        return SecretBytes(origin.read(path, MAX_CA_BYTES))
+        return SecretBytes(context.read(path, MAX_CA_BYTES))
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {os_reason(error)}") from None
+        raise ValueError(f"cannot read {path}: {file_error_text(error)}") from None
 
 
 PemFile = Annotated[SecretBytes, BeforeValidator(_pem_file)]
 
 
-def _inline(text: SecretStr) -> SecretBytes:
+def _pem_bytes(text: SecretStr) -> SecretBytes:
     return SecretBytes(text.get_secret_value().encode())
 
 
-Pem = Annotated[SecretStr, AfterValidator(_inline)]
+Pem = Annotated[SecretStr, AfterValidator(_pem_bytes)]
 
 
-def _client_auth(kind: object) -> object:
-    if kind in ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"):
+def _client_auth(word: object) -> object:
+    if word in ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"):
         raise ValueError(
             "must be VerifyClientCertIfGiven or RequireAndVerifyClientCert:"
             " Python cannot ask for a certificate without verifying it"
         )
-    return kind
+    return word
 
 
 ClientAuth = Annotated[ClientAuthType, BeforeValidator(_client_auth)]
@@ -120,7 +138,7 @@ Curve = Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]
 
 
 def check_one_curve(curves: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the curves as they are; ValueError when there are several."""
+    """Return the curves unchanged; raise ValueError when there are several."""
     if len(curves) > 1:
         raise ValueError("must list one curve: Python cannot offer a choice of several")
     return curves
@@ -130,8 +148,8 @@ def _bcrypt_hash(text: SecretStr) -> SecretStr:
     match = _BCRYPT.fullmatch(text.get_secret_value())
     if match is None:
         raise ValueError("must be a bcrypt hash, as `htpasswd -nBC 10 USER` prints it")
-    if int(match.group(1)) not in _COSTS:
-        raise ValueError(f"must have a cost between {_COSTS[0]} and {_COSTS[-1]}")
+    if int(match.group(1)) not in _BCRYPT_COSTS:
+        raise ValueError(f"must have a cost between {_BCRYPT_COSTS[0]} and {_BCRYPT_COSTS[-1]}")
     return text
 
 
@@ -139,7 +157,7 @@ BcryptHash = Annotated[SecretStr, AfterValidator(_bcrypt_hash)]
 
 
 def _user(name: str) -> str:
-    # RFC 7617, 2: what stands before the first colon is the name.
+    # RFC 7617, section 2: the name ends at the first colon.
     if ":" in name:
         raise ValueError("must not contain a colon; no client could send such a name")
     return name
@@ -147,50 +165,39 @@ def _user(name: str) -> str:
 
 User = Annotated[str, AfterValidator(_user)]
 
-_HEADERS: dict[str, tuple[str, ...]] = {
-    "Content-Security-Policy": (),
-    "Strict-Transport-Security": (),
-    "X-Content-Type-Options": ("nosniff",),
-    "X-Frame-Options": ("deny", "sameorigin"),
-    "X-XSS-Protection": (),
-}
-
 
 def check_header(name: object, value: object) -> None:
-    """Refuse a header that cannot be configured, and a value that it cannot have."""
+    """Refuse a header that cannot be set, and a value that it must not have."""
     if not isinstance(name, str) or name not in _HEADERS:
         hint = suggest(name, _HEADERS) or f"; those are {', '.join(_HEADERS)}"
         raise ValueError(f"must be one of the headers that can be set here{hint}")
     if not isinstance(value, str):
         raise ValueError("must be text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError only
     check_header_text(value)
-    choice = _HEADERS[name]
-    if choice and value not in choice:
-        raise ValueError(f"must be {' or '.join(choice)}")
+    allowed = _HEADERS[name]
+    if allowed and value not in allowed:
+        raise ValueError(f"must be {' or '.join(allowed)}")
 
 
 def _go_duration(value: object) -> float:
-    terms = _TERM.findall(value) if isinstance(value, str) else []
+    # Not parse_duration: Go's form has fractions and smaller units, and no days.
+    terms = _DURATION_TERM.findall(value) if isinstance(value, str) else []
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     if not terms or "".join(map("".join, terms)) != value:
         raise ValueError("must be a duration such as 100ms, 1.5s or 1m30s")
-    seconds = float(sum(Decimal(count) * Decimal(_SECONDS[unit]) for count, unit in terms))
-    if seconds > _LONGEST:
+    seconds = float(sum(Decimal(count) * Decimal(_SECONDS_PER_UNIT[unit]) for count, unit in terms))
+    if seconds > _MAX_INTERVAL_SECONDS:
         raise ValueError("must not be longer than 24h")
     return seconds
 
 
 GoDuration = Annotated[float, BeforeValidator(_go_duration)]
-"""Seconds, written as Go's time.ParseDuration reads them, up to a day."""
-
-_LARGEST_BURST = 1_000_000
-_FORMS = ("cert", "key", "client_ca")
-_KEYS_OF_PARTS = {"ciphers": "cipher_suites", "curve": "curve_preferences"}
+"""Seconds, in the form of Go's time.ParseDuration, up to a day."""
 
 
 class TlsServer(Section):
-    """How connections are served; without any key in it, without TLS."""
+    """TLS of the web server; without any key in it, plain HTTP is served."""
 
     cert: Pem | None = None
     cert_file: PemFile | None = None
@@ -216,13 +223,13 @@ class TlsServer(Section):
 
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
-        """Yield which keys are missing beside others, and which exclude each other."""
+        """Yield the keys that other keys need, and those that exclude each other."""
         yield from super().raw_problems(given)
-        for name in _FORMS:
+        for name in _PEM_KEYS:
             if name in given and f"{name}_file" in given:
                 yield (f"{name}_file",), f"is given together with {name}; keep one of them"
-        for name in ("cert", "key") if given else ():
-            if not _has(given, name):
+        for name in ("cert", "key"):
+            if given and not _has(given, name):
                 yield (name,), f"missing; TLS needs {name} or {name}_file"
         yield from _client_problems(given)
 
@@ -253,15 +260,14 @@ class TlsServer(Section):
             raise ValueError("must list a suite of TLS 1.2 too, or min_version must be TLS13")
         return suites
 
-    @validator_of_the_whole(mode="after")
+    @model_validator(mode="after")
     def _make_context(self) -> Self:
         if self.model_fields_set:
             try:
                 self._context = server_context(self._settings())
             except TlsError as error:
-                raise validation_error(
-                    "TlsServer", [((self._key_of(error.part),), str(error))]
-                ) from None
+                problem = (self._key_of(error.setting),), str(error)
+                raise validation_error("TlsServer", [problem]) from None
         return self
 
     def _settings(self) -> TlsSettings:
@@ -282,12 +288,12 @@ class TlsServer(Section):
         return b"" if given is None else bytes(given.get_secret_value())
 
     def _key_of(self, part: str) -> str:
-        key = _KEYS_OF_PARTS.get(part, part)
+        key = _KEY_OF_TLS_PART.get(part, part)
         return f"{key}_file" if f"{key}_file" in self.model_fields_set else key
 
     @property
     def context(self) -> ssl.SSLContext | None:
-        """What connections are to be served with, None for plain HTTP."""
+        """The TLS context of the server, None for plain HTTP."""
         return self._context
 
 
@@ -296,19 +302,19 @@ def _has(given: Mapping[Any, Any], name: str) -> bool:
 
 
 def _client_problems(given: Mapping[Any, Any]) -> Iterator[Problem]:
-    kind, has_ca = given.get("client_auth_type", "NoClientCert"), _has(given, "client_ca")
-    if kind == "NoClientCert" and has_ca:
+    auth, has_ca = given.get("client_auth_type", "NoClientCert"), _has(given, "client_ca")
+    if auth == "NoClientCert" and has_ca:
         key = "client_ca" if "client_ca" in given else "client_ca_file"
         yield (key,), "has no effect with client_auth_type: NoClientCert; change one of them"
-    if kind in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert") and not has_ca:
-        yield ("client_ca",), f"missing; {kind} needs client_ca or client_ca_file"
-    if kind != "RequireAndVerifyClientCert" and "client_allowed_sans" in given:
+    if auth in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert") and not has_ca:
+        yield ("client_ca",), f"missing; {auth} needs client_ca or client_ca_file"
+    if auth != "RequireAndVerifyClientCert" and "client_allowed_sans" in given:
         text = "needs client_auth_type: RequireAndVerifyClientCert; others let clients without pass"
         yield ("client_allowed_sans",), text
 
 
 class HttpServer(Section):
-    """What is said beside the pages."""
+    """HTTP options and additional response headers."""
 
     http2: bool = True
     headers: dict[str, str] = Field(default_factory=dict)
@@ -328,10 +334,10 @@ class HttpServer(Section):
 
 
 class RateLimiter(Section):
-    """How many requests are answered; the interval in seconds, 0 for no limit."""
+    """Limit of requests: one for each interval (seconds, 0 for no limit), after a burst."""
 
     interval: GoDuration = 0.0
-    burst: Annotated[int, between(0, _LARGEST_BURST), Field(validate_default=True)] = 0
+    burst: Annotated[int, number_between(0, _MAX_BURST), Field(validate_default=True)] = 0
 
     @field_validator("burst")
     @classmethod
@@ -342,7 +348,7 @@ class RateLimiter(Section):
 
     @property
     def limit(self) -> RateLimit | None:
-        """The limit, None for none."""
+        """The limit, None without one."""
         return RateLimit(self.interval, self.burst) if self.interval else None
 
 
@@ -356,7 +362,7 @@ class Web(Section):
 
     @property
     def settings(self) -> WebSettings:
-        """What the web server is to be told."""
+        """The settings of the web server."""
         return WebSettings(
             self.tls_server_config.context,
             self.http_server_config.headers,

@@ -1,4 +1,4 @@
-"""The web configuration's file, read again when it, or a file that it names, changed."""
+"""Reads the web configuration's file, and again after a change of it or of a file that it names."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,74 +6,44 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from exporter.config.errors import ConfigError, problems_of, texts
-from exporter.config.load import MAX_FILE_BYTES, parse
-from exporter.config.secrets import os_reason, read_bounded
-from exporter.config.web import Web, WebOrigin
+from exporter.config.errors import ConfigError, problem_texts, problems_of
+from exporter.config.load import MAX_FILE_BYTES, parse_yaml
+from exporter.config.secrets import file_error_text, read_bounded
+from exporter.config.web import Web, WebConfigContext
 from exporter.web.live_config import UnusableError, WebSettings
 
 
-@dataclass
-class _Files:
-    """Reads files and remembers what they held.
-
-    Their content is compared, not their time and size: two writes within a tick of the file
-    system's clock look the same, and the files are small.
-    """
-
-    held: dict[Path, tuple[int, str]] = field(default_factory=dict)
-
-    def read(self, path: Path, limit: int) -> bytes:
-        try:
-            content = read_bounded(path, limit)
-        except OSError as error:
-            self.held[path] = limit, os_reason(error)
-            raise
-        self.held[path] = limit, hashlib.sha256(content).hexdigest()
-        return content
-
-    def changed(self) -> bool:
-        return any(_state(path, limit) != state for path, (limit, state) in self.held.items())
-
-
-def _state(path: Path, limit: int) -> str:
-    try:
-        return hashlib.sha256(read_bounded(path, limit)).hexdigest()
-    except OSError as error:
-        return os_reason(error)
-
-
 class WebFile:
-    """A web configuration's file. It blocks: belongs into a thread."""
+    """A web configuration's file. Its methods block: call them in a thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._files = _Files()
+        self._files = _ReadFiles()
 
     def read(self) -> WebSettings:
-        """Return what the file says; ConfigError with every mistake found, none with a secret."""
-        self._files = _Files()
+        """Return the settings of the file; raise ConfigError, with all mistakes and no secret."""
+        self._files = _ReadFiles()
         return self._settings(self._content())
 
-    def newest(self) -> WebSettings | None:
-        """Return what the file says when something changed since it was read, else None.
+    def read_if_changed(self) -> WebSettings | None:
+        """Return the settings if a file changed since it was read, else None.
 
-        An empty file is refused, unlike at the start: it may be one that is being written, and
-        would take the passwords away for that moment.
+        An empty file is refused here, but not by read(): it may be one that is being written, and
+        would turn authentication off for that moment.
 
         Raises:
-            UnusableError: with every mistake found, once a change.
+            UnusableError: with every mistake found, once for each change.
         """
         if not self._files.changed():
             return None
-        before, self._files = self._files, _Files()
+        before, self._files = self._files, _ReadFiles()
         try:
             content = self._content()
             settings = self._settings(content)
         except ConfigError as error:
             raise UnusableError(error.problems) from None
         except BaseException:
-            # As when no more files can be opened: the change is still to be read.
+            # For example, no more files can be opened: the next call must see the change again.
             self._files = before
             raise
         if not content.strip():
@@ -84,12 +54,42 @@ class WebFile:
         try:
             return self._files.read(self.path, MAX_FILE_BYTES)
         except OSError as error:
-            raise ConfigError([f"{self.path}: cannot be read: {os_reason(error)}"]) from None
+            raise ConfigError([f"{self.path}: cannot be read: {file_error_text(error)}"]) from None
 
     def _settings(self, content: bytes) -> WebSettings:
-        values = parse(self.path, content)
-        origin = WebOrigin(self.path.absolute().parent, {}, self._files.read)
+        values = parse_yaml(self.path, content)
+        context = WebConfigContext(self.path.absolute().parent, {}, self._files.read)
         try:
-            return Web.model_validate(values, context=origin).settings
+            return Web.model_validate(values, context=context).settings
         except ValidationError as error:
-            raise ConfigError(texts(problems_of(error), {})) from None
+            raise ConfigError(problem_texts(problems_of(error), {})) from None
+
+
+@dataclass
+class _ReadFiles:
+    """Reads files and notices when one of them changed.
+
+    It compares digests, not times and sizes: two writes within a tick of the file system's clock
+    look the same, and the files are small.
+    """
+
+    digests: dict[Path, tuple[int, str]] = field(default_factory=dict)
+
+    def read(self, path: Path, limit: int) -> bytes:
+        try:
+            content = read_bounded(path, limit)
+        except OSError as error:
+            self.digests[path] = limit, file_error_text(error)
+            raise
+        self.digests[path] = limit, hashlib.sha256(content).hexdigest()
+        return content
+
+    def changed(self) -> bool:
+        return any(_digest(path, limit) != old for path, (limit, old) in self.digests.items())
+
+
+def _digest(path: Path, limit: int) -> str:
+    try:
+        return hashlib.sha256(read_bounded(path, limit)).hexdigest()
+    except OSError as error:
+        return file_error_text(error)

@@ -94,8 +94,8 @@ def apply_snapshot(
         found = _compare(before, snapshot, rules)
     tracked, changed, transitions, events = found
     fine_tunes, last = snapshot.fine_tunes.values(), before or AccountState()
-    labels = last.labels.seeing(fine_tunes, rules.max_models, rules.names)
-    counters = last.counters.adding(transitions, labels)
+    labels = last.labels.extended(fine_tunes, rules.max_models, rules.names)
+    counters = last.counters.after(transitions, labels)
     state = AccountState(tracked, labels, counters)
     return PollResult(
         rules.key,

@@ -1,21 +1,21 @@
-"""Which alerts fire, which have ended, and until when: what an Alertmanager is to be told now."""
+"""Alerts that an Alertmanager must know now: which are active, which have ended, and until when."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 RESOLVED_SECONDS: Final = 900.0
-"""How long an alert that ended early is still posted, as Prometheus does: one lost request, or a
-member that was away, must not leave it firing."""
+"""How long an alert that ended early is still posted, as Prometheus does.
+
+Otherwise a lost request, or a member that was down, would leave it firing."""
 
 
 class AlertRow(Struct, frozen=True, gc=False):
-    """An event that an Alertmanager is owed, or took not long ago; all times are Unix seconds.
+    """A stored event whose alert may be active; all times are Unix seconds.
 
-    ``settled_at`` is when the first member took it, None while none has. ``left_at`` is when what
-    it tells of was over, None while it is not.
+    ``settled_at`` is when the first member accepted it, None while none has. ``left_at`` is when
+    the trouble ended, None while it lasts; an event that is no trouble ends when it begins.
     """
 
     number: int
@@ -23,79 +23,63 @@ class AlertRow(Struct, frozen=True, gc=False):
     settled_at: float | None = None
     left_at: float | None = None
 
+    def ends_at(self, now: float, hold: float) -> float:
+        """Return the end of the alert: ``hold`` seconds after it was first accepted, or earlier."""
+        until = (now if self.settled_at is None else self.settled_at) + hold
+        if self.left_at is not None:
+            until = min(until, self.left_at)
+        # After the clock was set back: Alertmanager refuses an end before the start.
+        return max(until, self.began_at)
+
+    def is_active(self, now: float, hold: float) -> bool:
+        """Return whether the alert must be posted at ``now``."""
+        if self.settled_at is None:
+            return True
+        until = self.settled_at + hold
+        if self.left_at is not None and self.left_at < until:
+            # Not from ``left_at`` alone: if it was accepted later, other members need it longer.
+            until = max(self.left_at, self.settled_at) + RESOLVED_SECONDS
+        return now < until
+
 
 class ActiveAlert(Struct, frozen=True, gc=False):
-    """One alert to be posted: that of the event ``number``; times are Unix seconds.
+    """One alert to post, made of one event.
 
-    ``left`` says that it ended before its time. ``pending`` are the numbers of all events that are
-    delivered once it is taken.
+    ``pending`` are the numbers of all events that are delivered once a member accepts it.
     """
 
-    number: int
-    starts_at: float
-    ends_at: float
-    left: bool
+    row: AlertRow
     pending: tuple[int, ...]
+
+    @property
+    def number(self) -> int:
+        """The number of its event."""
+        return self.row.number
+
+    @property
+    def version(self) -> tuple[int, bool]:
+        """What differs between two posts that both matter: the event, and whether it has ended."""
+        return self.row.number, self.row.left_at is not None
 
 
 def active_alerts(
-    owed: Iterable[AlertRow], identity: Callable[[int], Hashable], now: float, hold: float
+    rows: Iterable[AlertRow], identity: Callable[[int], Hashable | None], now: float, hold: float
 ) -> list[ActiveAlert]:
-    """Return the alerts to be posted at ``now``, those that no member has taken yet first.
+    """Return the alerts to post at ``now``, those that no member has accepted yet first.
 
-    ``identity`` returns what Alertmanager tells alerts apart by. Of several events with the same
-    one, the newest that goes on stands for all: an older one would end it. An alert fires for
-    ``hold`` seconds from when it was first taken, at the most.
+    ``identity`` returns the labels of an event's alert, or a digest of them; None leaves the event
+    out. Events with the same labels are one alert to Alertmanager: the newest that lasts is posted
+    for all of them, because an older one would end it.
     """
-    same: dict[Hashable, list[AlertRow]] = {}
-    for alert in owed:
-        if _is_posted(alert, now, hold):
-            same.setdefault(identity(alert.number), []).append(alert)
-    found = [_standing_for(alerts, now, hold) for alerts in same.values()]
-    found.sort(key=lambda alert: alert.number)
-    return [each for each in found if each.pending] + [each for each in found if not each.pending]
-
-
-def brought_up(
-    alert: ActiveAlert, taken: Mapping[int, float], now: float, hold: float
-) -> ActiveAlert:
-    """Return an alert that ``firing`` returned a short while ago as it is at ``now``.
-
-    ``taken`` says when events were first taken since then, by their numbers.
-    """
-    if not alert.pending:
-        return alert
-    ends_at = alert.ends_at
-    if not alert.left and alert.number in alert.pending:
-        ends_at = max(taken.get(alert.number, now) + hold, alert.starts_at)
-    pending = tuple(number for number in alert.pending if number not in taken)
-    return replace(alert, ends_at=ends_at, pending=pending)
-
-
-def _is_posted(alert: AlertRow, now: float, hold: float) -> bool:
-    if alert.settled_at is None:
-        return True
-    until = alert.settled_at + hold
-    if alert.left_at is not None and alert.left_at < until:
-        # From when it was taken: one that was over by then, the other members have not seen yet.
-        until = max(alert.left_at, alert.settled_at) + RESOLVED_SECONDS
-    return now < until
-
-
-def _standing_for(alerts: list[AlertRow], now: float, hold: float) -> ActiveAlert:
-    newest = max(alerts, key=lambda alert: (alert.left_at is None, alert.number))
-    return ActiveAlert(
-        newest.number,
-        newest.began_at,
-        _ends_at(newest, now, hold),
-        newest.left_at is not None,
-        tuple(sorted(alert.number for alert in alerts if alert.settled_at is None)),
-    )
-
-
-def _ends_at(alert: AlertRow, now: float, hold: float) -> float:
-    until = (now if alert.settled_at is None else alert.settled_at) + hold
-    if alert.left_at is not None:
-        until = min(until, alert.left_at)
-    # A clock that was set back: Alertmanager refuses what ends before it begins.
-    return max(until, alert.began_at)
+    rows_by_identity: dict[Hashable, list[AlertRow]] = {}
+    for row in rows:
+        if row.is_active(now, hold) and (key := identity(row.number)) is not None:
+            rows_by_identity.setdefault(key, []).append(row)
+    alerts = [
+        ActiveAlert(
+            max(same, key=lambda row: (row.left_at is None, row.number)),
+            tuple(sorted(row.number for row in same if row.settled_at is None)),
+        )
+        for same in rows_by_identity.values()
+    ]
+    return sorted(alerts, key=lambda alert: (not alert.pending, alert.number))

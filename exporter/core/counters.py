@@ -23,7 +23,7 @@ EXPECTED: Final = (
     *((FAILED, status) for status in (CREATED, TRAINING, COMPLETED)),
     *((COMPLETED, status) for status in (TRAINING, FAILED)),
 )
-"""Shown at zero for every known model: `increase()` never sees the birth of a series."""
+"""Transitions exported at zero for each model: `increase()` misses a series' first value."""
 
 DURATION_BOUNDS: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0)
 """Upper bounds in seconds of the histogram of time in status: training takes minutes to hours."""
@@ -48,8 +48,8 @@ class Counters:
     removed: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[DurationKey, DurationBucket] = field(default_factory=dict)
 
-    def adding(self, transitions: Iterable[Transition], labels: Labels) -> "Counters":
-        """Return the counters after some confirmed transitions."""
+    def after(self, transitions: Iterable[Transition], labels: Labels) -> "Counters":
+        """Return the counters after confirmed transitions."""
         naming = labels.naming((MODEL,))
         moved = Counter(self.transitions)
         removed = Counter(self.removed)
@@ -65,7 +65,7 @@ class Counters:
 
 
 def transition_key(transition: Transition, naming: Naming) -> TransitionKey:
-    """Return under which label values a transition is counted; ``naming`` names models."""
+    """Return the label values of a transition; ``naming`` is for models."""
     (model,) = naming.of(transition.fine_tune.model_id)
     previous = transition.previous_status
     origin = NONE if previous is None else status_label(previous)
@@ -75,15 +75,15 @@ def transition_key(transition: Transition, naming: Naming) -> TransitionKey:
 def _add_duration(
     durations: dict[DurationKey, DurationBucket], status: str, seconds: float
 ) -> None:
-    place = bisect_left(DURATION_BOUNDS, seconds)
-    key = status_label(status), (*DURATION_BOUNDS, math.inf)[place]
+    bucket = bisect_left(DURATION_BOUNDS, seconds)
+    key = status_label(status), (*DURATION_BOUNDS, math.inf)[bucket]
     before = durations.get(key, DurationBucket())
     durations[key] = DurationBucket(before.total + 1, before.seconds + seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The fine-tune of the last transition that a series counted, and when (Unix seconds)."""
+    """Fine-tune of the last transition that a series counted, and its time (Unix seconds)."""
 
     fine_tune_id: str
     at: float
@@ -91,15 +91,15 @@ class Example:
 
 Examples = Mapping[TransitionKey, Example]
 
-# OpenMetrics 1.0: names and values of an exemplar's labels have 128 characters together at most.
-# Parsers that read quotes, braces or # in one wrongly are widespread, the library's is among them.
+# OpenMetrics 1.0: the label names and values of an exemplar have at most 128 characters in total.
+# Many parsers, prometheus_client's among them, misread quotes, braces and # in an exemplar.
 _EXAMPLE: Final = re.compile(rf"[\w.:/@+-]{{1,{128 - len('fine_tune_id')}}}")
 
 
 def examples(transitions: Iterable[Transition], labels: Labels, now: float) -> Examples:
-    """Return the last fine-tune per series of the transitions.
+    """Return the last fine-tune of each series of transitions, for exemplars.
 
-    One whose id does not fit into an exemplar is left out.
+    A fine-tune whose id does not fit into an exemplar is left out.
     """
     naming = labels.naming((MODEL,))
     found = {}

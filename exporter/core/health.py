@@ -1,4 +1,4 @@
-"""Whether each part does what it set out to do, in its own time."""
+"""Readiness of the data and liveness of the services."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from exporter.core.view import AccountStatus
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How many accounts have a fresh snapshot, of how many, and why the state can't be stored.
+    """Number of accounts with a fresh snapshot, number of accounts, and the store's error.
 
-    ``trouble`` is empty when it can.
+    ``trouble`` is empty while the state can be stored.
     """
 
     fresh: int
@@ -21,50 +21,51 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether some account is fresh and what happens to it can be stored."""
+        """Whether at least one account is fresh and the state can be stored."""
         return self.fresh > 0 and not self.trouble
 
 
-def readiness(views: Iterable[AccountStatus], monotonic: float, *, trouble: str) -> Readiness:
+def readiness(statuses: Iterable[AccountStatus], monotonic: float, *, trouble: str) -> Readiness:
     """Return the readiness at a monotonic time in seconds.
 
-    ``trouble`` says why the state could not be written when it was tried last, if so.
+    ``trouble`` is the error of the last write to the store, empty if it succeeded.
     """
-    views = list(views)
-    if not trouble and any(view.failure == "storage" for view in views):
+    statuses = list(statuses)
+    if not trouble and any(status.failure == "storage" for status in statuses):
         trouble = "the last poll could not be stored"
-    return Readiness(sum(view.is_fresh(monotonic) for view in views), len(views), trouble)
+    fresh = sum(status.is_fresh(monotonic) for status in statuses)
+    return Readiness(fresh, len(statuses), trouble)
 
 
 LATE_SECONDS: Final = 60.0
-"""How long after the wake-up that a part set itself it counts as late."""
+"""A service is late this long after its wake-up deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """How many parts there are, and by how many seconds those are late that are."""
+    """Number of services, and the seconds by which the late ones are late, by name."""
 
     parts: int
     late: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
-        """Whether none is late."""
+        """Whether no service is late."""
         return not self.late
 
     @property
     def counts(self) -> str:
-        """How many parts are on time, of how many, in words."""
+        """Number of services on time and in total, in words."""
         return f"{self.parts - len(self.late)} of {self.parts} parts are on time"
 
 
-def liveness(due: Mapping[str, float], now: float, running_since: float = -inf) -> Liveness:
-    """Return who is late at ``now``; all times are monotonic, in seconds.
+def liveness(deadlines: Mapping[str, float], now: float, running_since: float = -inf) -> Liveness:
+    """Return which services are late at ``now``; all times are monotonic, in seconds.
 
-    ``due`` says for each part by when it will have set its next wake-up: infinity for one that
-    waits for others alone. Before ``running_since`` the process stood still, and none could keep
-    its time: its lateness counts from then on.
+    ``deadlines`` are the times by which each service sets its next wake-up: infinity for one that
+    only waits for others. Before ``running_since`` the process was stopped and no service could
+    run: lateness counts from then on.
     """
-    behind = {part: now - max(at, running_since) for part, at in due.items()}
-    late = {part: seconds for part, seconds in behind.items() if seconds > LATE_SECONDS}
-    return Liveness(len(due), late)
+    behind = {name: now - max(at, running_since) for name, at in deadlines.items()}
+    late = {name: seconds for name, seconds in behind.items() if seconds > LATE_SECONDS}
+    return Liveness(len(deadlines), late)

@@ -1,4 +1,4 @@
-"""Text from the API as label values: the first ever seen keep their name, the rest is folded."""
+"""Label values from API text: a bounded number keep their name, the others become ``other``."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -10,49 +10,49 @@ from exporter.core.model import FineTune
 from exporter.core.text import cut
 
 LabelName = Literal["model_id", "language", "dataset"]
-"""The attributes of a fine-tune that ``cartesia_fine_tunes`` can be split by."""
+"""Attributes of a fine-tune that ``cartesia_fine_tunes`` can have as labels."""
 
 MODEL: Final[LabelName] = "model_id"
 
 OTHER: Final = "other"
-"""The label value that stands for all that came after the first ``max_models``."""
+"""Label value for everything after the first ``max_models`` values."""
 
 _LONGEST_LABEL: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The values that have a name of their own, per label, in the order first seen."""
+    """The values that keep their name, per label, in the order first seen."""
 
     models: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
-    def seeing(
+    def extended(
         self, fine_tunes: Iterable[FineTune], most: int, names: Iterable[LabelName] = ()
     ) -> "Labels":
-        """Return the values after another reading; the first ``most`` ever seen stay for good.
+        """Return the values after another snapshot; the first ``most`` ever seen stay for good.
 
-        Models are always remembered, the transitions are counted by them; ``names`` are the others.
+        Models are always included, because transitions have the label; ``names`` are the others.
         """
         fine_tunes = list(fine_tunes)
-        after = self
+        labels = self
         for name in dict.fromkeys((MODEL, *names)):
-            known = self.values(name)
-            # A value that is empty is no label at all and needs no name; a model never is.
-            found = _values(fine_tunes, name).difference(known, () if name == MODEL else ("",))
-            new = nsmallest(most - len(known), found)
+            named = self.values(name)
+            # An empty value is the absence of the label; a model is never empty.
+            found = _values(fine_tunes, name).difference(named, () if name == MODEL else ("",))
+            new = nsmallest(most - len(named), found)
             if new:
-                after = replace(after, **{_FIELDS[name]: (*known, *new)})
-        return after
+                labels = replace(labels, **{_FIELDS[name]: (*named, *new)})
+        return labels
 
     def values(self, name: LabelName) -> tuple[str, ...]:
-        """Return the values that have a name, of one label."""
+        """Return the values of one label that keep their name."""
         found: tuple[str, ...] = getattr(self, _FIELDS[name])
         return found
 
     def naming(self, names: Iterable[LabelName]) -> "Naming":
-        """Return what finds the label values of a fine-tune; to be made once for many."""
+        """Return the lookup of label values; create it once for many fine-tunes."""
         return Naming(tuple((name, frozenset(self.values(name))) for name in names))
 
 
@@ -65,16 +65,16 @@ _FIELDS: Final[dict[LabelName, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """The label values of fine-tunes: itself for a value that has a name, else ``other``."""
+    """Lookup of label values: the value itself if it keeps its name, else ``other``."""
 
     named: tuple[tuple[LabelName, frozenset[str]], ...]
 
     def of(self, *texts: str) -> tuple[str, ...]:
-        """Return the label values for texts of the API, given in the order of the labels."""
+        """Return the label values of API texts, given in the order of the labels."""
         return tuple(map(_named, self.named, texts))
 
     def folded(self, fine_tunes: Collection[FineTune]) -> frozenset[tuple[str, str]]:
-        """Return label and value of what has no name of its own."""
+        """Return the labels and values that become ``other``."""
         return frozenset(
             (label[0], value)
             for label in self.named
@@ -90,10 +90,10 @@ def _named(label: tuple[LabelName, frozenset[str]], text: str) -> str:
 
 
 def _values(fine_tunes: Iterable[FineTune], name: LabelName) -> set[str]:
-    # Equal texts first: most fine-tunes share theirs with others.
+    # Distinct texts first: most fine-tunes have texts that others have too.
     return set(map(label_value, set(map(attrgetter(name), fine_tunes))))
 
 
 def label_value(text: str) -> str:
-    """Return a text as a label value: as it is, but no longer than 256 characters."""
+    """Return a text as a label value: cut at 256 characters."""
     return cut(text, _LONGEST_LABEL)

@@ -1,4 +1,4 @@
-"""Events to the neutral message that each receiver turns into its own bytes."""
+"""Receiver-independent messages built from events."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from exporter.core.model import STATUSES, FineTune
 from exporter.core.text import cut, one_line, timestamp
 
 _NAMED: Final = 20
-"""How many fine-tunes a summary names in full."""
+"""Fine-tunes that a digest names in full."""
 
 _MODELS: Final = 9
-"""How many models a digest counts by name; with the others they make ten facts."""
+"""Models that a digest counts by name; with "other models" they are ten facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTemplates:
-    """Where a message can lead: the Playground (``{id}`` is replaced) and our own status page."""
+    """URLs that messages link to: the Playground (``{id}`` is replaced) and the status page."""
 
     playground: str
     status_page: str | None = None
@@ -35,7 +35,7 @@ class LinkTemplates:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A place to go to; ``name`` is its key in JSON, ``text`` what a person reads."""
+    """A link; ``name`` is its key in JSON, ``text`` its label."""
 
     name: str
     text: str
@@ -44,12 +44,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be told, most important first, before any receiver's format and limits.
+    """Content of a notification, most important first, without a receiver's format and limits.
 
-    ``facts`` are pairs of name and value, ``text`` may be long, ``lines`` name one thing each and
-    ``rest`` holds the ids of the fine-tunes that no line names; all of them are text to be shown,
-    clean of control characters. ``events`` are as they happened. ``link_templates`` are what ``links`` come
-    from, for a receiver that links each event by itself.
+    ``facts`` are pairs of name and value, ``text`` may be long, each of ``lines`` describes one
+    event and ``rest`` has the ids of the fine-tunes without a line; all of these are text to be
+    shown, without control characters. ``events`` are in order of occurrence. A receiver that links
+    each event by itself uses ``link_templates``, others ``links``.
     """
 
     type: MessageType
@@ -63,19 +63,21 @@ class Message:
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """Where to go from here: to the fine-tune when the message is about a single one."""
+        """Links of the message; to the fine-tune if it is about a single one."""
         return links(self.events[0] if len(self.events) == 1 else None, self.link_templates)
 
 
-def group_events(events: Sequence[Event], threshold: int, most: int) -> list[tuple[Event, ...]]:
-    """Return which events go into which message now, out of all that one receiver is owed.
+def group_events(
+    events: Sequence[Event], threshold: int, most_events: int
+) -> list[tuple[Event, ...]]:
+    """Return the events of each message to create now, out of one receiver's pending events.
 
-    More than ``threshold`` become digests of at most ``most`` events each. Otherwise it is the
-    oldest alone: by its next turn more may be owed, and a digest be the better form.
+    More than ``threshold`` events become digests of at most ``most_events`` each. Otherwise only
+    the oldest becomes a message: with more events at the next turn, a digest may be better.
     """
     if len(events) <= threshold:
         return [(event,) for event in events[:1]]
-    return [tuple(events[i : i + most]) for i in range(0, len(events), most)]
+    return [tuple(events[i : i + most_events]) for i in range(0, len(events), most_events)]
 
 
 def build_message(events: Sequence[Event], link_templates: LinkTemplates) -> Message:
@@ -84,15 +86,15 @@ def build_message(events: Sequence[Event], link_templates: LinkTemplates) -> Mes
         return _digest(tuple(events), link_templates)
     event = events[0]
     if event.fine_tune is not None:
-        return _of_fine_tune(event, event.fine_tune, link_templates)
-    return _of_agent(event, link_templates)
+        return _fine_tune_message(event, event.fine_tune, link_templates)
+    return _agent_message(event, link_templates)
 
 
-def _of_fine_tune(event: Event, fine_tune: FineTune, link_templates: LinkTemplates) -> Message:
+def _fine_tune_message(event: Event, fine_tune: FineTune, link_templates: LinkTemplates) -> Message:
     facts = (
         ("Account", event.account),
         ("Model", fine_tune.model_id),
-        ("Status", _status(event, fine_tune)),
+        ("Status", _status_change(event, fine_tune)),
         ("Since", str(event.facts.get("since", ""))),
         ("Language", fine_tune.language),
         ("Dataset", fine_tune.dataset),
@@ -109,14 +111,14 @@ def _of_fine_tune(event: Event, fine_tune: FineTune, link_templates: LinkTemplat
     )
 
 
-def _status(event: Event, fine_tune: FineTune) -> str:
-    # A fine-tune that was removed keeps the status that it had.
+def _status_change(event: Event, fine_tune: FineTune) -> str:
+    # The event of a removal has no new status.
     if event.previous_status in {None, fine_tune.status}:
         return fine_tune.status
     return f"{event.previous_status} → {fine_tune.status}"
 
 
-def _of_agent(event: Event, link_templates: LinkTemplates) -> Message:
+def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
     facts = tuple(
         (name.capitalize(), one_line(str(event.facts[name])))
         for name in ("total", *STATUSES, "reason", "since")
@@ -143,12 +145,12 @@ def _agent_title(event: Event) -> str:
 
 
 def _digest(events: tuple[Event, ...], link_templates: LinkTemplates) -> Message:
-    # Whatever a receiver has to leave out, it is not a failure while anything else is shown.
+    # Failures first: a receiver with little room leaves out the last events.
     ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
     types = Counter(event.type for event in ranked)
     return Message(
         DIGEST,
-        "; ".join(_counted(kind, number) for kind, number in types.items()),
+        "; ".join(_counted(event_type, number) for event_type, number in types.items()),
         events,
         link_templates,
         facts=_by_model(events),
@@ -182,12 +184,13 @@ def _event_line(event: Event) -> str:
     if event.type == "fine_tune.stuck":
         since = f"{event.fine_tune.status} since {event.facts.get('since')}"
         return f"{describe_fine_tune(event.fine_tune)} {one_line(since, 100)}"
-    kind = "" if event.type == "fine_tune.failed" else f" {event.type.removeprefix('fine_tune.')}"
-    return f"{describe_fine_tune(event.fine_tune)}{kind}"
+    if event.type == "fine_tune.failed":
+        return describe_fine_tune(event.fine_tune)
+    return f"{describe_fine_tune(event.fine_tune)} {event.type.removeprefix('fine_tune.')}"
 
 
 def links(event: Event | None, link_templates: LinkTemplates) -> tuple[Link, ...]:
-    """Return where to go from an event, or from a message about several."""
+    """Return the links of an event; None stands for several events."""
     fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
     url = link_templates.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
     playground = Link("playground", "Open the Playground", url)

@@ -1,4 +1,4 @@
-"""What an attempt came to, and when to try again."""
+"""Outcomes of delivery attempts, circuit state, and delays before the next attempt."""
 
 import email.utils
 import math
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
 
 
 class Outcome(StrEnum):
-    """What one attempt of a delivery came to; it decides what happens to the receiver's queue."""
+    """Outcome of one delivery attempt; it decides what happens to the receiver's queue."""
 
     DELIVERED = "delivered"
     THROTTLED = "throttled"
@@ -21,9 +22,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The outcome of one attempt, the reason in words, and the wait asked for, in seconds.
+    """Outcome of one attempt, the reason in words, and the requested wait in seconds.
 
-    ``ambiguous`` says that the message may have arrived all the same: its answer was lost.
+    ``ambiguous``: the message may have arrived, because its answer was lost.
     """
 
     outcome: Outcome
@@ -32,21 +33,37 @@ class Attempt:
     ambiguous: bool = False
 
 
-_ENDPOINT_STATUSES: Final = frozenset({401, 403, 404, 405, 410})
-_PAYLOAD_STATUSES: Final = frozenset({400, 413, 414, 415, 422})
+_ENDPOINT_STATUSES: Final = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.GONE,
+    }
+)
+_PAYLOAD_STATUSES: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
 
 
 def classify(status: int) -> Outcome:
-    """Return the class of an HTTP status as Standard Webhooks and the services' documents use it.
+    """Return the outcome of an HTTP status (Standard Webhooks, and the services' documentation).
 
-    2xx is delivered, 429 throttled, a redirect or a refusal of who we are or where we post is the
-    endpoint's, a refusal of what we post is the payload's, and all else is worth another try.
+    2xx is delivered, 429 throttled. A redirect, or a refusal of the credentials or the URL, is an
+    endpoint error; a refusal of the body a payload error. Everything else is transient.
     """
-    if 200 <= status < 300:  # noqa: PLR2004 - the class of statuses
+    if status // 100 == 2:  # noqa: PLR2004
         return Outcome.DELIVERED
-    if status == 429:  # noqa: PLR2004 - Too Many Requests
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Outcome.THROTTLED
-    if 300 <= status < 400 or status in _ENDPOINT_STATUSES:  # noqa: PLR2004 - redirects
+    if status // 100 == 3 or status in _ENDPOINT_STATUSES:  # noqa: PLR2004
         return Outcome.ENDPOINT
     if status in _PAYLOAD_STATUSES:
         return Outcome.PAYLOAD
@@ -60,31 +77,30 @@ class BackOff:
     first: float
     longest: float
 
-    def delay(self, failures: int, chance: float) -> float:
-        """Return the wait after the ``failures``-th failure in a row, for a ``chance`` in [0, 1).
+    def delay(self, failures: int, random: float) -> float:
+        """Return the delay after the n-th consecutive failure, for a ``random`` in [0, 1).
 
-        Full jitter (any wait up to the bound) keeps many clients of one outage from returning in
-        step.
+        Full jitter (any delay up to the bound) keeps clients from retrying in step after an outage.
         """
         # The exponent is bounded: 2.0 ** 1024 overflows after an outage of months.
-        return chance * min(self.first * 2.0 ** min(failures - 1, 60), self.longest)
+        return random * min(self.first * 2.0 ** min(failures - 1, 60), self.longest)
 
 
 REQUESTS: Final = BackOff(first=1.0, longest=8.0)
-"""Between the attempts of one API request."""
+"""Delays between attempts of one API request."""
 
 DELIVERIES: Final = BackOff(first=2.0, longest=300.0)
-"""Between the attempts of a receiver in its first hour of trouble."""
+"""Delays between attempts in the first hour of a receiver's outage."""
 
 DELIVERIES_LATER: Final = BackOff(first=2.0, longest=900.0)
-"""Between the attempts of a receiver that has been in trouble for more than an hour."""
+"""Delays between attempts after the first hour of a receiver's outage."""
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return how many seconds a ``Retry-After`` header asks to wait at ``now`` (Unix seconds).
+    """Return the wait in seconds that ``Retry-After`` requests at ``now`` (Unix seconds).
 
-    Both forms are read: seconds and an HTTP-date (RFC 9110, 10.2.3). None when it is missing,
-    negative or not to be understood.
+    Reads both forms: seconds and an HTTP-date (RFC 9110, 10.2.3). Returns None if the header is
+    missing, negative or malformed.
     """
     text = headers.get("retry-after", "").strip()
     try:
@@ -92,7 +108,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     except ValueError:
         try:
             date = email.utils.parsedate_to_datetime(text)
-            # Without a zone it is UTC (RFC 9110, 5.6.7), and not the time of this machine.
+            # A date without a zone is UTC (RFC 9110, 5.6.7), not local time.
             date = date if date.tzinfo else date.replace(tzinfo=UTC)
             return max(date.timestamp() - now, 0.0)
         except (ValueError, OverflowError, OSError):
@@ -101,7 +117,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 PROBES: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""The waits before the attempts of a receiver whose circuit is open, in seconds; the last stays."""
+"""Delays between attempts while the circuit is open, in seconds; the last one repeats."""
 
 LONGEST_PAUSE: Final = PROBES[-1]
 
@@ -112,11 +128,11 @@ _HOUR: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class CircuitState:
-    """A receiver's attempts that failed in a row for its own sake, and whether its circuit is open.
+    """Consecutive failures of a receiver that were not the message's fault, and its circuit.
 
     ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit;
-    ``reason`` is what the last one said. An open circuit means that somebody has to change
-    something: the URL is gone, or we are not let in.
+    ``reason`` is the reason of the last. An open circuit needs a person: the URL is gone, or the
+    receiver refuses the credentials.
     """
 
     failures: int = 0
@@ -125,9 +141,9 @@ class CircuitState:
     reason: str = ""
 
     def after(self, attempt: Attempt, now: float) -> "CircuitState":
-        """Return the health after an attempt that ended at ``now`` (Unix seconds).
+        """Return the state after an attempt that ended at ``now`` (Unix seconds).
 
-        A message that is refused for what it says was read: the receiver is well.
+        A receiver that refuses a message's content has read it, and is healthy.
         """
         if attempt.outcome in {Outcome.DELIVERED, Outcome.PAYLOAD}:
             return CIRCUIT_CLOSED
@@ -136,28 +152,29 @@ class CircuitState:
             return CircuitState(1, now, opened, attempt.reason)
         return CircuitState(self.failures + 1, self.since, self.open, attempt.reason)
 
-    def pause(self, attempt: Attempt, now: float, chance: float) -> float:
-        """Return how many seconds to rest behind the attempt that led to this health.
+    def pause(self, attempt: Attempt, now: float, random: float) -> float:
+        """Return the seconds to wait after the attempt that led to this state.
 
-        A 429 waits as long as it asks for, between 1 s and 1 h, or a minute when it does not say.
-        An open circuit is probed after 1, 2, 5, 10, 30, 60 minutes, another trouble after the
-        back-off with its ``chance`` in [0, 1); but neither before a wait that was asked for.
+        After a 429 it is the requested time, between 1 s and 1 h, or a minute without one. An open
+        circuit is probed after 1, 2, 5, 10, 30 and 60 minutes. Any other failure waits for the
+        back-off with a ``random`` in [0, 1). Neither is shorter than a requested time.
         """
         if self.failures == 0:
             return 0.0
-        asked = 0.0
+        requested = 0.0
         if attempt.retry_after is not None:
-            asked = min(max(attempt.retry_after, _RETRY_AFTER_LEAST), LONGEST_PAUSE)
+            requested = min(max(attempt.retry_after, _RETRY_AFTER_LEAST), LONGEST_PAUSE)
         if attempt.outcome is Outcome.THROTTLED:
-            return asked or _THROTTLED_DEFAULT
-        # A broken server that asks for a second each time must not be asked each second for days.
-        return max(asked, self._own_pause(now, chance))
+            return requested or _THROTTLED_DEFAULT
+        # A broken server that always requests 1 s must not get a request per second for days.
+        return max(requested, self._delay(now, random))
 
-    def _own_pause(self, now: float, chance: float) -> float:
+    def _delay(self, now: float, random: float) -> float:
         if self.open:
             return PROBES[min(self.failures, len(PROBES)) - 1]
         back_off = DELIVERIES if now - self.since < _HOUR else DELIVERIES_LATER
-        return back_off.delay(self.failures, chance)
+        return back_off.delay(self.failures, random)
 
 
 CIRCUIT_CLOSED: Final = CircuitState()
+"""State of a receiver without failures."""

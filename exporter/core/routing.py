@@ -1,4 +1,4 @@
-"""Who wants to be told of what."""
+"""Routing of events to receivers."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,10 @@ from exporter.core.text import LONGEST
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What one receiver is told: events of its types that match.
+    """The events that one receiver gets: those of its types that match.
 
-    ``match`` holds patterns for account, model_id, language and name; all that are given must match
-    the whole value.
+    ``match`` has patterns for account, model_id, language and name; each must match the whole
+    value.
     """
 
     receiver: str
@@ -21,10 +21,10 @@ class Route:
     match: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
     def matches(self, event: Event) -> bool:
-        """Return whether the receiver is to be told of ``event``.
+        """Return whether the receiver gets ``event``.
 
-        Of an event that is about no fine-tune only the account is compared, and of one that is
-        about no account either, nothing.
+        An event without a fine-tune is compared by its account only, an event without an account
+        by nothing.
         """
         if event.type not in self.types or self._is_about_itself(event):
             return False
@@ -33,17 +33,17 @@ class Route:
             found = event.fine_tune
             compared |= {"model_id": found.model_id, "language": found.language, "name": found.name}
         return all(
-            # Cut: a pattern may take very long for a text that is long and made for it.
+            # Cut: a long text can make a pattern take very long.
             pattern.fullmatch(compared[key][:LONGEST])
             for key, pattern in self.match.items()
             if key in compared
         )
 
     def _is_about_itself(self, event: Event) -> bool:
-        # It could not hear it, and a fine-tune may be called as it is.
+        # It could not receive it. A fine-tune may have the same id as a receiver.
         return event.fine_tune is None and event.subject == self.receiver
 
 
 def receivers_of(event: Event, routes: Iterable[Route]) -> list[str]:
-    """Return the names of those that want to be told of ``event``."""
-    return [interest.receiver for interest in routes if interest.matches(event)]
+    """Return the names of the receivers that get ``event``."""
+    return [route.receiver for route in routes if route.matches(event)]

@@ -1,21 +1,35 @@
-"""Sanitising, cutting and formatting of text."""
+"""Sanitising, cutting, parsing and formatting of text."""
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
 
 LONGEST: Final = 1000
-"""How many characters of a name or a description a message carries."""
+"""Longest name or description in a message, in characters."""
 
 # Cc control, Cf format (bidirectional overrides, zero-width), Cs lone surrogates, Zl and Zp breaks.
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT: Final = frozenset({"\u200d"})  # joins emoji
 _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that show nothing
 
-_MANY: Final = 10_000
-_LONG: Final = 256
-"""How many texts are kept to be shared, and how many characters they have at most."""
+_SHARED_TEXTS: Final = 10_000
+_LONGEST_SHARED: Final = 256
+"""Number of texts kept for sharing, and their longest length in characters."""
+
+_MILLISECONDS: Final = {
+    "y": 31_536_000_000,
+    "w": 604_800_000,
+    "d": 86_400_000,
+    "h": 3_600_000,
+    "m": 60_000,
+    "s": 1_000,
+    "ms": 1,
+}
+_DURATION: Final = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _MILLISECONDS))
+NOT_A_DURATION: Final = "must be a duration such as 500ms, 30s, 5m or 1h30m"
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
@@ -27,7 +41,7 @@ def one_line(text: str, most: int = LONGEST) -> str:
     # Cut before the loop too: a description may be megabytes.
     spaced = " ".join(text[: 4 * most].split())
     shown = (c for c in spaced if c in _KEPT or unicodedata.category(c) not in _HIDDEN)
-    # Again: what was removed may have stood between spaces.
+    # Again: a removed character may have been between two spaces.
     line = " ".join("".join(shown).split())
     return "" if _BLANK.issuperset(line) else cut(line, most)
 
@@ -38,20 +52,20 @@ def cut(text: str, most: int = LONGEST) -> str:
 
 
 def scalar_text(text: str) -> str:
-    """Return ``text`` with lone surrogates spelled out, so that it can be encoded and stored."""
+    """Return ``text`` with lone surrogates escaped, so that it can be encoded and stored."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def shared(text: str) -> str:
-    """Return ``text``, as one object for equal texts of which others came not long ago.
+    """Return ``text``, as the same object for recently used equal texts.
 
-    Not interned: some versions of Python 3.12 keep an interned text for good, and an API may go on
-    to make up new ones.
+    ``sys.intern`` is no alternative: some versions of Python 3.12 never free an interned text, and
+    the API may always send new ones.
     """
-    return _first(text) if len(text) <= _LONG else text
+    return _first(text) if len(text) <= _LONGEST_SHARED else text
 
 
-@lru_cache(_MANY)
+@lru_cache(_SHARED_TEXTS)
 def _first(text: str) -> str:
     return text
 
@@ -59,3 +73,38 @@ def _first(text: str) -> str:
 def timestamp(at: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, to the second."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a Prometheus-style duration (1h30m, 500ms, 0); else ValueError."""
+    match = _DURATION.fullmatch(text)
+    if text == "0":
+        return 0.0
+    if not text or match is None:
+        raise ValueError(NOT_A_DURATION)
+    counts = zip(match.groups(default="0"), _MILLISECONDS.values(), strict=True)
+    return sum(int(count) * size for count, size in counts) / 1000
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds, rounded to milliseconds, as the text that parse_duration reads: 1d2h, 50s."""
+    rest = round(seconds * 1000)
+    terms = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(rest, _MILLISECONDS[unit])
+        if count:
+            terms.append(f"{count}{unit}")
+    return "".join(terms) or "0s"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: localhost, 127.0.0.0/8 or ::1."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the system's reason, such as "Permission denied", without error number and path."""
+    return error.strerror or str(error) or type(error).__name__

@@ -19,18 +19,18 @@ from exporter.core.model import (
 )
 
 Counts = Mapping[tuple[str, ...], int]
-"""How many fine-tunes, by the values of the labels and, last, the status."""
+"""Number of fine-tunes by the values of the labels and, last, the status."""
 
 Series = tuple[str, str, str]
-"""A fine-tune with a series of its own: its id, model_id and status, as label values."""
+"""Label values of a fine-tune with its own series: id, model_id and status."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesOptions:
-    """Which data series an account has.
+    """Series that an account exports.
 
-    ``names`` are the labels that its fine-tunes are counted by, ``constant`` the ones that all of
-    its data series carry. ``most_fine_tunes`` have a series of their own, none of them when 0.
+    ``names`` are the labels of ``cartesia_fine_tunes``, ``constant`` the account's own labels on
+    all data series. ``most_fine_tunes`` fine-tunes have their own series; 0 for none.
     """
 
     names: tuple[LabelName, ...] = (MODEL,)
@@ -40,12 +40,12 @@ class SeriesOptions:
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """What the page shows of one account. Times are Unix seconds, 0 for never.
+    """Published status of one account. Times are Unix seconds, 0 for never.
 
-    ``counts`` is None before this process's first complete poll. ``oldest`` says since when the
-    first of the fine-tunes in a status is in it, as observed. ``failure`` is the reason why the
-    last poll failed, empty when it did not. From ``stale_at`` on, in monotonic seconds, what was
-    read is too old to be shown: a wall clock that is set makes nothing older.
+    ``counts`` is None before this process's first complete poll. ``oldest`` is the time since when
+    the first fine-tune in a status is in it, as observed. ``failure`` is the reason of the last
+    poll's failure, empty if it succeeded. From ``stale_at`` on, in monotonic seconds, the data is
+    too old to be exported: a change of the wall clock does not make it older.
     """
 
     account: str
@@ -65,11 +65,11 @@ class AccountStatus:
     stale_at: float = math.inf
 
     def is_stale(self, monotonic: float) -> bool:
-        """Whether nothing was read for too long, at this monotonic time in seconds."""
+        """Whether the data is too old at this monotonic time in seconds."""
         return monotonic >= self.stale_at
 
     def is_fresh(self, monotonic: float) -> bool:
-        """Whether it has a complete reading that is not too old."""
+        """Whether there is a snapshot that is not too old."""
         return self.counts is not None and not self.is_stale(monotonic)
 
 
@@ -78,15 +78,15 @@ def count(
 ) -> Counts:
     """Return the number of fine-tunes per label values and status.
 
-    There are zeros for every status, and where there is one label or none, for every known value:
-    all combinations of several would be too many.
+    Every status has a value, 0 if no fine-tune has it; with at most one label this holds for every
+    value seen: all combinations of several labels would be too many.
     """
     naming = labels.naming(names)
-    known: list[tuple[str, ...]] = [] if names else [()]
+    seen: list[tuple[str, ...]] = [] if names else [()]
     if len(names) == 1:
-        known = [(value,) for value in labels.values(names[0])]
-    counts = Counter({(*values, status): 0 for values in known for status in STATUSES})
-    # Equal texts first: naming and status are looked up once for each combination.
+        seen = [(value,) for value in labels.values(names[0])]
+    counts = Counter({(*values, status): 0 for values in seen for status in STATUSES})
+    # Distinct texts first: one lookup of labels and status per combination.
     for (read, *texts), number in Counter(map(_texts(names), fine_tunes)).items():
         values = naming.of(*texts)
         if (*values, STATUSES[0]) not in counts:
@@ -102,9 +102,9 @@ def _texts(names: tuple[LabelName, ...]) -> Callable[[FineTune], tuple[str, ...]
 
 
 def oldest(snapshot: Snapshot, tracked: Tracked) -> Mapping[str, float]:
-    """Return since when the first of those in a status is in it, per status that somebody is in.
+    """Return the time since when the first fine-tune in a status is in it, per status in use.
 
-    The status is the one read, as in the counts; one that is not confirmed yet begins now.
+    The status is the one read, as in the counts; a status that is not confirmed begins now.
     """
     first: dict[str, float] = {}
     for fine_tune_id, read in snapshot.fine_tunes.items():
@@ -120,17 +120,17 @@ def oldest(snapshot: Snapshot, tracked: Tracked) -> Mapping[str, float]:
 
 
 def series(snapshot: Snapshot, tracked: Tracked, labels: Labels, most: int) -> tuple[Series, ...]:
-    """Return the ``most`` fine-tunes to have a series: not terminal and newest first."""
+    """Return the ``most`` fine-tunes with their own series: not terminal and newest first."""
     if not most:
         return ()
     naming = labels.naming((MODEL,))
-    # A heap, not sorted: of a hundred thousand only the first few are asked for.
+    # A heap instead of sorting: only the first few of 100,000 are used.
     ranked = [
-        (read.status in TERMINAL, -tracked[read.id].since, place, read)
-        for place, read in enumerate(snapshot.fine_tunes.values())
+        (read.status in TERMINAL, -tracked[read.id].since, index, read)
+        for index, read in enumerate(snapshot.fine_tunes.values())
     ]
     heapify(ranked)
-    # By label: two ids that are the same once they are cut would fail the whole scrape.
+    # Keyed by label value: two ids that are equal once cut would fail the whole scrape.
     chosen: dict[str, Series] = {}
     while ranked and len(chosen) < most:
         *_, read = heappop(ranked)

@@ -1,1 +1,1 @@
-"""Send what is owed: one loop per receiver; who is owed what, and for how long, the store knows."""
+"""Delivery of queued events: one service per receiver."""

@@ -1,6 +1,6 @@
-"""What is counted of the deliveries, for all receivers of a registry."""
+"""Metrics of the delivery services: requests, failures, delays and backlogs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -15,30 +15,30 @@ _LABEL: Final = ("receiver",)
 
 
 class DeliveryMetrics(Collector):
-    """Counts of the requests to the receivers, and what each of them is owed."""
+    """Metrics of all receivers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._shown: dict[str, tuple[Backlog, CircuitState]] = {}
-        self.tried = Counter(
+        self._backlogs: dict[str, tuple[Backlog, CircuitState]] = {}
+        self._requests = Counter(
             "cartesia_exporter_notifications_total",
             "Requests to a receiver that were tried.",
             _LABEL,
             registry=registry,
         )
-        self.failed = Counter(
+        self._failures = Counter(
             "cartesia_exporter_notifications_failed_total",
             "Requests to a receiver that failed, by reason; expired are events that were given up.",
             (*_LABEL, "reason"),
             registry=registry,
         )
-        self.duration = Histogram(
+        self._duration = Histogram(
             "cartesia_exporter_notification_duration_seconds",
             "Time of one request to a receiver.",
             _LABEL,
             buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
             registry=registry,
         )
-        self.delay = Histogram(
+        self._delay = Histogram(
             "cartesia_exporter_notification_delay_seconds",
             "Time from the observation of an event until a receiver had taken it.",
             _LABEL,
@@ -48,29 +48,43 @@ class DeliveryMetrics(Collector):
         registry.register(self)
 
     def initialise(self, receiver: str) -> None:
-        """Show a receiver's counters before anything happens."""
-        self.tried.labels(receiver)
+        """Create a receiver's counters, so that they are served as 0 from the start."""
+        self._requests.labels(receiver)
         for reason in _REASONS:
-            self.failed.labels(receiver, reason)
-        self.duration.labels(receiver)
-        self.delay.labels(receiver)
+            self._failures.labels(receiver, reason)
+        self._duration.labels(receiver)
+        self._delay.labels(receiver)
 
     def forget(self, receiver: str) -> None:
-        """Show nothing of a receiver any more."""
-        for metric in (self.tried, self.failed, self.duration, self.delay):
+        """Remove a receiver's series."""
+        for metric in (self._requests, self._failures, self._duration, self._delay):
             metric.remove_by_labels({"receiver": receiver})
-        self._shown = {name: shown for name, shown in self._shown.items() if name != receiver}
+        self._backlogs = {name: each for name, each in self._backlogs.items() if name != receiver}
 
-    def shows(self, receiver: str) -> bool:
-        """Whether it is known what a receiver is owed; until then nothing is said of it."""
-        return receiver in self._shown
+    def record_request(self, receiver: str, seconds: float) -> None:
+        """Count a request that took ``seconds``."""
+        self._requests.labels(receiver).inc()
+        self._duration.labels(receiver).observe(seconds)
 
-    def show(self, receiver: str, backlog: Backlog, health: CircuitState) -> None:
-        """Show what a receiver is owed now, and how it is doing."""
-        self._shown = {**self._shown, receiver: (backlog, health)}
+    def record_failures(self, receiver: str, reason: str, number: int = 1) -> None:
+        """Count failed requests, or expired deliveries."""
+        self._failures.labels(receiver, reason).inc(number)
+
+    def record_delays(self, receiver: str, delays: Iterable[float]) -> None:
+        """Count delivered events by the seconds from observation to delivery."""
+        for delay in delays:
+            self._delay.labels(receiver).observe(delay)
+
+    def has(self, receiver: str) -> bool:
+        """Return whether a receiver's backlog is known; its gauges are absent until then."""
+        return receiver in self._backlogs
+
+    def update(self, receiver: str, backlog: Backlog, circuit: CircuitState) -> None:
+        """Replace the gauges of a receiver."""
+        self._backlogs = {**self._backlogs, receiver: (backlog, circuit)}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what is owed, for all receivers."""
+        """Yield the gauges of all receivers."""
         pending = _gauge("deliveries_pending", "Events that a receiver is still owed.")
         dead = _gauge(
             "deliveries_dead", "Events that a receiver refused for good or that grew too old."
@@ -83,12 +97,12 @@ class DeliveryMetrics(Collector):
             "receiver_up",
             "Whether the last request did not fail for the receiver's sake.",
         )
-        for receiver, (backlog, health) in self._shown.items():
+        for receiver, (backlog, circuit) in self._backlogs.items():
             pending.add_metric((receiver,), backlog.pending)
             dead.add_metric((receiver,), backlog.dead)
             if backlog.oldest is not None:
                 oldest.add_metric((receiver,), backlog.oldest)
-            up.add_metric((receiver,), health.failures == 0)
+            up.add_metric((receiver,), circuit.failures == 0)
         yield from (pending, dead, oldest, up)
 
 

@@ -1,23 +1,22 @@
-"""How the receivers are told."""
+"""Settings of a delivery service, and the events of its receiver's circuit."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from exporter.core.account import RoutedEvents
-from exporter.core.events import Event, circuit_event
+from exporter.core.account import RoutedEvents, Router
+from exporter.core.events import circuit_event
 from exporter.core.message import LinkTemplates
 from exporter.core.retry import CircuitState
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """When and how a receiver is told. Times are in seconds.
+    """How events are delivered to one receiver; times are in seconds.
 
-    ``route`` names the receivers of an event, and ``wake`` is called after a commit that owes them
-    something.
+    ``wake`` is called after a commit that queued events for other receivers.
     """
 
     store_id: str
@@ -25,29 +24,29 @@ class DeliverySettings:
     digest_threshold: int
     max_age: float
     link_templates: LinkTemplates
-    route: Callable[[Event], Sequence[str]]
+    route: Router
     wake: Callable[[], None]
 
 
 log = structlog.get_logger()
 
 
-def noted_change(
-    plan: DeliverySettings, receiver: str, before: CircuitState, after: CircuitState, now: float
+def circuit_events(
+    settings: DeliverySettings, receiver: str, before: CircuitState, after: CircuitState, now: float
 ) -> RoutedEvents:
     """Log that a receiver's circuit opened or closed at ``now`` (Unix seconds), if it did.
 
-    Returns what is to be stored of it: the event, with the receivers to be told.
+    Returns the event to store, with the receivers to be notified; empty if nothing changed.
     """
-    event = circuit_event(plan.store_id, receiver, before, after, now)
+    event = circuit_event(settings.store_id, receiver, before, after, now)
     if event is None:
         return ()
-    receivers = plan.route(event)
+    receivers = settings.route(event)
     log.log(
         logging.WARNING if event.traits.is_trouble else logging.INFO,
         event.type.removeprefix("agent.").replace("_", " "),
         receiver=receiver,
-        reason=after.reason or "well again",
-        told=" ".join(receivers) or "nobody",
+        reason=after.reason or "recovered",
+        notified=" ".join(receivers) or "nobody",
     )
     return [(event, receivers)]

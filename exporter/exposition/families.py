@@ -1,6 +1,6 @@
-"""What is known of the accounts as families of series, built afresh from the newest views.
+"""Metric families of the accounts, built anew from the newest status of each account.
 
-What is gone upstream is gone here: nothing is a gauge that somebody must remember to clear.
+No family keeps state: a series whose source has gone upstream disappears by itself.
 """
 
 import math
@@ -11,164 +11,173 @@ from typing import Final
 
 from prometheus_client.core import Exemplar
 
-from exporter.core.counters import DURATION_BOUNDS, EXPECTED, DurationBucket, Example
+from exporter.core.counters import DURATION_BOUNDS, EXPECTED, Example
 from exporter.core.labels import MODEL
 from exporter.core.model import STATUSES
 from exporter.core.view import AccountStatus
-from exporter.exposition.text_format import Block, Family, Values, shown
+from exporter.exposition.text_format import Block, Family, LabelValues, format_value
 
 
-def data_families(views: Iterable[AccountStatus]) -> Iterator[Family]:
-    """Yield the data series of these accounts: those that are dropped when they are too old."""
-    views = [view for view in views if view.counts is not None]
+def data_families(statuses: Iterable[AccountStatus]) -> Iterator[Family]:
+    """Yield the data series of accounts. The caller leaves out accounts with stale data."""
+    statuses = [status for status in statuses if status.counts is not None]
     yield _gauge(
         "cartesia_fine_tunes",
         "Fine-tunes by status, as of the last complete poll.",
-        [_block(view, (*view.options.names, "status"), view.counts or {}) for view in views],
+        [
+            _data_block(status, (*status.options.names, "status"), status.counts or {})
+            for status in statuses
+        ],
     )
     yield _gauge(
         "cartesia_fine_tune_oldest_in_status_timestamp_seconds",
         "Unix time since when the first of the fine-tunes in a status is in it, as observed and as "
         "of the last complete poll; absent when nobody is in it.",
-        [_block(view, ("status",), _keyed(view.oldest)) for view in views],
+        [
+            _data_block(status, ("status",), {(name,): at for name, at in status.oldest.items()})
+            for status in statuses
+        ],
     )
-    listed = [view for view in views if view.options.most_fine_tunes]
-    if listed:
+    with_series = [status for status in statuses if status.options.most_fine_tunes]
+    if with_series:
         names = ("fine_tune_id", MODEL, "status")
         yield _gauge(
             "cartesia_fine_tune_status",
             "Always 1; the status of a fine-tune, as of the last complete poll. Not terminal and "
             "newest first, at most metrics.max_fine_tune_series for each account.",
-            [_block(view, names, dict.fromkeys(view.series, 1.0)) for view in listed],
+            [_data_block(each, names, dict.fromkeys(each.series, 1.0)) for each in with_series],
         )
 
 
-def poll_families(views: Sequence[AccountStatus], monotonic: float) -> Iterator[Family]:
-    """Yield how the last polls of the accounts went; ``monotonic`` is the time in seconds."""
-    for name, text, value in _GAUGES:
-        yield _gauge(name, text, [_one(view, value(view)) for view in views])
+_POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus], float]], ...]] = (
+    ("cartesia_up", "Whether the last poll read every page.", lambda status: status.up),
+    (
+        "cartesia_poll_timestamp_seconds",
+        "Unix time at which the last poll ended; 0 before the first.",
+        lambda status: status.polled_at,
+    ),
+    (
+        "cartesia_poll_success_timestamp_seconds",
+        "Unix time at which the last complete poll ended; 0 before the first.",
+        lambda status: status.succeeded_at,
+    ),
+    (
+        "cartesia_poll_duration_seconds",
+        "Time that the last poll took.",
+        lambda status: status.duration,
+    ),
+    (
+        "cartesia_poll_pages",
+        "Pages of the list, as of the last complete poll.",
+        lambda status: status.pages,
+    ),
+)
+
+
+def poll_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterator[Family]:
+    """Yield the results of the last polls. ``monotonic`` is the current time in seconds."""
+    for name, help_text, value in _POLL_GAUGES:
+        yield _gauge(name, help_text, [_one(status, value(status)) for status in statuses])
     yield _gauge(
         "cartesia_stale",
         "Whether nothing was read for longer than poll.stale_after: the data series are withheld.",
-        [_one(view, view.is_stale(monotonic)) for view in views],
+        [_one(status, status.is_stale(monotonic)) for status in statuses],
     )
 
 
-def history_families(views: Sequence[AccountStatus]) -> Iterator[Family]:
-    """Yield what was ever counted of the accounts' fine-tunes."""
+def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
+    """Yield the stored counters of accounts, which survive restarts."""
     yield Family(
         "cartesia_fine_tune_transitions",
         "counter",
         "Confirmed changes of status; from_status is none for a fine-tune first seen.",
-        [_transitions(view) for view in views],
+        [_transitions(status) for status in statuses],
     )
     yield Family(
         "cartesia_fine_tunes_removed",
         "counter",
         "Fine-tunes that left the list, by their last confirmed status.",
-        [_removals(view) for view in views],
+        [_removals(status) for status in statuses],
     )
     yield Family(
         "cartesia_fine_tune_status_duration_seconds",
         "histogram",
         "Time for which a fine-tune was in a status that it left, as observed; without those whose "
         "beginning was not seen.",
-        [block for view in views for status in STATUSES for block in _stays(view, status)],
+        [block for status in statuses for name in STATUSES for block in _durations(status, name)],
     )
 
 
-_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus], float]], ...]] = (
-    ("cartesia_up", "Whether the last poll read every page.", lambda view: view.up),
-    (
-        "cartesia_poll_timestamp_seconds",
-        "Unix time at which the last poll ended; 0 before the first.",
-        lambda view: view.polled_at,
-    ),
-    (
-        "cartesia_poll_success_timestamp_seconds",
-        "Unix time at which the last complete poll ended; 0 before the first.",
-        lambda view: view.succeeded_at,
-    ),
-    (
-        "cartesia_poll_duration_seconds",
-        "Time that the last poll took.",
-        lambda view: view.duration,
-    ),
-    (
-        "cartesia_poll_pages",
-        "Pages of the list, as of the last complete poll.",
-        lambda view: view.pages,
-    ),
-)
+def _gauge(name: str, help_text: str, blocks: list[Block]) -> Family:
+    return Family(name, "gauge", help_text, blocks)
 
 
-def _gauge(name: str, text: str, blocks: list[Block]) -> Family:
-    return Family(name, "gauge", text, blocks)
-
-
-def _block(view: AccountStatus, names: tuple[str, ...], numbers: Mapping[Values, float]) -> Block:
-    fixed = {**dict(view.options.constant), "account": view.account}
+def _data_block(
+    status: AccountStatus, names: tuple[str, ...], numbers: Mapping[LabelValues, float]
+) -> Block:
+    fixed = {**dict(status.options.constant), "account": status.account}
     return Block(fixed, names, sorted(numbers.items()))
 
 
-def _keyed(numbers: Mapping[str, float]) -> Mapping[Values, float]:
-    return {(status,): number for status, number in numbers.items()}
+def _one(status: AccountStatus, number: float) -> Block:
+    return Block({"account": status.account}, (), [((), float(number))])
 
 
-def _one(view: AccountStatus, number: float) -> Block:
-    return Block({"account": view.account}, (), [((), float(number))])
+def _transitions(status: AccountStatus) -> Block:
+    by_model = MODEL in status.options.names
+    # The stored keys begin with the model: it is dropped where the account has no such label.
+    start = 0 if by_model else 1
+    names = (MODEL, "from_status", "to_status")[start:]
+    counted: Counter[LabelValues] = Counter()
+    for key, number in status.counters.transitions.items():
+        counted[key[start:]] += number
+    models: set[LabelValues] = {(model,) for model in _models(status)} if by_model else {()}
+    expected = {(*model, *pair): 0 for model in models for pair in EXPECTED}
+    rows: list[tuple[LabelValues, float]] = sorted({**expected, **counted}.items())
+    latest: dict[LabelValues, Example] = {}
+    for key, example in status.examples.items():
+        values = key[start:]
+        latest[values] = max(example, latest.get(values, example), key=lambda each: each.at)
+    exemplars = {
+        values: Exemplar({"fine_tune_id": example.fine_tune_id}, 1.0, example.at)
+        for values, example in latest.items()
+    }
+    return Block({"account": status.account}, names, rows, "_total", exemplars)
 
 
-def _transitions(view: AccountStatus) -> Block:
-    split = MODEL in view.options.names
-    names = (*((MODEL,) if split else ()), "from_status", "to_status")
-    counted: Counter[Values] = Counter()
-    for key, number in view.counters.transitions.items():
-        counted[key if split else key[1:]] += number
-    known: set[Values] = {(model,) for model in _models(view)} if split else {()}
-    expected = {(*value, *pair): 0 for value in known for pair in EXPECTED}
-    rows: list[tuple[Values, float]] = sorted({**expected, **counted}.items())
-    last: dict[Values, Example] = {}
-    for key, example in view.examples.items():
-        place = key if split else key[1:]
-        last[place] = max(example, last.get(place, example), key=lambda each: each.at)
-    exemplars = {place: _exemplar(example) for place, example in last.items()}
-    return Block({"account": view.account}, names, rows, "_total", exemplars)
+def _models(status: AccountStatus) -> set[str]:
+    # `other` is not among the labels: it exists once something was counted under it.
+    index = status.options.names.index(MODEL)
+    return {
+        *status.labels.models,
+        *(key[index] for key in status.counts or ()),
+        *(key[0] for key in status.counters.transitions),
+    }
 
 
-def _models(view: AccountStatus) -> set[str]:
-    # `other` is no label of its own: it is there once something was counted under it.
-    place = view.options.names.index(MODEL)
-    counts, counted = view.counts or (), view.counters.transitions
-    return {*view.labels.models, *(key[place] for key in counts), *(key[0] for key in counted)}
-
-
-def _exemplar(example: Example) -> Exemplar:
-    return Exemplar({"fine_tune_id": example.fine_tune_id}, 1.0, example.at)
-
-
-def _removals(view: AccountStatus) -> Block:
-    rows: list[tuple[Values, float]] = [
-        ((status,), view.counters.removed.get(status, 0)) for status in STATUSES
+def _removals(status: AccountStatus) -> Block:
+    rows: list[tuple[LabelValues, float]] = [
+        ((name,), status.counters.removed.get(name, 0)) for name in STATUSES
     ]
-    return Block({"account": view.account}, ("status",), rows, "_total")
+    return Block({"account": status.account}, ("status",), rows, "_total")
 
 
-def _stays(view: AccountStatus, status: str) -> Iterator[Block]:
-    fixed = {"account": view.account, "status": status}
-    # A bound of an older version falls into the next one that there is now.
-    found = {bound: each for (of, bound), each in view.counters.durations.items() if of == status}
+def _durations(status: AccountStatus, name: str) -> Iterator[Block]:
+    """Yield the histogram of the time in the status ``name``."""
+    fixed = {"account": status.account, "status": name}
+    stored = {
+        bound: bucket for (of, bound), bucket in status.counters.durations.items() if of == name
+    }
     bounds = (*DURATION_BOUNDS, math.inf)
-    numbers = [0] * len(bounds)
-    for bound, each in found.items():
-        numbers[sum(other < bound for other in bounds)] += each.total
-    rows: list[tuple[Values, float]] = [
-        ((shown(bound),), number) for bound, number in zip(bounds, accumulate(numbers), strict=True)
+    totals = [0] * len(bounds)
+    for stored_bound, bucket in stored.items():
+        # A bound that an older version stored is counted in the next larger bound.
+        totals[sum(bound < stored_bound for bound in bounds)] += bucket.total
+    rows: list[tuple[LabelValues, float]] = [
+        ((format_value(bound),), total)
+        for bound, total in zip(bounds, accumulate(totals), strict=True)
     ]
+    seconds = math.fsum(bucket.seconds for bucket in stored.values())
     yield Block(fixed, ("le",), rows, "_bucket")
-    yield Block(fixed, (), [((), sum(numbers))], "_count")
-    yield Block(fixed, (), [((), _seconds(found.values()))], "_sum")
-
-
-def _seconds(stays: Iterable[DurationBucket]) -> float:
-    return math.fsum(each.seconds for each in stays)
+    yield Block(fixed, (), [((), sum(totals))], "_count")
+    yield Block(fixed, (), [((), seconds)], "_sum")

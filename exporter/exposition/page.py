@@ -1,4 +1,4 @@
-"""The metrics page, kept ready: rendered in a thread when something changed, joined by a scrape."""
+"""The metrics page: rendered in a thread when something changed, and kept ready for scrapes."""
 
 import asyncio
 import math
@@ -12,233 +12,257 @@ from prometheus_client.core import Metric
 
 from exporter.core.view import AccountStatus
 from exporter.exposition.families import data_families, history_families, poll_families
-from exporter.exposition.gzip import Body, GzipPrefix, beginning, body
-from exporter.exposition.text_format import ExpositionText, family_of, head, joined, lines, rows
-from exporter.supervisor import pause
+from exporter.exposition.gzip import Body, GzipPrefix, append, compress_prefix
+from exporter.exposition.text_format import (
+    ExpositionText,
+    concatenate,
+    render_families,
+    render_header,
+    render_samples,
+    to_family,
+)
+from exporter.supervisor import DefaultService, pause
 
+_CHECK_SECONDS: Final = 0.25
+"""Interval between checks for changes, and so the maximum age of a counter on the page."""
 
-class HistoryLines:
-    """What was ever counted of the accounts; of each account, written where it changed."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[object, list[ExpositionText]]] = {}
-
-    def of(self, views: Sequence[AccountStatus]) -> ExpositionText:
-        """Return the lines of these accounts; what is known of others is forgotten."""
-        self._kept = {view.account: self._rows(view) for view in views}
-        every = [found for _, found in self._kept.values()]
-        return joined(
-            line
-            for place, family in enumerate(history_families([]))
-            for line in (head(family), *(found[place] for found in every))
-        )
-
-    def _rows(self, view: AccountStatus) -> tuple[object, list[ExpositionText]]:
-        shown = (view.options, view.labels, view.counts, view.counters, view.examples)
-        before = self._kept.get(view.account)
-        if before is not None and before[0] == shown:
-            return before
-        return shown, [rows(family) for family in history_families([view])]
-
-
-class MetricLines:
-    """The lines of metrics of the library, each written where its samples changed."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[Metric, ExpositionText]] = {}
-
-    def of(self, metrics: Sequence[Metric]) -> ExpositionText:
-        """Return the lines of these metrics, each of which has a name of its own."""
-        self._kept = {metric.name: self._lines(metric) for metric in metrics}
-        return joined(each for _, each in self._kept.values())
-
-    def _lines(self, metric: Metric) -> tuple[Metric, ExpositionText]:
-        before = self._kept.get(metric.name)
-        if before is not None and before[0] == metric:
-            return before
-        return metric, lines([family_of(metric)])
-
-
-class StatusRegistry:
-    """The newest view of each account. A view is frozen and replaced as a whole."""
-
-    def __init__(self) -> None:
-        self._views: dict[str, AccountStatus] = {}
-
-    def publish(self, view: AccountStatus) -> None:
-        """Show ``view`` in place of the account's last one."""
-        self._views = {**self._views, view.account: view}
-
-    def forget(self, account: str) -> None:
-        """Show nothing of an account any more."""
-        self._views = {name: view for name, view in self._views.items() if name != account}
-
-    def newest(self) -> list[AccountStatus]:
-        """Return the newest view of each account."""
-        return list(self._views.values())
-
-
-_TICK_SECONDS: Final = 0.25
-"""How often it is looked whether something changed, and how old a counter on the page can be."""
-
-_REST: Final = 9.0
-_LONGEST_REST_SECONDS: Final = 2.0
-"""With hundreds of accounts to look over a tenth of a core must do: it looks less often."""
+_PAUSE_PER_SECOND: Final = 9.0
+_MAX_PAUSE_SECONDS: Final = 2.0
+"""With hundreds of accounts, checks are less frequent, so that they use a tenth of a core."""
 
 _PROCESS_SECONDS: Final = 1.0
-"""How old the figures of the process can be: they change always, and alone are no reason before."""
+"""Maximum age of process metrics. They always change, so they alone do not cause a rendering."""
 
-_PROCESS: Final = ("process_", "python_")
-_END: Final = b"# EOF\n"
+_PROCESS_PREFIXES: Final = ("process_", "python_")
+_EOF: Final = b"# EOF\n"
 
 Monotonic = Callable[[], float]
 _T = TypeVar("_T")
 
 
-class Source(Protocol):
-    """What has metrics of the library."""
+class Registry(Protocol):
+    """A registry of ``prometheus_client``."""
 
     def collect(self) -> Iterable[Metric]:
-        """Yield them."""
+        """Yield the metrics."""
+
+
+class StatusRegistry:
+    """The newest status of each account."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, AccountStatus] = {}
+
+    def publish(self, status: AccountStatus) -> None:
+        """Replace the account's status."""
+        self._statuses = {**self._statuses, status.account: status}
+
+    def forget(self, account: str) -> None:
+        """Remove the account's status."""
+        self._statuses = {n: status for n, status in self._statuses.items() if n != account}
+
+    def newest(self) -> list[AccountStatus]:
+        """Return the newest status of each account."""
+        return list(self._statuses.values())
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPage:
-    """The whole page in both formats, and the views that it shows.
+    """The page in both formats, and the statuses that it shows.
 
-    From ``until`` on, in monotonic seconds, one more of them is too old.
+    At ``valid_until`` (monotonic seconds) the data of another account becomes stale.
     """
 
     text: Body
     openmetrics: Body
-    views: Sequence[AccountStatus] = ()
-    until: float = math.inf
+    statuses: Sequence[AccountStatus] = ()
+    valid_until: float = math.inf
 
 
-class Renderer:
-    """Makes the page out of the newest views and a registry; for one thread at a time."""
+class Page(DefaultService):
+    """Service that renders the page when something changed, and serves the newest one to scrapes.
 
-    def __init__(
-        self, registry: Source, views: Callable[[], Sequence[AccountStatus]], monotonic: Monotonic
-    ) -> None:
-        self._registry = registry
-        self._views = views
-        self.monotonic = monotonic
-        self._fresh: list[AccountStatus] = []
-        self._data = beginning(b"")
-        self._seen: Sequence[AccountStatus] = ()
-        self._until = math.inf
-        self._accounts = ExpositionText("", "")
-        self._history = HistoryLines()
-        self._metrics: list[Metric] = []
-        self._metric_lines = MetricLines()
-        self._rendered_at = 0.0
-        self._bodies: RenderedPage | None = None
-
-    def render(self) -> RenderedPage:
-        """Return the page as it is now; what did not change since the last time is as it was."""
-        now, views = self.monotonic(), self._views()
-        changed = self._see_accounts(views, now)
-        metrics = list(self._registry.collect())
-        changed |= _own(metrics) != _own(self._metrics)
-        if self._bodies is None or changed or now - self._rendered_at >= _PROCESS_SECONDS:
-            self._metrics, self._rendered_at = metrics, now
-            self._bodies = self._new_bodies()
-        return self._bodies
-
-    def shows_newest(self, bodies: RenderedPage) -> bool:
-        """Whether the accounts are still as this page shows them; for any thread."""
-        return self.monotonic() < bodies.until and _are_same(self._views(), bodies.views)
-
-    def _see_accounts(self, views: Sequence[AccountStatus], now: float) -> bool:
-        if self._bodies is not None and now < self._until and _are_same(views, self._seen):
-            return False
-        fresh = [view for view in views if view.is_fresh(now)]
-        if self._bodies is None or _data(fresh) != _data(self._fresh):
-            self._data = beginning(lines(data_families(fresh)).text.encode())
-        self._accounts = joined((lines(poll_families(views, now)), self._history.of(views)))
-        self._until = min((v.stale_at for v in views if not v.is_stale(now)), default=math.inf)
-        self._seen, self._fresh = views, fresh
-        return True
-
-    def _new_bodies(self) -> RenderedPage:
-        rest = joined((self._accounts, self._metric_lines.of(self._metrics)))
-        # The data series are gauges without exemplars, which both formats write alike.
-        return RenderedPage(*_behind(self._data, rest), self._seen, self._until)
-
-    def only(self, names: Collection[str]) -> RenderedPage:
-        """Return the samples and families of these names, as they are now."""
-        now, views = self.monotonic(), self._views()
-        fresh = [view for view in views if view.is_fresh(now)]
-        own = (*data_families(fresh), *poll_families(views, now), *history_families(views))
-        every = (*own, *map(family_of, self._registry.collect()))
-        asked = (family.only(names) for family in every)
-        found = lines(family for family in asked if family.blocks)
-        return RenderedPage(*_behind(beginning(b""), found))
-
-
-def _behind(first: GzipPrefix, rest: ExpositionText) -> tuple[Body, Body]:
-    return body(first, rest.text.encode()), body(first, rest.openmetrics.encode() + _END)
-
-
-def _are_same(some: Sequence[AccountStatus], others: Sequence[AccountStatus]) -> bool:
-    # By identity: a view is replaced, never changed, and to compare its counters takes long.
-    return len(some) == len(others) and all(map(operator.is_, some, others))
-
-
-def _data(views: list[AccountStatus]) -> list[object]:
-    return [(view.account, view.options, view.counts, view.oldest, view.series) for view in views]
-
-
-def _own(metrics: Sequence[Metric]) -> list[Metric]:
-    return [metric for metric in metrics if not metric.name.startswith(_PROCESS)]
-
-
-def pause_after(taken: float) -> float:
-    """Return the seconds until it is looked again, when that took so many seconds."""
-    return max(_TICK_SECONDS, min(_REST * taken, _LONGEST_REST_SECONDS))
-
-
-class Page:
-    """The page that scrapes are answered with, and the part that renews it.
-
-    ``due_at`` is the monotonic time by which it will be ready, or begin to renew it.
+    ``wakeup_deadline`` is the monotonic time by which it will have started the next check.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: "Renderer") -> None:
         self.wakeup_deadline = math.inf
         self._renderer = renderer
-        # Not the loop's own threads: a few names that DNS does not answer would hold them all.
+        # Not the loop's default executor: name lookups that get no answer could fill all of it.
         self._thread = ThreadPoolExecutor(1, "page")
-        self._bodies: RenderedPage | None = None
+        self._rendered: RenderedPage | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Renew the page, four times a second at most, until ``stop`` is set.
+        """Render the page at most four times a second until ``stop`` is set.
 
-        An error while it is rendered is a bug, and leaves here.
+        An exception from rendering is a bug; it is raised from here.
         """
         monotonic = self._renderer.monotonic
         while not stop.is_set():
             began = self.wakeup_deadline = monotonic()
-            self._bodies = await self._in_thread(self._renderer.render)
+            self._rendered = await self._in_thread(self._renderer.render)
             wait = pause_after(monotonic() - began)
             self.wakeup_deadline = monotonic() + wait
             await pause(stop, wait)
 
     async def newest(self) -> RenderedPage:
-        """Return the page.
+        """Return the page, rendered first if a status changed or became stale since.
 
-        Who is told of a failure finds it there, and nobody what is too old: when an account changed
-        since the page was rendered, at most a moment ago, it is rendered first.
+        So the page shows each failure that a receiver was notified of, and never stale data.
         """
-        bodies = self._bodies
-        if bodies is None or not self._renderer.shows_newest(bodies):
-            bodies = self._bodies = await self._in_thread(self._renderer.render)
-        return bodies
+        rendered = self._rendered
+        if rendered is None or not self._renderer.is_current(rendered):
+            rendered = self._rendered = await self._in_thread(self._renderer.render)
+        return rendered
 
     async def only(self, names: Collection[str]) -> RenderedPage:
-        """Return a part of the page, rendered for this request."""
-        return await self._in_thread(lambda: self._renderer.only(names))
+        """Render a page with only the samples whose own or family name is in ``names``."""
+        return await self._in_thread(lambda: self._renderer.render_only(names))
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def pause_after(seconds: float) -> float:
+    """Return the pause before the next check, in seconds, after a check that took ``seconds``."""
+    return max(_CHECK_SECONDS, min(_PAUSE_PER_SECOND * seconds, _MAX_PAUSE_SECONDS))
+
+
+class Renderer:
+    """Renders the page from the newest statuses and a registry. For one thread at a time.
+
+    Text whose source did not change is reused. The data series are also compressed only when they
+    change: they are the largest part of the page.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        statuses: Callable[[], Sequence[AccountStatus]],
+        monotonic: Monotonic,
+    ) -> None:
+        self._registry = registry
+        self._get_statuses = statuses
+        self.monotonic = monotonic
+        self._statuses: Sequence[AccountStatus] = ()
+        self._valid_until = math.inf
+        self._fresh: list[AccountStatus] = []
+        self._data = compress_prefix(b"")
+        self._account_text = ExpositionText("", "")
+        self._history = HistoryCache()
+        self._metrics: list[Metric] = []
+        self._metric_cache = MetricCache()
+        self._rendered_at = 0.0
+        self._rendered: RenderedPage | None = None
+
+    def render(self) -> RenderedPage:
+        """Return the current page: the last one if nothing changed since."""
+        now, statuses = self.monotonic(), self._get_statuses()
+        changed = self._update_accounts(statuses, now)
+        metrics = list(self._registry.collect())
+        changed |= _without_process(metrics) != _without_process(self._metrics)
+        if self._rendered is None or changed or now - self._rendered_at >= _PROCESS_SECONDS:
+            self._metrics, self._rendered_at = metrics, now
+            rest = concatenate((self._account_text, self._metric_cache.render(metrics)))
+            self._rendered = RenderedPage(
+                *_both_formats(self._data, rest), self._statuses, self._valid_until
+            )
+        return self._rendered
+
+    def is_current(self, page: RenderedPage) -> bool:
+        """Whether ``page`` shows the newest statuses and no stale data. For any thread."""
+        return self.monotonic() < page.valid_until and _same_objects(
+            self._get_statuses(), page.statuses
+        )
+
+    def render_only(self, names: Collection[str]) -> RenderedPage:
+        """Render a page with only the samples whose own or family name is in ``names``."""
+        now, statuses = self.monotonic(), self._get_statuses()
+        families = (
+            *data_families(status for status in statuses if status.is_fresh(now)),
+            *poll_families(statuses, now),
+            *history_families(statuses),
+            *map(to_family, self._registry.collect()),
+        )
+        filtered = (family.only(names) for family in families)
+        text = render_families(family for family in filtered if family.blocks)
+        return RenderedPage(*_both_formats(compress_prefix(b""), text))
+
+    def _update_accounts(self, statuses: Sequence[AccountStatus], now: float) -> bool:
+        """Render the accounts' series if one of them changed; return whether it did."""
+        unchanged = self._rendered is not None and _same_objects(statuses, self._statuses)
+        if unchanged and now < self._valid_until:
+            return False
+        fresh = [status for status in statuses if status.is_fresh(now)]
+        if self._rendered is None or _data_inputs(fresh) != _data_inputs(self._fresh):
+            # Gauges without exemplars: the text is the same in both formats.
+            self._data = compress_prefix(render_families(data_families(fresh)).text.encode())
+        self._account_text = concatenate(
+            (render_families(poll_families(statuses, now)), self._history.render(statuses))
+        )
+        self._valid_until = min(
+            (s.stale_at for s in statuses if not s.is_stale(now)), default=math.inf
+        )
+        self._statuses, self._fresh = statuses, fresh
+        return True
+
+
+class HistoryCache:
+    """Text of the accounts' counters, rendered per account when they change."""
+
+    def __init__(self) -> None:
+        self._cache: dict[str, tuple[object, list[ExpositionText]]] = {}
+
+    def render(self, statuses: Sequence[AccountStatus]) -> ExpositionText:
+        """Return the text for these accounts, and drop all others from the cache."""
+        self._cache = {status.account: self._entry(status) for status in statuses}
+        return concatenate(
+            text
+            for index, family in enumerate(history_families([]))
+            for text in (
+                render_header(family),
+                *(samples[index] for _, samples in self._cache.values()),
+            )
+        )
+
+    def _entry(self, status: AccountStatus) -> tuple[object, list[ExpositionText]]:
+        inputs = (status.options, status.labels, status.counts, status.counters, status.examples)
+        cached = self._cache.get(status.account)
+        if cached is not None and cached[0] == inputs:
+            return cached
+        return inputs, [render_samples(family) for family in history_families([status])]
+
+
+class MetricCache:
+    """Text of the registry's metrics, rendered per metric when its samples change."""
+
+    def __init__(self) -> None:
+        self._cache: dict[str, tuple[Metric, ExpositionText]] = {}
+
+    def render(self, metrics: Sequence[Metric]) -> ExpositionText:
+        """Return the text of these metrics, and drop all others from the cache."""
+        self._cache = {metric.name: self._entry(metric) for metric in metrics}
+        return concatenate(text for _, text in self._cache.values())
+
+    def _entry(self, metric: Metric) -> tuple[Metric, ExpositionText]:
+        cached = self._cache.get(metric.name)
+        if cached is not None and cached[0] == metric:
+            return cached
+        return metric, render_families([to_family(metric)])
+
+
+def _both_formats(prefix: GzipPrefix, rest: ExpositionText) -> tuple[Body, Body]:
+    return append(prefix, rest.text.encode()), append(prefix, rest.openmetrics.encode() + _EOF)
+
+
+def _same_objects(some: Sequence[AccountStatus], others: Sequence[AccountStatus]) -> bool:
+    # By identity: a status is replaced, never changed, and comparing its counters is slow.
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _data_inputs(statuses: list[AccountStatus]) -> list[object]:
+    return [(s.account, s.options, s.counts, s.oldest, s.series) for s in statuses]
+
+
+def _without_process(metrics: Sequence[Metric]) -> list[Metric]:
+    return [metric for metric in metrics if not metric.name.startswith(_PROCESS_PREFIXES)]

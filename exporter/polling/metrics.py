@@ -1,4 +1,4 @@
-"""What is counted of the polls, for all accounts of a registry."""
+"""Metrics of the pollers."""
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -6,7 +6,7 @@ from exporter.cartesia.errors import REASONS
 
 
 class PollMetrics:
-    """Counts of the polls, for all accounts of a registry."""
+    """Counters of all pollers, by account."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         label = ("account",)
@@ -32,13 +32,13 @@ class PollMetrics:
         )
 
     def initialise(self, account: str) -> None:
-        """Show an account's counters at zero before anything happens."""
+        """Create an account's series with the value 0."""
         self.polls.labels(account)
         for reason in (*REASONS, "storage"):
             self.failures.labels(account, reason)
         self.skipped.labels(account)
 
     def forget(self, account: str) -> None:
-        """Show nothing of an account any more."""
+        """Remove an account's series."""
         for metric in (self.polls, self.failures, self.skipped):
             metric.remove_by_labels({"account": account})

@@ -1,11 +1,10 @@
-"""Notices that an account cannot be read for long, and has it told once, and its end."""
+"""Detection of a long outage of one account, and its events."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from exporter.core.account import RoutedEvents, Rules
+from exporter.core.account import RoutedEvents, Router, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import Event, poll_failing_event, poll_recovered_event
 from exporter.core.model import Outage
@@ -17,11 +16,11 @@ log = structlog.get_logger()
 
 
 class OutageWatch:
-    """The outage of one account, if there is one.
+    """The current outage of one account, if there is one.
 
-    It is told when it lasted ``failing_after`` seconds, never when that is 0; ``route`` names the
-    receivers of an event. How long it lasts is counted by this process: one that ends and starts
-    again before it was told begins anew.
+    The receivers that ``route`` returns are notified once when it has lasted ``failing_after``
+    seconds (0: never), and once when it ends. An outage that was not reported before a restart
+    starts again from zero.
     """
 
     def __init__(
@@ -29,7 +28,7 @@ class OutageWatch:
         accounts: Accounts,
         rules: Rules,
         failing_after: float,
-        route: Callable[[Event], Sequence[str]],
+        route: Router,
         clock: Clock,
     ) -> None:
         self._accounts = accounts
@@ -40,30 +39,32 @@ class OutageWatch:
         self._clock = clock
         self._outage: Outage | None = None
 
-    async def restore(self, *, watched: bool) -> None:
-        """Load the outage that was told before a restart, if there is one.
+    async def restore(self, *, has_baseline: bool) -> None:
+        """Load the outage that was reported before a restart, if there is one.
 
-        ``watched`` says whether the account has a baseline. Raises StoreError.
+        Raises StoreError.
         """
         since = await self._accounts.outage_since(self._key)
         if since is not None:
             lasted = max(self._clock.now() - since, 0.0)
             began = self._clock.monotonic() - lasted
-            self._outage = Outage(since, began, watched, submitted=True, stored=True)
+            self._outage = Outage(since, began, has_baseline, submitted=True, stored=True)
 
-    def follow(self, other: "OutageWatch") -> None:
-        """Go on with the outage of another watch of the same account."""
-        self._outage = other._outage  # noqa: SLF001 - of its own class
+    def continue_from(self, previous: "OutageWatch") -> None:
+        """Take over the outage of the account's watch before a reload."""
+        self._outage = previous._outage  # noqa: SLF001 - same class
 
-    def failed(self, reason: str, error: str, *, watched: bool) -> None:
-        """Note a poll that failed, for a reason (as in the metrics) and with an error."""
-        outage = self._outage or Outage(self._clock.now(), self._clock.monotonic(), watched)
+    def failed(self, reason: str, error: str, *, has_baseline: bool) -> None:
+        """Record a failed poll; ``reason`` is one of the metric's."""
+        outage = self._outage
+        if outage is None:
+            outage = Outage(self._clock.now(), self._clock.monotonic(), has_baseline)
         self._outage = replace(outage, reason=reason, error=error)
 
-    async def tell_if_due(self) -> bool:
-        """Have the outage told when it lasts too long; return whether it was stored now.
+    async def notify_if_due(self) -> bool:
+        """Queue the event of an outage that lasts too long; return whether it was stored now.
 
-        A store that fails is tried again at the next call.
+        A store error is logged; the next call tries again.
         """
         outage = self._outage
         if outage is None or not outage.is_due(self._clock.monotonic(), self._failing_after):
@@ -71,13 +72,13 @@ class OutageWatch:
         if not outage.submitted:
             self._log(outage)
         event = poll_failing_event(*self._identity, outage, self._clock.now())
-        # Before the commit: one whose success is not seen must not leave a told outage without end.
+        # Before the commit: if it succeeds unnoticed, the end of the outage must be reported too.
         self._outage = replace(outage, submitted=True)
         try:
-            await self._accounts.begin_outage(self._key, outage.since, self._owed(event))
+            await self._accounts.begin_outage(self._key, outage.since, self._routed(event))
         except StoreError as error:
             log.warning(
-                "this cannot be stored, so the receivers are not told yet",
+                "cannot store the outage; receivers are not notified yet",
                 account=self._key.name,
                 error=one_line(str(error)),
             )
@@ -86,29 +87,28 @@ class OutageWatch:
         return True
 
     def recovery(self, now: float) -> RoutedEvents:
-        """Return who is owed the news, if they were told of an outage, that it ends at ``now``.
+        """Return the event that ends the outage at ``now`` (Unix seconds), if it was reported.
 
-        ``now`` is Unix time in seconds. The outage goes on until `end`.
+        The outage continues until `end`.
         """
         outage = self._outage
         if outage is None or not outage.submitted:
             return ()
         seconds = self._clock.monotonic() - outage.began
-        return self._owed(poll_recovered_event(*self._identity, outage, now, seconds))
+        return self._routed(poll_recovered_event(*self._identity, outage, now, seconds))
 
     def end(self) -> None:
-        """Forget the outage: a poll succeeded, and that is stored."""
+        """End the outage: the result of a successful poll is committed."""
         self._outage = None
 
-    def _owed(self, event: Event) -> RoutedEvents:
+    def _routed(self, event: Event) -> RoutedEvents:
         return [(event, self._route(event))]
 
     def _log(self, outage: Outage) -> None:
-        seconds = self._clock.monotonic() - outage.began
         log.warning(
             "account cannot be read for long",
             account=self._key.name,
-            seconds=round(seconds),
+            seconds=round(self._clock.monotonic() - outage.began),
             since=timestamp(outage.since),
             reason=outage.reason,
             error=one_line(outage.error),

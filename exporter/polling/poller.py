@@ -1,11 +1,11 @@
-"""The straight line: read every page, work out what changed, store it with what is owed."""
+"""The poller of one account: read all pages, compare, commit, publish."""
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Final, Protocol
 
 import structlog
@@ -23,92 +23,60 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from exporter.supervisor import pause
+from exporter.supervisor import DefaultService, pause
 
-_MOST_LOGGED: Final = 100
-"""How many changes of one poll get a log line each; a baseline gone wrong must not fill a disk."""
+_REFUSED_KEY_INTERVALS: Final = 10
+"""An account whose key was refused is polled once in this many intervals."""
 
+_MIN_CLOCK_JUMP_SECONDS: Final = 10.0
+"""Smaller differences between the wall clock and the monotonic clock are ordinary corrections."""
 
-def tell_poll(log: FilteringBoundLogger, snapshot: Snapshot) -> None:
-    """Say what was read, and whether the clock is another than it was."""
-    log.debug(
-        "polled",
-        fine_tunes=len(snapshot.fine_tunes),
-        pages=snapshot.pages,
-        seconds=round(snapshot.duration, 3),
-    )
-    if snapshot.clock_jump:
-        log.warning(
-            "the clock was set, or this machine slept: what waits does not count that time",
-            clock=timestamp(snapshot.read_at),
-            expected=timestamp(snapshot.read_at - snapshot.clock_jump),
-        )
+_MAX_LOGGED_CHANGES: Final = 100
+"""Log lines for changed fine-tunes per poll, so that a mass change does not fill the disk."""
 
-
-def tell_changes(log: FilteringBoundLogger, events: Sequence[Event]) -> None:
-    """Say what became of fine-tunes; of many, how many more there are."""
-    changes = [event for event in events if event.fine_tune is not None]
-    for event in changes[:_MOST_LOGGED]:
-        _tell_change(log, event)
-    if len(changes) > _MOST_LOGGED:
-        log.info("more fine-tunes changed", number=len(changes) - _MOST_LOGGED)
-
-
-def _tell_change(log: FilteringBoundLogger, event: Event) -> None:
-    assert event.fine_tune is not None
-    changed = "fine-tune " + event.type.removeprefix("fine_tune.")
-    log.info(
-        changed,
-        fine_tune=one_line(event.fine_tune.id),
-        name=one_line(event.fine_tune.name, 100),
-        model=one_line(event.fine_tune.model_id, 100),
-        previous=one_line(event.previous_status or "none", 100),
-        status=one_line(event.fine_tune.status, 100),
-    )
-
-
-_SLOWED: Final = 10
-"""An account whose key was refused is polled once in so many turns."""
-
-_HICCUP: Final = 10.0
-"""By how many seconds the wall clock may be corrected before that is a jump."""
-
-_COMPARING: Final = ThreadPoolExecutor(1, "compare")
-"""Where readings are compared with what is known, which would hold up the loop for a large account.
-One thread for all accounts: each of several would take the interpreter from the loop in turn."""
+_COMPARE_THREAD: Final = ThreadPoolExecutor(1, "compare")
+"""Compares snapshots: for a large account that would block the event loop. One thread for all
+accounts, because each further thread would take the interpreter lock from the event loop."""
 
 log = structlog.get_logger()
 
 
 class Source(Protocol):
-    """Where the fine-tunes of an account are read."""
+    """The API of one account."""
 
     async def list_fine_tunes(
-        self, seconds: float, known: Mapping[str, TrackedFineTune]
+        self, seconds: float, tracked: Mapping[str, TrackedFineTune], /
     ) -> Listing:
-        """Return all of them, read within ``seconds``; raise CartesiaError.
+        """Return all fine-tunes, read within ``seconds``; raise CartesiaError.
 
-        Those that equal what is ``known``, by id, are the same objects.
+        A fine-tune that equals the tracked one of the same id is the same object.
         """
         ...
 
     def key_is_refused(self) -> bool:
-        """Return whether the key is still the one that the API refused last."""
+        """Return whether the current key is the one that the API refused last."""
         ...
 
-    def remember(self, cursors: Sequence[str]) -> None:
-        """Take the cursors for those of the last listing, and nothing else for read."""
+    def remember(self, cursors: Sequence[str], /) -> None:
+        """Set the cursors of the last listing."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PollSettings:
-    """How an account is polled; times are in seconds, ``interval`` from start to start.
+    """How an account is polled. Times are in seconds.
 
-    ``failing_after`` is how long an account can't be read before that is told, 0 for never.
-    ``publish`` is given what the page shows, ``route`` names the receivers of an event, and
-    ``wake`` is called after a commit that owes them something. What was read is shown for
-    ``stale_after`` seconds, with these series ``options``.
+    Attributes:
+        interval: from the start of a poll to the start of the next.
+        timeout: of a whole poll.
+        rules: how snapshots are evaluated.
+        failing_after: duration of an outage after which the receivers are notified; 0 for never.
+        publish: publishes the account's status.
+        withdraw: removes what `publish` and the source show of the account of this name.
+        route: returns the receivers of an event.
+        wake: is called after a commit that queued notifications.
+        stale_after: how long a snapshot is shown.
+        options: the account's data series.
     """
 
     interval: float
@@ -116,164 +84,164 @@ class PollSettings:
     rules: Rules
     failing_after: float
     publish: Callable[[AccountStatus], None]
+    withdraw: Callable[[str], None]
     route: Router
     wake: Callable[[], None]
     stale_after: float
     options: SeriesOptions = field(default_factory=SeriesOptions)
 
 
-class Poller:
-    """Polls one account; another account's trouble never delays it.
-
-    ``due_at`` is the monotonic time by which it will have set its next turn: a poll its deadline,
-    a rest its end.
-    """
+class Poller(DefaultService):
+    """Polls one account, independent of all others."""
 
     def __init__(
         self,
         source: Source,
         accounts: Accounts,
-        plan: PollSettings,
+        settings: PollSettings,
         metrics: PollMetrics,
         clock: Clock,
     ) -> None:
-        self.account = plan.rules.key.name
-        self.wakeup_deadline = math.inf
+        self.account = settings.rules.key.name
+        self.wakeup_deadline = inf
         self._source = source
         self._accounts = accounts
-        self._plan = plan
+        self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._outages = OutageWatch(accounts, plan.rules, plan.failing_after, plan.route, clock)
+        self._outages = OutageWatch(
+            accounts, settings.rules, settings.failing_after, settings.route, clock
+        )
         self._state: AccountState | None = None
         self._cursors: tuple[str, ...] = ()
-        self._unsure = True
-        stale_at = clock.monotonic() + plan.stale_after
-        self._status = AccountStatus(self.account, options=plan.options, stale_at=stale_at)
+        self._must_load = True
+        stale_at = clock.monotonic() + settings.stale_after
+        self._status = AccountStatus(self.account, options=settings.options, stale_at=stale_at)
         self._folded: frozenset[tuple[str, str]] = frozenset()
-        self._begin_after = 0.0
         self._resume_at = 0.0
-        self._slowed_turns = 0
-        self._wall_ahead = clock.now() - clock.monotonic()
+        self._intervals_to_skip = 0
+        self._wall_offset = clock.now() - clock.monotonic()
         self._log = log.bind(account=self.account)
         metrics.initialise(self.account)
 
-    async def restore(self) -> None:
-        """Load what was remembered, and show its counters before the first poll.
+    async def prepare(self, previous: "Poller | None") -> None:
+        """Load the account's state and publish its counters before the first poll.
 
-        Raises StoreError.
+        ``previous`` is the account's poller before a reload. Raises StoreError.
         """
+        if previous is not None:
+            self._continue(previous)
         await self._load()
         if self._state is not None:
             self._status = replace(
                 self._status, labels=self._state.labels, counters=self._state.counters
             )
-        self._plan.publish(self._status)
+        self._settings.publish(self._status)
+
+    def _continue(self, previous: "Poller") -> None:
+        """Take over Retry-After, outage and clock of a poller of the same account.
+
+        Its counts stay published if this poller would publish the same series.
+        """
+        new, old, status = self._settings, previous._settings, previous._status  # noqa: SLF001 - same class
+        if new.rules.key != old.rules.key:
+            return
+        self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
+        self._outages.continue_from(previous._outages)  # noqa: SLF001
+        if (new.options, new.rules.max_models) == (old.options, old.rules.max_models):
+            stale_at = status.stale_at + new.stale_after - old.stale_after
+            self._status = replace(status, stale_at=stale_at)
+            self._folded = previous._folded  # noqa: SLF001
 
     async def _load(self) -> None:
-        self._state = await self._accounts.load(self._plan.rules.key)
-        self._cursors = await self._accounts.cursors(self._plan.rules.key)
+        self._state = await self._accounts.load(self._settings.rules.key)
+        self._cursors = await self._accounts.cursors(self._settings.rules.key)
         self._source.remember(self._cursors)
-        await self._outages.restore(watched=self._state is not None)
-        self._unsure = False
+        await self._outages.restore(has_baseline=self._state is not None)
+        self._must_load = False
 
-    def follow(self, other: "Poller") -> None:
-        """Go on where the account's poller ended that a reload replaces.
+    def reloaded(self) -> None:
+        """Poll at the next interval even if the key was refused: it may be valid now."""
+        self._intervals_to_skip = 0
 
-        What that showed stays shown, if this one would show it alike; a wait that the API asked for
-        and an outage that is not told yet go on. Before `restore`.
-        """
-        plan, was, view = self._plan, other._plan, other._status  # noqa: SLF001 - of its own class
-        if plan.rules.key != was.rules.key:
-            return
-        self._resume_at, self._wall_ahead = other._resume_at, other._wall_ahead  # noqa: SLF001
-        self._outages.follow(other._outages)  # noqa: SLF001
-        if (plan.options, plan.rules.max_models) == (was.options, was.rules.max_models):
-            stale_at = view.stale_at + plan.stale_after - was.stale_after
-            self._status = replace(view, stale_at=stale_at)
-            self._folded = other._folded  # noqa: SLF001
-
-    def try_again(self) -> None:
-        """Poll at the next turn, also an account whose key was refused: it may work now."""
-        self._slowed_turns = 0
-
-    def begin_after(self, seconds: float) -> None:
-        """Have ``run`` wait for so long before the first poll."""
-        self._begin_after = seconds
+    def forget(self) -> None:
+        """Remove the account's series from the page."""
+        self._metrics.forget(self.account)
+        self._settings.withdraw(self.account)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Poll, from start to start of the interval, until ``stop`` is set."""
-        turn = self._clock.monotonic() + self._begin_after
-        self.wakeup_deadline = turn
-        await pause(stop, self._begin_after)
+        """Poll at each interval until ``stop`` is set."""
+        poll_at = self._clock.monotonic()
         while not stop.is_set():
-            self.wakeup_deadline = self._clock.monotonic() + self._plan.timeout
-            await self.turn()
-            turn = max(turn + self._plan.interval, self._clock.monotonic())
-            self.wakeup_deadline = turn
-            await pause(stop, turn - self._clock.monotonic())
+            self.wakeup_deadline = self._clock.monotonic() + self._settings.timeout
+            await self.poll_if_due()
+            poll_at = max(poll_at + self._settings.interval, self._clock.monotonic())
+            self.wakeup_deadline = poll_at
+            await pause(stop, poll_at - self._clock.monotonic())
 
-    async def turn(self) -> None:
-        """Poll, unless the API asked to wait or refused the key; tell it when that goes on long."""
-        if self._may_poll():
+    async def poll_if_due(self) -> None:
+        """Poll, unless the API asked to wait or refused the key; queue the outage event if due."""
+        if self._is_due():
             await self.poll()
         else:
             self._metrics.skipped.labels(self.account).inc()
-        if await self._outages.tell_if_due():
-            self._plan.wake()
+        if await self._outages.notify_if_due():
+            self._settings.wake()
 
-    def _may_poll(self) -> bool:
+    def _is_due(self) -> bool:
         if self._clock.monotonic() < self._resume_at:
             return False
-        if self._slowed_turns > 0 and self._source.key_is_refused():
-            self._slowed_turns -= 1
+        if self._intervals_to_skip > 0 and self._source.key_is_refused():
+            self._intervals_to_skip -= 1
             return False
         return True
 
     async def poll(self) -> None:
-        """Read, compare and commit once. A poll that fails changes nothing but what it says of it.
+        """Read, compare, commit and publish once. A failed poll keeps the last snapshot.
 
-        An error that is not the API's or the store's is a bug, and is raised.
+        Errors of the API and of the store are handled here; any other is a bug and is raised.
         """
         started = self._clock.monotonic()
         self._metrics.polls.labels(self.account).inc()
         try:
-            known = {} if self._state is None else self._state.tracked
-            listing = await self._source.list_fine_tunes(self._plan.timeout, known)
-            read, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
-            snapshot = Snapshot(listing.fine_tunes, now, read - started, listing.pages, jump)
-            await self._take(snapshot, listing.cursors, stale_at=read + self._plan.stale_after)
+            tracked = {} if self._state is None else self._state.tracked
+            listing = await self._source.list_fine_tunes(self._settings.timeout, tracked)
+            read_at, now, jump = self._clock.monotonic(), self._clock.now(), self._clock_jump()
+            snapshot = Snapshot(listing.fine_tunes, now, read_at - started, listing.pages, jump)
+            stale_at = read_at + self._settings.stale_after
+            await self._commit(snapshot, listing.cursors, stale_at)
         except CartesiaError as error:
-            self._wait_as_told(error)
+            self._slow_down(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
         except StoreError as error:
-            self._unsure = True
+            self._must_load = True
             self._fail("storage", str(error), self._clock.monotonic() - started)
 
-    async def _take(self, snapshot: Snapshot, cursors: tuple[str, ...], *, stale_at: float) -> None:
-        """Commit, then swap the page, then wake the receivers: in this order nothing is lost."""
-        if self._unsure:  # whether the commit that failed did; the same event must be itself
+    async def _commit(self, snapshot: Snapshot, cursors: tuple[str, ...], stale_at: float) -> None:
+        """Commit, then publish, then wake the receivers: in this order nothing is lost."""
+        if self._must_load:
+            # A failed commit may have succeeded: the same change must not get a second event id.
             await self._load()
-        result = await self._apply(snapshot, cursors)
+        result = await self._compare(snapshot, cursors)
         if not result.is_empty:
             await self._accounts.commit(result)
         self._outages.end()
-        self._wall_ahead += snapshot.clock_jump
+        self._wall_offset += snapshot.clock_jump
         self._log_poll(result, snapshot)
         self._state, self._cursors = result.state, cursors
         self._metrics.folded.inc(len(result.folded - self._folded))
         self._folded = result.folded
-        last = {**self._status.examples, **result.status.examples}
-        self._status = replace(result.status, stale_at=stale_at, examples=last)
-        self._slowed_turns = 0
-        self._plan.publish(self._status)
+        examples = {**self._status.examples, **result.status.examples}
+        self._status = replace(result.status, stale_at=stale_at, examples=examples)
+        self._intervals_to_skip = 0
+        self._settings.publish(self._status)
         if result.events or result.recovery:
-            self._plan.wake()
+            self._settings.wake()
 
-    async def _apply(self, snapshot: Snapshot, cursors: tuple[str, ...]) -> PollResult:
-        plan = self._plan
-        work = partial(apply_snapshot, self._state, snapshot, plan.rules, plan.options, plan.route)
-        result = await asyncio.get_running_loop().run_in_executor(_COMPARING, work)
+    async def _compare(self, snapshot: Snapshot, cursors: tuple[str, ...]) -> PollResult:
+        rules, options, route = self._settings.rules, self._settings.options, self._settings.route
+        compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
+        result = await asyncio.get_running_loop().run_in_executor(_COMPARE_THREAD, compare)
         return replace(
             result,
             recovery=self._outages.recovery(snapshot.read_at),
@@ -281,13 +249,20 @@ class Poller:
         )
 
     def _clock_jump(self) -> float:
-        """Return how much the wall clock was set since the last poll that was taken, in seconds."""
-        jump = self._clock.now() - self._clock.monotonic() - self._wall_ahead
-        return jump if abs(jump) > _HICCUP else 0.0
+        """Return by how many seconds the wall clock was set since the last successful poll."""
+        jump = self._clock.now() - self._clock.monotonic() - self._wall_offset
+        return jump if abs(jump) > _MIN_CLOCK_JUMP_SECONDS else 0.0
 
-    def _fail(self, reason: str, detail: str, duration: float) -> None:
+    def _slow_down(self, error: CartesiaError) -> None:
+        if error.retry_after is not None:
+            self._resume_at = self._clock.monotonic() + error.retry_after
+        # Another error does not mean that the refused key is valid now.
+        if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
+            self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1
+
+    def _fail(self, reason: str, error: str, duration: float) -> None:
         self._metrics.failures.labels(self.account, reason).inc()
-        self._outages.failed(reason, detail, watched=self._state is not None)
+        self._outages.failed(reason, error, has_baseline=self._state is not None)
         self._status = replace(
             self._status,
             up=False,
@@ -295,33 +270,47 @@ class Poller:
             duration=duration,
             failure=reason,
         )
-        self._plan.publish(self._status)
-        counts = (
-            "there are no counts yet" if self._status.counts is None else "the last counts stay"
-        )
+        self._settings.publish(self._status)
         self._log.warning(
-            f"poll failed, {counts}",
+            "poll failed",
             reason=reason,
-            error=one_line(detail),
+            error=one_line(error),
+            counts="none" if self._status.counts is None else "kept",
             next_poll=f"in {self._until_next(duration):.0f}s",
         )
 
     def _until_next(self, duration: float) -> float:
-        """Return the seconds until the next poll, behind one that took ``duration`` seconds."""
-        turn = self._plan.interval * (1 + self._slowed_turns) - duration
-        return max(turn, self._resume_at - self._clock.monotonic(), 0.0)
-
-    def _wait_as_told(self, error: CartesiaError) -> None:
-        if error.retry_after is not None:
-            self._resume_at = self._clock.monotonic() + error.retry_after
-        # Also when it was something else this time: the key is still the refused one.
-        if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
-            self._slowed_turns = _SLOWED - 1
+        """Return the seconds until the next poll, after one that took ``duration`` seconds."""
+        interval = self._settings.interval * (1 + self._intervals_to_skip) - duration
+        return max(interval, self._resume_at - self._clock.monotonic(), 0.0)
 
     def _log_poll(self, result: PollResult, snapshot: Snapshot) -> None:
-        tell_poll(self._log, snapshot)
+        fine_tunes, seconds = len(snapshot.fine_tunes), round(snapshot.duration, 3)
+        self._log.debug("polled", fine_tunes=fine_tunes, pages=snapshot.pages, seconds=seconds)
+        if snapshot.clock_jump:
+            self._log.warning(
+                "clock was set, or the machine slept; times in status exclude the difference",
+                clock=timestamp(snapshot.read_at),
+                expected=timestamp(snapshot.read_at - snapshot.clock_jump),
+            )
         if self._state is None:
-            self._log.info("baseline taken", fine_tunes=len(snapshot.fine_tunes))
+            self._log.info("baseline taken", fine_tunes=fine_tunes)
         if not self._status.up and self._status.polled_at:
             self._log.info("poll recovered")
-        tell_changes(self._log, [event for event, _ in result.events])
+        changes = [event for event, _ in result.events if event.fine_tune is not None]
+        for event in changes[:_MAX_LOGGED_CHANGES]:
+            _log_change(self._log, event)
+        if len(changes) > _MAX_LOGGED_CHANGES:
+            self._log.info("more fine-tunes changed", number=len(changes) - _MAX_LOGGED_CHANGES)
+
+
+def _log_change(log: FilteringBoundLogger, event: Event) -> None:
+    assert event.fine_tune is not None
+    log.info(
+        event.type.replace("fine_tune.", "fine-tune "),
+        fine_tune=one_line(event.fine_tune.id),
+        name=one_line(event.fine_tune.name, 100),
+        model=one_line(event.fine_tune.model_id, 100),
+        previous=one_line(event.previous_status or "none", 100),
+        status=one_line(event.fine_tune.status, 100),
+    )

@@ -1,1 +1,1 @@
-"""Who is told, one module per kind: a pure render() to bytes, and one attempt to send them."""
+"""Receiver types, one module each: a pure render() to bytes and one attempt to send them."""

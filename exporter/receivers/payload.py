@@ -1,22 +1,37 @@
-"""The standard body of a webhook (docs/webhook.md), and what every kind of body is."""
+"""Standard body of a webhook, and the variables of templates (docs/webhook.md)."""
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from exporter.core.events import Event
 from exporter.core.message import LinkTemplates, Message, links
-from exporter.core.model import FineTune
-from exporter.core.text import cut, timestamp
+from exporter.core.model import STATUSES, FineTune
+from exporter.core.text import LONGEST, cut, timestamp
 from exporter.receivers.receiver import encoded
 
 MOST_EVENTS: Final = 100
-"""How many events a request carries."""
+"""How many events one request carries."""
+
+NAMES: Final = ("type", "timestamp", "title", "text", "data", "events", "count")
+"""The variables of a template."""
+
+_FACTS: Final = ("since", "reason", "receiver", "text", "total", *STATUSES)
+
+ABSENT: Final = dict.fromkeys(
+    ("previous_status", "fine_tune", *_FACTS, "failed_ones", "failed_unnamed")
+)
+"""Null where an event has none, so that ``{% if data.fine_tune %}`` can ask."""
+
+_LONGEST_TEXT: Final = 8_000
+
+Clean = Callable[[str], str]
 
 
 class Body(Protocol):
-    """A kind of body: how a webhook says a message."""
+    """A function that renders a message as the JSON body of a webhook."""
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
-        """Return a message as JSON; the minimal form leaves out what people wrote."""
+        """Return the body; the minimal form leaves out what people wrote."""
         ...
 
 
@@ -28,26 +43,48 @@ def standard_body(message: Message, *, minimal: bool) -> bytes:
     if message.type != "fine_tune.digest":
         return encoded(bodies[0])
     data = {"title": message.title, "events": bodies}
-    return encoded({"type": message.type, "timestamp": last_timestamp(message), "data": data})
+    return encoded({"type": message.type, "timestamp": _last_timestamp(message), "data": data})
 
 
-def last_timestamp(message: Message) -> str:
-    """Return when the latest of a message's events was observed."""
-    return timestamp(max(event.observed_at for event in message.events))
+def variables(
+    message: Message, clean: Clean | None = None, *, minimal: bool = False
+) -> dict[str, Any]:
+    """Return what a template can use of a message; ``clean`` is applied to each text in it.
+
+    There are at most 100 events, and no text that came from outside is longer than 1,000
+    characters. The minimal form leaves out what people wrote.
+    """
+    events = [
+        _complete(event_body(event, message.link_templates, minimal=minimal))
+        for event in message.events[:MOST_EVENTS]
+    ]
+    found = {
+        "type": message.type,
+        "timestamp": _last_timestamp(message),
+        "title": message.type if minimal else cut(message.title),
+        "text": "" if minimal else cut(_text(message), _LONGEST_TEXT),
+        "data": events[0]["data"],
+        "events": events,
+        "count": len(message.events),
+    }
+    return found if clean is None else _cleaned(found, clean)
 
 
 def event_body(
     event: Event, link_templates: LinkTemplates, *, minimal: bool = False
 ) -> dict[str, Any]:
-    """Return an event as it stands alone; each text is cut at 1,000 characters."""
+    """Return an event in JSON's types; each text is cut at 1,000 characters."""
     data: dict[str, Any] = {"account": event.account or None}
     if event.fine_tune is not None:
         data["previous_status"] = _bounded(event.previous_status)
     data["observed_at"] = timestamp(event.observed_at)
     if event.fine_tune is not None:
         data["fine_tune"] = _fine_tune(event.fine_tune, minimal=minimal)
-    facts = event.facts.items()
-    data |= {n: _bounded(f) for n, f in facts if not (minimal and isinstance(f, list))}
+    data |= {
+        name: _bounded(fact)
+        for name, fact in event.facts.items()
+        if not (minimal and isinstance(fact, list))
+    }
     found = {link.name: link.url for link in links(event, link_templates)}
     data["links"] = {"playground": None, "status_page": None} | found
     return {"type": event.type, "timestamp": timestamp(event.observed_at), "data": data}
@@ -61,3 +98,31 @@ def _fine_tune(fine_tune: FineTune, *, minimal: bool) -> dict[str, str]:
     written = () if minimal else ("name", "description")
     names = ("id", *written, "language", "model_id", "dataset", "status")
     return {name: cut(getattr(fine_tune, name)) for name in names}
+
+
+def _last_timestamp(message: Message) -> str:
+    return timestamp(max(event.observed_at for event in message.events))
+
+
+def _complete(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of an event with each name that a template may use of it."""
+    data = ABSENT | body["data"]
+    links = data["links"].items()
+    data["links"] = {name: url if url and len(url) <= LONGEST else None for name, url in links}
+    if data["fine_tune"] is not None:
+        data["fine_tune"] = {"name": "", "description": ""} | data["fine_tune"]
+    return body | {"data": data}
+
+
+def _text(message: Message) -> str:
+    facts = (f"{name}: {value}" for name, value in message.facts)
+    more = (f"and {len(message.rest)} more",) if message.rest else ()
+    return "\n".join(filter(None, (*facts, message.text, *message.lines, *more)))
+
+
+def _cleaned(value: Any, clean: Clean) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {name: _cleaned(item, clean) for name, item in value.items()}
+    return [_cleaned(item, clean) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What every receiver is, and the one bounded POST they share."""
+"""Interface of all receiver types, and the HTTP POST that they share."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from exporter.core.secret import Secret, SecretError
 from exporter.http_client import Bounds, HttpClient, HttpClientError, Request, Response
 
 REPEAT: Final = "possible repeat: the answer to this message was lost"
-"""What people are told of a message that may have arrived already."""
+"""The line that is added to a message for people that may have arrived already."""
 
-_ANSWER_BYTES = 64 * 1024
+_ANSWER_BYTES: Final = 64 * 1024
 
 
 class Receiver(Protocol):
-    """Who is told. It tries once and says whether trying again can help; it never retries."""
+    """A configured receiver. It sends once and returns the outcome; the deliverer retries."""
 
     @property
     def name(self) -> str:
@@ -32,43 +32,43 @@ class Receiver(Protocol):
 
     @property
     def seconds(self) -> float:
-        """The longest that one attempt takes."""
+        """The timeout of one attempt."""
         ...
 
     @property
     def most_events(self) -> int:
-        """How many events one digest may carry."""
+        """The most events of one digest."""
         ...
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the bytes of a message; ``minimal`` ones hold nothing that could be refused."""
+        """Return the body of a message; a ``minimal`` one has nothing that could be refused."""
         ...
 
     def repeated(self, body: bytes) -> bytes:
-        """Return what is sent where ``body`` may have arrived already.
+        """Return what is sent in place of ``body`` when it may have arrived already.
 
-        People are told with one more line; a program tells a repeat by its id.
+        Messages for people get a line that says so; programs recognise a repeat by its id.
         """
         ...
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
-        """Send the bytes once, at ``now`` (Unix seconds), and say what came of it."""
+        """Send the body once, at ``now`` (Unix seconds), and return the outcome."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a receiver posts: the URL is a secret. ``seconds`` bounds one attempt as a whole."""
+    """A URL to POST to, which is a secret. ``seconds`` is the timeout of a whole attempt."""
 
     http_client: HttpClient
     url: Secret = field(repr=False)
     seconds: float
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Response | Attempt:
-        """Post JSON; return the answer, whatever its status, or the attempt that got none.
+        """Post JSON; return the response, whatever its status, or the attempt that got none.
 
-        The connection is not kept: a byte too many behind an answer would make the next message
-        fail once it was sent, and so arrive twice.
+        The connection is closed each time: a surplus byte behind a response would fail the next
+        message after it was sent, and that message would arrive twice.
         """
         sent = {"Content-Type": "application/json", **headers}
         try:
@@ -81,15 +81,20 @@ class Endpoint:
         finally:
             await self.http_client.aclose()
 
+    async def attempt(self, body: bytes, headers: Mapping[str, str], now: float) -> Attempt:
+        """Post JSON at ``now`` (Unix seconds); return the outcome by the response's status."""
+        response = await self.post(body, headers)
+        return answered(response, now) if isinstance(response, Response) else response
+
 
 def unanswered(error: HttpClientError) -> Attempt:
     """Return what an exchange without a complete answer means."""
-    outcome = Outcome.ENDPOINT if error.lasting else Outcome.TRANSIENT
+    outcome = Outcome.ENDPOINT if error.permanent else Outcome.TRANSIENT
     return Attempt(outcome, str(error), ambiguous=error.sent)
 
 
-def attempt(response: Response, now: float) -> Attempt:
-    """Return what an answer means by its status alone; its body may be hostile and is not told."""
+def answered(response: Response, now: float) -> Attempt:
+    """Return the outcome by the status alone; the body may be hostile and is left out."""
     outcome = classify(response.status)
     return Attempt(outcome, f"answered {response.status}", retry_after(response.headers, now))
 
@@ -100,5 +105,5 @@ def encoded(body: object) -> bytes:
 
 
 def left_out(number: int) -> str:
-    """Return the line for people about what a message had no room for, and where it is."""
+    """Return the line that says how much a message had no room for, and where to see it."""
     return f"and {number} more; `cartesia-exporter events list` shows them all"

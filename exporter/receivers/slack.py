@@ -1,13 +1,14 @@
-"""A Slack incoming webhook, or anything that speaks its format.
+"""Receiver type slack: incoming webhooks of Slack, and of services with the same format.
 
 Limits and escaping: Slack's Block Kit reference and "Formatting text for app surfaces". All blocks
-of a message together hold about 13,200 characters (undocumented); we stay within 10,000.
+of a message together hold about 13,200 characters (undocumented); messages stay within 10,000.
 """
 
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Link, Message
@@ -15,90 +16,22 @@ from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.text import LONGEST, cut, one_line
 from exporter.http_client import Response
-from exporter.receivers.receiver import REPEAT, Endpoint, attempt, encoded, left_out, unanswered
-from exporter.receivers.template import Budget, Template, variables
+from exporter.receivers.payload import variables
+from exporter.receivers.receiver import REPEAT, Endpoint, answered, encoded, left_out, unanswered
+from exporter.receivers.template import Template
 
-_ALL: Final = 10_000
-_TEXT: Final = 2_900  # a section's 3,000, less a line that says what was left out
+# Characters, except for _FIELDS.
+_MESSAGE: Final = 10_000
+_TEXT: Final = 2_900  # the 3,000 of a section, less the line that says what was left out
 _HEADER: Final = 150
 _LINE: Final = 1_000
 _FIELD: Final = 300
 _FIELDS: Final = 10
-_LINK: Final = 1_400  # two of them are within a text
+_LINK: Final = 1_400  # two of them fit one text
 
-_Block = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Slack:
-    """A Slack channel.
-
-    ``mention`` comes from the operator and is put in front as it stands; so does ``text``, which
-    makes a first line in place of the title.
-    """
-
-    name: str
-    endpoint: Endpoint
-    mention: str = ""
-    text: Template | None = None
-
-    spacing: ClassVar[float] = 1.2  # Slack takes one message a second per channel
-    most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
-
-    @property
-    def seconds(self) -> float:
-        """The longest that one attempt takes."""
-        return self.endpoint.seconds
-
-    def render(self, message: Message, *, minimal: bool = False) -> bytes:
-        """Return the JSON body; the minimal one is one plain ASCII line without blocks.
-
-        Raises TemplateError when ``text`` cannot be rendered; the minimal form does without it.
-        """
-        line = "" if minimal or self.text is None else _line(self.text, message)
-        first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
-        fallback = f"{self.mention} {first}".strip()
-        body: dict[str, Any] = {"text": fallback}
-        if not minimal:
-            top = [_section(fallback)] if line else _titled(message.title, self.mention)
-            room = _ALL - len(fallback) - 2 * len(REPEAT) - 1
-            body["blocks"] = _blocks(message, top, room)
-        body |= {"unfurl_links": False, "unfurl_media": False}
-        return encoded(body)
-
-    def repeated(self, body: bytes) -> bytes:
-        """Return the body with one more line: Slack has no field to tell a repeat by."""
-        message = json.loads(body)
-        message["text"] += f"\n{REPEAT}"
-        if "blocks" in message:
-            message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
-        return encoded(message)
-
-    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
-        """Send the bytes once; Slack took them when it says ``ok``, not with another body."""
-        answer = await self.endpoint.post(delivery.body, {})
-        return answer if isinstance(answer, Attempt) else _judged(answer, now)
-
-
-def _judged(answer: Response, now: float) -> Attempt:
-    """Return what an answer means: the error that Slack names decides before the status does."""
-    result = attempt(answer, now)
-    by_slack = answer.host in _SLACK_HOSTS
-    if answer.broken is not None and by_slack and result.outcome is Outcome.DELIVERED:
-        return unanswered(answer.broken)
-    said = answer.body.strip().decode("ascii", "replace")
-    if said in _REFUSALS and answer.status != _TOO_MANY:
-        return replace(result, outcome=_REFUSALS[said], reason=f"{result.reason} {said}")
-    if result.outcome is Outcome.DELIVERED and by_slack and said != "ok":
-        return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
-    return result
-
-
-_TOO_MANY: Final = 429
 _SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 
-# Only the names listed here are ever told: another body may be anything.
-_REFUSALS: Final = {
+_ERRORS: Final = {
     **dict.fromkeys(
         (
             "action_prohibited",
@@ -129,31 +62,103 @@ _REFUSALS: Final = {
         Outcome.PAYLOAD,
     ),
 }
-"""The errors of incoming webhooks; the same one has been seen with different statuses."""
+"""Outcome by the error that an incoming webhook names; one error comes with different statuses.
+
+Only these names are shown to people: another body could be anything.
+"""
+
+_ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
+
+_Block = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """A Slack channel.
+
+    ``mention`` and ``text`` are the operator's and are not escaped. ``mention`` precedes the
+    message; ``text`` is the template of a first line that replaces the title.
+    """
+
+    name: str
+    endpoint: Endpoint
+    mention: str = ""
+    text: Template | None = None
+
+    spacing: ClassVar[float] = 1.2  # Slack accepts one message a second per channel
+    most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size
+
+    @property
+    def seconds(self) -> float:
+        """The timeout of one attempt."""
+        return self.endpoint.seconds
+
+    def render(self, message: Message, *, minimal: bool = False) -> bytes:
+        """Return the JSON body; the minimal one is one plain ASCII line without blocks.
+
+        Raises TemplateError when ``text`` cannot be rendered; the minimal form does not use it.
+        """
+        line = "" if minimal or self.text is None else _first_line(self.text, message)
+        first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
+        fallback = f"{self.mention} {first}".strip()
+        body: dict[str, Any] = {"text": fallback}
+        if not minimal:
+            top = [_section(fallback)] if line else _title(message.title, self.mention)
+            room = _MESSAGE - len(fallback) - 2 * len(REPEAT) - 1
+            body["blocks"] = _blocks(message, top, room)
+        body |= {"unfurl_links": False, "unfurl_media": False}
+        return encoded(body)
+
+    def repeated(self, body: bytes) -> bytes:
+        """Return the body with the line REPEAT: Slack has no field that identifies a repeat."""
+        message = json.loads(body)
+        message["text"] += f"\n{REPEAT}"
+        if "blocks" in message:
+            message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
+        return encoded(message)
+
+    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
+        """Send the bytes once and return the outcome; Slack itself accepts with ``ok`` only."""
+        answer = await self.endpoint.post(delivery.body, {})
+        return answer if isinstance(answer, Attempt) else _outcome(answer, now)
+
+
+def _outcome(answer: Response, now: float) -> Attempt:
+    """Return the outcome by the error that Slack names, else by the status."""
+    result = answered(answer, now)
+    by_slack = answer.host in _SLACK_HOSTS
+    if answer.error is not None and by_slack and result.outcome is Outcome.DELIVERED:
+        return unanswered(answer.error)
+    said = answer.body.strip().decode("ascii", "replace")
+    if said in _ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+        return replace(result, outcome=_ERRORS[said], reason=f"{result.reason} {said}")
+    if result.outcome is Outcome.DELIVERED and by_slack and said != "ok":
+        return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
+    return result
 
 
 def _ascii(message: Message) -> str:
-    """Return one line that nothing can refuse: the kind of message, then ids while they fit."""
+    """Return the message type and the ids in one ASCII line, which no service can refuse."""
     ids = (one_line(event.subject or event.account) for event in message.events)
     listed = _escaped(f"{message.type}: {' '.join(ids)}", 1_000)
     return listed.replace("…", "...").encode("ascii", "replace").decode()
 
 
-def _line(template: Template, message: Message) -> str:
-    """Return the operator's first line, empty when there is nothing in it."""
-    text = one_line(template.render(variables(message, shown), Budget()), 2 * _LINE)
+def _first_line(template: Template, message: Message) -> str:
+    """Return the operator's first line; it can be empty."""
+    text = one_line(template.render(variables(message, escape_text)), 2 * _LINE)
     if len(text) <= _LINE:
         return text
-    # No half an entity, mention or link at the end.
+    # Not in the middle of an entity, a mention or a link.
     return re.sub(r"(&[a-z]*|<[^>]*)$", "", text[: _LINE - 1]) + "…"
 
 
-def shown(text: str) -> str:
-    """Return text from the API as a template of Slack's markup may show it: without markup."""
+def escape_text(text: str) -> str:
+    """Return text from the API for use in Slack's markup: one line, with nothing that is markup."""
     return _escaped(one_line(text), LONGEST)
 
 
-def _titled(title: str, mention: str) -> list[_Block]:
+def _title(title: str, mention: str) -> list[_Block]:
     header: _Block = {"type": "header", "text": _plain(title, _HEADER)}
     return [header, _section(mention)] if mention else [header]
 
@@ -164,18 +169,18 @@ def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
     if message.text:
         top.append({"type": "section", "text": _plain(message.text, _TEXT)})
     bottom: list[_Block] = []
-    if linked := _linked(message.links):
+    if linked := _links(message.links):
         bottom.append({"type": "context", "elements": [_markdown(linked)]})
     room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
-    lines, named = _packed(message.lines, "\n", room)
-    ids, listed = _packed(message.rest, ", ", room - sum(map(len, lines)))
+    lines, named = _pack(message.lines, "\n", room)
+    ids, listed = _pack(message.rest, ", ", room - sum(map(len, lines)))
     missing = len(message.lines) - named + len(message.rest) - listed
     more = [left_out(missing)] if missing else []
     return [*top, *(_section(text) for text in (*lines, *ids, *more)), *bottom]
 
 
-def _packed(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:
-    """Return texts of at most _TEXT characters that list the items, and how many items fit."""
+def _pack(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:
+    """Return texts of at most _TEXT characters with the items, and the number of items that fit."""
     texts: list[str] = []
     for number, item in enumerate(items):
         added = _escaped(item, _TEXT)
@@ -194,7 +199,7 @@ def _fields(facts: Sequence[tuple[str, str]]) -> _Block:
     return {"type": "section", "fields": [_markdown(text) for text in texts]}
 
 
-def _linked(links: Sequence[Link]) -> str:
+def _links(links: Sequence[Link]) -> str:
     encoded = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
     linked = (f"<{link.url.translate(encoded)}|{link.text}>" for link in links)
     return " · ".join(text for text in linked if len(text) <= _LINK)
@@ -205,7 +210,7 @@ def _section(text: str) -> _Block:
 
 
 def _markdown(text: str) -> _Block:
-    # verbatim: Slack is not to make links or mentions out of what people wrote.
+    # verbatim: else Slack turns names and channels in the text into links and mentions.
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
@@ -213,15 +218,12 @@ def _plain(text: str, most: int) -> _Block:
     return {"type": "plain_text", "text": cut(text, most), "emoji": False}
 
 
-_ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
-
-
 def _escaped(text: str, most: int) -> str:
-    """Return text in which nothing is a mention, a link or code, of at most ``most`` characters."""
+    """Return at most ``most`` characters in which nothing is a mention, a link or code."""
     escaped = text.translate(_ENTITIES)
     if len(escaped) <= most:
         return escaped
-    # No half an entity at the end.
+    # Not in the middle of an entity.
     return re.sub(r"&[a-z]*$", "", escaped[: most - 1]) + "…"
 
 

@@ -1,4 +1,4 @@
-"""A JSON body POSTed to a URL, signed as Standard Webhooks 1.0 says."""
+"""Receiver type webhook: a JSON body POSTed to a URL, signed by Standard Webhooks 1.0."""
 
 import base64
 import hashlib
@@ -12,15 +12,15 @@ from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.receivers.payload import MOST_EVENTS, Body, standard_body
-from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.receiver import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A generic webhook; with ``secret`` each attempt carries a signature per line of it.
+    """A webhook; each line of ``secret`` adds a signature to each attempt.
 
-    ``headers`` are sent beside the signature's: functions that return a value, read again at each
-    attempt, or raise SecretError.
+    ``headers`` are additional headers: functions that are called at each attempt and return the
+    value or raise SecretError.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Webhook:
 
     @property
     def seconds(self) -> float:
-        """The longest that one attempt takes."""
+        """The timeout of one attempt."""
         return self.endpoint.seconds
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
@@ -45,17 +45,16 @@ class Webhook:
         return self.body(message, minimal=minimal)
 
     def repeated(self, body: bytes) -> bytes:
-        """Return the bytes as they are: ``webhook-id`` tells a repeat."""
+        """Return the bytes unchanged: a repeat has the same ``webhook-id``."""
         return body
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
-        """Send the bytes once; the signature is of this attempt's time (Unix seconds)."""
+        """Send the bytes once, signed with ``now`` (Unix seconds), and return the outcome."""
         try:
             headers = self._headers(delivery, now)
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
-        answer = await self.endpoint.post(delivery.body, headers)
-        return answer if isinstance(answer, Attempt) else attempt(answer, now)
+        return await self.endpoint.attempt(delivery.body, headers, now)
 
     def _headers(self, delivery: OutboxMessage, now: float) -> dict[str, str]:
         headers = {name: value() for name, value in self.headers.items()}
@@ -67,7 +66,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """The Authorization header with a token (RFC 6750)."""
+    """Authorization header with a token (RFC 6750)."""
 
     token: Secret = field(repr=False)
 
@@ -78,7 +77,7 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class Basic:
-    """The Authorization header with a user and a password (RFC 7617, in UTF-8)."""
+    """Authorization header with a user and a password (RFC 7617, in UTF-8)."""
 
     username: str
     password: Secret = field(repr=False)
@@ -92,8 +91,8 @@ class Basic:
 def signature(secrets: Sequence[str], delivery: OutboxMessage, now: float) -> str:
     """Return the value of ``webhook-signature``: one ``v1`` signature for each secret.
 
-    Several secrets let a consumer change over from one to the next (Standard Webhooks 1.0,
-    "Signature scheme"). A secret is ``whsec_`` and the base64 of the key.
+    Two secrets allow a rotation (Standard Webhooks 1.0, "Signature scheme"). A secret is
+    ``whsec_`` and the base64 of the key.
     """
     signed = b"%s.%d.%s" % (delivery.id.encode(), int(now), delivery.body)
     keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)

@@ -1,1 +1,1 @@
-"""A Cartesia API in a box and the demo's receiver; nothing of the agent may be imported here."""
+"""A simulated Cartesia API, and the receiver of the demo; both are independent of the agent."""

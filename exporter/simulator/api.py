@@ -1,8 +1,8 @@
-"""The list of fine-tunes over HTTP, as Cartesia serves it, with faults that can be switched on.
+"""Simulated HTTP API of Cartesia's fine-tunes, with faults that can be switched on.
 
 The contract is that of docs.cartesia.ai, API reference, fine-tunes, list, and of its pages on API
-conventions and API errors. What these leave open (the default limit's edges, an unknown cursor, a
-missing version) is answered strictly here, so that a careless client is found out.
+conventions and API errors. Where these are silent (the bounds of the limit, an unknown cursor, a
+missing version), the simulator is strict, so that it exposes a careless client.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from http import HTTPStatus
 from math import ceil, inf
-from random import Random  # noqa: TID251 - seeded: which requests fail repeats from run to run
+from random import Random  # noqa: TID251 - seeded: the same requests fail in each run
 
 import msgspec
 from starlette.applications import Starlette
@@ -31,22 +31,27 @@ LATEST_VERSION = "2026-08-14"
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
 
-# Only the shape of an error is documented (docs.cartesia.ai/use-the-api/api-errors), and that its
-# code may be null; these codes are plausible, not Cartesia's.
+# Documented are only the fields of an error, and that its code may be null
+# (docs.cartesia.ai/use-the-api/api-errors). These codes are plausible, not Cartesia's.
 ERROR_CODES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    429: "rate_limited",
+    HTTPStatus.BAD_REQUEST: "invalid_request",
+    HTTPStatus.UNAUTHORIZED: "unauthorized",
+    HTTPStatus.FORBIDDEN: "forbidden",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
 }
+SIMULATED_ERRORS = (
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What is wrong with the API.
+    """Simulated faults of the API.
 
-    `latency` is in seconds and precedes every answer. `error_rate` is the share (0 to 1) of
+    `latency` is the delay of every response in seconds. `error_rate` is the share (0 to 1) of
     requests answered with 500, 502 or 503. `rate_limit` is in requests per second, 0 for none.
     """
 
@@ -57,72 +62,75 @@ class Faults:
 
 @dataclass(slots=True)
 class Simulation:
-    """The world behind an API and its faults; both may be replaced while the API is served."""
+    """The world and the faults of an API; both may be replaced while the API is served."""
 
     world: World
     faults: Faults = field(default_factory=Faults)
 
 
 def create_app(simulation: Simulation) -> Starlette:
-    """Return the API as an ASGI application that reads `simulation` anew for each request."""
+    """Return the API as an ASGI application that looks at `simulation` for each request."""
 
     async def list_fine_tunes(request: Request) -> Response:
-        _admit(request.headers)
-        return _list(simulation.world, request.query_params)
+        _check_headers(request.headers)
+        return _list_response(simulation.world, request.query_params)
 
     async def get_fine_tune(request: Request) -> Response:
-        _admit(request.headers)
+        _check_headers(request.headers)
         try:
-            return _json(simulation.world.get(request.path_params["fine_tune_id"]))
+            return _json_response(simulation.world.get(request.path_params["fine_tune_id"]))
         except UnknownFineTuneError:
-            raise HTTPException(404, "There is no fine-tune with this id.") from None
+            raise HTTPException(
+                HTTPStatus.NOT_FOUND, "There is no fine-tune with this id."
+            ) from None
 
     app = Starlette(
         routes=[
-            Route("/", _status),
+            Route("/", _api_status),
             Route("/fine-tunes", list_fine_tunes),
             Route("/fine-tunes/", list_fine_tunes),
             Route("/fine-tunes/{fine_tune_id}", get_fine_tune),
         ],
-        middleware=[Middleware(_Faulty, simulation=simulation)],
-        exception_handlers={HTTPException: _explain, Exception: _explain},
+        middleware=[Middleware(_FaultMiddleware, simulation=simulation)],
+        exception_handlers={HTTPException: _error_handler, Exception: _error_handler},
     )
     app.router.redirect_slashes = False
     return app
 
 
-class _Faulty:
-    """Middleware that delays requests and answers some of them itself, with an error."""
+class _FaultMiddleware:
+    """Middleware that delays requests and answers some of them with an error."""
 
     def __init__(self, app: ASGIApp, simulation: Simulation) -> None:
         self._app = app
         self._simulation = simulation
-        self._bucket = _Bucket()
+        self._bucket = _TokenBucket()
         self._random = Random(0)  # noqa: S311 - simulated faults, no secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         faults = self._simulation.faults
         await asyncio.sleep(faults.latency)
         wait = self._bucket.take(faults.rate_limit, time.monotonic())
-        answer = self._app
+        app = self._app
         if wait > 0:
-            answer = _error(429, "Too many requests.", {"Retry-After": str(ceil(wait))})
+            headers = {"Retry-After": str(ceil(wait))}
+            app = _error(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", headers)
         elif self._random.random() < faults.error_rate:
-            answer = _error(self._random.choice((500, 502, 503)), "A simulated fault.")
-        await answer(scope, receive, send)
+            app = _error(self._random.choice(SIMULATED_ERRORS), "A simulated fault.")
+        await app(scope, receive, send)
 
 
-class _Bucket:
-    """A token bucket that holds one second's worth of requests, at least one."""
+class _TokenBucket:
+    """Token bucket with the requests of one second, at least one."""
 
     def __init__(self) -> None:
         self._tokens = 0.0
         self._filled_at = -inf
 
     def take(self, rate: float, now: float) -> float:
-        """Take a token at `now` (seconds) and return 0, or return the seconds until there is one.
+        """Take a token at `now` (seconds) and return 0, or return the seconds until the next one.
 
-        `rate` is in tokens per second; 0 is no limit, and refills the bucket.
+        `rate` is in tokens per second; 0 means no limit and refills the bucket.
         """
         if rate <= 0:
             self._filled_at = -inf
@@ -135,54 +143,62 @@ class _Bucket:
         return 0.0
 
 
-async def _status(_request: Request) -> Response:
-    """Answer without a key (docs.cartesia.ai, API reference, API status)."""
+async def _api_status(_request: Request) -> Response:
+    """Return the API's status; no key is needed (docs.cartesia.ai, API reference, API status)."""
     return JSONResponse({"ok": True, "version": LATEST_VERSION})
 
 
-def _list(world: World, query: QueryParams) -> Response:
-    """Answer one page; raise HTTPException 400 for a bad query and 404 for an unknown cursor."""
-    starting_after = _optional(query, "starting_after")
-    ending_before = _optional(query, "ending_before")
+def _list_response(world: World, query: QueryParams) -> Response:
+    """Return one page; raise HTTPException 400 for a bad query and 404 for an unknown cursor."""
+    starting_after = _nullable(query, "starting_after")
+    ending_before = _nullable(query, "ending_before")
     if starting_after is not None and ending_before is not None:
-        raise HTTPException(400, "Give starting_after or ending_before, not both.")
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, "Give starting_after or ending_before, not both."
+        )
     try:
-        return _json(world.page(_limit(query), starting_after, ending_before))
+        return _json_response(world.page(_limit(query), starting_after, ending_before))
     except UnknownFineTuneError:
-        raise HTTPException(404, "There is no fine-tune with the cursor's id.") from None
+        raise HTTPException(
+            HTTPStatus.NOT_FOUND, "There is no fine-tune with the cursor's id."
+        ) from None
 
 
 def _limit(query: QueryParams) -> int:
-    """Return the page size; raise HTTPException 400 for anything but a number from 1 to 100."""
-    text = _optional(query, "limit")
+    """Return the page size; raise HTTPException 400 unless it is a number from 1 to 100."""
+    text = _nullable(query, "limit")
     if text is None:
         return DEFAULT_LIMIT
-    # Three digits at most: `int` refuses very long numbers and accepts signs and other scripts.
+    # `int` alone would refuse very long numbers, and accept signs and digits of other scripts.
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise HTTPException(400, f"limit must be a number from 1 to {MAX_LIMIT}.")
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, f"limit must be a number from 1 to {MAX_LIMIT}."
+        )
     return int(text)
 
 
-def _optional(query: QueryParams, name: str) -> str | None:
-    """Return a parameter's value; all three are nullable, and a null in a query is a text."""
+def _nullable(query: QueryParams, name: str) -> str | None:
+    """Return a parameter's value or None; in a query, null is the text "null"."""
     value = query.get(name)
     return None if value in ("", "null") else value
 
 
-def _admit(headers: Headers) -> None:
+def _check_headers(headers: Headers) -> None:
     """Raise HTTPException unless the request has a standard key (401, 403) and a version (400).
 
-    Both headers for the key are accepted, and a version header sent twice when one is well-formed,
-    as an SDK with a version of its own may do (docs.cartesia.ai/use-the-api/api-conventions).
+    The key may be in either of two headers. Of several version headers one must be well-formed: an
+    SDK may add a version of its own (docs.cartesia.ai/use-the-api/api-conventions).
     """
     key = _key(headers)
     if not key.startswith("sk_car_"):
-        raise HTTPException(401, "Missing or invalid API key.")
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "Missing or invalid API key.")
     if key.startswith("sk_car_admin_"):
-        raise HTTPException(403, "Admin API keys work on admin routes only.")
+        raise HTTPException(HTTPStatus.FORBIDDEN, "Admin API keys work on admin routes only.")
     versions = ",".join(headers.getlist("cartesia-version")).split(",")
     if not any(_is_date(version.strip()) for version in versions):
-        raise HTTPException(400, "The Cartesia-Version header must be a date: YYYY-MM-DD.")
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, "The Cartesia-Version header must be a date: YYYY-MM-DD."
+        )
 
 
 def _key(headers: Headers) -> str:
@@ -199,21 +215,21 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def _json(body: msgspec.Struct) -> Response:
+def _json_response(body: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def _explain(_request: Request, error: Exception) -> Response:
-    """Answer any error, also an unknown path's 404, a 405 and a bug's 500, in the API's shape."""
+async def _error_handler(_request: Request, error: Exception) -> Response:
+    """Return any error in the API's form, also 404 of a path, 405 of a method and 500 of a bug."""
     if isinstance(error, HTTPException):
         return _error(error.status_code, error.detail, dict(error.headers or {}))
-    return _error(500, "The simulator has a bug.")
+    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "The simulator has a bug.")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Return an error answer (docs.cartesia.ai/use-the-api/api-errors, as of 2026-03-01)."""
+    """Return an error response (docs.cartesia.ai/use-the-api/api-errors, as of 2026-03-01)."""
     body = {
-        "error_code": ERROR_CODES.get(status),
+        "error_code": ERROR_CODES.get(HTTPStatus(status)),
         "title": HTTPStatus(status).phrase,
         "message": message,
         "request_id": str(uuid.uuid4()),

@@ -1,4 +1,4 @@
-"""The demo's receiver: takes what the agent sends to Slack and to webhooks, and shows it.
+"""Receiver of the demo: accepts messages for Slack and webhooks, and describes them.
 
 It refuses what Slack would refuse, by the limits of docs.slack.dev/reference/block-kit/blocks.
 """
@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 from starlette.applications import Starlette
@@ -28,19 +29,19 @@ MAX_CONTEXT_ELEMENTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that was accepted: where, its headers (names in lower case), its body as sent.
+    """An accepted message, with the names of its headers in lower case.
 
-    `payload` is the body's JSON, None when it is none.
+    `payload` is the parsed JSON of the body, None when the body is not JSON.
     """
 
-    kind: Literal["slack", "webhook"]
+    receiver_type: Literal["slack", "webhook"]
     headers: dict[str, str]
     body: bytes
     payload: Any
 
 
 class Inbox:
-    """The last `keep` messages, oldest first; `on_message` is called with each as it arrives."""
+    """The last `keep` messages, oldest first; calls `on_message` with each new one."""
 
     def __init__(
         self, on_message: Callable[[Message], None] | None = None, keep: int = 1000
@@ -48,34 +49,34 @@ class Inbox:
         self.messages: deque[Message] = deque(maxlen=keep)
         self._on_message = on_message
 
-    def take(self, message: Message) -> None:
-        """Keep a message and tell whoever listens."""
+    def add(self, message: Message) -> None:
+        """Append a message and call `on_message` with it."""
         self.messages.append(message)
         if self._on_message is not None:
             self._on_message(message)
 
 
 def create_receiver(inbox: Inbox) -> Starlette:
-    """Return an application that puts what is posted to /slack and /webhook into `inbox`.
+    """Return an application that adds the messages posted to /slack and /webhook to `inbox`.
 
-    /slack answers as an incoming webhook of Slack does: 200 `ok`, or 400 and the name of the error
-    (docs.slack.dev/messaging/sending-messages-using-incoming-webhooks). /webhook answers 204 to
-    everything. Both answer 413 to a body above 1 MiB.
+    /slack responds as an incoming webhook of Slack does: 200 `ok`, or 400 and the name of the error
+    (docs.slack.dev/messaging/sending-messages-using-incoming-webhooks). /webhook responds 204 to
+    everything. Both respond 413 to a body above 1 MiB.
     """
 
     async def slack(request: Request) -> Response:
         body = await _body(request)
-        payload = _parsed(body)
+        payload = _parse_json(body)
         refusal = slack_refusal(payload)
         if refusal is not None:
-            return PlainTextResponse(refusal, 400)
-        inbox.take(Message("slack", dict(request.headers), body, payload))
+            return PlainTextResponse(refusal, HTTPStatus.BAD_REQUEST)
+        inbox.add(Message("slack", dict(request.headers), body, payload))
         return PlainTextResponse("ok")
 
     async def webhook(request: Request) -> Response:
         body = await _body(request)
-        inbox.take(Message("webhook", dict(request.headers), body, _parsed(body)))
-        return Response(status_code=204)
+        inbox.add(Message("webhook", dict(request.headers), body, _parse_json(body)))
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     return Starlette(
         routes=[
@@ -86,7 +87,7 @@ def create_receiver(inbox: Inbox) -> Starlette:
 
 
 def slack_refusal(payload: Any) -> str | None:
-    """Return the name of the error with which Slack would refuse a payload, or None."""
+    """Return the name of the error that Slack would respond with, or None."""
     if not isinstance(payload, dict):
         return "invalid_payload"
     text, blocks = payload.get("text") or "", payload.get("blocks") or []
@@ -100,29 +101,29 @@ def slack_refusal(payload: Any) -> str | None:
 
 
 def describe(message: Message) -> str:
-    """Return one line about a message for a terminal, with nothing in it that a terminal obeys."""
+    """Return one printable line about a message, without characters that control a terminal."""
     payload = message.payload if isinstance(message.payload, dict) else {}
-    if message.kind == "slack":
+    if message.receiver_type == "slack":
         text = payload.get("text") or _first_text(payload["blocks"])
     elif isinstance(payload.get("type"), str):
         text = f"{payload['type']} {_subject(payload.get('data'))}"
     else:
         text = message.body[: 4 * MAX_LINE].decode(errors="replace")
-    line = _printable(f"{message.kind}: {text.strip()}")
+    line = _printable(f"{message.receiver_type}: {text.strip()}")
     return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "\u2026"
 
 
 async def _body(request: Request) -> bytes:
-    """Read the body; raise HTTPException 413 above MAX_BODY, before the rest is read."""
+    """Return the body; raise HTTPException 413 as soon as it exceeds MAX_BODY."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
-            raise HTTPException(413)
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     return bytes(body)
 
 
-def _parsed(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -154,7 +155,7 @@ def _is_section(block: dict[str, Any]) -> bool:
 
 
 def _is_text(value: Any, longest: int) -> bool:
-    """Tell whether this is a text object of 1 to `longest` characters."""
+    """Return whether a value is a text object of 1 to `longest` characters."""
     text = value.get("text") if isinstance(value, dict) else None
     return isinstance(text, str) and 1 <= len(text) <= longest
 
@@ -168,7 +169,7 @@ def _first_text(blocks: list[dict[str, Any]]) -> str:
 
 
 def _subject(data: Any) -> str:
-    """Return what an event is about: the fine-tune's name and id, or how many events there are."""
+    """Return the fine-tune's name and id, or the number of events of a digest."""
     if not isinstance(data, dict):
         return ""
     if isinstance(data.get("events"), list):

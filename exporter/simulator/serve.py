@@ -1,4 +1,4 @@
-"""Serve the simulated API or the receiver inside a running event loop, and let its world live."""
+"""Servers of the simulated API and of the receiver, and the clock of the simulated world."""
 
 import asyncio
 import contextlib
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp
 
-from exporter import http_server as asgi
+from exporter import http_server
 from exporter.simulator.api import Faults, Simulation, create_app
 from exporter.simulator.world import Population, World
 
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """What `simulate` is asked for: where to listen, seconds between ticks, the world, its faults.
+    """Options of `simulate`; `tick` is in seconds, and with 0 the world does not change.
 
-    Port 0 takes a free one; a tick of 0 seconds stops the world's time.
+    Port 0 means a free port.
     """
 
     host: str = "127.0.0.1"
@@ -29,9 +29,9 @@ class SimulateOptions:
 async def simulate(
     options: SimulateOptions, stop: asyncio.Event, announce: Callable[[str], None]
 ) -> None:
-    """Serve a simulated API until `stop` is set; `announce` gets its base URL once it listens.
+    """Serve a simulated API until `stop` is set; call `announce` with its base URL.
 
-    Raise OSError when the address cannot be listened on.
+    Raises OSError when the server cannot listen on the address.
     """
     simulation = Simulation(World(options.population), options.faults)
     async with serving(create_app(simulation), options.host, options.port) as base_url:
@@ -40,7 +40,7 @@ async def simulate(
 
 
 async def keep_ticking(world: World, seconds: float, stop: asyncio.Event) -> None:
-    """Tick the world every so many seconds until `stop` is set; 0 seconds: never."""
+    """Tick the world every `seconds` until `stop` is set; 0 means never."""
     while not stop.is_set():
         try:
             async with asyncio.timeout(seconds if seconds > 0 else None):
@@ -53,14 +53,14 @@ async def keep_ticking(world: World, seconds: float, stop: asyncio.Event) -> Non
 async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     """Serve an application and yield its base URL, without a slash at the end.
 
-    It listens already when this yields, and no longer when it has ended; what is in flight then has
-    a second to finish. Raise OSError when the address cannot be listened on.
+    The server listens before this yields. At the end, requests in flight have a second to finish.
+    Raises OSError when the server cannot listen on the address.
     """
     stop = asyncio.Event()
-    with await asgi.listen(host, port) as listener:
-        task = asyncio.create_task(asgi.serve(app, [listener], stop))
+    with await http_server.listen(host, port) as listener:
+        task = asyncio.create_task(http_server.serve(app, [listener], stop))
         try:
-            yield asgi.base_url(listener)
+            yield http_server.base_url(listener)
         finally:
             stop.set()
             await task

@@ -1,7 +1,7 @@
-"""The population behind the simulated API: fine-tunes that are born, train, end and go.
+"""The fine-tunes of the simulated API, which are created, train, end and are deleted.
 
-No I/O and no clock: time passes when `World.tick` is called. Chance comes from one seeded source,
-so that the same population and the same calls give the same world.
+No I/O and no clock: `World.tick` advances time. All random choices come from one seeded source, so
+that the same population and the same calls give the same world.
 """
 
 import string
@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
-from random import Random  # noqa: TID251 - seeded: the chance here is data, not jitter
+from random import Random  # noqa: TID251 - seeded: it makes data, not jitter
 
 import msgspec
 
@@ -19,8 +19,8 @@ DATASETS = tuple(f"dataset_{number:04d}" for number in range(12))
 VOICES = ("Ada", "Bram", "Chidi", "Dalia", "Emre", "Freja", "Giulia", "Haruki", "Ines", "Jonas")
 USES = ("audiobook", "support line", "podcast", "game character", "news desk", "navigation")
 
-# What people may type, or paste, into a name: mark-up of chat services and of web pages, quotes,
-# line breaks, controls, right-to-left text, emoji made of several code points, and nothing at all.
+# Names that users may type or paste: mark-up of chat services and web pages, quotes, line breaks,
+# control characters, right-to-left text, emoji of several code points, and an empty name.
 HOSTILE_TEXTS = (
     "<!channel> read this & <https://evil.example|click here>",
     "<script>alert('fine-tune')</script>",
@@ -38,10 +38,10 @@ HOSTILE_SHARE = 0.1
 ID_LETTERS = string.ascii_letters + string.digits
 ID_LENGTH = 22
 
-ON_THE_WAY = ("created", "training")
-MAY_MOVE = (*ON_THE_WAY, "failed")
+ACTIVE_STATUSES = ("created", "training")
+CHANGING_STATUSES = (*ACTIVE_STATUSES, "failed")
 
-# Chances per tick: a fine-tune waits about 2 ticks and trains about 4.
+# Probabilities per tick: a fine-tune waits about 2 ticks and trains about 4.
 START_CHANCE = 0.5
 FINISH_CHANCE = 0.25
 
@@ -71,11 +71,11 @@ class Page(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """What a world is made of.
+    """Parameters of a world.
 
-    `fine_tunes` is how many there are. `fail_rate` is the share (0 to 1) of trainings that fail.
-    `churn` is how many are deleted and how many are new per tick, on average. `reattempt_rate` is
-    the chance per tick that a failed fine-tune is tried again under its id.
+    `fine_tunes` is their number. `fail_rate` is the share (0 to 1) of trainings that fail. `churn`
+    is the average number of fine-tunes that are deleted, and created, per tick. `reattempt_rate` is
+    the probability per tick that a failed fine-tune starts again under its id.
     """
 
     fine_tunes: int = 25
@@ -88,7 +88,7 @@ class Population:
 class World:
     """The fine-tunes of one simulated account.
 
-    Their number changes only by `add` and `delete`: churn replaces as many as it takes away.
+    Their number changes only by `add` and `delete`: churn creates as many as it deletes.
     """
 
     def __init__(self, population: Population) -> None:
@@ -96,13 +96,13 @@ class World:
         self._random = Random(population.seed)  # noqa: S311 - simulated data, no secret
         self._fine_tunes: dict[str, FineTune] = {}
         self._numbers: dict[str, int] = {}
-        # (number, id), oldest first: sorted, so a cursor is found by bisection
-        # and a birth is an append.
+        # (number, id), oldest first: sorted, so that bisection finds a cursor, and a new fine-tune
+        # is an append.
         self._order: list[tuple[int, str]] = []
-        # Ids of those that may still move, so that a tick does not visit the completed ones.
-        self._unsettled: dict[str, None] = {}
+        # Ids of those whose status may change, so that a tick does not visit the completed ones.
+        self._changing: dict[str, None] = {}
         self._next_number = 0
-        self._settle_in()
+        self._populate()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -112,46 +112,46 @@ class World:
         return (self._fine_tunes[fine_tune_id] for _, fine_tune_id in reversed(self._order))
 
     def get(self, fine_tune_id: str) -> FineTune:
-        """Return one fine-tune; raise UnknownFineTuneError."""
+        """Return one fine-tune, or raise UnknownFineTuneError."""
         try:
             return self._fine_tunes[fine_tune_id]
         except KeyError:
             raise UnknownFineTuneError(fine_tune_id) from None
 
     def add(self, **fields: str) -> FineTune:
-        """Add and return a new fine-tune, the newest, with these fields in place of made-up ones.
+        """Add and return a new fine-tune, the newest, with these fields and random other ones.
 
         Its status is `created` unless given; any text is allowed, as the API may add statuses.
-        Raise ValueError for an id that is there already.
+        Raises ValueError for an id that exists.
         """
-        made = msgspec.structs.replace(self._make_up(), **fields)
-        if made.id in self._fine_tunes:
-            raise ValueError(f"there is a fine-tune {made.id!r} already")
-        self._numbers[made.id] = self._next_number
-        self._order.append((self._next_number, made.id))
+        new = msgspec.structs.replace(self._random_fine_tune(), **fields)
+        if new.id in self._fine_tunes:
+            raise ValueError(f"there is a fine-tune {new.id!r} already")
+        self._numbers[new.id] = self._next_number
+        self._order.append((self._next_number, new.id))
         self._next_number += 1
-        self._put(made)
-        return made
+        self._store(new)
+        return new
 
     def delete(self, fine_tune_id: str) -> None:
-        """Remove a fine-tune from the list; raise UnknownFineTuneError."""
+        """Remove a fine-tune from the list, or raise UnknownFineTuneError."""
         del self._order[self._position(fine_tune_id)]
         del self._numbers[fine_tune_id]
         del self._fine_tunes[fine_tune_id]
-        self._unsettled.pop(fine_tune_id, None)
+        self._changing.pop(fine_tune_id, None)
 
     def set_status(self, fine_tune_id: str, status: str) -> None:
-        """Give a fine-tune any status; raise UnknownFineTuneError."""
-        self._put(msgspec.structs.replace(self.get(fine_tune_id), status=status))
+        """Set any status of a fine-tune, or raise UnknownFineTuneError."""
+        self._store(msgspec.structs.replace(self.get(fine_tune_id), status=status))
 
     def page(
         self, limit: int, starting_after: str | None = None, ending_before: str | None = None
     ) -> Page:
         """Return up to `limit` fine-tunes next to a cursor, newest first, without the cursor's own.
 
-        `starting_after` asks for the older ones, `ending_before` for the newer ones; without a
-        cursor the page begins at the newest. Raise UnknownFineTuneError for a cursor that is not in
-        the list, and ValueError for two cursors.
+        `starting_after` selects older ones, `ending_before` newer ones; without a cursor the page
+        begins at the newest. Raises UnknownFineTuneError for a cursor that is not in the list, and
+        ValueError for two cursors.
         """
         if starting_after is not None and ending_before is not None:
             raise ValueError("starting_after and ending_before exclude each other")
@@ -167,22 +167,24 @@ class World:
         return Page([self._fine_tunes[fine_tune_id] for fine_tune_id in ids], has_more)
 
     def tick(self) -> None:
-        """Let one unit of time pass: fine-tunes move on, a few fail, and churn comes and goes."""
-        for fine_tune_id in list(self._unsettled):
+        """Advance time by one unit: statuses change, and churn deletes and creates fine-tunes."""
+        for fine_tune_id in list(self._changing):
             before = self._fine_tunes[fine_tune_id].status
             after = self._next_status(before)
             if after != before:
                 self.set_status(fine_tune_id, after)
-        self._churn()
+        self._replace_some()
 
-    def _settle_in(self) -> None:
-        """Fill the world: the newest few are still on their way, all others have ended."""
+    def _populate(self) -> None:
+        """Add the initial fine-tunes: the newest few are active, all others have ended."""
         ended = self.population.fine_tunes - isqrt(self.population.fine_tunes)
         for number in range(self.population.fine_tunes):
-            status = self._ending() if number < ended else self._random.choice(ON_THE_WAY)
+            status = (
+                self._final_status() if number < ended else self._random.choice(ACTIVE_STATUSES)
+            )
             self.add(status=status)
 
-    def _churn(self) -> None:
+    def _replace_some(self) -> None:
         whole, fraction = divmod(self.population.churn, 1)
         count = min(int(whole) + (self._random.random() < fraction), len(self))
         for _ in range(count):
@@ -195,29 +197,29 @@ class World:
         if status == "created" and chance < START_CHANCE:
             return "training"
         if status == "training" and chance < FINISH_CHANCE:
-            return self._ending()
+            return self._final_status()
         if status == "failed" and chance < self.population.reattempt_rate:
             return "created"
         return status
 
-    def _ending(self) -> str:
+    def _final_status(self) -> str:
         return "failed" if self._random.random() < self.population.fail_rate else "completed"
 
-    def _put(self, fine_tune: FineTune) -> None:
+    def _store(self, fine_tune: FineTune) -> None:
         self._fine_tunes[fine_tune.id] = fine_tune
-        if fine_tune.status in MAY_MOVE:
-            self._unsettled[fine_tune.id] = None
+        if fine_tune.status in CHANGING_STATUSES:
+            self._changing[fine_tune.id] = None
         else:
-            self._unsettled.pop(fine_tune.id, None)
+            self._changing.pop(fine_tune.id, None)
 
     def _position(self, fine_tune_id: str) -> int:
-        """Return the place of a fine-tune in `_order`; raise UnknownFineTuneError."""
+        """Return the index of a fine-tune in `_order`, or raise UnknownFineTuneError."""
         try:
             return bisect_left(self._order, (self._numbers[fine_tune_id], fine_tune_id))
         except KeyError:
             raise UnknownFineTuneError(fine_tune_id) from None
 
-    def _make_up(self) -> FineTune:
+    def _random_fine_tune(self) -> FineTune:
         pick = self._random.choice
         voice, use = pick(VOICES), pick(USES)
         hostile = self._random.random() < HOSTILE_SHARE

@@ -1,1 +1,1 @@
-"""What must survive a restart, as tables of one database; nothing here decides or sends."""
+"""Persistent state of the agent: accounts, events and deliveries in one database."""

@@ -1,41 +1,31 @@
-"""What an Alertmanager is owed: events that stay of interest for a while once they are taken."""
+"""Outbox of one Alertmanager: its alerts matter for a while after they are delivered."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    select,
+    update,
+)
 
-from exporter.core.account import RoutedEvents
 from exporter.core.active_alerts import AlertRow
-from exporter.core.events import ENDS, Event
-from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
+from exporter.core.events import ENDS, TROUBLES, Event
 from exporter.store.database import Database, in_store_thread
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
-from exporter.store.outbox import Backlog, Outbox, ReceiverState, store_health
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
+from exporter.store.outbox import AttemptResult, Backlog, Outbox, ReceiverState, store_result
 from exporter.store.schema import deliveries, events
 
 _NUMBER: Final[BindParameter[int]] = bindparam("of_event")
-_AT: Final[BindParameter[float]] = bindparam("at")
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What posts led to: which events were taken or given up, when (Unix seconds), and the rest.
-
-    ``health`` is the receiver's, ``resume_at`` when it is to be tried again, and ``told`` are the
-    events that follow, with the receivers to be told.
-    """
-
-    delivered: Mapping[int, float] = field(default_factory=dict)
-    dead: Mapping[int, float] = field(default_factory=dict)
-    health: CircuitState = CIRCUIT_CLOSED
-    resume_at: float = 0.0
-    told: RoutedEvents = ()
 
 
 class AlertOutbox:
-    """One Alertmanager's part of the outbox; nothing in it is frozen, so no message carries it."""
+    """The deliveries of one Alertmanager; no messages carry them."""
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
@@ -43,63 +33,56 @@ class AlertOutbox:
         self._outbox = Outbox(database, receiver)
 
     async def receiver_state(self) -> ReceiverState:
-        """Return what is stored of the receiver; that of a well one when nothing is."""
+        """Return the stored state of the receiver; the default if there is none."""
         return await self._outbox.receiver_state()
 
     async def backlog(self) -> Backlog:
-        """Return how many events no member has taken."""
+        """Return how many deliveries are pending and dead."""
         return await self._outbox.backlog()
 
     async def expire(self, before: float, now: float) -> int:
-        """Give up what is owed since before ``before``; return how many events that were."""
+        """Mark deliveries queued before ``before`` as dead; return their number."""
         return await self._outbox.expire(before, now)
 
     @in_store_thread
     def version(self) -> Hashable:
-        """Return what is another value once something happened or another process wrote.
+        """Return a value that changes when an event is recorded or another process writes.
 
-        What this object stored makes no difference, and nothing else that runs in this process
-        changes what an Alertmanager is owed: but old events are deleted.
+        Results stored by this object do not change it. Retention does not either.
         """
-        # The id, not the number: that of an event that was deleted is given out again.
+        # The id, not the number: SQLite gives the number of a deleted event to a new one.
         newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
         with self._database.read() as connection:
-            # https://sqlite.org/pragma.html#pragma_data_version: what others committed changes it.
-            others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
-            return others, connection.execute(newest).scalar()
+            return self._database.external_changes(connection), connection.execute(newest).scalar()
 
     @in_store_thread
-    def owed(self, since: float) -> list[AlertRow]:
-        """Return what is pending, and what was taken after ``since`` (Unix seconds)."""
-        # Two queries: with an OR, SQLite would read all that was ever delivered.
+    def alert_rows(self, since: float) -> list[AlertRow]:
+        """Return the events that are pending, or were delivered after ``since`` (Unix seconds)."""
+        # Two queries: with an OR, SQLite would read everything that was ever delivered.
         pending = self._of_state(PENDING)
-        taken = self._of_state(DELIVERED).where(deliveries.c.settled_at > since)
+        delivered = self._of_state(DELIVERED).where(deliveries.c.settled_at > since)
         with self._database.read() as connection:
-            return [
-                AlertRow(*row) for query in (pending, taken) for row in connection.execute(query)
-            ]
+            rows = [*connection.execute(pending), *connection.execute(delivered)]
+            return [AlertRow(*row) for row in rows]
 
     @in_store_thread
     def events(self, numbers: Collection[int]) -> dict[int, Event]:
-        """Return events by their numbers, without those that are no longer there."""
+        """Return the events with these numbers, by number; deleted ones are left out."""
         query = select(events).where(events.c.number.in_(numbers))
         with self._database.read() as connection:
             return {row.number: event_of(row) for row in connection.execute(query)}
 
     @in_store_thread
-    def record(self, findings: Findings) -> list[float]:
-        """Store what posts led to; return in how many seconds what is newly delivered was.
+    def record(self, numbers: Collection[int], result: AttemptResult) -> list[float]:
+        """Store the result of a post: events with these numbers are delivered, dead or pending.
 
-        Delivered wins: what another member or a person gave up meanwhile has arrived all the same.
+        Returns the delays of those newly delivered, in seconds from observation to delivery. An
+        event is delivered although it was marked as dead or discarded in the meantime.
         """
         with self._database.write() as connection:
-            store_health(connection, self._receiver, findings.health, findings.resume_at)
-            record_events(connection, findings.told)
-            self._settle(connection, DEAD, findings.dead, (PENDING,))
-            # Only the first member's 2xx counts: `hold` begins with it.
-            first = (PENDING, DEAD, DISCARDED)
-            observed = self._settle(connection, DELIVERED, findings.delivered, first)
-        return [max(findings.delivered[number] - at, 0.0) for number, at in observed.items()]
+            store_result(connection, self._receiver, result)
+            observed = self._settle(connection, numbers, result)
+        return [max(result.at - at, 0.0) for at in observed if result.state == DELIVERED]
 
     def _of_state(self, state: str) -> Select[Any]:
         return (
@@ -109,34 +92,40 @@ class AlertOutbox:
         )
 
     def _settle(
-        self, connection: Connection, to: str, settled: Mapping[int, float], states: Sequence[str]
-    ) -> dict[int, float]:
-        """Settle what is in one of ``states``; return when each of these was observed."""
+        self, connection: Connection, numbers: Collection[int], result: AttemptResult
+    ) -> list[float]:
+        """Set the state of the events that may change to it; return when they were observed."""
+        # Only the first delivery counts: ``hold`` starts with it.
+        changeable = {DELIVERED: {PENDING, DEAD, DISCARDED}, DEAD: {PENDING}, PENDING: set[str]()}
         query = (
             select(events.c.number, events.c.observed_at, deliveries.c.state)
             .join(deliveries, deliveries.c.event == events.c.number)
-            .where(self._mine(), deliveries.c.event.in_(settled))
+            .where(self._mine(), deliveries.c.event.in_(numbers))
         )
-        # Their states are compared here: by them, SQLite might look for these among all.
-        found = {n: at for n, at, state in connection.execute(query) if state in states}
+        # States are compared here: in SQL, SQLite might search all deliveries by state.
+        states = changeable[result.state]
+        found = {number: at for number, at, state in connection.execute(query) if state in states}
         if found:
-            # At once: to put a statement together takes many times as long as to run it.
+            # One statement: compiling it takes many times longer than running it.
             connection.execute(
                 update(deliveries)
                 .where(self._mine(), deliveries.c.event == _NUMBER)
-                .values(state=to, settled_at=_AT),
-                [{_NUMBER.key: number, _AT.key: settled[number]} for number in found],
+                .values(state=result.state, settled_at=result.at),
+                [{_NUMBER.key: number} for number in found],
             )
-        return found
+        return list(found.values())
 
     def _mine(self) -> ColumnElement[bool]:
         return deliveries.c.receiver == self._receiver
 
 
 def _left_at() -> Any:
-    """Return when what an event tells of was over: at the next one that ends it, if any."""
+    """Select when an event's trouble ended: at the next event that ends it, NULL without one.
+
+    An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
+    """
     later = events.alias("later")
-    return (
+    ended = (
         select(later.c.observed_at)
         .where(
             later.c.account == events.c.account,
@@ -149,3 +138,4 @@ def _left_at() -> Any:
         .scalar_subquery()
         .correlate(events)
     )
+    return case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_at)

@@ -1,44 +1,36 @@
-"""The database behind the state: one file, one thread, transactions that say what they are for."""
+"""Access to the store: its thread, its transactions and its errors."""
 
 import asyncio
 import os
-import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial, update_wrapper
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from exporter.core.text import one_line
+from exporter.store.engines import StoreEngine
+from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError, StoreRefusedError
-from exporter.store.files import Lock, find, prepare, restrict
-from exporter.store.migrations import SCHEMA_VERSION, migrate, version_of
+from exporter.store.migrations import REVISIONS, migrate, read_revision
 from exporter.store.schema import meta, metadata
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-_STORE_ID = select(meta.c.value).where(meta.c.name == "store_id")
-_BUSY_MILLISECONDS = 5000
-_STILL_BUSY_MILLISECONDS = 50
-_LOCKED = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
+_STORE_ID: Final = select(meta.c.value).where(meta.c.name == "store_id")
 _CLOSE_SECONDS = 2.0
-_LONGEST = 200
 
 
-class _Stored(Protocol):
-    """An object whose methods use the database."""
-
+class _HasDatabase(Protocol):
     _database: "Database"
 
 
-_Owner = TypeVar("_Owner", bound=_Stored)
+_Owner = TypeVar("_Owner", bound=_HasDatabase)
 
 
 def in_store_thread(
@@ -59,25 +51,27 @@ def in_store_thread(
 
 
 class Database:
-    """The state of one agent.
+    """The database of one agent.
 
-    ``errors`` counts the reads and writes that failed; ``trouble`` says why the last write did,
-    and is empty when it did not.
+    ``exclusive`` locks the state file and creates or upgrades its tables. Without it, the file of
+    an agent that may be running is opened as it is; it must exist and have the newest schema.
 
-    Every call runs in one thread of its own, so that a slow disk never holds up the event loop and
-    transactions never meet. Raises StoreError, or StoreRefusedError when the file must not be used.
+    ``errors`` counts the reads and writes that failed. ``trouble`` is the error of the last write;
+    it is empty if that succeeded.
+
+    All work runs in one thread, so that a slow disk never blocks the event loop and transactions
+    never overlap. All methods raise StoreError, or StoreRefusedError for a file that must not be
+    used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
         self.path = Path(os.path.realpath(path))
         self.store_id = ""
         self.errors = 0
         self.trouble = ""
-        self._lock = Lock(self.path)
+        self._exclusive = exclusive
+        self._engine: StoreEngine = SQLiteEngine(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._engine = _engine(self.path)
-        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        self._locked = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,9 +82,9 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # A disk that hangs must not hold up the end; what was committed is safe.
+        # A disk that hangs must not delay the end of the process: what was committed is safe.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.run(self._close), _CLOSE_SECONDS)
+            await asyncio.wait_for(self.run(self._engine.close), _CLOSE_SECONDS)
         self._thread.shutdown(wait=False)
 
     async def run(
@@ -99,170 +93,81 @@ class Database:
         *arguments: _Parameters.args,
         **named: _Parameters.kwargs,
     ) -> _Result:
-        """Run ``work`` in the store's thread and return what it returns."""
+        """Run ``work`` in the store's thread and return its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection within a transaction that only reads."""
-        with self._told(), self._engine.connect() as connection, connection.begin():
+        """Yield a connection in a transaction that only reads."""
+        with self._convert_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Yield a connection within a transaction that may write; it commits at the end.
-
-        The write lock is taken at once: a transaction that begins by reading and writes later fails
-        without waiting when another process wrote in between. Once that lock was not to be had, the
-        next ones hardly wait for it: one behind the other they would keep the thread for minutes.
-        """
+        """Yield a connection in a transaction that may write; it commits at the end."""
         try:
-            with self._told(), self._writer.connect() as connection, connection.begin():
+            with self._convert_errors(), self._engine.begin(write=True) as connection:
                 yield connection
         except StoreError as error:
             self.trouble = str(error)
             raise
         self.trouble = ""
-        self._note_lock(locked=False)
 
     async def try_to_write(self) -> None:
-        """Find out whether the state can be written; nothing changes. Raises StoreError."""
+        """Check that the database can be written, without a change."""
         await self.run(self._try_to_write)
 
     def _try_to_write(self) -> None:
         with self.write() as connection:
             connection.execute(update(meta).values(value=meta.c.value))
 
+    def external_changes(self, connection: Connection) -> Hashable:
+        """Return a value that changes when another process writes."""
+        return self._engine.external_changes(connection)
+
     def size(self) -> int:
-        """Return how many bytes the state takes on disk. Raises OSError."""
-        log = self.path.with_name(self.path.name + "-wal")
-        return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        """Return the size of the database in bytes. Raises OSError."""
+        return self._engine.size()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error, msgspec.MsgspecError) as error:
+        except msgspec.MsgspecError as error:
             self.errors += 1
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if (damage := _damage(cause)) is not None:
-                raise self._damaged(damage) from error
-            words: object = cause
-            if _code(cause) == sqlite3.SQLITE_BUSY:
-                words = _LOCKED
-                self._note_lock(locked=True)
-            raise StoreError(f"the state file {self.path}: {words}") from error
-
-    def _note_lock(self, *, locked: bool) -> None:
-        if locked == self._locked:
-            return
-        wait = _STILL_BUSY_MILLISECONDS if locked else _BUSY_MILLISECONDS
-        with suppress(SQLAlchemyError, sqlite3.Error):  # then the next one waits as long as this
-            self._outside_transactions(f"PRAGMA busy_timeout = {wait}")
-            self._locked = locked
-
-    def _damaged(self, how: str) -> StoreRefusedError:
-        return StoreRefusedError(
-            f"the state file {self.path} is damaged ({one_line(how, _LONGEST)}): restore a backup "
-            "of it, or move it away to begin with a new baseline; it was left as it is"
-        )
+            raise self._engine.damaged("an event is not what was written") from error
+        except (SQLAlchemyError, self._engine.driver_error) as error:
+            self.errors += 1
+            raise self._engine.to_store_error(error) from error
 
     def _open(self) -> None:
-        prepare(self.path)
-        self._lock.acquire()
-        self._check()
-        restrict(self.path)
-        with self._told():
-            self._outside_transactions("PRAGMA journal_mode = WAL")
-        with self.write() as connection:
-            migrate(connection, self.path)
-            self.store_id = connection.execute(_STORE_ID).scalar_one()
-
-    def _check(self) -> None:
-        """Look before the first write, so that a file we refuse is left as it is."""
-        with self.read() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            if found != "ok":
-                raise self._damaged(str(found))
-            if version_of(connection, self.path) == SCHEMA_VERSION:
-                self._check_contents(connection)
-
-    def _check_contents(self, connection: Connection) -> None:
-        missing = sorted({*metadata.tables} - {*inspect(connection).get_table_names()})
-        if missing:
-            raise self._damaged(f"without {', '.join(missing)}")
-        if connection.execute(_STORE_ID).scalar() is None:
-            raise self._damaged("without store_id")
-
-    def _outside_transactions(self, statement: str) -> None:
-        raw = self._engine.raw_connection()
-        try:
-            raw.cursor().execute(statement)
-        finally:
-            raw.close()
-
-    def _close(self) -> None:
-        self._engine.dispose()
-        self._lock.release()
-
-
-class GuestDatabase(Database):
-    """The state of an agent that may be running: opened without its lock, as it is.
-
-    Nothing is made, migrated or protected anew; a file of another version is refused. What SQLite
-    makes beside a file that nobody has open belongs to the file's owner, also when root opened it.
-    """
-
-    def _open(self) -> None:
-        find(self.path)
-        self._check()
-        with self.read() as connection:
-            version = version_of(connection, self.path)
-        if version < SCHEMA_VERSION:
+        self._engine.open(exclusive=self._exclusive)
+        revision = self._check()
+        if self._exclusive:
+            with self._convert_errors():
+                self._engine.prepare_writing()
+            with self._engine.migrating(), self.write() as connection:
+                migrate(connection, self._engine)
+                self.store_id = connection.execute(_STORE_ID).scalar_one()
+        elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
-                f"the state file {self.path} has schema version {version}, this program needs "
-                f"{SCHEMA_VERSION}: start the agent once, it upgrades the file"
+                f"{self._engine.description} has schema version {revision or 'none'}, this program "
+                f"needs {REVISIONS[-1]}: start the agent once, it upgrades the file"
             )
 
+    def _check(self) -> str | None:
+        """Check the database before the first write: one that is refused is left as it is.
 
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-def _damage(error: BaseException | None) -> str | None:
-    """Return what an error says of damage to the file, None when it is another trouble."""
-    if isinstance(error, msgspec.MsgspecError):
-        return "an event is not what was written"
-    if str(error).startswith("Could not decode to UTF-8"):
-        return "a text is not what was written"  # not in SQLite's words, which quote it
-    known = _code(error) in _DAMAGED
-    return str(error) if known or str(error) == "unsupported file format" else None
-
-
-def _code(error: BaseException | None) -> int:
-    """Return SQLite's primary result code, 0 of another error."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
-
-
-def _engine(path: Path) -> Engine:
-    # hide_parameters: SQLAlchemy's errors would quote what people wrote into their fine-tunes.
-    url = URL.create("sqlite+pysqlite", database=str(path))
-    engine = create_engine(url, poolclass=StaticPool, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where begin() says, not by guess
-        for pragma in (
-            f"busy_timeout = {_BUSY_MILLISECONDS}",
-            "foreign_keys = ON",
-            # A commit that was reported survives a power cut; NORMAL may lose it.
-            "synchronous = FULL",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
-    return engine
+        Returns its revision, None if it is empty.
+        """
+        with self.read() as connection:
+            self._engine.check(connection)
+            revision = read_revision(connection, self._engine)
+            if revision == REVISIONS[-1]:
+                missing = sorted({*metadata.tables} - {*inspect(connection).get_table_names()})
+                if missing:
+                    raise self._engine.damaged(f"without {', '.join(missing)}")
+                if connection.execute(_STORE_ID).scalar() is None:
+                    raise self._engine.damaged("without store_id")
+        return revision

@@ -1,9 +1,9 @@
-"""Why the state could not be read or written."""
+"""Errors of the store."""
 
 
 class StoreError(Exception):
-    """The state could not be read or written; the text says which file and what to look at."""
+    """The database cannot be read or written now. The text names it and the cause."""
 
 
 class StoreRefusedError(StoreError):
-    """The state must not be used as it is; starting again will not help until somebody acts."""
+    """The database must not be used as it is. The text says what to do; a retry does not help."""

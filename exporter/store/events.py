@@ -1,14 +1,14 @@
-"""The events that happened, as rows, and who is owed them."""
+"""Events in the store, and the deliveries queued with them."""
 
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Row, insert
 
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.store.engines import BATCH_ROWS, dialect_insert
 from exporter.store.schema import deliveries, events
 
 PENDING: Final = "pending"
@@ -16,42 +16,43 @@ DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
 DISCARDED: Final = "discarded"
 
-_AT_ONCE: Final = 500
-"""How many events are made ready together: those of a large account would take much memory."""
-
 
 class _Content(msgspec.Struct):
+    """The column ``content``, as JSON."""
+
     fine_tune: FineTune | None
     previous_status: str | None
     facts: dict[str, Any]
 
 
 def record_events(connection: Connection, routed: RoutedEvents) -> None:
-    """Store events and which receivers are owed them, within the caller's transaction.
+    """Store events and queue their deliveries, within the caller's transaction.
 
-    An event that is there already is left as it is: the same transition, detected again after a
-    commit whose success was not seen, owes nothing new.
+    An event whose id is stored is skipped with its deliveries: it is the same transition, found
+    again after a commit whose success was not reported.
     """
-    for begin in range(0, len(routed), _AT_ONCE):
-        _record(connection, routed[begin : begin + _AT_ONCE])
+    for start in range(0, len(routed), BATCH_ROWS):
+        _record_batch(connection, routed[start : start + BATCH_ROWS])
 
 
-def _record(connection: Connection, routed: RoutedEvents) -> None:
-    last = connection.execute(select(func.coalesce(func.max(events.c.number), 0))).scalar_one()
-    unless_there = insert(events).on_conflict_do_nothing(index_elements=["id"])
-    connection.execute(unless_there, [_row(event) for event, _ in routed])
-    new = select(events.c.id, events.c.number).where(events.c.number > last)
-    numbers = {row.id: row.number for row in connection.execute(new)}
+def _record_batch(connection: Connection, routed: RoutedEvents) -> None:
+    statement = (
+        dialect_insert(connection, events)
+        .on_conflict_do_nothing(index_elements=["id"])
+        .returning(events.c.id, events.c.number)
+    )
+    stored = connection.execute(statement, [_row(event) for event, _ in routed])
+    numbers = {row.id: row.number for row in stored}
     rows = [
         {
             "event": numbers[event.id],
-            "receiver": name,
+            "receiver": receiver,
             "state": PENDING,
-            "owed_since": event.observed_at,
+            "queued_at": event.observed_at,
         }
         for event, receivers in routed
         if event.id in numbers
-        for name in receivers
+        for receiver in receivers
     ]
     if rows:
         connection.execute(insert(deliveries), rows)
@@ -70,7 +71,7 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def event_of(row: Row[Any]) -> Event:
-    """Return the event of a row of the table; raises msgspec.MsgspecError for a damaged one."""
+    """Return the event of a row of the table. Raises msgspec.MsgspecError if it is damaged."""
     content = msgspec.json.decode(row.content, type=_Content)
     return Event(
         row.id,

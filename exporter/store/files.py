@@ -1,4 +1,4 @@
-"""The state file's folder, permissions and lock."""
+"""Folder, permissions and lock of the state file."""
 
 import errno
 import fcntl
@@ -8,13 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from exporter.core.text import os_error_text
 from exporter.store.errors import StoreError, StoreRefusedError
 
+_TEMPORARY_ERRORS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+_COMPANION_SUFFIXES: Final = ("-wal", "-shm", ".lock")
 
-def prepare(path: Path) -> None:
-    """Make the state file and its folder where they are missing, for their owner alone.
 
-    What exists is left as it is. Raises StoreError, StoreRefusedError where the path is wrong.
+def create(path: Path) -> None:
+    """Create the state file and its folder if missing, with access for their owner only.
+
+    Does not change a file or folder that exists. Raises StoreError; StoreRefusedError for a path
+    that cannot be a file.
     """
     try:
         _make_folder(path.parent)
@@ -23,8 +30,8 @@ def prepare(path: Path) -> None:
         raise _cannot_open(path, error) from error
 
 
-def find(path: Path) -> None:
-    """Look whether the state file is there and may be written; it is not touched.
+def check(path: Path) -> None:
+    """Check that the state file exists and may be written, without opening it.
 
     Raises StoreError, StoreRefusedError.
     """
@@ -37,7 +44,7 @@ def find(path: Path) -> None:
         ) from None
     except OSError as error:
         raise _cannot_open(path, error) from error
-    # Not opened to find out: to close it again would take SQLite's locks from this process.
+    # Closing a descriptor of the file would release the locks that SQLite has in this process.
     if not (path.is_file() and os.access(path, os.R_OK | os.W_OK, effective_ids=True)):
         raise StoreRefusedError(
             f"cannot write the state file {path}: this takes the agent's user, or root, and a file "
@@ -45,41 +52,21 @@ def find(path: Path) -> None:
         )
 
 
-def _cannot_open(path: Path, error: OSError) -> StoreError:
-    kind = StoreError if error.errno in _MAY_PASS else StoreRefusedError
-    return kind(f"cannot open the state file {path}: {error.strerror}")
-
-
-_MAY_PASS: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)
-
-
 def restrict(path: Path) -> None:
-    """Take the state file from everybody but its owner, and what SQLite keeps beside it.
-
-    Raises StoreError.
-    """
+    """Restrict the state file and the files beside it to their owner. Raises StoreError."""
+    companions = (path.with_name(path.name + suffix) for suffix in _COMPANION_SUFFIXES)
     try:
-        for part in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
-            if part.exists():
-                part.chmod(0o600)
+        for each in (path, *companions):
+            if each.exists():
+                each.chmod(0o600)
     except OSError as error:
-        raise StoreError(f"cannot protect the state file {path}: {error.strerror}") from error
-
-
-_BESIDE: Final = ("-wal", "-shm", ".lock")
-
-
-def _make_folder(folder: Path) -> None:
-    for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
+        raise StoreError(f"cannot protect the state file {path}: {os_error_text(error)}") from error
 
 
 class Lock:
-    """The right to run on a state file; held by one process, given back by its end however sudden.
+    """Lock of a state file, held by one process until it ends.
 
-    It is a file of its own beside the state: locks on the database itself are SQLite's.
+    It is a file of its own beside the state file, whose own locks belong to SQLite.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,18 +75,26 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock; raise StoreRefusedError, naming the holder, when another has it.
+        """Acquire the lock.
 
-        Raises StoreError when there can be no lock at all.
+        Raises StoreRefusedError, which names the holder, if another process has it, and StoreError
+        if locking fails.
         """
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._take(self._descriptor)
+            self._lock(self._descriptor)
         except OSError as error:
             self.release()
-            raise StoreError(f"cannot take the lock {self._path}: {error.strerror}") from error
+            text = os_error_text(error)
+            raise StoreError(f"cannot take the lock {self._path}: {text}") from error
 
-    def _take(self, descriptor: int) -> None:
+    def release(self) -> None:
+        """Release the lock. The file stays: removing it would let two processes hold the lock."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _lock(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,13 +104,17 @@ class Lock:
                 f"the state file {self._state} is in use by {holder or 'another process'}: "
                 "stop that one, or give this one another storage.path"
             ) from None
-        # On a full disk it has no name; to refuse the start would lose what can still be sent.
+        # On a full disk the holder's name is missing: an agent that does not start sends nothing.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
-    def release(self) -> None:
-        """Give the lock back. The file stays: removing it would let two processes hold it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+
+def _cannot_open(path: Path, error: OSError) -> StoreError:
+    error_type = StoreError if error.errno in _TEMPORARY_ERRORS else StoreRefusedError
+    return error_type(f"cannot open the state file {path}: {os_error_text(error)}")
+
+
+def _make_folder(folder: Path) -> None:
+    for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)

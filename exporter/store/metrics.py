@@ -1,4 +1,4 @@
-"""What is shown of the store itself."""
+"""Metrics of the store."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +10,7 @@ from exporter.store.database import Database
 
 
 class StoreMetrics(Collector):
-    """The size of the state file, and how often it could not be used."""
+    """Size of the state file and number of its errors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

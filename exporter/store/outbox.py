@@ -1,76 +1,87 @@
-"""The deliveries not yet taken, and the messages that carry them."""
+"""Outbox of one receiver: its deliveries, and the messages that carry them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import OutboxMessage
-from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
+from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
+from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
 from exporter.store.schema import deliveries, events, messages, receivers
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverState:
-    """A receiver's health and when it is to be tried again (Unix seconds, 0 for at once).
+    """What is stored of a receiver: its circuit, and when it may be tried again (Unix seconds).
 
-    ``retry_requests`` counts how often somebody asked to try at once.
+    ``retry_requests`` counts the requests to try it at once.
     """
 
-    health: CircuitState = CIRCUIT_CLOSED
+    circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
     retry_requests: int = 0
 
 
-def load_standing(database: Database, receiver: str) -> ReceiverState:
-    """Return what was stored of a receiver; that of a well one when nothing was."""
-    table = receivers.c
-    query = select(
-        table.failures, table.since, table.open, table.reason, table.resume_at, table.retry_requests
-    ).where(table.name == receiver)
-    with database.read() as connection:
-        row = connection.execute(query).first()
-    if row is None:
-        return ReceiverState()
-    return ReceiverState(
-        CircuitState(row[0], row[1], row[2], row[3]), row.resume_at, row.retry_requests
-    )
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
+
+    ``state`` is their state from ``at`` (Unix seconds). ``circuit`` is the receiver's, which may be
+    tried again at ``resume_at``. ``events`` follow from the attempt and are queued with it.
+    """
+
+    state: str
+    at: float
+    attempt: Attempt
+    circuit: CircuitState = CIRCUIT_CLOSED
+    resume_at: float = 0.0
+    events: RoutedEvents = ()
 
 
-def store_health(
-    connection: Connection, receiver: str, health: CircuitState, resume_at: float
-) -> None:
-    """Store how a receiver is doing, within the caller's transaction."""
+def store_result(connection: Connection, receiver: str, result: AttemptResult) -> None:
+    """Store the circuit and the events of a result, within the caller's transaction."""
     values = {
-        "failures": health.failures,
-        "since": health.since,
-        "open": health.open,
-        "reason": health.reason,
-        "resume_at": resume_at,
+        "failures": result.circuit.failures,
+        "since": result.circuit.since,
+        "open": result.circuit.open,
+        "reason": result.circuit.reason,
+        "resume_at": result.resume_at,
     }
-    statement = insert(receivers).values(name=receiver, retry_requests=0, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    row = {"name": receiver, "retry_requests": 0, **values}
+    upsert(connection, receivers, [row], update=values)
+    record_events(connection, result.events)
 
 
 def request_retry(connection: Connection, receiver: str) -> None:
-    """Ask the agent to try a receiver at once, within the caller's transaction."""
+    """Request that a receiver is tried at once, within the caller's transaction."""
     nothing = {"failures": 0, "since": 0.0, "open": False, "reason": "", "resume_at": 0.0}
-    statement = insert(receivers).values(name=receiver, retry_requests=1, **nothing)
+    statement = dialect_insert(connection, receivers)
+    statement = statement.values(name=receiver, retry_requests=1, **nothing)
     more = {"retry_requests": receivers.c.retry_requests + 1}
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What one receiver has not taken, in events: still owed, and given up.
+    """Number of pending and of dead deliveries of a receiver.
 
-    ``oldest`` is since when the oldest one is owed, in Unix seconds; None when none is.
+    ``oldest`` is when the oldest pending one was queued, in Unix seconds; None without one.
     """
 
     pending: int = 0
@@ -80,7 +91,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """An event that no message carries yet, owed to a receiver ``since`` (Unix seconds)."""
+    """An event that no message carries yet, queued at ``since`` (Unix seconds)."""
 
     number: int
     event: Event
@@ -89,79 +100,82 @@ class PendingEvent:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message about to be tried for the first time: its bytes and which events it carries."""
+    """A message to create: its bytes, and the numbers of the events that it carries."""
 
     id: str
     body: bytes
     events: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What an attempt led to: the state of the message, when (Unix seconds), why, in words.
-
-    ``health`` is the receiver's after it, ``resume_at`` when that is to be tried again, and
-    ``told`` are the events that follow, with the receivers to be told.
-    """
-
-    state: str
-    at: float
-    reason: str
-    ambiguous: bool = False
-    health: CircuitState = CIRCUIT_CLOSED
-    resume_at: float = 0.0
-    told: RoutedEvents = ()
-
-
 class Outbox:
-    """One receiver's part of the outbox."""
+    """The deliveries and messages of one receiver. Every method raises StoreError."""
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
         self._receiver = receiver
 
-    async def receiver_state(self) -> ReceiverState:
-        """Return what is stored of the receiver; that of a well one when nothing is."""
-        return await self._database.run(load_standing, self._database, self._receiver)
+    @in_store_thread
+    def receiver_state(self) -> ReceiverState:
+        """Return the stored state of the receiver; the default if there is none."""
+        table = receivers.c
+        query = select(
+            table.failures,
+            table.since,
+            table.open,
+            table.reason,
+            table.resume_at,
+            table.retry_requests,
+        ).where(table.name == self._receiver)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return ReceiverState()
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason)
+        return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
     def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
         query = (
-            select(events, deliveries.c.owed_since)
+            select(events, deliveries.c.queued_at)
             .join(deliveries, deliveries.c.event == events.c.number)
             .where(self._mine(PENDING), deliveries.c.message.is_(None))
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
             return [
-                PendingEvent(row.number, event_of(row), row.owed_since)
+                PendingEvent(row.number, event_of(row), row.queued_at)
                 for row in connection.execute(query)
             ]
 
     @in_store_thread
-    def frozen(self) -> int:
-        """Return how many messages are still to be taken."""
+    def count_pending_messages(self) -> int:
+        """Return the number of messages that are not settled."""
         query = select(func.count()).where(self._messages(), messages.c.state == PENDING)
         with self._database.read() as connection:
             return connection.execute(query).scalar_one()
 
     @in_store_thread
-    def freeze(self, new: Sequence[NewMessage], now: float) -> None:
-        """Fix the membership and the bytes of messages before their first attempt."""
+    def create_messages(self, new: Sequence[NewMessage], now: float) -> None:
+        """Store messages: their events and bytes do not change from here on.
+
+        Events discarded or reassigned since they were read are left out.
+        """
         with self._database.write() as connection:
             turn = connection.execute(self._next_turn()).scalar_one()
             for number, message in enumerate(new):
-                # None where somebody discarded or reassigned all of it since it was read.
-                if carried := self._carry(connection, message):
-                    row = _new_row(message, carried, now)
+                if number_of_events := self._assign(connection, message):
+                    row = _new_row(message, number_of_events, now)
                     connection.execute(
                         insert(messages).values(receiver=self._receiver, turn=turn + number, **row)
                     )
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
-        """Return the message tried least recently, one never tried first; None if none is owed."""
+        """Return the pending message to try next; None without one.
+
+        Those never tried come first, then the one tried least recently. ``skipping`` are ids.
+        """
         query = (
             select(messages)
             .where(self._messages(), messages.c.state == PENDING, messages.c.id.not_in(skipping))
@@ -184,47 +198,49 @@ class Outbox:
         )
 
     @in_store_thread
-    def claim(self, delivery: OutboxMessage) -> None:
-        """Note that an attempt begins: what a crash leaves like this may have arrived."""
+    def claim(self, message: OutboxMessage) -> None:
+        """Mark a message as in flight: if the agent crashes now, it may have arrived."""
         with self._database.write() as connection:
-            connection.execute(update(messages).where(self._is(delivery)).values(in_flight=True))
+            connection.execute(update(messages).where(self._is(message)).values(in_flight=True))
 
     @in_store_thread
-    def record(self, delivery: OutboxMessage, result: Result) -> list[float]:
-        """Store what an attempt led to; return when what was delivered by it had been observed."""
+    def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
+        """Store the result of an attempt; return the delays of the events it delivered.
+
+        A delay is in seconds, from the observation of an event to its delivery.
+        """
         with self._database.write() as connection:
-            store_health(connection, self._receiver, result.health, result.resume_at)
-            record_events(connection, result.told)
+            store_result(connection, self._receiver, result)
             connection.execute(
                 update(messages)
-                .where(self._is(delivery))
+                .where(self._is(message))
                 .values(
                     state=_unless_discarded(messages.c.state, result.state),
                     attempts=messages.c.attempts + 1,
                     turn=self._next_turn().scalar_subquery(),
                     in_flight=False,
-                    unanswered=delivery.repeat or result.ambiguous,
+                    unanswered=message.repeat or result.attempt.ambiguous,
                     last_attempt_at=result.at,
-                    last_result=result.reason,
+                    last_result=result.attempt.reason,
                 )
             )
-            return [] if result.state == PENDING else self._settle(connection, delivery, result)
+            return [] if result.state == PENDING else self._settle(connection, message, result)
 
     @in_store_thread
-    def replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
-        """Store the minimal rendering of a message that was refused as it was."""
+    def replace_body(self, message: OutboxMessage, body: bytes) -> None:
+        """Replace the bytes of a message that was refused by its minimal form."""
         with self._database.write() as connection:
             connection.execute(
-                update(messages).where(self._is(delivery)).values(body=body, minimal=True)
+                update(messages).where(self._is(message)).values(body=body, minimal=True)
             )
 
     @in_store_thread
-    def events_of(self, delivery: OutboxMessage) -> list[Event]:
+    def events_of(self, message: OutboxMessage) -> list[Event]:
         """Return the events that a message carries, oldest first."""
         query = (
             select(events)
             .join(deliveries, deliveries.c.event == events.c.number)
-            .where(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
+            .where(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
@@ -232,14 +248,14 @@ class Outbox:
 
     @in_store_thread
     def expire(self, before: float, now: float) -> int:
-        """Give up what is owed since before ``before``; return how many events that were."""
-        old = and_(self._mine(PENDING), deliveries.c.owed_since < before)
+        """Mark deliveries queued before ``before`` as dead; return their number."""
+        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
         carried = and_(deliveries.c.message == messages.c.id, self._mine(PENDING))
         with self._database.write() as connection:
-            given_up = connection.execute(
+            expired = connection.execute(
                 update(deliveries).where(old).values(state=DEAD, settled_at=now)
             )
             connection.execute(
@@ -251,13 +267,13 @@ class Outbox:
                 )
                 .values(state=DEAD, last_result="expired: " + messages.c.last_result)
             )
-            return given_up.rowcount
+            return expired.rowcount
 
     @in_store_thread
     def backlog(self) -> Backlog:
-        """Return how many events the receiver has not taken."""
+        """Return how many deliveries are pending and dead."""
         query = (
-            select(deliveries.c.state, func.count(), func.min(deliveries.c.owed_since))
+            select(deliveries.c.state, func.count(), func.min(deliveries.c.queued_at))
             .where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
             .group_by(deliveries.c.state)
         )
@@ -267,8 +283,8 @@ class Outbox:
         _, dead, _ = found.get(DEAD, (DEAD, 0, None))
         return Backlog(pending, dead, oldest)
 
-    def _carry(self, connection: Connection, message: NewMessage) -> int:
-        """Put what is still owed into a message; return how many events that are."""
+    def _assign(self, connection: Connection, message: NewMessage) -> int:
+        """Assign the events that are still pending to a message; return their number."""
         return connection.execute(
             update(deliveries)
             .where(
@@ -277,18 +293,18 @@ class Outbox:
                 deliveries.c.event == bindparam("number"),
             )
             .values(message=message.id),
-            # One by one: a digest may carry more events than a statement takes values.
+            # One by one: a digest may carry more events than a statement takes parameters.
             [{"number": number} for number in message.events],
         ).rowcount
 
     def _next_turn(self) -> Any:
-        # Turns, not times: a clock that is set back must not hold up what was tried before.
+        # Turns, not times: a clock that is set back must not delay messages tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
     def _settle(
-        self, connection: Connection, delivery: OutboxMessage, result: Result
+        self, connection: Connection, message: OutboxMessage, result: AttemptResult
     ) -> list[float]:
-        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == delivery.id)
+        carried = and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
         connection.execute(
             update(deliveries)
             .where(carried)
@@ -299,7 +315,7 @@ class Outbox:
             .join(deliveries, deliveries.c.event == events.c.number)
             .where(carried, deliveries.c.state == DELIVERED)
         )
-        return list(connection.execute(observed).scalars())
+        return [max(result.at - at, 0.0) for at in connection.execute(observed).scalars()]
 
     def _mine(self, state: str) -> ColumnElement[bool]:
         return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
@@ -307,23 +323,23 @@ class Outbox:
     def _messages(self) -> ColumnElement[bool]:
         return messages.c.receiver == self._receiver
 
-    def _is(self, delivery: OutboxMessage) -> ColumnElement[bool]:
-        return and_(self._messages(), messages.c.id == delivery.id)
+    def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
+        return and_(self._messages(), messages.c.id == message.id)
 
 
 def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
-    """Return the state to set: what was discarded during an attempt stays so, unless it arrived."""
+    """Return the state to set: discarded during an attempt stays, unless it was delivered."""
     if state == DELIVERED:
         return state
     return case((column == DISCARDED, DISCARDED), else_=state)
 
 
-def _new_row(message: NewMessage, carried: int, now: float) -> dict[str, Any]:
+def _new_row(message: NewMessage, number_of_events: int, now: float) -> dict[str, Any]:
     return {
         "id": message.id,
         "state": PENDING,
         "body": message.body,
-        "events": carried,
+        "events": number_of_events,
         "minimal": False,
         "created_at": now,
         "attempts": 0,

@@ -1,4 +1,4 @@
-"""What is owed to whom and what became of it, for people who look into the store."""
+"""Lists of deliveries and events for people who look into the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Select,
     Text,
     and_,
     case,
+    cast,
     func,
     literal,
+    null,
     or_,
     select,
     union,
@@ -26,26 +27,26 @@ from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
 from exporter.store.schema import deliveries, events, messages
 
 ORPHANED: Final = "orphaned"
-"""How a delivery is shown that is pending or dead for a receiver that left the configuration."""
+"""State shown for a pending or dead delivery of a receiver that is not configured any more."""
 
 UNSETTLED: Final = (PENDING, DEAD, ORPHANED)
 STATES: Final = (*UNSETTLED, DELIVERED, DISCARDED)
 
-_AMBIGUOUS: Final = 3
-"""How many of the ids are named that begin with what was given."""
+_MAX_CANDIDATES: Final = 3
+"""Number of ids that an error names when a prefix is ambiguous."""
 
 
 class UnknownIdError(Exception):
-    """No delivery has the id that was asked for, or several begin with it."""
+    """No delivery has the given id, or the ids of several begin with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which deliveries are meant: those that all of it fits.
+class DeliveryFilter:
+    """Criteria for deliveries; all must match.
 
-    ``configured`` are the names of the receivers in the configuration. ``ids`` are of messages, or
-    of events that no message carries; the beginning of one is enough if it is the only one, and
-    none stand for all. ``states`` are as shown.
+    ``configured`` are the names of the receivers in the configuration. ``ids`` are ids of messages,
+    or of events that no message carries, or unambiguous prefixes; empty matches all. ``states`` are
+    those of DeliverySummary.
     """
 
     configured: frozenset[str]
@@ -55,11 +56,11 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A message of one receiver, or an event that it is owed and that no message carries.
+class DeliverySummary:
+    """A message of one receiver, or an event queued for it that no message carries yet.
 
-    The message of a single event has that event's id. ``state`` is one of STATES, times are Unix
-    seconds; ``owed_since`` is of the event that is owed the longest.
+    The message of a single event has that event's id. ``state`` is one of STATES. Times are Unix
+    seconds; ``queued_at`` is that of the event that was queued first.
     """
 
     receiver: str
@@ -67,7 +68,7 @@ class Entry:
     state: str
     types: tuple[str, ...]
     events: int
-    owed_since: float
+    queued_at: float
     attempts: int
     last_attempt_at: float | None
     last_result: str
@@ -76,92 +77,156 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
-    """An entry, the bytes that are sent (None before there is a message) and what is in them."""
+class DeliveryDetails:
+    """A delivery with its body (None before there is a message) and its events."""
 
-    entry: Entry
+    summary: DeliverySummary
     body: bytes | None
     events: tuple[Event, ...]
 
 
-def entries(database: Database, selection: Selection, limit: int) -> tuple[list[Entry], int]:
-    """Return the newest entries of a selection, oldest first, and how many there are in all.
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Criteria for events; all must match, None or empty matches all.
+
+    ``subject`` is a fine-tune's id.
+    """
+
+    account: str | None = None
+    subject: str | None = None
+    types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event, and the state of its delivery by receiver."""
+
+    event: Event
+    states: Mapping[str, str]
+
+
+def list_deliveries(
+    database: Database, criteria: DeliveryFilter, limit: int
+) -> tuple[list[DeliverySummary], int]:
+    """Return the newest deliveries, oldest first, and the number of all that match.
 
     Raises UnknownIdError, StoreError.
     """
     with database.read() as connection:
-        return newest_entries(connection, selection, limit)
+        return find_deliveries(connection, criteria, limit)
 
 
-def details(database: Database, selection: Selection) -> list[Detail]:
-    """Return everything about the entries of a selection; raises UnknownIdError, StoreError."""
+def load_details(database: Database, criteria: DeliveryFilter) -> list[DeliveryDetails]:
+    """Return the details of all matching deliveries. Raises UnknownIdError, StoreError."""
     with database.read() as connection:
-        found, _ = newest_entries(connection, selection, -1)
-        return [_detail(connection, entry) for entry in found]
+        found, _ = find_deliveries(connection, criteria)
+        return [_load_details(connection, summary) for summary in found]
 
 
-def receivers_known(database: Database) -> list[str]:
-    """Return the names of all receivers that were ever to be told; raises StoreError."""
+def list_events(
+    database: Database, criteria: EventFilter, configured: frozenset[str], limit: int
+) -> tuple[list[RecordedEvent], int]:
+    """Return the newest events, oldest first, and the number of all that match.
+
+    Raises StoreError.
+    """
+    newest = _newest_events(criteria, limit).subquery()
+    state = _shown_state(deliveries.c.receiver, deliveries.c.state, configured)
+    queued = (
+        select(deliveries.c.event, deliveries.c.receiver, state)
+        .where(deliveries.c.event.in_(select(newest.c.number)))
+        .order_by(deliveries.c.receiver)
+    )
+    with database.read() as connection:
+        rows = connection.execute(select(newest).order_by(newest.c.number)).all()
+        states: dict[int, dict[str, str]] = {row.number: {} for row in rows}
+        for event, receiver, shown in connection.execute(queued):
+            states[event][receiver] = shown
+        found = [RecordedEvent(event_of(row), states[row.number]) for row in rows]
+        return found, rows[0].total if rows else 0
+
+
+def stored_receivers(database: Database) -> list[str]:
+    """Return the names of all receivers with a stored delivery. Raises StoreError."""
     query = select(deliveries.c.receiver).distinct().order_by(deliveries.c.receiver)
     with database.read() as connection:
         return list(connection.execute(query).scalars())
 
 
-def newest_entries(
-    connection: Connection, selection: Selection, limit: int
-) -> tuple[list[Entry], int]:
-    """Return what ``entries`` does, within the caller's transaction; a negative limit is none."""
-    ids = [_whole_id(connection, given, selection.receiver) for given in selection.ids]
-    found = union_all(_of_messages(selection, ids), _of_events(selection, ids)).subquery()
+def find_deliveries(
+    connection: Connection, criteria: DeliveryFilter, limit: int | None = None
+) -> tuple[list[DeliverySummary], int]:
+    """Return the result of ``list_deliveries``, within the caller's transaction."""
+    ids = [_complete_id(connection, given, criteria.receiver) for given in criteria.ids]
+    found = union_all(_messages_query(criteria, ids), _events_query(criteria, ids)).subquery()
     query = select(found, func.count().over().label("total")).order_by(
         found.c.newest.desc(), found.c.receiver, found.c.id
     )
-    rows = connection.execute(query.limit(limit)).all()
-    return [_entry(row) for row in reversed(rows)], rows[0].total if rows else 0
+    if limit is not None:
+        query = query.limit(limit)
+    rows = connection.execute(query).all()
+    types = _load_types(connection, query)
+    summaries = [
+        DeliverySummary(
+            row.receiver,
+            row.id,
+            row.state,
+            (row.type,) if row.type else types[row.receiver, row.id],
+            row.events,
+            row.queued_at,
+            row.attempts,
+            row.last_attempt_at,
+            row.last_result,
+            row.minimal,
+            row.in_flight,
+        )
+        for row in reversed(rows)
+    ]
+    return summaries, rows[0].total if rows else 0
 
 
-def carried(receiver: ColumnElement[str], entry: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition of the deliveries that belong to an entry of a receiver."""
-    number = select(events.c.number).where(events.c.id == entry).scalar_subquery()
+def belongs_to(receiver: ColumnElement[str], identifier: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition for the rows of ``deliveries`` that a DeliverySummary stands for."""
+    number = select(events.c.number).where(events.c.id == identifier).scalar_subquery()
     unsent = and_(deliveries.c.message.is_(None), deliveries.c.event == number)
-    return and_(deliveries.c.receiver == receiver, or_(deliveries.c.message == entry, unsent))
+    return and_(deliveries.c.receiver == receiver, or_(deliveries.c.message == identifier, unsent))
 
 
-def shown_state(
+def _shown_state(
     receiver: ColumnElement[str], state: ColumnElement[str], configured: frozenset[str]
 ) -> ColumnElement[str]:
-    """Return the state as it is shown: ORPHANED where nobody is left to be told."""
-    left = and_(state.in_((PENDING, DEAD)), receiver.not_in(sorted(configured)))
-    return case((left, literal(ORPHANED)), else_=state)
+    orphaned = and_(state.in_((PENDING, DEAD)), receiver.not_in(sorted(configured)))
+    return case((orphaned, literal(ORPHANED)), else_=state)
 
 
-def _of_messages(selection: Selection, ids: Sequence[str]) -> Select[Any]:
-    of = and_(deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id)
-    state = shown_state(messages.c.receiver, messages.c.state, selection.configured)
+def _messages_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
+    carried = and_(
+        deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
+    )
+    state = _shown_state(messages.c.receiver, messages.c.state, criteria.configured)
     query = (
         select(
             messages.c.receiver,
             messages.c.id,
             state.label("state"),
-            func.group_concat(events.c.type.distinct()).label("types"),
+            cast(null(), Text).label("type"),
             func.count().label("events"),
-            func.min(deliveries.c.owed_since).label("owed_since"),
-            func.max(events.c.number).label("newest"),
+            func.min(deliveries.c.queued_at).label("queued_at"),
+            func.max(deliveries.c.event).label("newest"),
             messages.c.attempts,
             messages.c.last_attempt_at,
             messages.c.last_result,
             messages.c.minimal,
             messages.c.in_flight,
         )
-        .join(deliveries, of)
-        .join(events, events.c.number == deliveries.c.event)
+        .join(deliveries, carried)
         .group_by(messages.c.receiver, messages.c.id)
     )
-    return _selected(query, selection, ids, (messages.c.receiver, messages.c.id, state))
+    return _matching(query, criteria, ids, (messages.c.receiver, messages.c.id, state))
 
 
-def _of_events(selection: Selection, ids: Sequence[str]) -> Select[Any]:
-    state = shown_state(deliveries.c.receiver, deliveries.c.state, selection.configured)
+def _events_query(criteria: DeliveryFilter, ids: Sequence[str]) -> Select[Any]:
+    state = _shown_state(deliveries.c.receiver, deliveries.c.state, criteria.configured)
     query = (
         select(
             deliveries.c.receiver,
@@ -169,10 +234,10 @@ def _of_events(selection: Selection, ids: Sequence[str]) -> Select[Any]:
             state.label("state"),
             events.c.type,
             literal(1),
-            deliveries.c.owed_since,
+            deliveries.c.queued_at,
             events.c.number,
             literal(0),
-            literal(None),
+            null(),
             literal(""),
             literal(value=False),
             literal(value=False),
@@ -180,130 +245,88 @@ def _of_events(selection: Selection, ids: Sequence[str]) -> Select[Any]:
         .join(events, events.c.number == deliveries.c.event)
         .where(deliveries.c.message.is_(None))
     )
-    return _selected(query, selection, ids, (deliveries.c.receiver, events.c.id, state))
+    return _matching(query, criteria, ids, (deliveries.c.receiver, events.c.id, state))
 
 
-def _selected(
+def _matching(
     query: Select[Any],
-    selection: Selection,
+    criteria: DeliveryFilter,
     ids: Sequence[str],
     columns: tuple[ColumnElement[str], ColumnElement[str], ColumnElement[str]],
 ) -> Select[Any]:
     receiver, identifier, state = columns
-    if selection.receiver is not None:
-        query = query.where(receiver == selection.receiver)
+    if criteria.receiver is not None:
+        query = query.where(receiver == criteria.receiver)
     if ids:
         query = query.where(identifier.in_(ids))
-    return query.where(state.in_(selection.states))
+    return query.where(state.in_(criteria.states))
 
 
-def _whole_id(connection: Connection, given: str, receiver: str | None) -> str:
-    """Return the one id that is ``given`` or begins with it."""
-
-    def beginning(identifier: ColumnElement[str]) -> ColumnElement[bool]:
-        return func.substr(identifier, 1, len(given), type_=Text) == given
-
-    everybody = literal(receiver).is_(None)
-    of_messages = select(messages.c.id).where(
-        beginning(messages.c.id), or_(everybody, messages.c.receiver == receiver)
+def _load_types(
+    connection: Connection, found: Select[Any]
+) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Return the sorted event types of the messages among ``found``, by receiver and id."""
+    chosen = found.subquery()
+    carried = and_(deliveries.c.receiver == chosen.c.receiver, deliveries.c.message == chosen.c.id)
+    query = (
+        select(chosen.c.receiver, chosen.c.id, events.c.type)
+        .distinct()
+        .join(deliveries, carried)
+        .join(events, events.c.number == deliveries.c.event)
     )
+    types: dict[tuple[str, str], list[str]] = {}
+    for receiver, identifier, event_type in connection.execute(query):
+        types.setdefault((receiver, identifier), []).append(event_type)
+    return {key: tuple(sorted(names)) for key, names in types.items()}
+
+
+def _complete_id(connection: Connection, given: str, receiver: str | None) -> str:
+    """Return the only id that is ``given`` or begins with it. Raises UnknownIdError."""
+
+    def matches(
+        identifier: ColumnElement[str], receivers: ColumnElement[str]
+    ) -> ColumnElement[bool]:
+        prefix = func.substr(identifier, 1, len(given), type_=Text) == given
+        return prefix if receiver is None else and_(prefix, receivers == receiver)
+
+    of_messages = select(messages.c.id).where(matches(messages.c.id, messages.c.receiver))
     of_events = (
         select(events.c.id)
         .join(deliveries, deliveries.c.event == events.c.number)
-        .where(
-            deliveries.c.message.is_(None),
-            beginning(events.c.id),
-            or_(everybody, deliveries.c.receiver == receiver),
-        )
+        .where(deliveries.c.message.is_(None), matches(events.c.id, deliveries.c.receiver))
     )
-    query = union(of_messages, of_events).order_by("id").limit(_AMBIGUOUS)
+    query = union(of_messages, of_events).order_by("id").limit(_MAX_CANDIDATES)
     found = [str(each) for each in connection.execute(query).scalars()] if given else []
     if given in found or len(found) == 1:
-        return found[0]  # an id that others begin with comes before them
+        return found[0]  # sorted: a complete id comes before those that it is a prefix of
     if found:
         raise UnknownIdError(f"{given} is the beginning of {', '.join(found)} …: give more of it")
     raise UnknownIdError(f"no delivery{f' of {receiver}' if receiver else ''} has the id {given}")
 
 
-def _entry(row: Row[Any]) -> Entry:
-    return Entry(
-        row.receiver,
-        row.id,
-        row.state,
-        tuple(sorted(row.types.split(","))),
-        row.events,
-        row.owed_since,
-        row.attempts,
-        row.last_attempt_at,
-        row.last_result,
-        bool(row.minimal),
-        bool(row.in_flight),
-    )
-
-
-def _detail(connection: Connection, entry: Entry) -> Detail:
+def _load_details(connection: Connection, summary: DeliverySummary) -> DeliveryDetails:
     body = select(messages.c.body).where(
-        messages.c.receiver == entry.receiver, messages.c.id == entry.id
+        messages.c.receiver == summary.receiver, messages.c.id == summary.id
     )
-    inside = (
+    carried = (
         select(events)
         .join(deliveries, deliveries.c.event == events.c.number)
-        .where(carried(literal(entry.receiver), literal(entry.id)))
+        .where(belongs_to(literal(summary.receiver), literal(summary.id)))
         .order_by(events.c.number)
     )
-    return Detail(
-        entry,
+    return DeliveryDetails(
+        summary,
         connection.execute(body).scalar(),
-        tuple(event_of(row) for row in connection.execute(inside)),
+        tuple(event_of(row) for row in connection.execute(carried)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
-    """An event, and the state of its delivery for each receiver that was to be told."""
-
-    event: Event
-    receivers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which events are meant; what is None or empty fits all. ``subject`` is a fine-tune's id."""
-
-    account: str | None = None
-    subject: str | None = None
-    types: frozenset[str] = frozenset()
-
-
-def happened(
-    database: Database, wanted: EventFilter, configured: frozenset[str], limit: int
-) -> tuple[list[Happened], int]:
-    """Return the newest events that fit, oldest first, and how many there are in all.
-
-    Raises StoreError.
-    """
-    newest = _newest_events(wanted, limit).subquery()
-    shown = shown_state(deliveries.c.receiver, deliveries.c.state, configured)
-    owed = (
-        select(deliveries.c.event, deliveries.c.receiver, shown)
-        .where(deliveries.c.event.in_(select(newest.c.number)))
-        .order_by(deliveries.c.receiver)
-    )
-    with database.read() as connection:
-        rows = connection.execute(select(newest).order_by(newest.c.number)).all()
-        receivers: dict[int, dict[str, str]] = {row.number: {} for row in rows}
-        for event, receiver, state in connection.execute(owed):
-            receivers[event][receiver] = state
-        found = [Happened(event_of(row), receivers[row.number]) for row in rows]
-        return found, rows[0].total if rows else 0
-
-
-def _newest_events(wanted: EventFilter, limit: int) -> Select[Any]:
+def _newest_events(criteria: EventFilter, limit: int) -> Select[Any]:
     query = select(events, func.count().over().label("total"))
-    if wanted.account is not None:
-        query = query.where(events.c.account == wanted.account)
-    if wanted.subject is not None:
-        query = query.where(events.c.subject == wanted.subject)
-    if wanted.types:
-        query = query.where(events.c.type.in_(sorted(wanted.types)))
+    if criteria.account is not None:
+        query = query.where(events.c.account == criteria.account)
+    if criteria.subject is not None:
+        query = query.where(events.c.subject == criteria.subject)
+    if criteria.types:
+        query = query.where(events.c.type.in_(sorted(criteria.types)))
     return query.order_by(events.c.number.desc()).limit(limit)

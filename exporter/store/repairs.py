@@ -1,4 +1,4 @@
-"""What a person does about deliveries, also beside a running agent: try again, give up, hand on."""
+"""Changes to deliveries on request: retry, discard, reassign; also beside a running agent."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,105 +21,108 @@ from sqlalchemy import (
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DISCARDED, PENDING
 from exporter.store.outbox import request_retry
-from exporter.store.queries import UNSETTLED, Selection, carried, newest_entries
+from exporter.store.queries import UNSETTLED, DeliveryFilter, belongs_to, find_deliveries
 from exporter.store.schema import deliveries, messages
 
-_RECEIVER: Final[BindParameter[str]] = bindparam("of_receiver")
-_ENTRY: Final[BindParameter[str]] = bindparam("of_entry")
-_OPEN: Final = (PENDING, DEAD)
+_RECEIVER: Final[BindParameter[str]] = bindparam("of_receiver", type_=deliveries.c.receiver.type)
+_ID: Final[BindParameter[str]] = bindparam("of_id", type_=messages.c.id.type)
+_UNFINISHED: Final = (PENDING, DEAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Reassigned:
-    """How many events are owed to the other receiver now, and how many were its own already."""
+class ReassignCounts:
+    """Number of events queued for the other receiver, and of those it already had."""
 
     moved: int
     discarded: int
 
 
-def retry(database: Database, selection: Selection, now: float) -> Mapping[str, int]:
-    """Have what is pending or dead tried at once; return how many entries of which receivers.
+def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[str, int]:
+    """Let the agent attempt pending and dead deliveries at once; return their number by receiver.
 
-    They keep their ids and bytes; only what could never be rendered is rendered again. What was
-    dead is owed since ``now`` (Unix seconds): it would be too old again otherwise. Raises
+    Ids and bodies stay; only an empty body, which could not be rendered, is rendered again. A dead
+    delivery counts as queued at ``now`` (Unix seconds), so that it does not expire again. Raises
     UnknownIdError, StoreError.
     """
     with database.write() as connection:
-        chosen = _chosen(connection, selection, _OPEN)
-        again = {"state": PENDING, "owed_since": now, "settled_at": None}
-        _update_deliveries(connection, chosen, (DEAD,), again)
+        chosen = _choose(connection, criteria, _UNFINISHED)
+        values = {"state": PENDING, "queued_at": now, "settled_at": None}
+        _update_deliveries(connection, chosen, (DEAD,), values)
         minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
         _update_messages(connection, chosen, {"state": PENDING, "minimal": minimal})
-        counts = _counted(chosen)
+        counts = _count_by_receiver(chosen)
         for receiver in counts:
             request_retry(connection, receiver)
         return counts
 
 
-def discard(database: Database, selection: Selection, now: float) -> Mapping[str, int]:
-    """Give up what is pending or dead, for good; return how many entries of which receivers.
+def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[str, int]:
+    """Discard pending and dead deliveries; return their number by receiver.
 
-    It stays in the store. What is in flight may arrive all the same, and is delivered then. Raises
-    UnknownIdError, StoreError.
+    They stay in the store. An attempt in flight may succeed nevertheless: its delivery becomes
+    delivered. Raises UnknownIdError, StoreError.
     """
     with database.write() as connection:
-        chosen = _chosen(connection, selection, UNSETTLED)
-        _update_deliveries(connection, chosen, _OPEN, {"state": DISCARDED, "settled_at": now})
+        chosen = _choose(connection, criteria, UNSETTLED)
+        values = {"state": DISCARDED, "settled_at": now}
+        _update_deliveries(connection, chosen, _UNFINISHED, values)
         _update_messages(connection, chosen, {"state": DISCARDED})
-        return _counted(chosen)
+        return _count_by_receiver(chosen)
 
 
-def reassign(database: Database, source: str, target: str, now: float) -> Reassigned:
-    """Make what is pending or dead for ``source`` owed to ``target``, since ``now`` (Unix seconds).
+def reassign(database: Database, source: str, target: str, now: float) -> ReassignCounts:
+    """Move the pending and dead deliveries of ``source`` to ``target``, queued at ``now``.
 
-    It goes in new messages. An event that ``target`` was to be told anyway is not told it twice.
-    A message that is in flight meanwhile may arrive at both. Raises StoreError.
+    They go out in new messages. Events for which ``target`` has a delivery are discarded instead.
+    A message in flight meanwhile may reach both receivers. ``now`` is Unix seconds. Raises
+    StoreError.
     """
-    theirs = select(deliveries.c.event).where(deliveries.c.receiver == target)
-    owed = and_(deliveries.c.receiver == source, deliveries.c.state.in_(_OPEN))
+    of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
+    unfinished = and_(deliveries.c.receiver == source, deliveries.c.state.in_(_UNFINISHED))
     with database.write() as connection:
         discarded = connection.execute(
             update(deliveries)
-            .where(owed, deliveries.c.event.in_(theirs))
+            .where(unfinished, deliveries.c.event.in_(of_target))
             .values(state=DISCARDED, settled_at=now)
         )
         moved = connection.execute(
             update(deliveries)
-            .where(owed)
-            .values(receiver=target, state=PENDING, owed_since=now, message=None, settled_at=None)
+            .where(unfinished)
+            .values(receiver=target, state=PENDING, queued_at=now, message=None, settled_at=None)
         )
-        _drop_empty(connection, source, target)
+        _settle_messages(connection, source, target)
         request_retry(connection, target)
-        return Reassigned(moved.rowcount, discarded.rowcount)
+        return ReassignCounts(moved.rowcount, discarded.rowcount)
 
 
-def _drop_empty(connection: Connection, source: str, target: str) -> None:
-    """Delete the messages that carry nothing now, and settle those of what was discarded.
+def _settle_messages(connection: Connection, source: str, target: str) -> None:
+    """Delete messages without deliveries and mark the other open ones of ``source`` as discarded.
 
-    An empty one of ``target`` would bar the way of a new one with the same id.
+    An empty message of ``target`` would block a new one with the same id.
     """
-    carries = select(deliveries.c.event).where(
+    carried = select(deliveries.c.event).where(
         deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id
     )
     connection.execute(
-        delete(messages).where(messages.c.receiver.in_((source, target)), ~carries.exists())
+        delete(messages).where(messages.c.receiver.in_((source, target)), ~carried.exists())
     )
     connection.execute(
         update(messages)
-        .where(messages.c.receiver == source, messages.c.state.in_(_OPEN))
+        .where(messages.c.receiver == source, messages.c.state.in_(_UNFINISHED))
         .values(state=DISCARDED)
     )
 
 
-def _chosen(
-    connection: Connection, selection: Selection, allowed: tuple[str, ...]
+def _choose(
+    connection: Connection, criteria: DeliveryFilter, allowed: tuple[str, ...]
 ) -> list[dict[str, str]]:
-    states = tuple(state for state in selection.states if state in allowed)
-    found, _ = newest_entries(connection, replace(selection, states=states), -1)
-    return [{_RECEIVER.key: entry.receiver, _ENTRY.key: entry.id} for entry in found]
+    """Return receiver and id of the matching deliveries in the allowed states, as parameters."""
+    states = tuple(state for state in criteria.states if state in allowed)
+    found, _ = find_deliveries(connection, replace(criteria, states=states))
+    return [{_RECEIVER.key: each.receiver, _ID.key: each.id} for each in found]
 
 
-def _counted(chosen: list[dict[str, str]]) -> Mapping[str, int]:
+def _count_by_receiver(chosen: list[dict[str, str]]) -> Mapping[str, int]:
     return dict(sorted(Counter(each[_RECEIVER.key] for each in chosen).items()))
 
 
@@ -130,22 +133,22 @@ def _update_deliveries(
     values: dict[str, Any],
 ) -> None:
     if chosen:
-        here = and_(carried(_RECEIVER, _ENTRY), _in(deliveries.c.state, states))
-        connection.execute(update(deliveries).where(here).values(**values), chosen)
+        condition = and_(belongs_to(_RECEIVER, _ID), _is_any(deliveries.c.state, states))
+        connection.execute(update(deliveries).where(condition).values(**values), chosen)
 
 
 def _update_messages(
     connection: Connection, chosen: list[dict[str, str]], values: dict[str, Any]
 ) -> None:
     if chosen:
-        here = and_(
+        condition = and_(
             messages.c.receiver == _RECEIVER,
-            messages.c.id == _ENTRY,
-            _in(messages.c.state, _OPEN),
+            messages.c.id == _ID,
+            _is_any(messages.c.state, _UNFINISHED),
         )
-        connection.execute(update(messages).where(here).values(**values), chosen)
+        connection.execute(update(messages).where(condition).values(**values), chosen)
 
 
-def _in(column: ColumnElement[str], states: tuple[str, ...]) -> ColumnElement[bool]:
-    # Not in_(): SQLAlchemy cannot run that for many rows at once.
+def _is_any(column: ColumnElement[str], states: tuple[str, ...]) -> ColumnElement[bool]:
+    # SQLAlchemy cannot execute in_() for many sets of parameters at once.
     return or_(*(column == state for state in states))

@@ -1,44 +1,71 @@
-"""The tables as the newest migration leaves them."""
+"""Tables, constraints and indexes of the store."""
+
+from typing import Final
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
-metadata = MetaData()
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
 
-meta = Table(
+# SQLite generates keys for a column of the type INTEGER only.
+_GeneratedKey: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _account_column() -> Column[int]:
+    return Column(
+        "account",
+        BigInteger,
+        ForeignKey("accounts.number"),
+        primary_key=True,
+        autoincrement=False,
+    )
+
+
+def _state_check() -> CheckConstraint:
+    return CheckConstraint("state IN ('pending', 'delivered', 'dead', 'discarded')", name="state")
+
+
+meta: Final = Table(
     "meta",
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
-accounts = Table(
+accounts: Final = Table(
     "accounts",
     metadata,
-    Column("number", Integer, primary_key=True),
+    Column("number", _GeneratedKey, primary_key=True),
     Column("name", Text, nullable=False),
     Column("base_url", Text, nullable=False),
     Column("baseline_at", Float, nullable=False),
+    UniqueConstraint("name", "base_url"),
 )
 
-
-def _account() -> Column[int]:
-    return Column("account", Integer, ForeignKey("accounts.number"), primary_key=True)
-
-
-fine_tunes = Table(
+fine_tunes: Final = Table(
     "fine_tunes",
     metadata,
-    _account(),
+    _account_column(),
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("description", Text, nullable=False),
@@ -46,16 +73,60 @@ fine_tunes = Table(
     Column("model_id", Text, nullable=False),
     Column("dataset", Text, nullable=False),
     Column("status", Text, nullable=False),
-    Column("sequence", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
     Column("since", Float, nullable=False),
     Column("since_seen", Boolean, nullable=False),
     Column("exit_pending", Boolean, nullable=False),
-    Column("missed_polls", Integer, nullable=False),
-    Column("removals", Integer, nullable=False),
+    Column("missed_polls", BigInteger, nullable=False),
+    Column("removals", BigInteger, nullable=False),
     Column("stuck", Boolean, nullable=False),
 )
 
-poll_outages = Table(
+label_values: Final = Table(
+    "label_values",
+    metadata,
+    _account_column(),
+    Column("label", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+transitions: Final = Table(
+    "transitions",
+    metadata,
+    _account_column(),
+    Column("model_id", Text, primary_key=True),
+    Column("from_status", Text, primary_key=True),
+    Column("to_status", Text, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+
+removals: Final = Table(
+    "removals",
+    metadata,
+    _account_column(),
+    Column("status", Text, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+
+status_durations: Final = Table(
+    "status_durations",
+    metadata,
+    _account_column(),
+    Column("status", Text, primary_key=True),
+    Column("bound", Float, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+
+cursors: Final = Table(
+    "cursors",
+    metadata,
+    _account_column(),
+    Column("ids", Text, nullable=False),
+)
+
+poll_outages: Final = Table(
     "poll_outages",
     metadata,
     Column("name", Text, primary_key=True),
@@ -63,99 +134,62 @@ poll_outages = Table(
     Column("since", Float, nullable=False),
 )
 
-label_values = Table(
-    "label_values",
-    metadata,
-    _account(),
-    Column("label", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("position", Integer, nullable=False),
-)
-
-transitions = Table(
-    "transitions",
-    metadata,
-    _account(),
-    Column("model_id", Text, primary_key=True),
-    Column("from_status", Text, primary_key=True),
-    Column("to_status", Text, primary_key=True),
-    Column("total", Integer, nullable=False),
-)
-
-removals = Table(
-    "removals",
-    metadata,
-    _account(),
-    Column("status", Text, primary_key=True),
-    Column("total", Integer, nullable=False),
-)
-
-stays = Table(
-    "stays",
-    metadata,
-    _account(),
-    Column("status", Text, primary_key=True),
-    Column("bound", Float, primary_key=True),
-    Column("total", Integer, nullable=False),
-    Column("seconds", Float, nullable=False),
-)
-
-cursors = Table(
-    "cursors",
-    metadata,
-    _account(),
-    Column("ids", Text, nullable=False),
-)
-
-events = Table(
+events: Final = Table(
     "events",
     metadata,
-    Column("number", Integer, primary_key=True),
+    Column("number", _GeneratedKey, primary_key=True),
     Column("id", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("account", Text, nullable=False),
     Column("observed_at", Float, nullable=False),
     Column("content", Text, nullable=False),
     Column("subject", Text, nullable=False),
+    UniqueConstraint("id"),
+    Index("events_of_subject", "account", "subject", "number"),
 )
 
-deliveries = Table(
+deliveries: Final = Table(
     "deliveries",
     metadata,
-    Column("event", Integer, ForeignKey("events.number"), primary_key=True),
+    Column("event", BigInteger, ForeignKey("events.number"), primary_key=True, autoincrement=False),
     Column("receiver", Text, primary_key=True),
     Column("state", Text, nullable=False),
-    Column("owed_since", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
     Column("message", Text),
     Column("settled_at", Float),
+    _state_check(),
+    Index("deliveries_of_message", "receiver", "message"),
+    Index("deliveries_of_state", "receiver", "state", "settled_at"),
 )
 
-messages = Table(
+messages: Final = Table(
     "messages",
     metadata,
     Column("receiver", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("state", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Column("events", Integer, nullable=False),
+    Column("events", BigInteger, nullable=False),
     Column("minimal", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("turn", Integer, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("turn", BigInteger, nullable=False),
     Column("in_flight", Boolean, nullable=False),
     Column("unanswered", Boolean, nullable=False),
     Column("last_attempt_at", Float),
     Column("last_result", Text, nullable=False),
+    _state_check(),
+    Index("messages_of_state", "receiver", "state"),
 )
 
-receivers = Table(
+receivers: Final = Table(
     "receivers",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("failures", Integer, nullable=False),
+    Column("failures", BigInteger, nullable=False),
     Column("since", Float, nullable=False),
     Column("open", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
     Column("resume_at", Float, nullable=False),
-    Column("retry_requests", Integer, nullable=False),
+    Column("retry_requests", BigInteger, nullable=False),
 )

@@ -1,1 +1,1 @@
-"""What the agent shows over HTTP; it is handed values and callables, and asks no part itself."""
+"""HTTP endpoints of the agent. They read values and callables that the agent passes in."""

@@ -1,8 +1,9 @@
-"""The pages: metrics, health, the configuration, and a plain front page that says what this is."""
+"""The web application: metrics, health, configuration, reload and the status page."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 from starlette.applications import Starlette
@@ -13,126 +14,123 @@ from starlette.routing import Route
 from exporter.core.health import Liveness, Readiness
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
-from exporter.web.auth import is_trusted
+from exporter.web.auth import may_see_details
 from exporter.web.scrape import metrics_endpoint
-from exporter.web.status_pages import HEADERS, front_page, state_of
-
-
-def healthy_text(now: Liveness, *, detailed: bool) -> str:
-    """Return whether the agent itself works; ``detailed`` names the parts that are late."""
-    word = "healthy" if now.healthy else "not healthy"
-    late = sorted(now.late.items()) if detailed else ()
-    lines = (f"{part}: {seconds:.0f} s late\n" for part, seconds in late)
-    return f"cartesia-exporter is {word}: {now.counts}.\n{''.join(lines)}"
-
-
-def ready_text(now: Readiness, troubled: Iterable[str], *, detailed: bool) -> str:
-    """Return whether the data can be relied on; ``detailed`` adds why not, and who is troubled."""
-    word = "ready" if now.ready else "not ready"
-    counts = f"{now.fresh} of {now.accounts} accounts have a fresh snapshot"
-    if not detailed:
-        return f"cartesia-exporter is {word}: {counts}.\n"
-    stored = f"; the state cannot be stored: {now.trouble}" if now.trouble else ""
-    lines = "".join(f"{line}\n" for line in troubled)
-    return f"cartesia-exporter is {word}: {counts}{stored}.\n{lines}"
-
-
-def troubles(views: Iterable[AccountStatus], monotonic: float) -> list[str]:
-    """Return the accounts that could not be read last or for too long, at a monotonic time."""
-    return [
-        f"{view.account}: {state_of(view, monotonic)}"
-        for view in views
-        if not view.up or view.is_stale(monotonic)
-    ]
-
+from exporter.web.status_pages import SECURITY_HEADERS, describe_poll, status_page
 
 Reload = Callable[[], Awaitable[list[str]]]
-"""Reloads; returns every reason why the old configuration stays in force, none if it doesn't."""
+"""Reloads the configuration. Returns why it was refused, or an empty list if it is in force."""
 
-METHODS: Final = ("POST", "PUT")
-
-_OFF: Final = (
+_RELOAD_METHODS: Final = ("POST", "PUT")
+_RELOAD_OFF: Final = (
     "Reloading over HTTP is off; start with --web.enable-lifecycle, or send the process SIGHUP.\n"
 )
-_HOW: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
+_RELOAD_USAGE: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
 
-
-def reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Response]]:
-    """Return what answers; ``reload`` is None when requests may not ask for one."""
-
-    async def answer(request: Request) -> Response:
-        if request.method not in METHODS:
-            text = _OFF if reload is None else _HOW
-            return PlainTextResponse(text, 405, {"Allow": ", ".join(METHODS)})
-        if reload is None:
-            return PlainTextResponse(_OFF, 403)
-        problems = await reload()
-        if problems:
-            text = "The old configuration stays in force:\n" + "".join(f"  {p}\n" for p in problems)
-            return PlainTextResponse(text, 500, {"X-Content-Type-Options": "nosniff"})
-        return PlainTextResponse("The configuration is in force.\n")
-
-    return answer
-
-
-_PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_NO_SNIFF: Final = {"X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """What the pages show.
+    """What the endpoints read.
 
     Attributes:
         page: the metrics.
-        readiness: whether the data can be relied on, now.
-        telemetry_path: where the metrics are.
-        views: the newest view of each account.
-        reload: what reads the configuration again; None where requests can't ask for it.
-        configuration: the configuration in force, as YAML without its secrets. It is asked for each
-            request, in a thread.
-        health: which parts are late, now.
-        monotonic: the time, in seconds, by which data grows old.
+        readiness: returns the current readiness.
+        telemetry_path: path of the metrics.
+        statuses: returns the newest status of each account.
+        reload: reloads the configuration; None if HTTP requests must not do that.
+        configuration: returns the current configuration as YAML without secrets. It is called for
+            each request, in a thread.
+        liveness: returns which services are late.
+        monotonic: the clock by which data becomes stale, in seconds.
     """
 
     page: Page
     readiness: Callable[[], Readiness]
     telemetry_path: str = "/metrics"
-    views: Callable[[], Sequence[AccountStatus]] = tuple
+    statuses: Callable[[], Sequence[AccountStatus]] = tuple
     reload: Reload | None = None
     configuration: Callable[[], str] = str
-    health: Callable[[], Liveness] = lambda: Liveness(0)
+    liveness: Callable[[], Liveness] = lambda: Liveness(0)
     monotonic: Callable[[], float] = time.monotonic
 
 
-def application(shown: WebContext) -> Starlette:
+def application(context: WebContext) -> Starlette:
     """Return the web application."""
 
     async def healthy(request: Request) -> Response:
-        now = shown.health()
-        text = healthy_text(now, detailed=is_trusted(request))
-        return PlainTextResponse(text, status_code=200 if now.healthy else 503)
+        liveness = context.liveness()
+        text = _healthy_text(liveness, detailed=may_see_details(request))
+        return PlainTextResponse(text, _status_of(ok=liveness.healthy))
 
     async def ready(request: Request) -> Response:
-        now = shown.readiness()
-        troubled = troubles(shown.views(), shown.monotonic())
-        text = ready_text(now, troubled, detailed=is_trusted(request))
-        return PlainTextResponse(text, status_code=200 if now.ready else 503)
+        readiness = context.readiness()
+        text = _ready_text(readiness)
+        if may_see_details(request):
+            text = _detailed_ready_text(readiness, context.statuses(), context.monotonic())
+        return PlainTextResponse(text, _status_of(ok=readiness.ready))
 
-    async def front(_: Request) -> Response:
-        text = front_page(shown.views(), shown.telemetry_path, shown.monotonic())
-        return HTMLResponse(text, headers=HEADERS)
+    async def status(_: Request) -> Response:
+        text = status_page(context.statuses(), context.telemetry_path, context.monotonic())
+        return HTMLResponse(text, headers=SECURITY_HEADERS)
 
-    # Not async: a long one takes long to write, and the loop has to go on meanwhile.
+    # Not async: a large configuration takes long to serialise and would block the event loop.
     def configuration(_: Request) -> Response:
-        return PlainTextResponse(shown.configuration(), headers=_PRIVATE)
+        headers = {"Cache-Control": "no-store", **_NO_SNIFF}
+        return PlainTextResponse(context.configuration(), headers=headers)
 
     return Starlette(
         routes=[
-            Route("/", front),
-            Route(shown.telemetry_path, metrics_endpoint(shown.page)),
+            Route("/", status),
+            Route(context.telemetry_path, metrics_endpoint(context.page)),
             Route("/config", configuration),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
-            Route("/-/reload", reload_endpoint(shown.reload), methods=["GET", *METHODS]),
+            Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
         ]
     )
+
+
+def _status_of(*, ok: bool) -> HTTPStatus:
+    return HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _healthy_text(liveness: Liveness, *, detailed: bool) -> str:
+    word = "healthy" if liveness.healthy else "not healthy"
+    late = sorted(liveness.late.items()) if detailed else ()
+    details = "".join(f"{service}: {seconds:.0f} s late\n" for service, seconds in late)
+    return f"cartesia-exporter is {word}: {liveness.counts}.\n{details}"
+
+
+def _ready_text(readiness: Readiness, reason: str = "") -> str:
+    word = "ready" if readiness.ready else "not ready"
+    counts = f"{readiness.fresh} of {readiness.accounts} accounts have a fresh snapshot"
+    return f"cartesia-exporter is {word}: {counts}{reason}.\n"
+
+
+def _detailed_ready_text(
+    readiness: Readiness, statuses: Sequence[AccountStatus], monotonic: float
+) -> str:
+    """Add why the state cannot be stored, and the accounts that are stale or failed a poll."""
+    reason = f"; the state cannot be stored: {readiness.trouble}" if readiness.trouble else ""
+    troubled = [each for each in statuses if not each.up or each.is_stale(monotonic)]
+    details = "".join(f"{each.account}: {describe_poll(each, monotonic)}\n" for each in troubled)
+    return _ready_text(readiness, reason) + details
+
+
+def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        if request.method not in _RELOAD_METHODS:
+            text = _RELOAD_OFF if reload is None else _RELOAD_USAGE
+            allowed = {"Allow": ", ".join(_RELOAD_METHODS)}
+            return PlainTextResponse(text, HTTPStatus.METHOD_NOT_ALLOWED, allowed)
+        if reload is None:
+            return PlainTextResponse(_RELOAD_OFF, HTTPStatus.FORBIDDEN)
+        problems = await reload()
+        if problems:
+            text = "The old configuration stays in force:\n" + "".join(f"  {p}\n" for p in problems)
+            return PlainTextResponse(text, HTTPStatus.INTERNAL_SERVER_ERROR, _NO_SNIFF)
+        return PlainTextResponse("The configuration is in force.\n")
+
+    return endpoint

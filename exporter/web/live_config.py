@@ -1,4 +1,4 @@
-"""The web configuration in force: looked at again for each request and each TLS connection."""
+"""The web configuration in force: its files are checked for each request and TLS connection."""
 
 import asyncio
 import ssl
@@ -9,9 +9,20 @@ from typing import Any, Final, Self
 
 import structlog
 
+_REQUEST_WAIT_SECONDS: Final = 1.0
+_CONNECTION_WAIT_SECONDS: Final = 0.02
+"""Maximum wait for a check of the files; after it, the last settings are used. The second one
+blocks the event loop: asyncio needs a connection's TLS settings at once."""
+
+_TLS_SWITCHED: Final = (
+    "tls_server_config: must not be {} while the agent runs; restart it, or take the change back"
+)
+
+log = structlog.get_logger()
+
 
 class UnusableError(Exception):
-    """The web configuration cannot be used now; problems has one text for each mistake in it."""
+    """The web configuration is invalid; ``problems`` has one text per mistake."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -20,7 +31,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """One request in ``interval`` seconds, and up to ``burst`` at once after a pause."""
+    """One request per ``interval`` seconds, and up to ``burst`` at once after a pause."""
 
     interval: float
     burst: int
@@ -28,14 +39,14 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """What one reading of the file says.
+    """The web configuration as it was read once.
 
     Attributes:
-        tls: what new connections are served with; None for plain HTTP.
-        headers: added to each answer.
-        users: bcrypt hashes by name, both as bytes; empty when no password is needed.
+        tls: context for new connections; None for plain HTTP.
+        headers: added to each response.
+        users: bcrypt hashes by name, both as bytes; empty if no password is needed.
         rate_limit: None for no limit.
-        notes: what was accepted and has no effect, in words.
+        notes: keys that are accepted and have no effect, with the reason.
     """
 
     tls: ssl.SSLContext | None = None
@@ -46,28 +57,16 @@ class WebSettings:
 
 
 Source = Callable[[], WebSettings | None]
-"""Returns the settings when they changed since they were read last, else None.
+"""Returns the settings if they changed since the last call, else None.
 
-Blocks on files. Raises UnusableError, once a change, when they changed and cannot be used.
+Blocks on files. Raises UnusableError, once per change, if the new settings are invalid.
 """
-
-_REQUEST_WAITS: Final = 1.0
-_CONNECTION_WAITS: Final = 0.02
-"""How long, in seconds, a look at the files may take before what was read last is used. The event
-loop itself waits for the second: asyncio wants its TLS settings at once."""
-
-_TURNED: Final = (
-    "tls_server_config: must not be {} while the agent runs; restart it, or take the change back"
-)
-
-log = structlog.get_logger()
 
 
 class ReloadingWebConfig:
-    """What the web configuration says now.
+    """Newest settings of the web configuration.
 
-    Its methods belong to the event loop; the files are read in a thread of its own, by one look at
-    a time.
+    The methods are for the event loop. The files are read in a thread, by one check at a time.
     """
 
     def __init__(self, first: WebSettings, source: Source) -> None:
@@ -76,44 +75,44 @@ class ReloadingWebConfig:
         self._settings: WebSettings | None = first
         self._tls = first.tls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="web-config")
-        self._looking: Future[None] | None = None
-        self._slow: Future[None] | None = None
+        self._check: Future[None] | None = None
+        self._slow_check: Future[None] | None = None
 
     @property
     def first(self) -> WebSettings:
-        """What it said at the start."""
+        """The settings at the start."""
         return self._first
 
     @property
     def listening_tls(self) -> ssl.SSLContext | None:
-        """What to give a listener, None for plain HTTP; it goes with the file."""
-        return None if self._tls is None else _Newest(self)
+        """Context for a listener, which follows changes of the files; None for plain HTTP."""
+        return None if self._tls is None else _ReloadingContext(self)
 
     async def settings(self) -> WebSettings | None:
-        """Return what the file says now, None when that cannot be used."""
-        # Shielded: whoever gives up waiting must not end the look that others wait for.
-        look = asyncio.shield(asyncio.wrap_future(self._look()))
-        await asyncio.wait((look,), timeout=_REQUEST_WAITS)
-        if look.done():
-            look.result()
+        """Return the current settings, or None if they are invalid."""
+        # Shielded: a request that is cancelled must not cancel the check for the others.
+        check = asyncio.shield(asyncio.wrap_future(self._start_check()))
+        await asyncio.wait((check,), timeout=_REQUEST_WAIT_SECONDS)
+        if check.done():
+            check.result()
         return self._settings
 
     def newest_tls(self) -> ssl.SSLContext:
-        """Return what a new connection is to be served with: the newest that could be used."""
-        look = self._look()
-        if look is not self._slow:
+        """Return the newest valid context for a new connection."""
+        check = self._start_check()
+        if check is not self._slow_check:
             try:
-                look.result(_CONNECTION_WAITS)
+                check.result(_CONNECTION_WAIT_SECONDS)
             except TimeoutError:
-                # Once a look: connections that come while the files hang must not add up.
-                self._slow = look
-        assert self._tls is not None  # a listener without TLS never asks
+                # Wait once per check: the waits of many connections would add up.
+                self._slow_check = check
+        assert self._tls is not None  # a listener without TLS never calls this
         return self._tls
 
-    def _look(self) -> Future[None]:
-        if self._looking is None or self._looking.done():
-            self._looking = self._thread.submit(self._read)
-        return self._looking
+    def _start_check(self) -> Future[None]:
+        if self._check is None or self._check.done():
+            self._check = self._thread.submit(self._read)
+        return self._check
 
     def _read(self) -> None:
         try:
@@ -124,14 +123,14 @@ class ReloadingWebConfig:
         if newest is None:
             return
         if (newest.tls is None) != (self._tls is None):
-            self._refuse([_TURNED.format("removed" if self._tls else "added")])
+            self._refuse([_TLS_SWITCHED.format("removed" if self._tls else "added")])
             return
         self._settings, self._tls = newest, newest.tls
-        log.info("the web configuration was read again")
+        log.info("web configuration reloaded")
         for note in newest.notes:
             log.warning("a key of the web configuration has no effect", note=note)
         if newest.rate_limit != self._first.rate_limit:
-            log.warning("rate_limit changed, which takes a restart to count")
+            log.warning("rate_limit changed, it takes effect after a restart")
 
     def _refuse(self, problems: list[str]) -> None:
         self._settings = None
@@ -141,11 +140,11 @@ class ReloadingWebConfig:
         )
 
 
-class _Newest(ssl.SSLContext):
-    """Serves each new connection with the newest settings.
+class _ReloadingContext(ssl.SSLContext):
+    """Context of a listener that uses the newest settings for each new connection.
 
-    Not a callback for the server name: OpenSSL then exchanges the certificate alone, and versions,
-    ciphers and the authorities of clients stay as they were at the start.
+    Not a callback for the server name (SNI): with it, OpenSSL changes only the certificate, while
+    versions, ciphers and client authorities stay as they were at the start.
     """
 
     _live: ReloadingWebConfig
@@ -156,5 +155,5 @@ class _Newest(ssl.SSLContext):
         return context
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection."""
+        """Wrap a new connection."""
         return self._live.newest_tls().wrap_bio(*arguments, **named)

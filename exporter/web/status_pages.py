@@ -1,4 +1,4 @@
-"""The front page: what this is, where to go on, and how the accounts are."""
+"""The status page at ``/``: links, and the last poll and the counts of each account."""
 
 import html
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from exporter.core.model import STATUSES
 from exporter.core.text import timestamp
 from exporter.core.view import AccountStatus, Counts
 
-HEADERS: Final = {
-    # No script can run on the page, whatever is written into it.
+SECURITY_HEADERS: Final = {
+    # Second defence behind escaping: no script can run on the page.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -26,13 +26,13 @@ footer { color: #666 }
 """
 
 
-def front_page(views: Iterable[AccountStatus], telemetry_path: str, monotonic: float) -> str:
-    """Return the page as HTML, at a monotonic time in seconds.
+def status_page(statuses: Iterable[AccountStatus], telemetry_path: str, monotonic: float) -> str:
+    """Return the page as HTML at a monotonic time in seconds.
 
-    Nothing of an account reaches it unescaped, and no count that is too old.
+    All text of accounts is escaped, and stale counts are left out.
     """
-    rows = "\n".join(_row(view, monotonic) for view in views)
-    statuses = "".join(f'<th class="number">{status.capitalize()}</th>' for status in STATUSES)
+    rows = "\n".join(_row(each, monotonic) for each in statuses)
+    headings = "".join(f'<th class="number">{name.capitalize()}</th>' for name in STATUSES)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -52,7 +52,7 @@ def front_page(views: Iterable[AccountStatus], telemetry_path: str, monotonic: f
 </ul>
 <h2>Accounts</h2>
 <table>
-<thead><tr><th>Account</th><th>Last poll</th><th>Last complete poll</th>{statuses}</tr></thead>
+<thead><tr><th>Account</th><th>Last poll</th><th>Last complete poll</th>{headings}</tr></thead>
 <tbody>
 {rows}
 </tbody>
@@ -63,27 +63,28 @@ def front_page(views: Iterable[AccountStatus], telemetry_path: str, monotonic: f
 """
 
 
-def _row(view: AccountStatus, monotonic: float) -> str:
+def _row(status: AccountStatus, monotonic: float) -> str:
     texts = (
-        view.account,
-        state_of(view, monotonic),
-        timestamp(view.succeeded_at) if view.succeeded_at else "",
+        status.account,
+        describe_poll(status, monotonic),
+        timestamp(status.succeeded_at) if status.succeeded_at else "",
     )
     cells = "".join(f"<td>{html.escape(text) or '&ndash;'}</td>" for text in texts)
-    counts = view.counts if view.is_fresh(monotonic) else None
-    return f"<tr>{cells}{''.join(_number(counts, status) for status in STATUSES)}</tr>"
+    counts = status.counts if status.is_fresh(monotonic) else None
+    return f"<tr>{cells}{''.join(_number(counts, name) for name in STATUSES)}</tr>"
 
 
-def state_of(view: AccountStatus, monotonic: float) -> str:
-    """Return how an account's last poll ended, in words, and whether its data is too old."""
-    old = "; its data is too old and withheld" if view.counts and view.is_stale(monotonic) else ""
-    if view.up:
-        return f"complete{old}"
-    return f"failed: {view.failure.replace('_', ' ')}{old}" if view.failure else "not yet"
+def describe_poll(status: AccountStatus, monotonic: float) -> str:
+    """Return the result of the last poll in words, and whether the data is withheld as stale."""
+    is_withheld = status.counts and status.is_stale(monotonic)
+    note = "; its data is too old and withheld" if is_withheld else ""
+    if status.up:
+        return f"complete{note}"
+    return f"failed: {status.failure.replace('_', ' ')}{note}" if status.failure else "not yet"
 
 
-def _number(counts: Counts | None, status: str) -> str:
+def _number(counts: Counts | None, name: str) -> str:
     if counts is None:
         return '<td class="number">&ndash;</td>'
-    number = sum(n for key, n in counts.items() if key[-1] == status)
+    number = sum(n for key, n in counts.items() if key[-1] == name)
     return f'<td class="number">{number}</td>'

@@ -1,4 +1,4 @@
-"""TLS as exporter-toolkit's web configuration describes it, with Python's ssl module."""
+"""TLS contexts for the keys of exporter-toolkit's web configuration."""
 
 import contextlib
 import ipaddress
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 TLS13_SUITES: Final = frozenset(
     {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 )
-"""Always on with TLS 1.3; neither Go nor Python's ssl lets one choose among them."""
+"""Always enabled with TLS 1.3: neither Go nor Python's ssl can choose among them."""
 
 SUITES: Final = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
@@ -27,6 +27,7 @@ SUITES: Final = {
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
+"""OpenSSL's names of cipher suites, by Go's names, which the configuration uses."""
 
 CURVES: Final = {
     "CurveP256": "prime256v1",
@@ -34,6 +35,7 @@ CURVES: Final = {
     "CurveP521": "secp521r1",
     "X25519": "X25519",
 }
+"""OpenSSL's names of curves, by Go's names."""
 
 ClientAuth = Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"]
 
@@ -51,26 +53,26 @@ _VERIFY: Final = {
 
 
 class TlsError(Exception):
-    """Something given cannot be used; part is its field in TlsSettings, the text says why."""
+    """A setting cannot be used; ``setting`` is its attribute of TlsSettings."""
 
-    def __init__(self, part: str, text: str) -> None:
-        self.part = part
+    def __init__(self, setting: str, text: str) -> None:
+        self.setting = setting
         super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How to serve TLS.
+    """Settings of a TLS listener.
 
     Attributes:
-        cert: the certificate and those that lead from it to the authority, PEM.
-        key: its private key, PEM.
-        client_ca: the authorities whose client certificates are taken, PEM; may be empty.
+        cert: the certificate and its chain, PEM.
+        key: the private key, PEM.
+        client_ca: the authorities for client certificates, PEM; may be empty.
         client_auth: whether clients need a certificate.
-        client_allowed_sans: if any, a client's certificate must have one of these names.
-        versions: the oldest and the newest version, as in VERSIONS.
+        client_allowed_sans: names of which a client's certificate must have one; empty for any.
+        versions: the oldest and the newest version, as keys of VERSIONS.
         ciphers: OpenSSL's names for TLS up to 1.2; empty for the defaults.
-        prefer_server_ciphers: whether the order of the ciphers is ours or the client's.
+        prefer_server_ciphers: whether the order of the server counts, or that of the client.
         curve: OpenSSL's name of the only curve; empty for the defaults.
     """
 
@@ -86,13 +88,13 @@ class TlsSettings:
 
 
 def check_certificate(pem: bytes) -> None:
-    """Refuse what holds no certificate, with a ValueError."""
+    """Raise ValueError if there is no certificate."""
     if b"-----BEGIN CERTIFICATE-----" not in pem:
         raise ValueError("must hold a PEM certificate")
 
 
 def check_key(pem: bytes) -> None:
-    """Refuse what holds no private key, and an encrypted one, with a ValueError."""
+    """Raise ValueError if there is no private key, or it is encrypted."""
     if b"PRIVATE KEY-----" not in pem:
         raise ValueError("must hold a PEM private key")
     if b"ENCRYPTED" in pem:
@@ -100,18 +102,18 @@ def check_key(pem: bytes) -> None:
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """Return what connections are to be served with; TlsError when it cannot be made."""
+    """Return the context for connections. Raises TlsError if a setting cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load_certificate(context, settings)
     _load_client_ca(context, settings.client_ca)
     context.verify_mode = _VERIFY[settings.client_auth]
     context.set_alpn_protocols(["http/1.1"])
-    # OpenSSL 1.1.1 would let a client begin one handshake after the other, with no request.
+    # OpenSSL 1.1.1 would let a client start handshakes without end and without a request.
     context.options |= ssl.OP_NO_RENEGOTIATION
     _set_versions(context, *settings.versions)
     _set_ciphers(context, settings)
     if settings.client_allowed_sans:
-        context.sslobject_class = _checking(settings.client_allowed_sans)
+        context.sslobject_class = _san_checking_class(settings.client_allowed_sans)
     return context
 
 
@@ -134,13 +136,13 @@ def _load_client_ca(context: ssl.SSLContext, client_ca: bytes) -> None:
             context.load_verify_locations(path)
         except ssl.SSLError:
             raise TlsError("client_ca", "must hold PEM certificates") from None
-    # As in Go, what is given is trusted, be it an authority of its own or one below another.
+    # As in Go, an intermediate authority can be trusted without its root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def _set_versions(context: ssl.SSLContext, oldest: str, newest: str) -> None:
     with warnings.catch_warnings():
-        # Python deprecates the old ones; whoever names one here knows why.
+        # Python deprecates these versions; the operator chose one explicitly.
         if {oldest, newest} & {"TLS10", "TLS11"}:
             warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = VERSIONS[oldest]
@@ -148,7 +150,7 @@ def _set_versions(context: ssl.SSLContext, oldest: str, newest: str) -> None:
 
 
 def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    # OpenSSL 3 serves TLS before 1.2, which signs with SHA-1, on its lowest level only.
+    # Before TLS 1.2, handshakes are signed with SHA-1: OpenSSL 3 allows that at level 0 only.
     level = ("@SECLEVEL=0",) if settings.versions[0] in {"TLS10", "TLS11"} else ()
     if settings.ciphers or level:
         try:
@@ -168,11 +170,11 @@ def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
 
 @contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give the content a path, which is all that the ssl module takes for certificates and keys.
+    """Yield a path with this content: the ssl module loads certificates and keys from paths only.
 
-    What is loaded is then what was read and checked, and an inline key never reaches a disk.
+    So it loads the bytes that were checked, and an inline key is never written to a disk.
     """
-    if not hasattr(os, "memfd_create"):  # Linux has it
+    if not hasattr(os, "memfd_create"):  # not Linux
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
             file.flush()
@@ -184,23 +186,23 @@ def _as_file(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{memory.fileno()}"
 
 
-def _checking(allowed: frozenset[str]) -> type[ssl.SSLObject]:
-    """Return a kind of connection whose handshake fails for a client with none of these names."""
+def _san_checking_class(allowed: frozenset[str]) -> type[ssl.SSLObject]:
+    """Return a connection class whose handshake fails if the client has no allowed name."""
 
-    class Checking(ssl.SSLObject):
+    class SanCheckingObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            if not allowed.intersection(_names(self.getpeercert() or {})):
+            if not allowed.intersection(_subject_alt_names(self.getpeercert() or {})):
                 raise ssl.SSLError("the client's certificate has none of the allowed names")
 
-    return Checking
+    return SanCheckingObject
 
 
-def _names(certificate: Any) -> Iterator[str]:
-    for kind, name in certificate.get("subjectAltName", ()):
-        if kind == "IP Address":
-            # Python writes IPv6 addresses in full, people and Go write them short.
+def _subject_alt_names(certificate: Any) -> Iterator[str]:
+    for name_type, name in certificate.get("subjectAltName", ()):
+        if name_type == "IP Address":
+            # Python writes IPv6 addresses in full; the configuration and Go shorten them.
             with contextlib.suppress(ValueError):
                 yield str(ipaddress.ip_address(name.strip()))
-        elif kind in {"DNS", "email", "URI"}:
+        elif name_type in {"DNS", "email", "URI"}:
             yield name

@@ -1,12 +1,30 @@
-"""What the configuration says of a receiver's interests is what it is told."""
+"""Routes, limits and retention derived from the configuration."""
 
-from exporter.agent.build import limits_of, retention_of, route_of
-from exporter.cartesia.rate_limit import Limits
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from unittest.mock import Mock
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from exporter.agent.agent import build_services, first_poll_delays
+from exporter.agent.build import (
+    AgentContext,
+    ServiceSpec,
+    SpecFactory,
+    limits_of,
+    retention_of,
+    route_of,
+)
+from exporter.cartesia.rate_limit import RateLimits
 from exporter.config import load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
-from tests.config.test_load import KEY, written
+from exporter.core.view import AccountStatus
+from exporter.supervisor import Service
+from tests.config.config_file import KEY, write_config
 from tests.receivers.sample_events import AT
+from tests.test_supervisor import FakeService
 
 FILE = """
 alerts: {events: [failed, completed]}
@@ -20,48 +38,85 @@ receivers:
 """
 
 
-def of(kind, name="Ada\nof the hotline") -> Event:
-    return Event("evt", kind, "default", AT, FineTune("ft", name))
+def event_of(event_type, name="Ada\nof the hotline") -> Event:
+    return Event("evt", event_type, "default", AT, FineTune("ft", name))
 
 
-def told(tmp_path, event: Event) -> str:
-    config = load(written(tmp_path, FILE), KEY)
+def receivers(tmp_path, event: Event) -> str:
+    config = load(write_config(tmp_path, FILE), KEY)
     routes = [route_of(section, config.alerts) for section in config.receivers]
-    return "".join(interest.receiver for interest in routes if interest.matches(event))
+    return "".join(route.receiver for route in routes if route.matches(event))
 
 
-def test_a_receiver_without_events_is_told_those_of_alerts_and_the_agents_own(tmp_path):
-    assert told(tmp_path, of("fine_tune.failed")) == "ade"
-    assert told(tmp_path, of("fine_tune.completed")) == "ad"
-    assert told(tmp_path, Event("evt", "agent.baseline", "default", AT)) == "ad"
+def test_a_receiver_without_events_gets_those_of_alerts_and_of_the_agent(tmp_path):
+    assert receivers(tmp_path, event_of("fine_tune.failed")) == "ade"
+    assert receivers(tmp_path, event_of("fine_tune.completed")) == "ad"
+    assert receivers(tmp_path, Event("evt", "agent.baseline", "default", AT)) == "ad"
 
 
-def test_its_own_events_take_their_place(tmp_path):
-    assert told(tmp_path, of("fine_tune.stuck")) == "bf"
+def test_the_events_of_a_receiver_override_those_of_alerts(tmp_path):
+    assert receivers(tmp_path, event_of("fine_tune.stuck")) == "bf"
 
 
-def test_a_pattern_matches_the_whole_of_a_name_whatever_lines_it_has(tmp_path):
-    assert told(tmp_path, of("fine_tune.failed", "Bob\nA")) == "ae"
+def test_a_pattern_matches_the_whole_name_including_line_breaks(tmp_path):
+    assert receivers(tmp_path, event_of("fine_tune.failed", "Bob\nA")) == "ae"
 
 
-def test_an_alertmanager_is_told_what_is_wrong_and_not_what_is_well_again(tmp_path):
-    for kind, expected in {
+def test_an_alertmanager_gets_troubles_and_no_recoveries(tmp_path):
+    for event_type, expected in {
         "fine_tune.removed": "",
         "agent.poll_failing": "adef",
         "agent.poll_recovered": "ad",
     }.items():
-        assert told(tmp_path, Event("evt", kind, "default", AT)) == expected  # type: ignore[arg-type]
+        assert receivers(tmp_path, Event("evt", event_type, "default", AT)) == expected  # type: ignore[arg-type]  # str keys
 
 
-def test_events_are_kept_for_as_long_as_they_are_posted_to_an_alertmanager(tmp_path):
+def test_retention_is_at_least_the_hold_of_an_alertmanager(tmp_path):
     receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
     text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
     for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
-        config = load(written(tmp_path, text.replace("HOLD", hold)), KEY)
+        config = load(write_config(tmp_path, text.replace("HOLD", hold)), KEY)
         assert retention_of(config) == expected
 
 
-def test_the_api_is_asked_as_gently_as_the_configuration_says(tmp_path):
+def test_rate_limits_of_the_configuration(tmp_path):
     text = "poll: {concurrency: 3, requests_per_second: 0.5}"
-    config = load(written(tmp_path, text), KEY)
-    assert limits_of(config.poll) == Limits(concurrency=3, per_second=0.5)
+    config = load(write_config(tmp_path, text), KEY)
+    assert limits_of(config.poll) == RateLimits(concurrency=3, per_second=0.5)
+
+
+def test_first_polls_are_spread():
+    for names, interval, delays in (
+        ("a", 60, [0]),
+        ("ab", 60, [0, 2.5]),
+        ("abcde", 60, [0, 1, 2, 3, 4]),
+        ("abcd", 1, [0, 0.25, 0.5, 0.75]),
+    ):
+        assert first_poll_delays(names, interval) == dict(zip(names, delays, strict=True))
+
+
+async def test_if_a_service_cannot_be_built_the_others_are_closed():
+    closed: list[str] = []
+
+    async def build(resources: AsyncExitStack) -> Service:
+        resources.callback(closed.append, "first")
+        return FakeService()
+
+    async def fail(_: AsyncExitStack) -> Service:
+        raise OSError("no certificate")
+
+    specs = {"first": ServiceSpec(1, build), "second": ServiceSpec(2, fail)}
+    with pytest.raises(OSError, match="no certificate"):
+        await build_services(specs)
+    assert closed == ["first"]
+
+
+async def test_a_closed_heartbeat_observes_no_statuses(tmp_path):
+    config = load(write_config(tmp_path, "heartbeat_url: https://hc-ping.com/token"), KEY)
+    observers: list[Callable[[AccountStatus], None]] = []
+    context = Mock(AgentContext, observers=observers, external_url=None)
+    spec = SpecFactory(context, CollectorRegistry()).specs(config)["heartbeat"]
+    async with AsyncExitStack() as resources:
+        await spec.build(resources)
+        assert len(observers) == 1
+    assert observers == []

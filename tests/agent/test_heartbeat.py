@@ -1,8 +1,10 @@
-"""The dead man's switch: one GET a round while all is well, and silence when it is not."""
+"""Heartbeat: one request per round of polls while nothing is wrong."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,15 +24,19 @@ from tests.fakes.server import Answer, Server
 TOKEN = "t0ps3cret"
 SENT_AGAIN = ("info", "heartbeat sent again", None)
 NOT_FRESH = ("info", "heartbeat withheld", "not every account has fresh data")
-LATE = ("info", "heartbeat withheld", "a receiver has been owed an event for more than 10 min")
+PENDING = (
+    "info",
+    "heartbeat withheld",
+    "a delivery has been pending for more than 10 min",
+)
 
 
 def failed(reason: str) -> tuple[str, str, str]:
     return "warning", "heartbeat failed", reason
 
 
-class Bench:
-    """A heartbeat of two accounts and all that it looks at."""
+class HeartbeatFixture:
+    """A heartbeat of the accounts `a` and `b`; tests set what it checks."""
 
     def __init__(self, server: Server, http_client: HttpClient, logs: list[Any]) -> None:
         self.server = server
@@ -38,16 +44,16 @@ class Bench:
         self.clock = FakeClock()
         self.url = FakeSecret(f"{server.base_url}/{TOKEN}")
         self.fresh = True
-        self.oldest: float | StoreError | None = None
-        self.looked = 0
-        plan = HeartbeatSettings(("a", "b"), lambda: self.fresh, self._oldest_pending)
-        self.heartbeat = Heartbeat(self.url, http_client, plan, self.clock.clock)
+        self.oldest_pending: float | StoreError | None = None
+        self.outbox_reads = 0
+        settings = HeartbeatSettings(("a", "b"), lambda: self.fresh, self._oldest_pending)
+        self.heartbeat = Heartbeat(self.url, http_client, settings, self.clock.clock)
 
     async def _oldest_pending(self) -> float | None:
-        self.looked += 1
-        if isinstance(self.oldest, StoreError):
-            raise self.oldest
-        return self.oldest
+        self.outbox_reads += 1
+        if isinstance(self.oldest_pending, StoreError):
+            raise self.oldest_pending
+        return self.oldest_pending
 
     def polled(self, *accounts: str) -> None:
         for account in accounts:
@@ -55,304 +61,258 @@ class Bench:
             self.heartbeat.note(AccountStatus(account, up=True, polled_at=self.clock.now))
 
     @property
-    def told(self) -> list[tuple[str, str, str | None]]:
+    def lines(self) -> list[tuple[str, str, str | None]]:
         return [(each["log_level"], each["event"], each.get("reason")) for each in self.logs]
 
-    async def says(self, *told: tuple[str, str, str | None]) -> None:
-        await until(lambda: len(self.told) >= len(told))
-        assert self.told == [*told]
+    async def logged(self, *lines: tuple[str, str, str | None]) -> None:
+        """Wait until exactly these lines are logged."""
+        await until(lambda: len(self.lines) >= len(lines))
+        assert self.lines == [*lines]
 
-    async def fetched(self, times: int) -> None:
+    async def requested(self, times: int) -> None:
+        """Wait until the URL was requested exactly this often."""
         await until(lambda: len(self.server.requests) >= times)
         assert len(self.server.requests) == times
 
     async def round(self, answered: Answer | None = None) -> None:
-        """End a round whose GET is answered so, and wait until it was looked after."""
+        """End a round whose request gets this answer, and wait until it was handled."""
         if answered is not None:
             self.server.otherwise = answered
         self.polled("a", "b")
         await until(self.idle)
 
     def idle(self) -> bool:
-        waiters = self.heartbeat._round._waiters
-        return bool(waiters) and not self.heartbeat._round.is_set()
+        round_ended = self.heartbeat._round_ended
+        return bool(round_ended._waiters) and not round_ended.is_set()
 
 
-def on_bench(test: Callable[[Bench], Coroutine[None, None, None]]) -> None:
-    """Run a test beside a heartbeat that runs, and stop it."""
-
-    async def run() -> None:
-        with Server(answer(200, b"OK")) as server, capture_logs() as logs:
-            async with asyncio.timeout(60), HttpClient() as http_client:
-                made = Bench(server, http_client, logs)
-                stop = asyncio.Event()
-                running = asyncio.create_task(made.heartbeat.run(stop))
-                await until(made.idle)
-                await test(made)
-                stop.set()
-                await running
-
-    asyncio.run(run())
+@asynccontextmanager
+async def open_heartbeat(answered: Answer) -> AsyncIterator[HeartbeatFixture]:
+    """Make a heartbeat whose requests get this answer."""
+    with Server(answered) as server, capture_logs() as logs:
+        async with asyncio.timeout(60), HttpClient() as http_client:
+            yield HeartbeatFixture(server, http_client, logs)
 
 
-def test_there_is_one_get_for_each_round_in_which_all_is_well():
-    async def test(b: Bench) -> None:
+@asynccontextmanager
+async def running_heartbeat() -> AsyncIterator[HeartbeatFixture]:
+    """Run a heartbeat whose requests are answered with 200."""
+    async with open_heartbeat(answer(200, b"OK")) as h:
+        stop = asyncio.Event()
+        running = asyncio.create_task(h.heartbeat.run(stop))
+        await until(h.idle)
+        yield h
+        stop.set()
+        await running
+
+
+async def test_each_round_leads_to_one_request():
+    async with running_heartbeat() as h:
         for number in (1, 2, 3):
-            await b.round()
-            await b.fetched(number)
-        assert {(r.method, r.path, r.body) for r in b.server.requests} == {
+            await h.round()
+            await h.requested(number)
+        assert {(r.method, r.path, r.body) for r in h.server.requests} == {
             ("GET", f"/{TOKEN}", b"")
         }
-        assert b.told == []
-
-    on_bench(test)
+        assert h.lines == []
 
 
-def test_a_round_ends_when_every_account_was_polled_since_the_one_before():
-    async def test(b: Bench) -> None:
-        b.polled("a", "a", "a")
-        b.heartbeat.note(AccountStatus("b"))  # shown at the start, and not polled yet
-        b.polled("stranger")
-        assert not b.heartbeat._round.is_set()
-        await b.round()
-        await b.fetched(1)
-        b.polled("b", "b")
-        assert not b.heartbeat._round.is_set()
-        b.polled("a")
-        await b.fetched(2)
-
-    on_bench(test)
+async def test_a_round_ends_when_every_account_was_polled():
+    async with running_heartbeat() as h:
+        h.polled("a", "a", "a")
+        h.heartbeat.note(AccountStatus("b"))  # published at the start, before the first poll
+        h.polled("stranger")
+        assert not h.heartbeat._round_ended.is_set()
+        await h.round()
+        await h.requested(1)
+        h.polled("b", "b")
+        assert not h.heartbeat._round_ended.is_set()
+        h.polled("a")
+        await h.requested(2)
 
 
-def test_a_poll_that_failed_ends_a_round_too():
-    async def test(b: Bench) -> None:
-        b.polled("a")
-        b.heartbeat.note(AccountStatus("b", polled_at=b.clock.now, failure="timeout"))
-        await b.fetched(1)
-
-    on_bench(test)
+async def test_a_failed_poll_ends_a_round_too():
+    async with running_heartbeat() as h:
+        h.polled("a")
+        h.heartbeat.note(AccountStatus("b", polled_at=h.clock.now, failure="timeout"))
+        await h.requested(1)
 
 
-def test_nothing_is_sent_while_an_account_is_not_fresh_and_that_is_told_once():
-    async def test(b: Bench) -> None:
-        b.fresh = False
+async def test_a_stale_account_withholds_the_heartbeat_and_is_logged_once():
+    async with running_heartbeat() as h:
+        h.fresh = False
         for _ in range(3):
-            await b.round()
-        await b.says(NOT_FRESH)
-        assert (b.server.requests, b.looked) == ([], 0)
-        b.fresh = True
-        await b.round()
-        await b.fetched(1)
-        await b.says(NOT_FRESH, SENT_AGAIN)
-
-    on_bench(test)
+            await h.round()
+        await h.logged(NOT_FRESH)
+        assert (h.server.requests, h.outbox_reads) == ([], 0)
+        h.fresh = True
+        await h.round()
+        await h.requested(1)
+        await h.logged(NOT_FRESH, SENT_AGAIN)
 
 
-def test_nothing_is_sent_while_a_receiver_is_owed_something_for_more_than_ten_minutes():
-    async def test(b: Bench) -> None:
-        b.oldest = b.clock.now + 60 - 600  # a round takes 60 s here
-        await b.round()
-        await b.fetched(1)
+async def test_a_delivery_pending_for_ten_minutes_withholds_the_heartbeat():
+    async with running_heartbeat() as h:
+        h.oldest_pending = h.clock.now + 60 - 600  # a round takes 60 s here
+        await h.round()
+        await h.requested(1)
         for _ in range(3):
-            await b.round()
-        await b.says(LATE)
-        await b.fetched(1)
-        b.oldest = None
-        await b.round()
-        await b.fetched(2)
-        await b.says(LATE, SENT_AGAIN)
-
-    on_bench(test)
+            await h.round()
+        await h.logged(PENDING)
+        await h.requested(1)
+        h.oldest_pending = None
+        await h.round()
+        await h.requested(2)
+        await h.logged(PENDING, SENT_AGAIN)
 
 
-def test_an_outbox_that_cannot_be_read_withholds_it_and_ends_nothing():
-    async def test(b: Bench) -> None:
-        b.oldest = StoreError("the disk is full")
-        await b.round()
+async def test_an_outbox_that_cannot_be_read_withholds_the_heartbeat():
+    async with running_heartbeat() as h:
+        h.oldest_pending = StoreError("the disk is full")
+        await h.round()
         withheld = ("info", "heartbeat withheld", "the outbox cannot be read: the disk is full")
-        await b.says(withheld)
-        b.oldest = None
-        await b.round()
-        await b.fetched(1)
-
-    on_bench(test)
+        await h.logged(withheld)
+        h.oldest_pending = None
+        await h.round()
+        await h.requested(1)
 
 
-def test_a_failure_is_told_once_as_long_as_it_stays_the_same_and_then_its_end():
-    async def test(b: Bench) -> None:
+async def test_a_failure_and_its_end_are_logged_once():
+    async with running_heartbeat() as h:
         for status in (500, 500, 404, 404, 204, 200):
-            await b.round(answer(status))
-        await b.fetched(6)
-        await b.says(failed("answered 500"), failed("answered 404"), SENT_AGAIN)
-
-    on_bench(test)
+            await h.round(answer(status))
+        await h.requested(6)
+        await h.logged(failed("answered 500"), failed("answered 404"), SENT_AGAIN)
 
 
-def test_a_change_from_one_trouble_to_another_is_told():
-    async def test(b: Bench) -> None:
-        await b.round(answer(500))
-        b.fresh = False
-        await b.round()
-        b.fresh = True
-        await b.round()
-        await b.round(answer())
-        again = failed("answered 500")
-        await b.says(again, NOT_FRESH, again, SENT_AGAIN)
-
-    on_bench(test)
+async def test_a_changed_reason_is_logged():
+    async with running_heartbeat() as h:
+        await h.round(answer(500))
+        h.fresh = False
+        await h.round()
+        h.fresh = True
+        await h.round()
+        await h.round(answer())
+        answered_500 = failed("answered 500")
+        await h.logged(answered_500, NOT_FRESH, answered_500, SENT_AGAIN)
 
 
-def test_a_redirect_is_a_failure_and_not_followed():
-    async def test(b: Bench) -> None:
+async def test_a_redirect_is_a_failure_and_is_not_followed():
+    async with running_heartbeat() as h:
         with Server(answer()) as elsewhere:
-            await b.round(redirect(f"{elsewhere.base_url}/{TOKEN}"))
+            await h.round(redirect(f"{elsewhere.base_url}/{TOKEN}"))
             assert elsewhere.requests == []
-        await b.says(failed("answered 307"))
-
-    on_bench(test)
+        await h.logged(failed("answered 307"))
 
 
-def test_of_a_long_answer_no_more_than_64_kib_are_read():
-    async def test(b: Bench) -> None:
-        await b.round(chunked(zeros(200)))
-        assert b.server.bytes_sent < 100 * 2**20
-        assert b.told == []
-
-    on_bench(test)
+async def test_at_most_64_kib_of_an_answer_are_read():
+    async with running_heartbeat() as h:
+        await h.round(chunked(zeros(200)))
+        assert h.server.bytes_sent < 100 * 2**20
+        assert h.lines == []
 
 
-def test_a_server_that_hangs_is_left_by_the_clock_on_the_wall(monkeypatch):
+async def test_a_hanging_server_times_out(monkeypatch):
     assert Bounds(15, 65536) == heartbeat._BOUNDS
     monkeypatch.setattr(heartbeat, "_BOUNDS", Bounds(0.3, 1000))
-
-    async def test(b: Bench) -> None:
+    async with running_heartbeat() as h:
         started = time.monotonic()
-        await b.round(silence)
+        await h.round(silence)
         assert 0.25 < time.monotonic() - started < 5
-        await b.says(failed("no complete answer within 0.3 s"))
-        await b.round(answer())
-        await b.says(failed("no complete answer within 0.3 s"), SENT_AGAIN)
-
-    on_bench(test)
+        await h.logged(failed("no complete answer within 0.3 s"))
+        await h.round(answer())
+        await h.logged(failed("no complete answer within 0.3 s"), SENT_AGAIN)
 
 
-def test_rounds_that_end_during_a_get_are_one():
-    async def test(b: Bench) -> None:
-        asked, go = asyncio.Event(), asyncio.Event()
+async def test_rounds_that_end_during_a_request_lead_to_one_request():
+    async with running_heartbeat() as h:
+        requested, may_answer = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def held(peer):
-            loop.call_soon_threadsafe(asked.set)
-            asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
+        def answer_later(peer):
+            loop.call_soon_threadsafe(requested.set)
+            asyncio.run_coroutine_threadsafe(may_answer.wait(), loop).result(20)
             answer()(peer)
 
-        b.server.then(held)
-        b.polled("a", "b")
-        await asked.wait()
-        b.polled("a", "b", "a", "b", "a", "b")
-        go.set()
-        await b.fetched(2)
-        await until(b.idle)
-        await b.fetched(2)
-
-    on_bench(test)
+        h.server.then(answer_later)
+        h.polled("a", "b")
+        await requested.wait()
+        h.polled("a", "b", "a", "b", "a", "b")
+        may_answer.set()
+        await h.requested(2)
+        await until(h.idle)
+        await h.requested(2)
 
 
-def test_a_url_that_cannot_be_read_is_named_by_its_source_and_read_again():
-    async def test(b: Bench) -> None:
-        value, b.url.value = b.url.value, None
-        await b.round()
-        unread = failed("cannot read /etc/cartesia/key: no such file")
-        await b.says(unread)
-        b.url.value = value
-        await b.round()
-        await b.fetched(1)
-        await b.says(unread, SENT_AGAIN)
-
-    on_bench(test)
+async def test_a_url_that_cannot_be_read_is_logged_by_its_source_and_read_again():
+    async with running_heartbeat() as h:
+        value, h.url.value = h.url.value, None
+        await h.round()
+        unreadable = failed("cannot read /etc/cartesia/key: no such file")
+        await h.logged(unreadable)
+        h.url.value = value
+        await h.round()
+        await h.requested(1)
+        await h.logged(unreadable, SENT_AGAIN)
 
 
 @pytest.mark.parametrize(
     "url",
     [f"http://127.0.0.1:1/{TOKEN}", f"http://[{TOKEN}", f"ftp://127.0.0.1/{TOKEN}", TOKEN],
 )
-def test_no_failure_tells_the_url(url):
-    async def test(b: Bench) -> None:
-        b.url.value = url
-        await b.round()
-        [(level, _, reason)] = b.told
+async def test_failures_do_not_log_the_url(url):
+    async with running_heartbeat() as h:
+        h.url.value = url
+        await h.round()
+        [(level, _, reason)] = h.lines
         assert level == "warning"
         assert reason
-        assert TOKEN not in str(b.logs) + repr(b.heartbeat)
-        assert "127.0.0.1" not in str(b.logs)
-
-    on_bench(test)
+        assert TOKEN not in str(h.logs) + repr(h.heartbeat)
+        assert "127.0.0.1" not in str(h.logs)
 
 
 @pytest.mark.parametrize("otherwise", [answer(500), sends_then_resets(b"HTTP/1.1 200 ")])
-def test_no_answer_makes_it_tell_the_url(otherwise):
-    async def test(b: Bench) -> None:
-        await b.round(otherwise)
-        assert len(b.told) == 1
-        assert TOKEN not in str(b.logs)
-
-    on_bench(test)
+async def test_answers_do_not_make_it_log_the_url(otherwise):
+    async with running_heartbeat() as h:
+        await h.round(otherwise)
+        assert len(h.lines) == 1
+        assert TOKEN not in str(h.logs)
 
 
-def test_each_get_has_a_connection_of_its_own():
-    async def test(b: Bench) -> None:
+async def test_each_request_uses_a_new_connection():
+    async with running_heartbeat() as h:
         for _ in range(3):
-            await b.round()
-        assert {each.connection for each in b.server.requests} == {1, 2, 3}
-
-    on_bench(test)
+            await h.round()
+        assert {each.connection for each in h.server.requests} == {1, 2, 3}
 
 
-def test_a_stop_ends_it_at_once_also_during_a_get():
-    async def run() -> None:
-        with Server(silence) as server, capture_logs() as logs:
-            async with asyncio.timeout(20), HttpClient() as http_client:
-                made, stop = Bench(server, http_client, logs), asyncio.Event()
-                running = asyncio.create_task(made.heartbeat.run(stop))
-                made.polled("a", "b")
-                await made.fetched(1)
-                started = time.monotonic()
-                stop.set()
-                await running
-                assert time.monotonic() - started < 2
-                assert logs == []
-
-    asyncio.run(run())
+async def test_a_stop_cancels_a_request():
+    async with open_heartbeat(silence) as h:
+        stop = asyncio.Event()
+        running = asyncio.create_task(h.heartbeat.run(stop))
+        h.polled("a", "b")
+        await h.requested(1)
+        started = time.monotonic()
+        stop.set()
+        await running
+        assert time.monotonic() - started < 2
+        assert h.logs == []
 
 
-def test_a_stop_before_the_start_is_not_lost():
-    async def run() -> None:
-        with Server(answer()) as server:
-            async with asyncio.timeout(20), HttpClient() as http_client:
-                stop = asyncio.Event()
-                stop.set()
-                await Bench(server, http_client, []).heartbeat.run(stop)
-
-    asyncio.run(run())
+async def test_a_heartbeat_that_is_stopped_before_it_runs_ends():
+    async with open_heartbeat(answer()) as h:
+        stop = asyncio.Event()
+        stop.set()
+        await h.heartbeat.run(stop)
 
 
-def test_a_bug_ends_it_with_its_error():
-    async def run() -> None:
-        with Server(answer()) as server:
-            async with asyncio.timeout(20), HttpClient() as http_client:
-                plan = HeartbeatSettings(("a",), _bug, _nothing)
-                beat = Heartbeat(FakeSecret(server.base_url), http_client, plan, FakeClock().clock)
-                beat.note(AccountStatus("a", polled_at=1))
-                await beat.run(asyncio.Event())
+async def test_a_bug_is_raised_by_run():
+    def bug() -> bool:
+        raise KeyError("a bug")
 
-    with pytest.raises(ExceptionGroup) as caught:
-        asyncio.run(run())
+    async with open_heartbeat(answer()) as h:
+        h.heartbeat._settings = replace(h.heartbeat._settings, all_fresh=bug)
+        h.polled("a", "b")
+        with pytest.raises(ExceptionGroup) as caught:
+            await h.heartbeat.run(asyncio.Event())
     assert caught.group_contains(KeyError, match="a bug")
-
-
-def _bug() -> bool:
-    raise KeyError("a bug")
-
-
-async def _nothing() -> None:
-    return None

@@ -1,8 +1,10 @@
-"""Once a minute: the store is tried, orphans are counted and told, old events go."""
+"""Housekeeping: write check, orphaned deliveries, retention."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -10,19 +12,18 @@ from structlog.testing import capture_logs
 from exporter.agent.housekeeping import Housekeeper, HousekeepingSettings
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
-from exporter.store.outbox import Outbox
-from exporter.store.retention import Upkeep
+from exporter.store.retention import Retention
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import NOW, owe_failures
-from tests.store.test_retention import settle
+from tests.store.sample_outbox import attempt_digest
+from tests.store.sample_polls import NOW, queue_failures
 
 DAY = 86400.0
 
 
 @dataclass
-class House:
+class HousekeeperFixture:
     database: Database
-    keeper: Housekeeper
+    housekeeper: Housekeeper
     registry: CollectorRegistry
     clock: FakeClock
 
@@ -31,105 +32,93 @@ class House:
         return self.registry.get_sample_value("cartesia_exporter_deliveries_orphaned")
 
 
-def in_house(path, test: Callable[[House], Coroutine[None, None, None]], *receivers: str) -> None:
-    async def run() -> None:
-        registry, clock = CollectorRegistry(), FakeClock(NOW)
-        async with Database(path / "state.db") as database:
-            plan = HousekeepingSettings(receivers, 90 * DAY)
-            keeper = Housekeeper(database, lambda: plan, registry, clock.clock)
-            await test(House(database, keeper, registry, clock))
+@asynccontextmanager
+async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[HousekeeperFixture]:
+    """Open a store below ``path``, and make a housekeeper with these configured receivers."""
+    registry, clock = CollectorRegistry(), FakeClock(NOW)
+    async with Database(path / "state.db") as database:
+        settings = HousekeepingSettings(receivers, 90 * DAY)
+        housekeeper = Housekeeper(database, lambda: settings, registry, clock.clock)
+        yield HousekeeperFixture(database, housekeeper, registry, clock)
 
-    asyncio.run(run())
 
-
-def test_orphans_are_counted_and_told_once(tmp_path):
-    async def test(house: House) -> None:
-        await owe_failures(house.database, 3, "gone")
+async def test_orphaned_deliveries_are_counted_and_logged_once(tmp_path):
+    async with open_housekeeper(tmp_path, "slack") as h:
+        await queue_failures(h.database, 3, "gone")
         with capture_logs() as logs:
-            await house.keeper.round()
-            await house.keeper.round()
+            await h.housekeeper.round()
+            await h.housekeeper.round()
         [line] = logs
         assert (line["log_level"], line["receiver"], line["events"]) == ("warning", "gone", 3)
         assert "deliveries reassign" in line["event"]
-        assert house.orphaned == 3
-
-    in_house(tmp_path, test, "slack")
+        assert h.orphaned == 3
 
 
-def test_what_a_configured_receiver_is_owed_is_no_orphan(tmp_path):
-    async def test(house: House) -> None:
-        await owe_failures(house.database, 3, "slack")
+async def test_pending_deliveries_of_a_configured_receiver_are_not_orphaned(tmp_path):
+    async with open_housekeeper(tmp_path, "slack") as h:
+        await queue_failures(h.database, 3, "slack")
         with capture_logs() as logs:
-            await house.keeper.round()
+            await h.housekeeper.round()
         assert logs == []
-        assert house.orphaned == 0
-
-    in_house(tmp_path, test, "slack")
+        assert h.orphaned == 0
 
 
-def test_settled_events_go_after_the_retention_looked_at_once_an_hour(tmp_path):
-    async def left(house: House) -> int:
-        return await house.database.run(count, house.database)
+async def test_settled_events_are_deleted_after_the_retention(tmp_path):
+    async def stored_events(database: Database) -> int:
+        return await database.run(count, database)
 
     def count(database: Database) -> int:
         with database.read() as connection:
             return int(connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
 
-    async def test(house: House) -> None:
-        await owe_failures(house.database, 2)
-        await settle(Outbox(house.database, "slack"), DELIVERED)
-        await house.keeper.round()
-        assert await left(house) == 2
-        house.clock.now += 91 * DAY
-        await house.keeper.round()
-        assert await left(house) == 0
-
-    in_house(tmp_path, test, "slack")
+    async with open_housekeeper(tmp_path, "slack") as h:
+        await queue_failures(h.database, 2)
+        await attempt_digest(h.database, "slack", DELIVERED)
+        await h.housekeeper.round()
+        assert await stored_events(h.database) == 2
+        h.clock.now += 91 * DAY
+        await h.housekeeper.round()
+        assert await stored_events(h.database) == 0
 
 
-def test_a_store_that_cannot_be_written_is_told_once_and_so_is_its_end(tmp_path, monkeypatch):
-    async def test(house: House) -> None:
+async def test_a_store_that_cannot_be_written_is_logged_once(tmp_path, monkeypatch):
+    async with open_housekeeper(tmp_path) as h:
+
         def execute(statement: str) -> None:
-            with house.database.write() as connection:
+            with h.database.write() as connection:
                 connection.exec_driver_sql(statement)
 
         refuse = "CREATE TRIGGER no BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no room'); END"
-        await house.database.run(execute, refuse)
+        await h.database.run(execute, refuse)
         with capture_logs() as logs:
-            await house.keeper.round()
-            await house.keeper.round()
-            assert "no room" in house.database.trouble
-            assert house.database.errors == 2
-            await house.database.run(execute, "DROP TRIGGER no")
-            await house.keeper.round()
-        assert house.database.trouble == ""
-        told = [(line["log_level"], line["event"]) for line in logs]
-        assert told == [
-            ("error", "the state cannot be kept"),
-            ("info", "the state can be kept again"),
+            await h.housekeeper.round()
+            await h.housekeeper.round()
+            assert "no room" in h.database.trouble
+            assert h.database.errors == 2
+            await h.database.run(execute, "DROP TRIGGER no")
+            await h.housekeeper.round()
+        assert h.database.trouble == ""
+        lines = [(line["log_level"], line["event"]) for line in logs]
+        assert lines == [
+            ("error", "cannot write the state"),
+            ("info", "state is writable again"),
         ]
         assert "state.db" in logs[0]["error"]
 
-    in_house(tmp_path, test)
 
-
-def test_it_ends_at_once_when_it_is_told_to(tmp_path):
-    async def test(house: House) -> None:
+async def test_a_stop_takes_effect_immediately(tmp_path):
+    async with open_housekeeper(tmp_path) as h:
         stop = asyncio.Event()
-        running = asyncio.create_task(house.keeper.run(stop))
+        running = asyncio.create_task(h.housekeeper.run(stop))
         await asyncio.sleep(0)
         stop.set()
         async with asyncio.timeout(5):
             await running
 
-    in_house(tmp_path, test)
 
-
-def test_the_store_is_tried_without_a_change(tmp_path):
-    async def test(house: House) -> None:
-        before = house.database.store_id
-        await house.database.try_to_write()
-        assert await Upkeep(house.database).orphaned([]) == {}
-        assert house.database.store_id == before
-
-    in_house(tmp_path, test)
+async def test_the_write_check_changes_nothing(tmp_path):
+    async with open_housekeeper(tmp_path) as h:
+        before = h.database.store_id
+        await h.database.try_to_write()
+        assert await Retention(h.database).orphaned([]) == {}
+        assert h.database.store_id == before

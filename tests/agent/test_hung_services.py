@@ -1,6 +1,6 @@
-"""A real agent whose parts hang is not healthy; one whose API, key, receiver or state is bad is.
+"""Health of a real agent: hanging services make it unhealthy, failing APIs and receivers do not.
 
-A minute is cut to a few seconds; a poll and a message may take longer than that.
+A minute is shortened to 4 s; polls and messages may take longer than that.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.agent import agent as app
+from exporter.agent import agent as agent_module
 from exporter.agent.agent import RunOptions
 from exporter.config import load
 from exporter.store.database import Database
@@ -24,7 +24,7 @@ LATE = 4.0
 FAILED = {"id": "ft", "name": "Ada", "model_id": "sonic", "status": "failed"}
 LIST = as_json({"data": [], "has_more": False})
 
-CIRCUIT_CLOSED = """
+CONFIG = """
 accounts: [{{name: main, api_key: sk_car_x, base_url: "{api}"}}]
 poll: {{interval: 1s}}
 alerts: {{group_wait: 0s}}
@@ -43,7 +43,7 @@ APIS = {
 }
 RECEIVERS = {"refuses": answer(404), "silent": silence, "member": silence, "other": answer(503)}
 
-TROUBLED = """
+FAILING_CONFIG = """
 accounts:
   - {{name: well, api_key: sk_car_x, base_url: "{api}/well"}}
   - {{name: down, api_key: sk_car_x, base_url: "{api}/down"}}
@@ -62,9 +62,9 @@ storage: {{path: "{state}"}}
 
 
 @pytest.fixture(autouse=True)
-def a_minute_is_short(monkeypatch):
+def short_minute(monkeypatch):
     monkeypatch.setattr("exporter.core.health.LATE_SECONDS", LATE)
-    monkeypatch.setattr("exporter.agent.watchdog.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("exporter.agent.watchdog.CHECK_SECONDS", 0.1)
     monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 0.2)
     monkeypatch.setattr("exporter.agent.housekeeping._ROUND_SECONDS", 0.2)
 
@@ -76,9 +76,9 @@ async def agent(tmp_path, config: str, api: Server, inbox: Server) -> AsyncItera
     text = config.format(api=api.base_url, inbox=inbox.base_url, state=state)
     path.write_text(text, encoding="utf-8")
     urls: list[str] = []
-    surface = RunOptions(addresses=(("127.0.0.1", 0),), on_listening=urls.extend)
+    options = RunOptions(addresses=(("127.0.0.1", 0),), on_listening=urls.extend)
     stop = asyncio.Event()
-    running = asyncio.create_task(app.run(load(path, {}), surface, stop))
+    running = asyncio.create_task(agent_module.run(load(path, {}), options, stop))
     try:
         await until(lambda: bool(urls) or running.done())
         yield urls[0]
@@ -88,81 +88,72 @@ async def agent(tmp_path, config: str, api: Server, inbox: Server) -> AsyncItera
             await running
 
 
-async def healthy(url: str) -> httpx.Response:
+async def get_health(url: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as http:
         return await http.get(f"{url}/-/healthy")
 
 
 class HangingDatabase(Database):
-    """A state on a disk that does not answer while `answers` is not set."""
+    """A store on a disk that hangs while ``responds`` is not set."""
 
-    answers = threading.Event()
+    responds = threading.Event()
 
     def _try_to_write(self) -> None:
-        self.answers.wait(30)
+        self.responds.wait(30)
         super()._try_to_write()
 
 
-def test_an_agent_whose_disk_hangs_is_not_healthy_names_the_parts_and_recovers(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(app, "Database", HangingDatabase)
-    HangingDatabase.answers.set()
-
-    async def run() -> None:
-        with Server(LIST) as api, Server(answer()) as inbox, capture_logs() as logs:
-            async with agent(tmp_path, CIRCUIT_CLOSED, api, inbox) as url:
-                await until(lambda: bool(inbox.requests))
-                well = await healthy(url)
-                assert well.text == "cartesia-exporter is healthy: 8 of 8 parts are on time.\n"
-                HangingDatabase.answers.clear()
-                try:
-                    await until(lambda: len(late(logs)) >= 3)
-                    ill = await healthy(url)
-                finally:
-                    HangingDatabase.answers.set()
-                assert ill.status_code == 503
-                named = {line.split(":")[0] for line in ill.text.splitlines()[1:]}
-                assert named >= {"deliver ops", "deliver am", "housekeeping"}
-                assert "page" not in named
-                while (await healthy(url)).status_code != 200:  # noqa: ASYNC110 - it sets no event
-                    await asyncio.sleep(0.02)
-                await until(lambda: on_time(logs) == late(logs))
-            assert len(late(logs)) == len(set(late(logs)))
-
-    asyncio.run(asyncio.wait_for(run(), 60))
+async def test_an_agent_whose_disk_hangs_is_unhealthy_and_recovers(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent_module, "Database", HangingDatabase)
+    HangingDatabase.responds.set()
+    with Server(LIST) as api, Server(answer()) as inbox, capture_logs() as logs:
+        async with agent(tmp_path, CONFIG, api, inbox) as url:
+            await until(lambda: bool(inbox.requests))
+            response = await get_health(url)
+            assert response.text == "cartesia-exporter is healthy: 8 of 8 parts are on time.\n"
+            HangingDatabase.responds.clear()
+            try:
+                await until(lambda: len(late(logs)) >= 3)
+                response = await get_health(url)
+            finally:
+                HangingDatabase.responds.set()
+            assert response.status_code == 503
+            late_services = {line.split(":")[0] for line in response.text.splitlines()[1:]}
+            assert late_services >= {"deliver ops", "deliver am", "housekeeping"}
+            assert "page" not in late_services
+            while (await get_health(url)).status_code != 200:  # noqa: ASYNC110 - as a client would
+                await asyncio.sleep(0.02)
+            await until(lambda: on_time(logs) == late(logs))
+        assert len(late(logs)) == len(set(late(logs)))
 
 
 def late(logs) -> list[str]:
-    return sorted(each["part"] for each in logs if each["event"] == "a part is late")
+    return sorted(each["service"] for each in logs if each["event"] == "service is late")
 
 
 def on_time(logs) -> list[str]:
-    return sorted(each["part"] for each in logs if each["event"] == "a part is on time again")
+    return sorted(each["service"] for each in logs if each["event"] == "service is on time again")
 
 
-def test_trouble_of_others_makes_no_part_late(tmp_path, monkeypatch):
-    """The API is down, silent, refuses the key, asks to wait; receivers refuse and are silent."""
+async def test_failing_apis_and_receivers_make_no_service_late(tmp_path, monkeypatch):
+    """APIs are down, silent, refuse the key or are rate limited; receivers refuse or are silent."""
     monkeypatch.setattr("exporter.supervisor._GRACE_SECONDS", 0.5)
 
-    def api(peer: Peer) -> None:
+    def answer_poll(peer: Peer) -> None:
         APIS[peer.request.path.split("/")[1]](peer)
 
-    def inbox(peer: Peer) -> None:
+    def answer_message(peer: Peer) -> None:
         RECEIVERS[peer.request.path.split("/")[1]](peer)
 
-    async def run() -> None:
-        with Server(api) as asked, Server(inbox) as told, capture_logs() as logs:
-            async with agent(tmp_path, TROUBLED, asked, told) as url:
-                loop = asyncio.get_running_loop()
-                end = loop.time() + LATE + 4
-                while loop.time() < end:
-                    answered = await healthy(url)
-                    assert answered.status_code == 200, answered.text
-                    assert ": 14 of 14 parts are on time" in answered.text
-                    await asyncio.sleep(0.2)
-                assert {each.path.split("/")[1] for each in asked.requests} == {*APIS}
-                assert {each.path.split("/")[1] for each in told.requests} == {*RECEIVERS}
-            assert late(logs) == []
-
-    asyncio.run(asyncio.wait_for(run(), 60))
+    with Server(answer_poll) as api, Server(answer_message) as inbox, capture_logs() as logs:
+        async with agent(tmp_path, FAILING_CONFIG, api, inbox) as url:
+            loop = asyncio.get_running_loop()
+            end = loop.time() + LATE + 4
+            while loop.time() < end:
+                response = await get_health(url)
+                assert response.status_code == 200, response.text
+                assert ": 14 of 14 parts are on time" in response.text
+                await asyncio.sleep(0.2)
+            assert {each.path.split("/")[1] for each in api.requests} == {*APIS}
+            assert {each.path.split("/")[1] for each in inbox.requests} == {*RECEIVERS}
+        assert late(logs) == []

@@ -1,4 +1,4 @@
-"""What is said on a real notification socket, and which passed sockets are taken."""
+"""Notifications on a real socket, and passed sockets."""
 
 import contextlib
 import os
@@ -25,15 +25,15 @@ PID = 4711
 
 
 @contextlib.contextmanager
-def manager(address: str) -> Iterator[socket.socket]:
-    """A service manager's socket at a path, or at an abstract name behind an @."""
+def notify_socket(address: str) -> Iterator[socket.socket]:
+    """A service manager's socket at a path, or at an abstract name after an @."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(f"\0{address[1:]}" if address.startswith("@") else address)
         bound.settimeout(5)
         yield bound
 
 
-def heard(bound: socket.socket) -> list[str]:
+def received(bound: socket.socket) -> list[str]:
     return bound.recv(4096).decode().split("\n")
 
 
@@ -42,76 +42,76 @@ def address(request, tmp_path):
     return str(tmp_path / "notify") if request.param == "path" else f"@cartesia-{os.getpid()}"
 
 
-def test_each_word_is_one_datagram_as_sd_notify_has_it(address):
-    with manager(address) as bound:
-        told = Notifier(address, 30.0)
-        told.ready("polling 2 accounts")
-        assert heard(bound) == ["READY=1", "STATUS=polling 2 accounts"]
-        told.status("well")
-        assert heard(bound) == ["STATUS=well"]
-        told.alive()
-        assert heard(bound) == ["WATCHDOG=1"]
-        told.stopping()
-        assert heard(bound) == ["STOPPING=1", "STATUS=stopping"]
+def test_each_notification_is_one_datagram(address):
+    with notify_socket(address) as bound:
+        sender = Notifier(address, 30.0)
+        sender.ready("polling 2 accounts")
+        assert received(bound) == ["READY=1", "STATUS=polling 2 accounts"]
+        sender.status("running")
+        assert received(bound) == ["STATUS=running"]
+        sender.alive()
+        assert received(bound) == ["WATCHDOG=1"]
+        sender.stopping()
+        assert received(bound) == ["STOPPING=1", "STATUS=stopping"]
 
 
-def test_a_reload_says_when_it_began_by_the_managers_clock(tmp_path):
-    with manager(str(tmp_path / "notify")) as bound:
+def test_a_reload_notification_has_the_monotonic_time(tmp_path):
+    with notify_socket(str(tmp_path / "notify")) as bound:
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         Notifier(str(tmp_path / "notify")).reloading()
         after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        word, at = heard(bound)
-        assert word == "RELOADING=1"
+        state, at = received(bound)
+        assert state == "RELOADING=1"
         assert before <= int(at.removeprefix("MONOTONIC_USEC=")) <= after
 
 
-def test_a_status_is_one_line_and_no_other_word(tmp_path):
-    with manager(str(tmp_path / "notify")) as bound:
+def test_a_status_cannot_contain_other_assignments(tmp_path):
+    with notify_socket(str(tmp_path / "notify")) as bound:
         Notifier(str(tmp_path / "notify")).status("a\nREADY=1\r\x00" + "x" * 5000)
-        [line] = heard(bound)
+        [line] = received(bound)
         assert line.startswith("STATUS=a READY=1 x")
         assert len(line) < 300
 
 
-def test_without_a_manager_nothing_is_said_and_nothing_fails():
+def test_without_a_service_manager_nothing_is_sent():
     with capture_logs() as logs:
-        told = notifier({}, PID)
-        told.ready("x")
-        told.reloading()
-        told.status("x")
-        told.alive()
-        told.stopping()
-    assert (logs, told.patience) == ([], None)
+        sender = notifier({}, PID)
+        sender.ready("x")
+        sender.reloading()
+        sender.status("x")
+        sender.alive()
+        sender.stopping()
+    assert (logs, sender.watchdog_timeout) == ([], None)
 
 
-def test_a_manager_that_is_gone_is_logged_once(tmp_path):
+def test_a_missing_socket_is_logged_once(tmp_path):
     with capture_logs() as logs:
-        told = Notifier(str(tmp_path / "none"), 30.0)
+        sender = Notifier(str(tmp_path / "none"), 30.0)
         for _ in range(3):
-            told.alive()
-    [said] = logs
-    assert said["log_level"] == "warning"
-    assert "No such file" in said["error"]
+            sender.alive()
+    [line] = logs
+    assert line["log_level"] == "warning"
+    assert "No such file" in line["error"]
 
 
-def test_an_address_that_no_socket_can_have_ends_nothing(tmp_path):
+def test_an_invalid_address_is_logged(tmp_path):
     with capture_logs() as logs:
         Notifier(f"/{'x' * 200}").ready("x")
     assert [each["log_level"] for each in logs] == ["warning"]
 
 
-def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path):
-    with manager(str(tmp_path / "notify")), capture_logs() as logs:
-        told = Notifier(str(tmp_path / "notify"), 30.0)
+def test_a_service_manager_that_does_not_read_does_not_block(tmp_path):
+    with notify_socket(str(tmp_path / "notify")), capture_logs() as logs:
+        sender = Notifier(str(tmp_path / "notify"), 30.0)
         began = time.monotonic()
         while not logs:
-            told.alive()
+            sender.alive()
             assert time.monotonic() - began < 10
         assert "timed out" in logs[0]["error"]
 
 
 @pytest.mark.parametrize(
-    ("watchdog", "patience"),
+    ("watchdog", "timeout"),
     [
         ({}, None),
         ({"WATCHDOG_USEC": "30000000"}, 30.0),
@@ -124,18 +124,18 @@ def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path):
         ({"WATCHDOG_USEC": "1"}, 0.1),
     ],
 )
-def test_the_watchdog_is_fed_if_it_waits_for_this_process(watchdog, patience):
+def test_the_watchdog_timeout_is_used_if_it_is_for_this_process(watchdog, timeout):
     environ = {"NOTIFY_SOCKET": "/run/x", **watchdog, "HOME": "/"}
-    assert notifier(environ, PID).patience == patience
+    assert notifier(environ, PID).watchdog_timeout == timeout
     assert environ == {"HOME": "/"}
-    assert notifier(dict(watchdog), PID).patience is None
+    assert notifier(dict(watchdog), PID).watchdog_timeout is None
 
 
-def test_nobody_is_told_where_the_address_is_of_another_kind():
+def test_an_unsupported_address_is_ignored():
     with capture_logs() as logs:
-        told = notifier({"NOTIFY_SOCKET": "vsock:2:1234", "WATCHDOG_USEC": "30000000"}, PID)
-        told.alive()
-    assert told.patience is None
+        sender = notifier({"NOTIFY_SOCKET": "vsock:2:1234", "WATCHDOG_USEC": "30000000"}, PID)
+        sender.alive()
+    assert sender.watchdog_timeout is None
     assert ["NOTIFY_SOCKET" in each["event"] for each in logs] == [True]
 
 
@@ -153,47 +153,47 @@ def test_nobody_is_told_where_the_address_is_of_another_kind():
         ({}, []),
     ],
 )
-def test_what_was_passed_to_this_process_is_counted_from_three(passed, descriptors):
+def test_descriptors_passed_to_this_process_start_at_three(passed, descriptors):
     environ = {**passed, "HOME": "/"}
     assert list(passed_descriptors(environ, PID)) == descriptors
     assert environ == {"HOME": "/"}
 
 
-def test_a_passed_socket_is_taken_as_it_is_and_not_inherited():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        os.set_inheritable(made.fileno(), True)
-        number = os.dup(made.fileno())
+def test_a_passed_socket_is_used_and_not_inherited():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.set_inheritable(listener.fileno(), True)
+        number = os.dup(listener.fileno())
         os.set_inheritable(number, True)
-        [taken] = passed_listeners(range(number, number + 1))
-        with taken:
-            assert taken.getsockname() == made.getsockname()
-            assert not taken.get_inheritable()
-            # asyncio switches Nagle's delay off only for a socket that knows its protocol.
-            assert taken.proto == socket.IPPROTO_TCP
+        [passed] = passed_listeners(range(number, number + 1))
+        with passed:
+            assert passed.getsockname() == listener.getsockname()
+            assert not passed.get_inheritable()
+            # asyncio sets TCP_NODELAY only for a socket with a protocol.
+            assert passed.proto == socket.IPPROTO_TCP
 
 
-def test_a_socket_of_the_file_system_is_taken(tmp_path):
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(tmp_path / "web"))
-        made.listen()
-        number = os.dup(made.fileno())
-        [taken] = passed_listeners(range(number, number + 1))
-        taken.close()
+def test_a_unix_socket_is_used(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "web"))
+        listener.listen()
+        number = os.dup(listener.fileno())
+        [passed] = passed_listeners(range(number, number + 1))
+        passed.close()
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_socket_that_does_not_listen_is_refused_and_left_open(kind):
-    with socket.socket(socket.AF_INET, kind) as made:
-        made.bind(("127.0.0.1", 0))
-        number = made.fileno()
+@pytest.mark.parametrize("socket_type", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_socket_that_does_not_listen_is_refused_and_stays_open(socket_type):
+    with socket.socket(socket.AF_INET, socket_type) as listener:
+        listener.bind(("127.0.0.1", 0))
+        number = listener.fileno()
         with pytest.raises(PassedError, match=f"{number} is no stream socket that listens"):
             passed_listeners(range(number, number + 1))
-        assert made.getsockname()
+        assert listener.getsockname()
 
 
-def test_beside_one_that_is_refused_none_is_kept():
-    with socket.create_server(("127.0.0.1", 0)) as made, socket.socket() as other:
-        first = os.dup2(made.fileno(), 200)
+def test_if_one_socket_is_refused_the_others_are_closed():
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as other:
+        first = os.dup2(listener.fileno(), 200)
         os.dup2(other.fileno(), 201)
         with pytest.raises(PassedError, match="201"):
             passed_listeners(range(first, 202))
@@ -202,15 +202,15 @@ def test_beside_one_that_is_refused_none_is_kept():
             os.close(first)
 
 
-def test_what_is_no_socket_is_named(tmp_path):
+def test_descriptors_that_are_no_sockets_are_refused(tmp_path):
     with (tmp_path / "file").open("w") as file, pytest.raises(PassedError, match="is no socket"):
         passed_listeners(range(file.fileno(), file.fileno() + 1))
     with pytest.raises(PassedError, match="no socket was passed"):
         passed_listeners(range(3, 3))
 
 
-def test_a_child_process_inherits_nothing_of_it(monkeypatch):
-    given = {
+def test_a_child_process_inherits_no_variables(monkeypatch):
+    variables = {
         "NOTIFY_SOCKET": "/run/x",
         "WATCHDOG_USEC": "1",
         "WATCHDOG_PID": "1",
@@ -218,7 +218,7 @@ def test_a_child_process_inherits_nothing_of_it(monkeypatch):
         "LISTEN_FDS": "1",
         "LISTEN_FDNAMES": "x",
     }
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     systemd.notifier(os.environ, PID)
     systemd.passed_descriptors(os.environ, PID)

@@ -1,4 +1,4 @@
-"""Each part says by when it will have set its next wake-up, and keeps to it unless it hangs."""
+"""Wake-up deadlines of all services: kept unless a service hangs."""
 
 import asyncio
 import contextlib
@@ -10,76 +10,70 @@ from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import CollectorRegistry
-from structlog.testing import capture_logs
 
 from exporter.agent.reload import Reloader, Reloading
 from exporter.cartesia.errors import CartesiaError
-from exporter.config import ConfigError
-from exporter.core.clock import Clock
+from exporter.cartesia.listing import Listing
+from exporter.config import Config, ConfigError
 from exporter.exposition.page import Page, Renderer
-from exporter.http_client import HttpClient
 from exporter.store.database import Database
-from tests.agent import test_heartbeat
-from tests.agent.test_housekeeping import House, in_house
-from tests.delivery import alertmanager_fixture as alerting
-from tests.delivery import delivery_fixture as delivery
-from tests.delivery.delivery_fixture import until
-from tests.delivery.test_run import Held
+from exporter.supervisor import Service
+from tests.agent.test_heartbeat import open_heartbeat, running_heartbeat
+from tests.agent.test_housekeeping import open_housekeeper
+from tests.delivery.alertmanager_fixture import FakeMember, open_alertmanager
+from tests.delivery.delivery_fixture import BlockedReceiver, open_delivery, until
 from tests.fakes.answers import silence
 from tests.fakes.clock import FakeClock
-from tests.fakes.server import Server
-from tests.polling import poller_fixture as polling
-from tests.polling.test_run import Starts
-from tests.polling.virtual_time import VirtualTimeLoop
+from tests.polling.poller_fixture import FAILURES, listing, open_poller
+from tests.polling.test_run import RecordedPolls
+from tests.polling.virtual_time import VIRTUAL_TIME, loop_clock
 from tests.store.sample_polls import NOW
 
-NOTHING = polling.listing()
+NOTHING = listing()
 
 
 @contextlib.asynccontextmanager
-async def running(part) -> AsyncIterator[None]:
-    """Run a part as the agent does, and stop it."""
+async def running(service: Service) -> AsyncIterator[None]:
+    """Run a service as the agent does, and stop it."""
     stop = asyncio.Event()
-    task = asyncio.create_task(part.run(stop))
+    task = asyncio.create_task(service.run(stop))
     try:
         yield
     finally:
         stop.set()
-        getattr(part, "wake", lambda: None)()
+        service.wake()
         async with asyncio.timeout(10):
             await task
 
 
 @contextlib.contextmanager
 def hung(database: Database):
-    """Have the store's thread hang, as it does on a disk that does not answer."""
-    goes_on = threading.Event()
-    work = asyncio.ensure_future(database.run(goes_on.wait))
+    """Block the store's thread, as a disk that hangs does."""
+    may_end = threading.Event()
+    work = asyncio.ensure_future(database.run(may_end.wait))
     try:
         yield
     finally:
-        goes_on.set()
+        may_end.set()
         assert not work.cancelled()
 
 
-def test_a_poll_is_due_at_its_deadline_and_a_rest_at_the_next_turn(tmp_path):
-    asked, go = asyncio.Event(), asyncio.Event()
+async def test_the_deadline_of_a_poller_is_the_poll_timeout_and_then_the_next_poll(tmp_path):
+    started, may_end = asyncio.Event(), asyncio.Event()
 
-    async def held():
-        asked.set()
-        await go.wait()
+    async def slow_poll() -> Listing:
+        started.set()
+        await may_end.wait()
         return NOTHING
 
-    async def test(b: polling.Bench) -> None:
-        assert b.poller.wakeup_deadline == inf
-        async with running(b.poller):
-            await asked.wait()
-            assert b.poller.wakeup_deadline == NOW + 10  # the bench's poll.timeout
-            b.clock.now += 4
-            go.set()
-            await until(lambda: b.poller.wakeup_deadline == NOW + 60)
-
-    polling.on_bench(tmp_path / "state.db", test, held)
+    async with open_poller(tmp_path / "state.db", slow_poll) as p:
+        assert p.poller.wakeup_deadline == inf
+        async with running(p.poller):
+            await started.wait()
+            assert p.poller.wakeup_deadline == NOW + 10  # the fixture's timeout
+            p.clock.now += 4
+            may_end.set()
+            await until(lambda: p.poller.wakeup_deadline == NOW + 60)
 
 
 REFUSED = CartesiaError("unauthorized", "the API answered 401", status=401)
@@ -87,159 +81,134 @@ THROTTLED = CartesiaError("rate_limited", "429", status=429, retry_after=300)
 DOWN = CartesiaError("server_error", "503", status=503)
 
 
-@pytest.mark.parametrize("error", [REFUSED, THROTTLED, DOWN])
-def test_an_account_that_cannot_be_read_for_an_hour_is_never_late(tmp_path, error):
-    async def run() -> None:
+class TestOutage:
+    @pytest.fixture
+    def anyio_backend(self):
+        return VIRTUAL_TIME
+
+    @pytest.mark.parametrize("error", [REFUSED, THROTTLED, DOWN])
+    async def test_a_poller_is_never_late_in_an_outage(self, tmp_path, error):
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        clock = Clock(now=loop.time, monotonic=loop.time, random=lambda: 0.5)
-        source = Starts(*[9.0] * 5)
-        path = tmp_path / "state.db"
-        async with polling.bench(path, source, error, interval=60, clock=clock) as b:
-            b.source.refused = error is REFUSED
+        source = RecordedPolls(*[9.0] * 5)
+        async with open_poller(tmp_path / "state.db", source, error, clock=loop_clock()) as p:
+            p.source.refused = error is REFUSED
             loop.call_later(3600, stop.set)
-            task = asyncio.create_task(b.poller.run(stop))
+            task = asyncio.create_task(p.poller.run(stop))
             await asyncio.sleep(0)
             while not stop.is_set():
-                assert loop.time() <= b.poller.wakeup_deadline <= loop.time() + 60
+                assert loop.time() <= p.poller.wakeup_deadline <= loop.time() + 60
                 await asyncio.sleep(1)
             await task
-            assert b.metric(polling.FAILURES, reason=error.reason)
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(run())
+            assert p.metric(FAILURES, reason=error.reason)
 
 
-def test_a_send_is_due_at_the_receivers_deadline_and_a_rest_at_the_next_look(tmp_path):
-    receiver = Held()
-    receiver.seconds = 90.0
-
-    async def test(b: delivery.Bench) -> None:
-        await b.fail("a")
-        async with running(b.deliverer):
-            await receiver.asked.wait()
-            assert b.deliverer.wakeup_deadline == NOW + 90
-            receiver.go.set()
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 5)
-            assert b.receiver.bodies == ["full a"]
-
-    delivery.on_bench(tmp_path / "state.db", test, receiver)
+async def test_a_request_is_due_at_the_receivers_deadline_and_a_wait_at_the_next_look(tmp_path):
+    receiver = BlockedReceiver(seconds=90.0)
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("a")
+        async with running(delivery.deliverer):
+            await receiver.requested.wait()
+            assert delivery.deliverer.wakeup_deadline == NOW + 90
+            receiver.released.set()
+            await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 5)
+            assert receiver.texts == ["full a"]
 
 
-def test_a_deliverer_whose_store_hangs_does_not_set_another_time(tmp_path):
-    async def test(b: delivery.Bench) -> None:
-        async with running(b.deliverer):
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 5)
-            with hung(b.database):
-                b.clock.now += 6
-                b.deliverer.wake()
-                await until(lambda: b.deliverer.wakeup_deadline == NOW + 6)
-                b.clock.now += 100
-                b.deliverer.wake()
-                await asyncio.sleep(0)
-                assert b.deliverer.wakeup_deadline == NOW + 6
-            await until(lambda: b.deliverer.wakeup_deadline == NOW + 111)
-
-    delivery.on_bench(tmp_path / "state.db", test)
+async def test_a_deliverer_whose_store_hangs_does_not_set_another_time(tmp_path):
+    async with open_delivery(tmp_path) as delivery, running(delivery.deliverer):
+        await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 5)
+        with hung(delivery.database):
+            delivery.clock.now += 6
+            delivery.deliverer.wake()
+            await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 6)
+            delivery.clock.now += 100
+            delivery.deliverer.wake()
+            await asyncio.sleep(0)
+            assert delivery.deliverer.wakeup_deadline == NOW + 6
+        await until(lambda: delivery.deliverer.wakeup_deadline == NOW + 111)
 
 
-def test_one_member_that_hangs_makes_its_alertmanager_late_whatever_the_other_does(tmp_path):
-    async def test(a: alerting.Alerting) -> None:
-        slow, well = a.members
-        slow.go.clear()
-        await a.fail("x")
-        async with running(a.deliverer):
-            await until(lambda: bool(slow.asked) and bool(well.asked))
-            assert a.deliverer.members[0].wakeup_deadline == NOW + 15
-            a.clock.now += 100
-            a.deliverer.wake()
-            await until(lambda: a.deliverer.members[1].wakeup_deadline == NOW + 105)
-            assert a.deliverer.wakeup_deadline == NOW + 15
-            slow.go.set()
-            await until(lambda: a.deliverer.wakeup_deadline == NOW + 105)
+async def test_one_member_that_hangs_makes_its_alertmanager_late_whatever_the_other_does(tmp_path):
+    slow, quick = FakeMember(), FakeMember()
+    slow.released.clear()
+    async with open_alertmanager(tmp_path, [slow, quick]) as fixture:
+        deliverer = fixture.deliverer
+        await fixture.queue_failures("x")
+        async with running(deliverer):
+            await until(lambda: bool(slow.requests) and bool(quick.requests))
+            assert deliverer.members[0].loop.wakeup_deadline == NOW + 15
+            fixture.clock.now += 100
+            deliverer.wake()
+            await until(lambda: deliverer.members[1].loop.wakeup_deadline == NOW + 105)
+            assert deliverer.wakeup_deadline == NOW + 15
+            slow.released.set()
+            await until(lambda: deliverer.wakeup_deadline == NOW + 105)
 
-    alerting.on_bench(tmp_path, test, members=2)
 
-
-def test_housekeeping_is_due_at_the_next_round_and_while_its_store_hangs_at_this_one(tmp_path):
-    async def test(house: House) -> None:
-        with hung(house.database):
-            task = asyncio.create_task(house.keeper.run(stop := asyncio.Event()))
-            await until(lambda: house.keeper.wakeup_deadline == NOW)
-            house.clock.now += 3
-        await until(lambda: house.keeper.wakeup_deadline == NOW + 63)
+async def test_the_deadline_of_housekeeping_is_the_next_round(tmp_path):
+    async with open_housekeeper(tmp_path) as h:
+        with hung(h.database):
+            task = asyncio.create_task(h.housekeeper.run(stop := asyncio.Event()))
+            await until(lambda: h.housekeeper.wakeup_deadline == NOW)
+            h.clock.now += 3
+        await until(lambda: h.housekeeper.wakeup_deadline == NOW + 63)
         stop.set()
         await task
 
-    in_house(tmp_path, test)
 
-
-def test_a_page_is_due_while_it_is_rendered_and_then_at_the_next_look():
-    goes_on = threading.Event()
+async def test_the_deadline_of_the_page_is_its_rendering_and_then_the_next_check():
+    may_end = threading.Event()
 
     def collect():
-        goes_on.wait(20)
+        may_end.wait(20)
         return ()
 
-    async def test() -> None:
-        now = [100.0]
-        page = Page(Renderer(SimpleNamespace(collect=collect), tuple, lambda: now[0]))
-        assert page.wakeup_deadline == inf
+    now = [100.0]
+    page = Page(Renderer(SimpleNamespace(collect=collect), tuple, lambda: now[0]))
+    assert page.wakeup_deadline == inf
+    try:
         async with running(page):
             await until(lambda: page.wakeup_deadline == 100)
             now[0] = 200.0
-            goes_on.set()
+            may_end.set()
             await until(lambda: 200 < page.wakeup_deadline < 260)
-
-    try:
-        asyncio.run(test())
     finally:
-        goes_on.set()
+        may_end.set()
 
 
-def test_a_reload_is_due_when_its_file_must_be_read_and_between_them_it_waits_to_be_asked():
-    goes_on = threading.Event()
+async def test_the_deadline_of_a_reload_is_the_read_timeout():
+    may_end = threading.Event()
 
-    def read():
-        goes_on.wait(20)
+    def read() -> Config:
+        may_end.wait(20)
         raise ConfigError(["no"])
 
-    async def test() -> None:
-        clock, reloading = FakeClock(NOW), Reloading(read)
-        reloader = Reloader(reloading, AsyncMock(), CollectorRegistry(), clock.clock)
+    clock, reloading = FakeClock(NOW), Reloading(read)
+    reloader = Reloader(reloading, AsyncMock(), CollectorRegistry(), clock.clock)
+    try:
         async with running(reloader):
             assert reloader.wakeup_deadline == inf
-            asked = asyncio.create_task(reloader.reload())
+            reload = asyncio.create_task(reloader.reload())
             await until(lambda: reloader.wakeup_deadline == NOW + 30)
-            goes_on.set()
-            assert await asked == ["no"]
+            may_end.set()
+            assert await reload == ["no"]
             await until(lambda: reloader.wakeup_deadline == inf)
-
-    try:
-        asyncio.run(test())
     finally:
-        goes_on.set()
+        may_end.set()
 
 
-def test_a_heartbeat_is_due_at_its_deadline_and_between_rounds_it_waits_for_the_polls():
-    async def run() -> None:
-        with Server(silence) as server, capture_logs() as logs:
-            async with HttpClient() as http_client:
-                b = test_heartbeat.Bench(server, http_client, logs)
-                async with running(b.heartbeat):
-                    await until(b.idle)
-                    assert b.heartbeat.wakeup_deadline == inf
-                    b.polled("a", "b")
-                    asked = b.clock.now
-                    await b.fetched(1)
-                    assert b.heartbeat.wakeup_deadline == asked + 15
-
-    asyncio.run(run())
+async def test_the_deadline_of_a_heartbeat_is_the_request_timeout():
+    async with open_heartbeat(silence) as h, running(h.heartbeat):
+        await until(h.idle)
+        assert h.heartbeat.wakeup_deadline == inf
+        h.polled("a", "b")
+        requested_at = h.clock.now
+        await h.requested(1)
+        assert h.heartbeat.wakeup_deadline == requested_at + 15
 
 
-def test_a_heartbeat_that_was_answered_waits_for_the_polls_again():
-    async def test(b: test_heartbeat.Bench) -> None:
-        await b.round()
-        await b.fetched(1)
-        assert b.heartbeat.wakeup_deadline == inf
-
-    test_heartbeat.on_bench(test)
+async def test_a_heartbeat_between_rounds_has_no_deadline():
+    async with running_heartbeat() as h:
+        await h.round()
+        await h.requested(1)
+        assert h.heartbeat.wakeup_deadline == inf

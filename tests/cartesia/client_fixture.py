@@ -1,6 +1,5 @@
-"""One account and everything its client is made of."""
+"""A client of one account, with its API key, clock and metrics."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.cartesia.client import Api, Client, ClientMetrics, Limits
+from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
-from exporter.cartesia.pages import NOTHING
+from exporter.cartesia.pages import NONE_TRACKED
 from exporter.core.clock import Clock
 from exporter.core.model import TrackedFineTune
 from exporter.core.secret import Secret
@@ -28,8 +27,8 @@ EMPTY = {"data": [], "has_more": False}
 REAL_CLOCK = Clock(time.time, time.monotonic, lambda: 0.0)
 
 
-class Account:
-    """A client whose key, clock and counts a test holds."""
+class ClientFixture:
+    """A client whose key can be changed and whose metrics can be read."""
 
     def __init__(
         self,
@@ -38,38 +37,32 @@ class Account:
         *,
         ca_file: Path | None = None,
         proxy: Secret | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self.key = FakeSecret(KEY)
         self.registry = CollectorRegistry()
-        self._exchange = HttpClient(ca_file=ca_file, proxy=proxy)
-        self.client = Client(
-            self._exchange,
-            Api("default", base_url, "2026-03-01", self.key),
+        self.client = CartesiaClient(
+            HttpClient(ca_file=ca_file, proxy=proxy),
+            ApiSettings("default", base_url, "2026-03-01", self.key),
             ClientMetrics(self.registry),
             clock.clock if isinstance(clock, FakeClock) else clock,
             limits,
         )
 
-    def list(
-        self, seconds: float = 60.0, known: Mapping[str, TrackedFineTune] = NOTHING
+    async def poll(
+        self, seconds: float = 60.0, tracked: Mapping[str, TrackedFineTune] = NONE_TRACKED
     ) -> Listing:
-        """Read the list in an event loop of its own."""
+        return await self.client.list_fine_tunes(seconds, tracked)
 
-        async def run() -> Listing:
-            try:
-                return await self.client.list_fine_tunes(seconds, known)
-            finally:
-                await self._exchange.aclose()
+    async def poll_ids(self, seconds: float = 60.0) -> list[str]:
+        return list((await self.poll(seconds)).fine_tunes)
 
-        return asyncio.run(run())
-
-    def fails(self, seconds: float = 60.0) -> CartesiaError:
-        """Read the list in vain; the key must not show."""
+    async def poll_error(self, seconds: float = 60.0) -> CartesiaError:
+        """Return the error of a poll that must fail, and whose text must not contain the key."""
         with pytest.raises(CartesiaError) as caught:
-            self.list(seconds)
-        shown = f"{caught.value} {caught.value!r}"
-        assert self.key.value is None or self.key.value not in shown
+            await self.poll(seconds)
+        texts = f"{caught.value} {caught.value!r}"
+        assert self.key.value is None or self.key.value not in texts
         return caught.value
 
     def sample(self, name: str, **labels: str) -> Any:
@@ -78,13 +71,13 @@ class Account:
 
     @property
     def failures(self) -> dict[str, float]:
-        """How many requests failed, by reason; reasons that never happened are left out."""
+        """The numbers of failed requests by reason, without zeros."""
         counts = {r: self.sample("request_failures_total", reason=r) for r in REASONS}
         return {reason: count for reason, count in counts.items() if count}
 
     @property
     def codes(self) -> dict[str, float]:
-        """How many requests were answered, by HTTP status."""
+        """The numbers of answered requests by HTTP status, without zeros."""
         return {
             sample.labels["code"]: sample.value
             for family in self.registry.collect()

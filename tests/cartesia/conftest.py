@@ -1,22 +1,21 @@
 import pytest
 import respx
 
-from exporter.cartesia import fetch as lane
-from exporter.cartesia import rate_limit as pace
+from exporter.cartesia import fetch, rate_limit
 from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes only while the client waits between two attempts."""
+    """A clock that advances only while the client sleeps between attempts."""
     fake = FakeClock()
-    for module in (lane, pace):
+    for module in (fetch, rate_limit):
         monkeypatch.setattr(module, "sleep", fake.sleep)
     return fake
 
 
 @pytest.fixture
 def api():
-    """An API without a socket; a request that no route expects fails the test."""
+    """An API without sockets; a request that matches no route fails the test."""
     with respx.mock(assert_all_called=False) as router:
         yield router

@@ -1,17 +1,17 @@
-"""A list that never stands still, read over real sockets as fast as it can be."""
+"""Polls of a list that changes with every request, over real sockets."""
 
-from exporter.cartesia.client import Limits
+from exporter.cartesia.client import RateLimits
 from tests.cartesia.churning_list import ChurningApi
-from tests.cartesia.client_fixture import REAL_CLOCK, Account
+from tests.cartesia.client_fixture import REAL_CLOCK, ClientFixture
 
 
-def test_under_constant_churn_eight_polls_in_a_row_miss_nothing():
+async def test_polls_of_a_churning_list_miss_nothing():
     with ChurningApi(latency=0.005) as api:
-        account = Account(REAL_CLOCK, api.base_url, limits=Limits(concurrency=8))
+        fixture = ClientFixture(REAL_CLOCK, api.base_url, limits=RateLimits(concurrency=8))
         for _ in range(8):
             api.begin()
-            begun = len(api.requests)
-            read = account.list().fine_tunes.keys()
-            assert api.throughout <= read <= api.ever
-            # It is read twice when the cursor that goes is needed.
-            assert len(api.requests) - begun < 3 * len(api.fine_tunes) / 100
+            before = len(api.requests)
+            ids = (await fixture.poll()).fine_tunes.keys()
+            assert api.throughout <= ids <= api.ever
+            # The list is read twice if the deleted cursor is needed.
+            assert len(api.requests) - before < 3 * len(api.fine_tunes) / 100

@@ -1,4 +1,4 @@
-"""Lanes over real sockets: a connection each, gone after the listing, and nothing read twice."""
+"""Page fetchers over real sockets: connections, rate limits and the page cache."""
 
 import asyncio
 import gc
@@ -8,14 +8,11 @@ import time
 
 import pytest
 
-from exporter.cartesia import client
-from exporter.cartesia import fetch as lane
-from exporter.cartesia import pages as shelf
-from exporter.cartesia import pages as wire
-from exporter.cartesia.client import Limits
+from exporter.cartesia import client, fetch, pages
+from exporter.cartesia.client import RateLimits
 from exporter.cartesia.listing import Listing
 from exporter.core.model import TrackedFineTune
-from tests.cartesia.client_fixture import REAL_CLOCK, Account
+from tests.cartesia.client_fixture import REAL_CLOCK, ClientFixture
 from tests.fakes.answers import answer, as_json, drips, gzipped, head, sends, silence
 from tests.fakes.api import FakeApi, fine_tune, page, problem
 from tests.fakes.server import Answer, Peer
@@ -25,49 +22,50 @@ CURSORS = [f"ft_{number}" for number in range(99, 950, 100)]
 
 
 class BusyApi(FakeApi):
-    """Takes a moment for each answer, and counts how many are under way.
+    """Takes some time for each answer and counts the requests in flight.
 
-    The first answers wait until `at_least` so many have been. `then_for` is answered once to the
-    request for a cursor.
+    No answer is sent until ``at_least`` requests were in flight at once. ``then_for`` are answers
+    to the first request for a cursor.
     """
 
     def __init__(self, seconds: float = 0.05) -> None:
         super().__init__([fine_tune(text) for text in IDS])
         self.seconds = seconds
         self.then_for: dict[str | None, Answer] = {}
-        self.under_way = 0
-        self.most = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
         self.at_least = 0
-        self._counting = threading.Condition()
+        self._condition = threading.Condition()
         self.otherwise = self._answer
 
     def _answer(self, peer: Peer) -> None:
-        with self._counting:
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
-            self._counting.notify_all()
-            assert self._counting.wait_for(lambda: self.most >= self.at_least, 20)
+        with self._condition:
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+            self._condition.notify_all()
+            assert self._condition.wait_for(lambda: self.max_in_flight >= self.at_least, 20)
         special = self.then_for.pop(peer.request.query.get("starting_after"), None)
         if special is None:
             peer.wait(self.seconds)
-        with self._counting:  # before the client can know, and ask for the next
-            self.under_way -= 1
+        with self._condition:  # before the client can send its next request
+            self.in_flight -= 1
         (special or self._list)(peer)
 
 
 @pytest.fixture
-def busy():
+def busy_api():
     with BusyApi() as api:
         yield api
 
 
-def warm(clock, api: FakeApi, **limits) -> Account:
-    account = Account(clock, api.base_url, limits=Limits(**limits))
-    account.client.remember(CURSORS)
-    return account
+def warm_client(clock, api: FakeApi, **limits) -> ClientFixture:
+    """Return a client that knows the cursors of the list."""
+    fixture = ClientFixture(clock, api.base_url, limits=RateLimits(**limits))
+    fixture.client.remember(CURSORS)
+    return fixture
 
 
-def known(listing: Listing) -> dict[str, TrackedFineTune]:
+def tracked_of(listing: Listing) -> dict[str, TrackedFineTune]:
     return {
         text: TrackedFineTune(each, sequence=1, since=0.0, since_seen=False)
         for text, each in listing.fine_tunes.items()
@@ -79,156 +77,162 @@ def connections(api: FakeApi) -> set[int]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 8, 16])
-def test_as_many_pages_as_allowed_are_under_way_each_on_a_connection_of_its_own(
-    clock, busy, concurrency
+async def test_pages_are_fetched_concurrently_each_over_its_own_connection(
+    clock, busy_api, concurrency
 ):
-    busy.at_least = min(concurrency, 10)
-    account = warm(clock, busy, concurrency=concurrency)
-    assert list(account.list().fine_tunes) == IDS
-    assert busy.most == min(concurrency, 10) == len(connections(busy))
-    assert account.codes == {"200": 10}
+    busy_api.at_least = min(concurrency, 10)
+    fixture = warm_client(clock, busy_api, concurrency=concurrency)
+    assert await fixture.poll_ids() == IDS
+    assert busy_api.max_in_flight == min(concurrency, 10) == len(connections(busy_api))
+    assert fixture.codes == {"200": 10}
 
 
-def test_after_a_listing_every_connection_is_a_new_one(clock, busy):
-    account = warm(clock, busy, concurrency=4)
-    busy.at_least = 4
-    account.list()
-    first = connections(busy)
-    busy.requests.clear()
-    busy.most = 0
-    account.list()
-    assert len(connections(busy)) == 4
-    assert not connections(busy) & first
+async def test_each_listing_uses_new_connections(clock, busy_api):
+    fixture = warm_client(clock, busy_api, concurrency=4)
+    busy_api.at_least = 4
+    await fixture.poll()
+    first = connections(busy_api)
+    busy_api.requests.clear()
+    busy_api.max_in_flight = 0
+    await fixture.poll()
+    assert len(connections(busy_api)) == 4
+    assert not connections(busy_api) & first
 
 
-def test_a_lane_whose_answer_was_no_page_goes_on_with_a_new_connection(clock, busy):
-    busy.then_for["ft_99"] = as_json(problem(503), 503)
-    busy.at_least = 4
-    account = warm(clock, busy, concurrency=4)
-    assert list(account.list().fine_tunes) == IDS
-    assert (busy.connections, account.failures) == (5, {"server_error": 1})
+async def test_after_an_error_the_fetcher_uses_a_new_connection(clock, busy_api):
+    busy_api.then_for["ft_99"] = as_json(problem(503), 503)
+    busy_api.at_least = 4
+    fixture = warm_client(clock, busy_api, concurrency=4)
+    assert await fixture.poll_ids() == IDS
+    assert (busy_api.connections, fixture.failures) == (5, {"server_error": 1})
 
 
-def test_an_answer_too_many_on_one_lane_does_not_pass_for_its_next_page(clock, busy):
-    """An empty last page that nobody asked for would be the removal of all that follows."""
+async def test_a_surplus_answer_is_not_taken_for_the_next_page(clock, busy_api):
+    """A surplus empty last page would look like the removal of all fine-tunes after it."""
     whole = json.dumps(page([fine_tune(text) for text in IDS[100:200]], has_more=True)).encode()
     empty = b'{"data":[],"has_more":false}'
     answers = [head(200, content_length=len(body)) + body for body in (whole, empty)]
-    busy.then_for["ft_99"] = sends(b"".join(answers))
-    assert list(warm(clock, busy, concurrency=4).list().fine_tunes) == IDS
+    busy_api.then_for["ft_99"] = sends(b"".join(answers))
+    assert await warm_client(clock, busy_api, concurrency=4).poll_ids() == IDS
 
 
-def test_a_page_that_hangs_and_is_not_needed_is_given_up_with_its_connection(busy, recwarn):
-    busy.then_for["ft_899"] = silence
-    del busy.fine_tunes[895:]
-    account = warm(REAL_CLOCK, busy, concurrency=4)
-    began = time.monotonic()
-    assert list(account.list(seconds=60).fine_tunes) == IDS[:895]
-    assert time.monotonic() - began < 20
+async def test_a_hanging_page_that_is_not_needed_is_cancelled_and_its_connection_closed(
+    busy_api, recwarn
+):
+    busy_api.then_for["ft_899"] = silence
+    del busy_api.fine_tunes[895:]
+    fixture = warm_client(REAL_CLOCK, busy_api, concurrency=4)
+    started = time.monotonic()
+    assert await fixture.poll_ids() == IDS[:895]
+    assert time.monotonic() - started < 20
     gc.collect()
     assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
 
 
-@pytest.mark.parametrize(("seconds", "patience"), [(60, 0.2), (4, 60)])
-def test_a_poll_outlives_pages_that_hang_on_every_lane_and_are_not_needed(
-    busy, monkeypatch, seconds, patience
+@pytest.mark.parametrize(("seconds", "stall_timeout"), [(60, 0.2), (4, 60)])
+async def test_a_poll_succeeds_when_unneeded_pages_hang_on_all_connections(
+    busy_api, monkeypatch, seconds, stall_timeout
 ):
-    monkeypatch.setattr(client, "PATIENCE", patience)
-    busy.then_for = dict.fromkeys(CURSORS[:2], silence)
-    busy.fine_tunes = [item for item in busy.fine_tunes if item["id"] not in CURSORS[:2]]
-    account = warm(REAL_CLOCK, busy, concurrency=2)
-    began = time.monotonic()
-    assert len(account.list(seconds).fine_tunes) == len(IDS) - 2
-    assert time.monotonic() - began < 10
+    monkeypatch.setattr(client, "STALL_TIMEOUT_SECONDS", stall_timeout)
+    busy_api.then_for = dict.fromkeys(CURSORS[:2], silence)
+    busy_api.fine_tunes = [item for item in busy_api.fine_tunes if item["id"] not in CURSORS[:2]]
+    fixture = warm_client(REAL_CLOCK, busy_api, concurrency=2)
+    started = time.monotonic()
+    assert len(await fixture.poll_ids(seconds)) == len(IDS) - 2
+    assert time.monotonic() - started < 10
 
 
-def test_a_page_that_hangs_and_is_needed_is_cut_off_at_the_polls_deadline(busy):
+async def test_a_hanging_page_that_is_needed_is_cancelled_at_the_polls_deadline(busy_api):
     for cursor in (None, *CURSORS):
-        busy.then_for[cursor] = drips(head(200, content_length=10**6))
-    account = warm(REAL_CLOCK, busy, concurrency=4)
-    began = time.monotonic()
-    assert account.fails(seconds=0.5).reason == "timeout"
-    assert 0.5 <= time.monotonic() - began < 5
+        busy_api.then_for[cursor] = drips(head(200, content_length=10**6))
+    fixture = warm_client(REAL_CLOCK, busy_api, concurrency=4)
+    started = time.monotonic()
+    assert (await fixture.poll_error(seconds=0.5)).reason == "timeout"
+    assert 0.5 <= time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("wait", [{}, {"retry_after": 7}], ids=["without", "with Retry-After"])
-def test_after_a_429_the_rest_of_the_poll_is_one_request_at_a_time(clock, busy, wait):
-    busy.then_for[None] = as_json(problem(429), 429, **wait)
-    account = warm(clock, busy, concurrency=4)
+@pytest.mark.parametrize("headers", [{}, {"retry_after": 7}], ids=["without", "with Retry-After"])
+async def test_after_a_429_the_rest_of_the_poll_is_one_request_at_a_time(clock, busy_api, headers):
+    busy_api.then_for[None] = as_json(problem(429), 429, **headers)
+    fixture = warm_client(clock, busy_api, concurrency=4)
 
-    def begin_to_count(peer: Peer) -> None:
-        busy.most = 0
-        busy._list(peer)
+    def start_to_count(peer: Peer) -> None:
+        busy_api.max_in_flight = 0
+        busy_api._list(peer)
 
-    busy.then_for["ft_499"] = begin_to_count
-    assert list(account.list().fine_tunes) == IDS
-    assert busy.most == 1
-    assert account.failures == {"rate_limited": 1}
-    assert sum(clock.slept) == wait.get("retry_after", 0.5)
-    busy.most, busy.at_least = 0, 4
-    account.list()
-    assert busy.most == 4, "the next poll begins as usual"
+    busy_api.then_for["ft_499"] = start_to_count
+    assert await fixture.poll_ids() == IDS
+    assert busy_api.max_in_flight == 1
+    assert fixture.failures == {"rate_limited": 1}
+    assert sum(clock.slept) == headers.get("retry_after", 0.5)
+    busy_api.max_in_flight, busy_api.at_least = 0, 4
+    await fixture.poll()
+    assert busy_api.max_in_flight == 4, "the next poll has its full concurrency"
 
 
-def test_a_429_whose_wait_is_longer_than_the_poll_ends_it_for_all_lanes(clock, busy):
-    busy.then_for[None] = as_json(problem(429), 429, retry_after=120)
-    account = warm(clock, busy, concurrency=4)
-    error = account.fails(seconds=60)
+async def test_a_retry_after_beyond_the_deadline_ends_the_poll_on_all_connections(clock, busy_api):
+    busy_api.then_for[None] = as_json(problem(429), 429, retry_after=120)
+    fixture = warm_client(clock, busy_api, concurrency=4)
+    error = await fixture.poll_error(seconds=60)
     assert (error.reason, error.retry_after) == ("rate_limited", 120)
-    assert len(busy.requests) <= 4, "those that were under way"
+    assert len(busy_api.requests) <= 4, "only those that were in flight"
     assert clock.slept == []
 
 
-def test_a_request_that_would_wait_for_another_ones_429_beyond_the_poll_says_so(clock, busy):
-    sorry = as_json(problem(503), 503)
+async def test_a_request_that_another_ones_429_delays_beyond_the_poll_has_its_error(
+    clock, busy_api
+):
+    def answer_503_after_the_429(peer: Peer) -> None:
+        peer.wait(0.3)
+        as_json(problem(503), 503)(peer)
 
-    def late(peer: Peer) -> None:
-        peer.wait(0.3)  # until the other lane has been told
-        sorry(peer)
-
-    busy.then_for = {None: late, "ft_99": as_json(problem(429), 429, retry_after=120)}
-    error = warm(clock, busy, concurrency=2).fails(seconds=60)
+    busy_api.then_for = {
+        None: answer_503_after_the_429,
+        "ft_99": as_json(problem(429), 429, retry_after=120),
+    }
+    error = await warm_client(clock, busy_api, concurrency=2).poll_error(seconds=60)
     assert (error.reason, error.retry_after) == ("rate_limited", 120)
     assert 120 not in clock.slept
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_requests_keep_their_distance_over_all_lanes_and_retries(busy, concurrency):
-    busy.then_for["ft_99"] = as_json(problem(503), 503)
-    account = warm(REAL_CLOCK, busy, concurrency=concurrency, per_second=50)
-    began = time.monotonic()
-    assert list(account.list().fine_tunes) == IDS
-    assert time.monotonic() - began >= 10 / 50
-    assert len(busy.requests) == 11
+async def test_the_rate_covers_all_connections_and_retries(busy_api, concurrency):
+    busy_api.then_for["ft_99"] = as_json(problem(503), 503)
+    fixture = warm_client(REAL_CLOCK, busy_api, concurrency=concurrency, per_second=50)
+    started = time.monotonic()
+    assert await fixture.poll_ids() == IDS
+    assert time.monotonic() - started >= 10 / 50
+    assert len(busy_api.requests) == 11
 
 
-def test_a_request_whose_time_comes_after_the_poll_is_not_made(clock, busy):
-    account = warm(clock, busy, concurrency=4, per_second=0.1)
-    assert account.fails(seconds=35).reason == "timeout"
-    assert len(busy.requests) == 4, "at 0, 10, 20 and 30 s"
+async def test_requests_that_would_start_after_the_deadline_are_not_sent(clock, busy_api):
+    fixture = warm_client(clock, busy_api, concurrency=4, per_second=0.1)
+    assert (await fixture.poll_error(seconds=35)).reason == "timeout"
+    assert len(busy_api.requests) == 4, "at 0, 10, 20 and 30 s"
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """What was decoded, and whether in the loop's thread."""
+    """The bodies that were decoded, and whether in the event loop's thread."""
     found = []
+    read_page = pages.read_page
 
-    def noting(body):
+    def record(body):
         found.append((body, threading.current_thread() is threading.main_thread()))
-        return wire.read_page(body)
+        return read_page(body)
 
-    monkeypatch.setattr(shelf, "read_page", noting)
+    monkeypatch.setattr(pages, "read_page", record)
     return found
 
 
-def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, decoded):
-    account = warm(clock, busy)
-    first = account.list()
+async def test_unchanged_pages_are_not_decoded_again(clock, busy_api, decoded):
+    fixture = warm_client(clock, busy_api)
+    first = await fixture.poll()
     assert len(decoded) == 10
-    second = account.list()
+    second = await fixture.poll()
     assert len(decoded) == 10
-    busy.fine_tunes[250]["status"] = "failed"
-    third = account.list(known=known(second))
+    busy_api.fine_tunes[250]["status"] = "failed"
+    third = await fixture.poll(tracked=tracked_of(second))
     assert len(decoded) == 11
     assert third.fine_tunes["ft_250"].status == "failed"
     for text in IDS:
@@ -236,70 +240,67 @@ def test_pages_whose_bytes_are_as_last_time_are_not_decoded_again(clock, busy, d
         assert (third.fine_tunes[text] is first.fine_tunes[text]) == (text != "ft_250")
 
 
-def test_a_page_that_is_read_again_after_a_new_beginning_is_not_decoded_again(clock, busy, decoded):
-    busy.then_for["ft_199"] = as_json(problem(404), 404)
-    account = Account(clock, busy.base_url, limits=Limits(1))
-    assert list(account.list().fine_tunes) == IDS
-    assert len(busy.requests) == 10 + 3
+async def test_a_restarted_listing_does_not_decode_its_pages_again(clock, busy_api, decoded):
+    busy_api.then_for["ft_199"] = as_json(problem(404), 404)
+    fixture = ClientFixture(clock, busy_api.base_url, limits=RateLimits(1))
+    assert await fixture.poll_ids() == IDS
+    assert len(busy_api.requests) == 10 + 3
     assert len(decoded) == 10
 
 
-def test_what_is_known_from_before_the_start_is_held_once(clock, busy):
-    before = Account(clock, busy.base_url).list()
-    busy.fine_tunes[250]["status"] = "failed"
-    read = Account(clock, busy.base_url).list(known=known(before)).fine_tunes
+async def test_tracked_fine_tunes_are_held_once(clock, busy_api):
+    before = await ClientFixture(clock, busy_api.base_url).poll()
+    busy_api.fine_tunes[250]["status"] = "failed"
+    listing = await ClientFixture(clock, busy_api.base_url).poll(tracked=tracked_of(before))
     for text, each in before.fine_tunes.items():
-        assert (read[text] is each) == (text != "ft_250")
-        assert read[text].id is each.id, "it is a key of what is known"
+        assert (listing.fine_tunes[text] is each) == (text != "ft_250")
+        assert listing.fine_tunes[text].id is each.id, "it is a key of the tracked ones"
 
 
-def test_what_is_loaded_anew_is_held_once_after_the_next_poll(clock, busy, decoded):
-    """Or a store that failed once would double the memory that an account takes, for good."""
-    account = warm(clock, busy)
-    loaded = known(Account(clock, busy.base_url).list())
-    account.list()
-    account.client.remember(CURSORS)
-    read = account.list(known=loaded).fine_tunes
-    assert all(read[text] is each.fine_tune for text, each in loaded.items())
+async def test_reloaded_fine_tunes_are_held_once_after_the_next_poll(clock, busy_api):
+    """Or one failure of the store would double the memory of an account for good."""
+    fixture = warm_client(clock, busy_api)
+    reloaded = tracked_of(await ClientFixture(clock, busy_api.base_url).poll())
+    await fixture.poll()
+    fixture.client.remember(CURSORS)
+    listing = await fixture.poll(tracked=reloaded)
+    assert all(listing.fine_tunes[text] is each.fine_tune for text, each in reloaded.items())
 
 
-def test_what_only_a_failed_poll_has_read_is_not_kept(clock, busy, decoded):
-    """Or memory would grow with each poll of an API that is down and a list that changes."""
-    account = warm(clock, busy, concurrency=1)
-    account.list()
+async def test_pages_of_a_failed_poll_are_not_cached(clock, busy_api, decoded):
+    """Or memory would grow with each failed poll of a list that changes."""
+    fixture = warm_client(clock, busy_api, concurrency=1)
+    await fixture.poll()
     decoded.clear()
-    busy.fine_tunes[0]["status"] = "failed"
-    busy.then_for["ft_99"] = as_json(problem(401), 401)
-    account.fails()
-    account.list()
-    assert len(decoded) == 2, "the first page, in each poll"
+    busy_api.fine_tunes[0]["status"] = "failed"
+    busy_api.then_for["ft_99"] = as_json(problem(401), 401)
+    await fixture.poll_error()
+    await fixture.poll()
+    assert len(decoded) == 2, "the first page, in each of the two polls"
 
 
 @pytest.mark.parametrize(
-    ("items", "in_loop"), [(1, True), (lane._INLINE_BYTES // 100, False)], ids=["small", "large"]
+    ("items", "in_loop"),
+    [(1, True), (fetch._MAX_INLINE_BYTES // 100, False)],
+    ids=["small", "large"],
 )
-def test_a_large_page_is_decoded_beside_the_loop(busy, decoded, items, in_loop):
-    """As many tiny items as fit would hold up every other account, and the scrapes."""
-    busy.then_for[None] = as_json(page([fine_tune(f"b{n}") for n in range(items)]))
-    assert len(Account(REAL_CLOCK, busy.base_url).list().fine_tunes) == items
-    assert [beside for _, beside in decoded] == [in_loop]
+async def test_large_pages_are_decoded_in_a_thread(busy_api, decoded, items, in_loop):
+    """As many tiny items as fit would block all other accounts, and the scrapes."""
+    busy_api.then_for[None] = as_json(page([fine_tune(f"b{n}") for n in range(items)]))
+    assert len(await ClientFixture(REAL_CLOCK, busy_api.base_url).poll_ids()) == items
+    assert [thread_is_main for _, thread_is_main in decoded] == [in_loop]
 
 
-def test_the_loop_runs_on_while_a_large_page_is_read(busy):
+async def test_a_large_page_does_not_block_the_loop(busy_api):
     item = b'{"id":"%07d"},'
     items = b"".join(item % n for n in range(2 * 2**20 // len(item % 0)))
     body = b'{"data":[' + items[:-1] + b'],"has_more":false}'
-    busy.then_for[None] = answer(200, gzipped(body), content_encoding="gzip")
-    account = Account(REAL_CLOCK, busy.base_url)
-
-    async def run() -> float:
-        polling = asyncio.create_task(account.client.list_fine_tunes(60))
-        worst, before = 0.0, time.thread_time()  # its own work, however busy the machine
-        while not polling.done():
-            await asyncio.sleep(0.001)
-            now = time.thread_time()
-            worst, before = max(worst, now - before), now
-        assert len((await polling).fine_tunes) > 100_000
-        return worst
-
-    assert asyncio.run(run()) < 0.15
+    busy_api.then_for[None] = answer(200, gzipped(body), content_encoding="gzip")
+    polling = asyncio.create_task(ClientFixture(REAL_CLOCK, busy_api.base_url).poll())
+    longest, before = 0.0, time.thread_time()  # CPU time of this thread, however busy the machine
+    while not polling.done():
+        await asyncio.sleep(0.001)
+        now = time.thread_time()
+        longest, before = max(longest, now - before), now
+    assert len((await polling).fine_tunes) > 100_000
+    assert longest < 0.15

@@ -1,9 +1,9 @@
-"""The way through the list: where a page is cut, and what is remembered for the next time."""
+"""ListingReader: which items of a page count, and the cursors for the next listing."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cartesia.listing import Walk
+from exporter.cartesia.listing import ListingReader
 from exporter.cartesia.pages import Page
 from exporter.core.model import FineTune
 
@@ -12,120 +12,114 @@ def page(ids, *, has_more=True) -> Page:
     return Page([FineTune(text) for text in ids], has_more)
 
 
-def through(remembered, *pages) -> Walk:
-    walk = Walk(remembered)
+def read_pages(known_cursors, *pages) -> ListingReader:
+    reader = ListingReader(known_cursors)
     for number, ids in enumerate(pages, 1):
-        walk.take(page(ids, has_more=number < len(pages)))
-    return walk
+        reader.add(page(ids, has_more=number < len(pages)))
+    return reader
 
 
-def test_a_page_is_cut_behind_a_cursor_in_its_middle():
-    walk = Walk(["b", "d"])
-    walk.take(page("ab!"))
-    assert (walk.cursor, list(walk.fine_tunes)) == ("b", ["a", "b"])
+def read_list(known_cursors, ids, size, hidden=frozenset()) -> ListingReader:
+    """Read a list by pages of ``size``, from which the ``hidden`` ids are missing."""
+    reader = ListingReader(known_cursors)
+    while not reader.ended:
+        begin = 0 if reader.cursor is None else ids.index(reader.cursor) + 1
+        visible = [text for text in ids[begin : begin + size] if text not in hidden]
+        reader.add(page(visible, has_more=begin + size < len(ids)))
+    return reader
 
 
-def test_of_several_cursors_in_a_page_the_last_one_counts():
-    walk = Walk(["a", "b", "c"])
-    walk.take(page("abx"))
-    assert walk.cursor == "b"
+def test_items_after_a_known_cursor_do_not_count():
+    reader = ListingReader(["b", "d"])
+    reader.add(page("ab!"))
+    assert (reader.cursor, list(reader.fine_tunes)) == ("b", ["a", "b"])
 
 
-def test_a_page_without_a_cursor_is_taken_whole():
-    walk = Walk(["x"])
-    walk.take(page("abc"))
-    assert walk.cursor == "c"
+def test_of_several_known_cursors_in_a_page_the_last_one_counts():
+    reader = ListingReader(["a", "b", "c"])
+    reader.add(page("abx"))
+    assert reader.cursor == "b"
 
 
-def test_the_last_page_is_not_cut_so_what_began_behind_it_is_not_needed():
-    walk = Walk(["a"])
-    walk.take(page("abc", has_more=False))
-    assert walk.ended
-    assert list(walk.fine_tunes) == ["a", "b", "c"]
+def test_all_items_of_a_page_without_known_cursors_count():
+    reader = ListingReader(["x"])
+    reader.add(page("abc"))
+    assert reader.cursor == "c"
 
 
-def test_a_cursor_that_the_walk_has_gone_on_from_cuts_no_second_page():
-    """It moved within the list; a sequential reader reads on, and so does this one."""
-    walk = Walk(["a", "b"])
-    walk.take(page("ab"))
-    walk.take(page("cbd"))
-    assert (walk.cursor, walk.trail) == ("d", ["b", "d"])
+def test_all_items_of_the_last_page_count():
+    reader = ListingReader(["a"])
+    reader.add(page("abc", has_more=False))
+    assert reader.ended
+    assert list(reader.fine_tunes) == ["a", "b", "c"]
 
 
-def test_the_cursors_of_the_trail_are_kept_while_no_fewer_pages_would_do():
-    assert through([], "abc", "def", "g").cursors() == ("c", "f")
-    assert through(["b", "d"], "ab!", "cd!", "efg").cursors() == ("b", "d")
+def test_a_cursor_that_was_followed_does_not_cut_a_second_page():
+    """It moved in the list; a sequential reader reads on, and so does this one."""
+    reader = ListingReader(["a", "b"])
+    reader.add(page("ab"))
+    reader.add(page("cbd"))
+    assert (reader.cursor, reader.followed) == ("d", ["b", "d"])
 
 
-def test_a_trail_of_too_many_pages_is_divided_anew_from_the_end_of_the_list():
-    assert through(["a", "d"], "a!!", "bcd", "e").cursors() == ("b",)
-    assert through(["a", "c", "d"], "a!!", "bc!", "d!!", "efg").cursors() == ("a", "d")
+def test_followed_cursors_are_kept_while_fewer_pages_do_not_suffice():
+    assert read_pages([], "abc", "def", "g").cursors() == ("c", "f")
+    assert read_pages(["b", "d"], "ab!", "cd!", "efg").cursors() == ("b", "d")
 
 
-def test_while_fine_tunes_come_in_at_the_head_the_other_pages_begin_where_they_did():
+def test_too_many_pages_are_divided_anew_from_the_end_of_the_list():
+    assert read_pages(["a", "d"], "a!!", "bcd", "e").cursors() == ("b",)
+    assert read_pages(["a", "c", "d"], "a!!", "bc!", "d!!", "efg").cursors() == ("a", "d")
+
+
+def test_cursors_stay_while_fine_tunes_are_added_at_the_head():
     ids = [f"old{n}" for n in range(10)]
-    walk = through([], ids[:4], ids[4:8], ids[8:])
-    begun = set()
+    cursors = read_list([], ids, 4).cursors()
+    all_cursors = set()
     for new in range(40):
         ids.insert(0, f"new{new}")
-        walk = Walk(walk.cursors())
-        while not walk.ended:
-            begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
-            walk.take(page(ids[begin : begin + 4], has_more=begin + 4 < len(ids)))
-        begun |= set(walk.cursors())
-    assert len(begun) <= 2 * len(ids) / 4
+        cursors = read_list(cursors, ids, 4).cursors()
+        all_cursors |= set(cursors)
+    assert len(all_cursors) <= 2 * len(ids) / 4
 
 
-def walked(remembered, ids, size, hidden) -> Walk:
-    """Walk over an API whose pages lack what it hides."""
-    walk = Walk(remembered)
-    while not walk.ended:
-        begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
-        shown = [text for text in ids[begin : begin + size] if text not in hidden]
-        walk.take(page(shown, has_more=begin + size < len(ids)))
-    return walk
-
-
-def test_pages_of_different_lengths_are_not_divided_into_more_than_can_be_read_at_once():
-    """Behind every cursor there would be a page that ends just before the next, and one more."""
+def test_pages_of_different_lengths_cost_few_requests_while_fine_tunes_are_added():
+    """Or each cursor would take two pages: one that ends just before the next, and the rest."""
     ids = [f"old{n}" for n in range(1_000)]
     hidden = {text for n, text in enumerate(ids) if n % 7 == 3 or n % 31 == 5}
-    pages = walked([], ids, 20, hidden).pages
+    pages = read_list([], ids, 20, hidden).pages
     cursors: tuple[str, ...] = ()
     for new in range(60):
         ids.insert(0, f"new{new}")
-        walk = walked(cursors, ids, 20, hidden)
-        assert walk.pages <= 1.3 * pages
-        cursors = walk.cursors()
+        reader = read_list(cursors, ids, 20, hidden)
+        assert reader.pages <= 1.3 * pages
+        cursors = reader.cursors()
 
 
-def test_pages_of_different_lengths_that_stand_still_are_asked_for_once_each():
+def test_cursors_of_an_unchanged_list_with_pages_of_different_lengths_stay():
     ids = [f"ft_{n}" for n in range(400)]
     hidden = {text for n, text in enumerate(ids) if n % 7 == 3 or n % 31 == 5}
-    first = walked([], ids, 20, hidden)
-    second = walked(first.cursors(), ids, 20, hidden)
-    assert first.cursors() == second.cursors() == tuple(first.trail)
+    first = read_list([], ids, 20, hidden)
+    second = read_list(first.cursors(), ids, 20, hidden)
+    assert first.cursors() == second.cursors() == tuple(first.followed)
 
 
-def test_a_page_far_shorter_than_the_others_does_not_set_their_measure():
+def test_a_very_short_page_does_not_determine_the_page_length():
     ids = [f"ft_{n}" for n in range(100)]
-    walk = through([], ids[:1], ids[1:11], *([text] for text in ids[11:90]), ids[90:])
-    assert len(walk.cursors()) == 100 / 5 - 1
+    reader = read_pages([], ids[:1], ids[1:11], *([text] for text in ids[11:90]), ids[90:])
+    assert len(reader.cursors()) == 100 / 5 - 1
 
 
 def test_an_empty_list_has_no_cursors():
-    assert through([], "").cursors() == ()
+    assert read_pages([], "").cursors() == ()
 
 
 @given(st.integers(1, 7), st.integers(0, 60), st.sets(st.integers(0, 60)))
-def test_what_is_remembered_divides_the_list_into_as_few_pages_as_can_be(size, length, marks):
+def test_the_cursors_divide_the_list_into_the_fewest_pages(size, length, known):
     ids = [f"ft_{n}" for n in range(length)]
-    walk = Walk([f"ft_{n}" for n in marks])
-    while not walk.ended:
-        begin = 0 if walk.cursor is None else ids.index(walk.cursor) + 1
-        walk.take(page(ids[begin : begin + size], has_more=begin + size < length))
-    begins = [0, *(ids.index(cursor) + 1 for cursor in walk.cursors())]
-    assert list(walk.fine_tunes) == ids
+    reader = read_list([f"ft_{n}" for n in known], ids, size)
+    begins = [0, *(ids.index(cursor) + 1 for cursor in reader.cursors())]
+    assert list(reader.fine_tunes) == ids
     assert begins == sorted(set(begins))
     assert all(b - a <= size for a, b in zip(begins, [*begins[1:], length], strict=True))
     assert len(begins) == max(1, -(-length // size))

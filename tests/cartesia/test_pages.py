@@ -1,4 +1,4 @@
-"""A page is read as the API documents it, or refused with a reason; there is no third way."""
+"""Bodies are decoded as the API documents them, or refused with a reason."""
 
 import codecs
 import json
@@ -27,43 +27,41 @@ json_values = st.recursive(
 
 
 def read_item(**fields):
-    """The fine-tune that an item with an id and these fields is read as."""
+    """Return the fine-tune decoded from an item with an id and these fields."""
     body = json.dumps({"data": [{"id": "a", **fields}], "has_more": False}).encode()
     (fine_tune,) = read_page(body).fine_tunes
     return fine_tune
 
 
-def test_a_documented_page_is_read_whole():
+def test_all_fields_of_a_documented_page_are_read():
     voice = FineTune("fine_tune_1", "Ada", "Ada's voice", "en", "sonic-3", "dataset_1", "training")
     assert read_page(DOCUMENTED) == Page([voice], has_more=True)
 
 
-def test_an_empty_last_page_is_a_page():
+def test_an_empty_last_page_is_valid():
     assert read_page(b'{"data":[],"has_more":false}') == Page([], has_more=False)
 
 
 SHARED = ("language", "model_id", "dataset", "status")
 
 
-def test_texts_that_fine_tunes_share_are_held_once():
-    """The decoder makes a new one each time."""
+def test_equal_texts_of_fine_tunes_are_held_once():
+    """The decoder creates new ones each time."""
     one, other = (read_item(**dict.fromkeys(SHARED, "the same")) for _ in range(2))
     for name in SHARED:
         assert getattr(one, name) is getattr(other, name)
 
 
-@pytest.mark.parametrize("name", ["name", "description", "language", "dataset"])
-@pytest.mark.parametrize("fields", ["missing", None, ""])
-def test_a_missing_or_null_text_is_empty(name, fields):
-    read = read_item() if fields == "missing" else read_item(**{name: fields})
-    assert getattr(read, name) == ""
+def test_a_missing_or_null_text_is_empty():
+    for name in ("name", "description", "language", "dataset"):
+        for fields in ({}, {name: None}, {name: ""}):
+            assert getattr(read_item(**fields), name) == "", (name, fields)
 
 
-@pytest.mark.parametrize("name", ["status", "model_id"])
-@pytest.mark.parametrize("fields", ["missing", None, ""])
-def test_a_missing_null_or_empty_status_or_model_is_unknown(name, fields):
-    read = read_item() if fields == "missing" else read_item(**{name: fields})
-    assert getattr(read, name) == "unknown"
+def test_a_missing_null_or_empty_status_or_model_is_unknown():
+    for name in ("status", "model_id"):
+        for fields in ({}, {name: None}, {name: ""}):
+            assert getattr(read_item(**fields), name) == "unknown", (name, fields)
 
 
 @pytest.mark.parametrize("status", ["queued", "FAILED", " failed ", "\U0001f3a4", "x" * 5000])
@@ -72,49 +70,46 @@ def test_an_unknown_status_is_kept_as_sent(status):
 
 
 @pytest.mark.parametrize("extra", [None, 1, "text", [{"deep": []}], {"accent": "parisian"}])
-def test_fields_that_the_api_adds_are_ignored(extra):
+def test_unknown_fields_are_ignored(extra):
     body = {"data": [{"id": "a", "accent": extra}], "has_more": False, "next_page": extra}
     assert read_page(json.dumps(body).encode()) == Page([FineTune("a")], has_more=False)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        pytest.param(5, "5", id="a number"),
-        pytest.param(1.5, "1.5", id="a fraction"),
-        pytest.param(False, "false", id="a boolean"),
-        pytest.param([], "[]", id="an empty list"),
-        pytest.param({"a": ["b"]}, '{"a": ["b"]}', id="an object"),
-        pytest.param(float("nan"), "NaN", id="not a number, which JSON does not have"),
-    ],
-)
-@pytest.mark.parametrize("name", ["name", "description", "language", "dataset", "status"])
-def test_a_text_of_another_type_is_read_as_the_json_it_came_in(name, value, text):
-    assert getattr(read_item(**{name: value}), name) == text
+def test_a_text_of_another_type_is_read_as_its_json():
+    for value, text in (
+        (5, "5"),
+        (1.5, "1.5"),
+        (False, "false"),
+        ([], "[]"),
+        ({"a": ["b"]}, '{"a": ["b"]}'),
+        (float("nan"), "NaN"),
+    ):
+        for name in ("name", "description", "language", "dataset", "status"):
+            assert getattr(read_item(**{name: value}), name) == text, name
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(b'"\\ud800"', id="an escape without its other half"),
-        pytest.param(b'"\\udc00\\ud800"', id="the halves in the wrong order"),
-        pytest.param(b'"\xed\xa0\x80"', id="a half encoded as bytes"),
+        pytest.param(b'"\\ud800"', id="half of a pair, escaped"),
+        pytest.param(b'"\\udc00\\ud800"', id="a pair in the wrong order, escaped"),
+        pytest.param(b'"\xed\xa0\x80"', id="half of a pair, as bytes"),
     ],
 )
-def test_lone_surrogates_are_cleaned_and_the_page_counts(name):
+def test_lone_surrogates_are_escaped_and_the_page_is_valid(name):
     page = read_page(b'{"data":[{"id":"a","name":%b},{"id":"b"}],"has_more":false}' % name)
     assert [fine_tune.id for fine_tune in page.fine_tunes] == ["a", "b"]
     assert "\\ud800" in page.fine_tunes[0].name
     assert page.fine_tunes[0].name.encode().isascii()
 
 
-def test_a_whole_surrogate_pair_is_the_character():
+def test_a_surrogate_pair_is_one_character():
     page = read_page(b'{"data":[{"id":"a","name":"\\ud83c\\udfa4"}],"has_more":false}')
     assert page.fine_tunes[0].name == "\U0001f3a4"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_does_no_harm(encoding):
+def test_a_byte_order_mark_is_accepted(encoding):
     assert read_page(DOCUMENTED.decode().encode(encoding)) == read_page(DOCUMENTED)
 
 
@@ -122,9 +117,9 @@ def test_a_byte_order_mark_does_no_harm(encoding):
     ("body", "reason"),
     [
         pytest.param(b"", "not JSON", id="empty"),
-        pytest.param(b"<html>Bad gateway</html>", "not JSON", id="a page for people"),
-        pytest.param(DOCUMENTED[:-4], "not JSON", id="cut off"),
-        pytest.param(DOCUMENTED + b"x", "not JSON", id="something behind it"),
+        pytest.param(b"<html>Bad gateway</html>", "not JSON", id="HTML"),
+        pytest.param(DOCUMENTED[:-4], "not JSON", id="truncated"),
+        pytest.param(DOCUMENTED + b"x", "not JSON", id="text after it"),
         pytest.param(codecs.BOM_UTF8, "not JSON", id="a byte order mark alone"),
         pytest.param(b'{"data":[{"id":"\xff"}],"has_more":false}', "not JSON", id="not UTF-8"),
         pytest.param(b'{"data":%b,"has_more":false}' % (b"9" * 5000), "not JSON", id="huge number"),
@@ -145,7 +140,7 @@ def test_a_byte_order_mark_does_no_harm(encoding):
         pytest.param(b'{"Data":[],"has_more":false}', "`data` is not a list", id="another case"),
     ],
 )
-def test_a_body_that_is_no_page_is_refused(body, reason):
+def test_a_body_that_is_not_a_page_is_refused(body, reason):
     with pytest.raises(PageError, match=reason):
         read_page(body)
 
@@ -157,20 +152,20 @@ def test_a_body_that_is_no_page_is_refused(body, reason):
         pytest.param('{"name":"b"}', id="a name but no id"),
         pytest.param('{"id":null}', id="id null"),
         pytest.param('{"id":""}', id="id empty"),
-        pytest.param('{"id":"","name":7}', id="id empty beside an odd name"),
+        pytest.param('{"id":"","name":7}', id="id empty with a name of another type"),
         pytest.param("null", id="null"),
         pytest.param('"b"', id="a text"),
         pytest.param("[]", id="a list"),
         pytest.param("7", id="a number"),
     ],
 )
-def test_one_item_without_an_id_spoils_the_page(item):
+def test_a_page_with_an_item_without_id_is_refused(item):
     with pytest.raises(PageError, match="item 1 has no id"):
         read_page(f'{{"data":[{{"id":"a"}},{item},{{"id":"c"}}],"has_more":false}}'.encode())
 
 
 @pytest.mark.parametrize("odd", ["7", '["b"]', "false", "{}"])
-def test_an_id_that_is_not_a_text_spoils_the_page(odd):
+def test_a_page_with_an_id_that_is_not_a_string_is_refused(odd):
     with pytest.raises(PageError, match="item 1 has an id that is not a text"):
         read_page(f'{{"data":[{{"id":"a"}},{{"id":{odd}}}],"has_more":false}}'.encode())
 
@@ -179,12 +174,12 @@ def test_an_id_that_is_not_a_text_spoils_the_page(odd):
     "body",
     [
         pytest.param(b'{"data":[{"id":"a","stat\xffus":"failed"}],"has_more":false}', id="a name"),
-        pytest.param(b'{"data":[{"id":"a","x":"\xfe"}],"has_more":false}', id="an unread text"),
+        pytest.param(b'{"data":[{"id":"a","x":"\xfe"}],"has_more":false}', id="an ignored text"),
         pytest.param(b'{"data":[],"has_more":false,"\xc3\x28":1}', id="beside the data"),
     ],
 )
-def test_bytes_that_are_no_text_spoil_the_page(body):
-    """One flipped bit would make a field a missing one, and its fine-tune change its status."""
+def test_a_page_with_invalid_utf_8_is_refused(body):
+    """One flipped bit could remove a field, and so change the status of a fine-tune."""
     with pytest.raises(PageError, match="not JSON"):
         read_page(body)
 
@@ -198,11 +193,11 @@ def test_bytes_that_are_no_text_spoil_the_page(body):
         pytest.param("{}", id="as the body"),
     ],
 )
-def test_deep_nesting_is_a_page_or_refused(body):
-    """Near the recursion limit, what can be read may be too deep to be written again."""
+def test_deeply_nested_json_is_a_page_or_refused(body):
+    """Near the recursion limit, what json can read may be too deep for it to write."""
     limit = sys.getrecursionlimit()
-    for deep in (*range(limit - 150, limit), 100_000):
-        nested = "[" * deep + "]" * deep
+    for depth in (*range(limit - 150, limit), 100_000):
+        nested = "[" * depth + "]" * depth
         with suppress(PageError):
             read_page(body.format(nested).encode())
 
@@ -233,7 +228,7 @@ def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
             assert getattr(fine_tune, name).encode() is not None
 
 
-def test_a_problem_is_read():
+def test_an_error_body_is_read():
     body = b'{"error_code":null,"title":"Bad","message":"No","request_id":"r","doc_url":"u"}'
     assert read_problem(body, KEY) == Problem("Bad", "No", "r")
 
@@ -242,11 +237,11 @@ def test_a_problem_is_read():
     "body",
     [b"", b"Title: Message", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"title":7,"message":[]}'],
 )
-def test_what_is_no_problem_says_nothing(body):
+def test_a_body_that_is_not_an_error_body_is_empty(body):
     assert read_problem(body, KEY) == Problem()
 
 
-def test_a_problem_is_short_and_printable():
+def test_texts_of_an_error_body_are_short_and_printable():
     hostile = "a\x1b[31m\nb\u202e\ud800" + "c" * 10_000
     problem = read_problem(json.dumps({"title": hostile, "request_id": hostile}).encode(), KEY)
     assert problem.title == problem.request_id
@@ -259,15 +254,15 @@ def test_a_problem_is_short_and_printable():
     ("key", "text"),
     [
         pytest.param(KEY, f"The key {KEY} is bad", id="whole"),
-        pytest.param("odd+/=~key", "The key odd+/=~key is bad", id="a key of another shape"),
+        pytest.param("odd+/=~key", "The key odd+/=~key is bad", id="a key of another format"),
         pytest.param("sk_car_a+b/c=", "Key sk_car_a+b/c=, is bad", id="a key with punctuation"),
-        pytest.param("odd+/=~key", "x" * 195 + "odd+/=~key", id="where the text is cut"),
-        pytest.param("odd+/=~key", "odd+\u200b/=~key", id="with a hidden character in it"),
+        pytest.param("odd+/=~key", "x" * 195 + "odd+/=~key", id="where the text is truncated"),
+        pytest.param("odd+/=~key", "odd+\u200b/=~key", id="with an invisible character in it"),
         pytest.param(KEY, "Key sk_car_other+secret", id="another key"),
-        pytest.param(KEY, "Key sk_car_test.sec...", id="the beginning of it"),
+        pytest.param(KEY, "Key sk_car_test.sec...", id="its prefix"),
     ],
 )
-def test_a_problem_never_quotes_a_key(key, text):
+def test_keys_in_an_error_body_are_masked(key, text):
     fields = dict.fromkeys(("title", "message", "request_id"), text)
     problem = read_problem(json.dumps(fields).encode(), key)
     assert problem.title == problem.message == problem.request_id
@@ -277,5 +272,5 @@ def test_a_problem_never_quotes_a_key(key, text):
 
 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_error_body_is_read_without_an_error(body):
+def test_any_error_body_is_read_without_an_exception(body):
     assert isinstance(read_problem(body, KEY), Problem)

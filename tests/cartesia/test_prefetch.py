@@ -1,8 +1,7 @@
-"""What is asked ahead helps the poll and never harms it: lanes, errors, and what is remembered."""
+"""Prefetched pages speed a listing up and never harm it."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Lister, Listing
 from exporter.cartesia.pages import Page
-from tests.cartesia.changing_list import World
+from tests.cartesia.changing_list import ChangingList
 
 IDS = [f"ft_{n}" for n in range(20)]
 CURSORS = ["ft_4", "ft_9", "ft_14"]
@@ -18,19 +17,22 @@ BOOM = CartesiaError("server_error", "boom", status=500)
 
 
 @dataclass
-class Api:
-    """Pages of five; what `answers` has for a cursor is its answer, an awaitable is waited for."""
+class ListApi:
+    """A list in pages of five.
 
-    world: World = field(default_factory=lambda: World(5, list(IDS)))
+    ``answers`` by cursor are exceptions to raise, or events to wait for.
+    """
+
+    source: ChangingList = field(default_factory=lambda: ChangingList(5, [*IDS]))
     answers: dict[str | None, object] = field(default_factory=dict)
-    asked: list[str | None] = field(default_factory=list)
-    under_way: int = 0
-    most: int = 0
+    requests: list[str | None] = field(default_factory=list)
+    in_flight: int = 0
+    max_in_flight: int = 0
 
     async def __call__(self, cursor: str | None) -> Page:
-        self.asked.append(cursor)
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
+        self.requests.append(cursor)
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await asyncio.sleep(0)
             answer = self.answers.get(cursor)
@@ -38,187 +40,193 @@ class Api:
                 await answer.wait()
             elif isinstance(answer, Exception):
                 raise answer
-            return self.world.page(cursor)
+            return self.source.page(cursor)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
 
-def lister(cursors: Sequence[str] = CURSORS) -> Lister:
-    made = Lister()
-    made.cursors = tuple(cursors)
-    return made
+def warm_lister() -> Lister:
+    """Return a lister that knows the cursors of the list."""
+    lister = Lister()
+    lister.cursors = tuple(CURSORS)
+    return lister
 
 
-def read(api: Api, made: Lister, width: int = 4, patience: float = 10.0) -> Listing:
-    async def run() -> Listing:
-        async with asyncio.timeout(20):
-            return await made.read([api] * width, patience=patience)
-
-    return asyncio.run(run())
-
-
-@pytest.mark.parametrize(("width", "most"), [(1, 1), (2, 2), (4, 4), (16, 4)])
-def test_pages_are_under_way_on_all_lanes_and_on_no_more_than_there_are_pages(width, most):
-    api = Api()
-    assert list(read(api, lister(), width).fine_tunes) == IDS
-    assert api.most == most
-    assert sorted(api.asked, key=str) == sorted([None, *CURSORS], key=str)
+async def read(
+    api: ListApi, lister: Lister, connections: int = 4, stall_timeout: float = 10.0
+) -> Listing:
+    async with asyncio.timeout(20):
+        return await lister.read([api] * connections, stall_timeout=stall_timeout)
 
 
-def test_a_first_listing_is_read_page_by_page_and_the_second_side_by_side():
-    api, made = Api(), Lister()
-    first = read(api, made)
-    assert (api.most, first.pages, first.cursors) == (1, 4, tuple(CURSORS))
-    read(api, made)
-    assert api.most == 4
+@pytest.mark.parametrize(("connections", "max_in_flight"), [(1, 1), (2, 2), (4, 4), (16, 4)])
+async def test_pages_are_fetched_over_all_connections_but_no_more_than_there_are_pages(
+    connections, max_in_flight
+):
+    api = ListApi()
+    assert list((await read(api, warm_lister(), connections)).fine_tunes) == IDS
+    assert api.max_in_flight == max_in_flight
+    assert sorted(api.requests, key=str) == sorted([None, *CURSORS], key=str)
 
 
-def test_one_lane_asks_for_nothing_before_it_is_needed():
-    api = Api()
-    del api.world.ids[4:]
-    read(api, lister(), width=1)
-    assert api.asked == [None]
+async def test_the_first_listing_is_read_page_by_page_and_the_second_in_parallel():
+    api, lister = ListApi(), Lister()
+    first = await read(api, lister)
+    assert (api.max_in_flight, first.pages, first.cursors) == (1, 4, tuple(CURSORS))
+    await read(api, lister)
+    assert api.max_in_flight == 4
+
+
+async def test_a_single_connection_does_not_prefetch():
+    api = ListApi()
+    del api.source.ids[4:]
+    await read(api, warm_lister(), connections=1)
+    assert api.requests == [None]
 
 
 @pytest.mark.parametrize("error", [BOOM, CartesiaError("client_error", "gone", status=404)])
-def test_the_error_of_a_page_that_is_not_needed_is_ignored(error):
-    api = Api(answers={"ft_4": error, "ft_14": error})
-    api.world.ids.remove("ft_4")
-    del api.world.ids[12:]
-    assert list(read(api, lister()).fine_tunes) == api.world.ids
+async def test_the_error_of_a_page_that_is_not_needed_is_ignored(error):
+    api = ListApi(answers={"ft_4": error, "ft_14": error})
+    api.source.ids.remove("ft_4")
+    del api.source.ids[12:]
+    assert list((await read(api, warm_lister())).fine_tunes) == api.source.ids
 
 
-def test_a_page_that_is_not_needed_and_never_comes_holds_up_nothing():
-    api = Api(answers={"ft_4": asyncio.Event()})
-    api.world.ids.remove("ft_4")
-    assert list(read(api, lister()).fine_tunes) == api.world.ids
-    assert api.under_way == 0, "it was given up"
+async def test_a_hanging_page_that_is_not_needed_is_cancelled():
+    api = ListApi(answers={"ft_4": asyncio.Event()})
+    api.source.ids.remove("ft_4")
+    assert list((await read(api, warm_lister())).fine_tunes) == api.source.ids
+    assert api.in_flight == 0, "it is cancelled"
 
 
-def test_when_pages_that_are_not_needed_hold_up_all_lanes_the_rest_is_read_page_by_page():
-    """Or it would fail poll after poll: the cursors that hold it up stay those of the last one."""
-    api, made = Api(answers={"ft_4": asyncio.Event(), "ft_9": asyncio.Event()}), lister()
-    api.world.ids = [text for text in IDS if text not in api.answers]
-    assert list(read(api, made, 2, patience=0.01).fine_tunes) == api.world.ids
-    assert api.asked == [None, "ft_4", "ft_9", "ft_5", "ft_11", "ft_14"]
-    assert not set(made.cursors) & api.answers.keys()
-    assert api.under_way == 0
+async def test_when_unneeded_pages_hang_on_all_connections_the_rest_is_read_page_by_page():
+    """Or every poll would fail: its cursors stay those of the last successful one."""
+    api = ListApi(answers={"ft_4": asyncio.Event(), "ft_9": asyncio.Event()})
+    lister = warm_lister()
+    api.source.ids = [text for text in IDS if text not in api.answers]
+    assert list((await read(api, lister, 2, stall_timeout=0.01)).fine_tunes) == api.source.ids
+    assert api.requests == [None, "ft_4", "ft_9", "ft_5", "ft_11", "ft_14"]
+    assert not set(lister.cursors) & api.answers.keys()
+    assert api.in_flight == 0
 
 
-def test_a_page_that_takes_long_is_waited_for_when_it_is_needed():
-    class Slow(Api):
+async def test_a_slow_page_that_is_needed_is_waited_for():
+    class Slow(ListApi):
         async def __call__(self, cursor):
             await asyncio.sleep(0.05)
             return await super().__call__(cursor)
 
     api = Slow()
-    read(api, lister(), width=4, patience=0.01)
-    assert api.asked.count("ft_4") == 1
-    read(api, Lister(), width=1, patience=0.01)
-    assert api.asked.count("ft_4") == 2
+    await read(api, warm_lister(), connections=4, stall_timeout=0.01)
+    assert api.requests.count("ft_4") == 1
+    await read(api, Lister(), connections=1, stall_timeout=0.01)
+    assert api.requests.count("ft_4") == 2
 
 
 @pytest.mark.parametrize(("cursor", "text"), [(None, "boom"), ("ft_9", "page 3: boom")])
-def test_the_error_of_a_page_that_is_needed_is_the_listings_error(cursor, text):
+async def test_the_error_of_a_page_that_is_needed_is_raised(cursor, text):
     with pytest.raises(CartesiaError) as caught:
-        read(Api(answers={cursor: BOOM}), lister())
+        await read(ListApi(answers={cursor: BOOM}), warm_lister())
     assert (str(caught.value), caught.value.status) == (text, 500)
 
 
-def test_when_a_listing_has_failed_the_next_asks_for_the_first_page_alone():
-    """An API that is down is not asked for every page, poll after poll."""
-    api, made = Api(answers={None: BOOM}), lister()
-    for asked in ([None, *CURSORS], [None], [None]):
-        api.asked.clear()
+async def test_after_a_failed_listing_the_next_requests_the_first_page_alone():
+    """An API that is down must not get a request per page and poll."""
+    api, lister = ListApi(answers={None: BOOM}), warm_lister()
+    for expected in ([None, *CURSORS], [None], [None]):
+        api.requests.clear()
         with pytest.raises(CartesiaError):
-            read(api, made)
-        assert api.asked == asked
+            await read(api, lister)
+        assert api.requests == expected
     api.answers.clear()
-    api.asked.clear()
-    assert list(read(api, made).fine_tunes) == IDS
-    assert api.asked[0] is None
-    assert api.most == 4, "side by side once the first page is there"
+    api.requests.clear()
+    assert list((await read(api, lister)).fine_tunes) == IDS
+    assert api.requests[0] is None
+    assert api.max_in_flight == 4, "all connections, after the first page"
 
 
-def test_a_bug_in_a_lane_is_not_taken_for_an_answer():
+async def test_a_bug_of_a_connection_is_raised():
     with pytest.raises(ExceptionGroup, match="unhandled") as caught:
-        read(Api(answers={"ft_14": KeyError("a bug")}), lister())
+        await read(ListApi(answers={"ft_14": KeyError("a bug")}), warm_lister())
     assert caught.group_contains(KeyError)
 
 
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_a_listing_that_is_cancelled_at_any_moment_is_cancelled_and_nothing_else(width):
-    """Also when a page comes in the same turn: at the end of the agent that is no bug."""
+@pytest.mark.parametrize("connections", [1, 2, 4])
+async def test_a_listing_cancelled_at_any_moment_raises_cancelled_error_only(connections):
+    """Also if a page arrives in the same turn of the loop: that must not look like a bug."""
 
-    class Slow(Api):
+    class Slow(ListApi):
         async def __call__(self, cursor):
             for _ in range(2):
                 await asyncio.sleep(0)
             return await super().__call__(cursor)
 
     async def cancelled_after(turns: int) -> bool:
-        reading = asyncio.create_task(lister().read([Slow()] * width))
+        """Cancel a listing after some turns of the loop; return whether it had ended before."""
+        reading = asyncio.create_task(warm_lister().read([Slow()] * connections))
         for _ in range(turns):
             await asyncio.sleep(0)
-        over = reading.done()
+        ended = reading.done()
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading
-        return over
+        return ended
 
-    async def run() -> None:
-        async with asyncio.timeout(20):
-            turns = 0
-            while not await cancelled_after(turns):
-                turns += 1
-            assert turns > 5
-
-    asyncio.run(run())
+    async with asyncio.timeout(20):
+        turns = 0
+        while not await cancelled_after(turns):
+            turns += 1
+    assert turns > 5
 
 
-def test_a_list_too_long_for_one_poll_is_read_in_the_next():
-    """Page by page, the first listing of a long list may never end in time."""
-    api, made = Api(answers={"ft_14": CartesiaError("timeout", "over")}), Lister()
+async def test_a_list_too_long_for_one_poll_is_prefetched_in_the_next():
+    """Page by page, the first listing of a long list might never end in time."""
+    api, lister = ListApi(answers={"ft_14": CartesiaError("timeout", "over")}), Lister()
     with pytest.raises(CartesiaError, match="page 4: over"):
-        read(api, made)
-    assert made.cursors == tuple(CURSORS)
+        await read(api, lister)
+    assert lister.cursors == tuple(CURSORS)
     api.answers.clear()
-    read(api, made)
-    assert api.most == 3, "the head alone, then the others"
+    await read(api, lister)
+    assert api.max_in_flight == 3, "the first page alone, then the others"
 
 
-def test_a_listing_that_fails_early_forgets_nothing():
-    made = lister()
+async def test_a_listing_that_fails_early_keeps_the_cursors():
+    lister = warm_lister()
     with pytest.raises(CartesiaError):
-        read(Api(answers={"ft_4": BOOM}), made)
-    assert made.cursors == tuple(CURSORS)
+        await read(ListApi(answers={"ft_4": BOOM}), lister)
+    assert lister.cursors == tuple(CURSORS)
 
 
-def test_a_cursor_that_is_gone_when_it_is_needed_begins_the_listing_again_without_it():
-    class Deleting(Api):
+async def test_a_needed_cursor_that_is_deleted_restarts_the_listing_without_it():
+    class Deleting(ListApi):
         async def __call__(self, cursor):
             if cursor == "ft_9":
                 for _ in range(4):  # until the page that ends with it was read
                     await asyncio.sleep(0)
-                self.world.ids.remove("ft_9")
+                self.source.ids.remove("ft_9")
             return await super().__call__(cursor)
 
     api = Deleting()
-    assert list(read(api, lister()).fine_tunes) == [text for text in IDS if text != "ft_9"]
-    assert api.asked.count(None) == 2
-    assert api.asked.count("ft_9") == 1
+    assert list((await read(api, warm_lister())).fine_tunes) == [
+        text for text in IDS if text != "ft_9"
+    ]
+    assert api.requests.count(None) == 2
+    assert api.requests.count("ft_9") == 1
 
 
-def test_a_cursor_that_is_gone_again_fails_the_listing():
-    api, made = Api(answers={"ft_9": CartesiaError("client_error", "gone", status=404)}), lister()
+async def test_a_cursor_deleted_again_fails_the_listing():
+    api, lister = (
+        ListApi(answers={"ft_9": CartesiaError("client_error", "gone", status=404)}),
+        warm_lister(),
+    )
     with pytest.raises(CartesiaError, match="page 3: gone"):
-        read(api, made)
-    assert api.asked.count(None) == 2
-    assert "ft_9" not in made.cursors
+        await read(api, lister)
+    assert api.requests.count(None) == 2
+    assert "ft_9" not in lister.cursors
 
 
-def test_pages_that_together_are_too_large_are_given_up(monkeypatch):
-    monkeypatch.setattr("exporter.cartesia.prefetch._MOST_BYTES", 3)
+async def test_the_total_size_of_the_pages_is_limited(monkeypatch):
+    monkeypatch.setattr("exporter.cartesia.prefetch._MAX_BYTES", 3)
     with pytest.raises(CartesiaError, match="page 4: the pages of the list are larger") as caught:
-        read(Api(), Lister())
+        await read(ListApi(), Lister())
     assert caught.value.reason == "too_large"

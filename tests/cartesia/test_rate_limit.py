@@ -1,257 +1,287 @@
-"""When requests may go: in the order in which they came, and never more than are allowed."""
+"""The rate limiter: concurrency, order of arrival, rate, 429s and cancellation."""
 
 import asyncio
-from collections.abc import Coroutine
 from itertools import pairwise
 
 import pytest
 
-from exporter.cartesia import rate_limit as pace_module
+from exporter.cartesia import rate_limit
 from exporter.cartesia.errors import CartesiaError
-from exporter.cartesia.rate_limit import Limits, RateLimiter
+from exporter.cartesia.rate_limit import RateLimiter, RateLimits
 
-LATE = 1e12
-SORRY = CartesiaError("rate_limited", "sorry", status=429)
+FAR = 1e12
+TOO_MANY = CartesiaError("rate_limited", "too many requests", status=429)
 
 
-async def settle() -> None:
-    for _ in range(5):
+async def run_other_tasks() -> None:
+    for _ in range(9):
         await asyncio.sleep(0)
 
 
 class Requests:
-    """Starts requests that stay under way until they are told to end."""
+    """Requests that stay in flight until they are ended."""
 
-    def __init__(self, pace: RateLimiter) -> None:
-        self.pace = pace
-        self.under_way: list[str] = []
+    def __init__(self, limiter: RateLimiter) -> None:
+        self.limiter = limiter
+        self.in_flight: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
 
-    async def begin(self, *names: str) -> None:
+    def start_soon(self, name: str) -> None:
+        self._ended[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._request(name))
+
+    async def start(self, *names: str) -> None:
         for name in names:
-            self.tasks[name] = asyncio.create_task(self._enter(name))
-        await settle()
+            self.start_soon(name)
+        await run_other_tasks()
 
-    async def _enter(self, name: str) -> None:
-        await self.pace.enter(LATE)
-        self.under_way.append(name)
+    async def _request(self, name: str) -> None:
+        async with self.limiter.request(FAR):
+            self.in_flight.append(name)
+            await self._ended[name].wait()
+            self.in_flight.remove(name)
+
+    def end_soon(self, name: str) -> None:
+        self._ended[name].set()
 
     async def end(self, *names: str) -> None:
         for name in names:
-            self.under_way.remove(name)
-            self.pace.leave()
-        await settle()
+            self.end_soon(name)
+        await run_other_tasks()
 
 
-def run(work: Coroutine[None, None, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(20):
-            await work
+@pytest.fixture
+async def requests_at(clock):
+    """Returns a function that makes the requests of a limiter; cancels all at the end."""
+    created = []
 
-    asyncio.run(limited())
+    def make(**limits) -> Requests:
+        created.append(Requests(RateLimiter(RateLimits(**limits), clock.clock)))
+        return created[-1]
 
-
-def test_who_waits_longest_goes_first_also_before_one_that_comes_just_then(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(2), clock.clock)
-        requests = Requests(pace)
-        await requests.begin("a", "b", "c", "d")
-        assert requests.under_way == ["a", "b"]
-        requests.under_way.remove("a")
-        pace.leave()
-        await requests.begin("e")
-        assert requests.under_way == ["b", "c"]
-        await requests.end("b", "c")
-        assert requests.under_way == ["d", "e"]
-
-    run(test())
+    async with asyncio.timeout(20):
+        yield make
+    tasks = [task for requests in created for task in requests.tasks.values()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_one_that_gives_up_while_it_waits_takes_no_place(clock):
-    async def test() -> None:
-        requests = Requests(RateLimiter(Limits(1), clock.clock))
-        await requests.begin("a", "b", "c", "d")
+async def test_requests_start_in_order_of_arrival(requests_at):
+    requests = requests_at(concurrency=2)
+    await requests.start("a", "b", "c", "d")
+    assert requests.in_flight == ["a", "b"]
+    await requests.end("b")
+    assert requests.in_flight == ["a", "c"]
+    await requests.start("e")
+    await requests.end("a", "c")
+    assert requests.in_flight == ["d", "e"]
+
+
+async def test_a_new_request_does_not_overtake_one_that_gets_its_slot_just_then(requests_at):
+    """anyio before 4.15 let both start."""
+    requests = requests_at(concurrency=1)
+    await requests.start("a", "b")
+    requests.end_soon("a")
+    await requests.start("c")  # runs after a's end and before b
+    assert requests.in_flight == ["b"]
+    await requests.end("b")
+    assert requests.in_flight == ["c"]
+
+
+async def test_never_more_requests_than_allowed_are_in_flight(requests_at):
+    requests = requests_at(concurrency=3)
+    for name in "abcdefgh":
+        await requests.start(name)
+        assert len(requests.in_flight) <= 3
+    while requests.in_flight:
+        await requests.end(requests.in_flight[0])
+        assert len(requests.in_flight) <= 3
+    assert all(task.done() for task in requests.tasks.values())
+
+
+async def test_a_request_cancelled_while_it_waits_leaves_the_queue(requests_at):
+    requests = requests_at(concurrency=1)
+    await requests.start("a", "b", "c")
+    requests.tasks["b"].cancel()
+    await requests.end("a")
+    assert requests.in_flight == ["c"]
+
+
+async def test_a_request_cancelled_when_it_gets_a_slot_passes_it_on(requests_at):
+    """At every moment between the end of the request before it and its own start."""
+    for turns in range(8):
+        requests = requests_at(concurrency=1)
+        await requests.start("a", "b", "c")
+        requests.end_soon("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)
         requests.tasks["b"].cancel()
-        await requests.end("a")
-        assert requests.under_way == ["c"]
-        requests.pace.leave()
-        requests.tasks["d"].cancel()  # its place was given to it a moment ago
-        await settle()
-        await requests.begin("e")
-        assert requests.under_way == ["c", "e"]
-
-    run(test())
-
-
-def test_after_a_429_those_under_way_end_and_then_they_go_one_by_one(clock):
-    async def test() -> None:
-        requests = Requests(RateLimiter(Limits(3), clock.clock))
-        await requests.begin("a", "b", "c", "d", "e")
-        requests.pace.slow_down(SORRY, 7)
-        await requests.end("a", "b")
-        assert requests.under_way == ["c"]
+        await run_other_tasks()
+        assert requests.in_flight[-1] == "c", turns
         await requests.end("c")
-        assert requests.under_way == ["d"]
-        assert clock.slept == [7]
-        requests.pace.begin()
-        await requests.begin("f", "g", "h", "i")
-        assert requests.under_way == ["d", "f", "g", "h"]
-
-    run(test())
+        await requests.start("d")
+        assert requests.in_flight[-1] == "d", turns
 
 
-def test_a_429_counts_also_for_one_that_waits_for_its_slot(clock, monkeypatch):
-    async def test() -> None:
-        pace = RateLimiter(Limits(2, per_second=1), clock.clock)
-
-        async def told_meanwhile(seconds):
-            await clock.sleep(seconds)
-            if len(clock.slept) == 1:
-                pace.slow_down(SORRY, 7)
-
-        monkeypatch.setattr(pace_module, "sleep", told_meanwhile)
-        await pace.enter(LATE)
-        pace.leave()
-        await pace.enter(LATE)
-        assert clock.slept == [1, 7]
-
-    run(test())
+async def test_a_request_cancelled_while_it_starts_frees_its_slot(requests_at):
+    for turns in range(5):
+        requests = requests_at(concurrency=1)
+        requests.start_soon("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        requests.tasks["a"].cancel()
+        await requests.start("b")
+        assert requests.in_flight[-1] == "b", turns
 
 
-@pytest.mark.parametrize("asked", [0, 60])
-def test_after_a_429_those_that_waited_for_their_slots_do_not_go_all_at_once(
-    clock, monkeypatch, asked
+async def test_a_request_cancelled_in_flight_frees_its_slot(requests_at):
+    requests = requests_at(concurrency=1)
+    await requests.start("a", "b")
+    requests.tasks["a"].cancel()
+    await run_other_tasks()
+    assert requests.in_flight == ["a", "b"], "b has started"
+
+
+async def test_after_a_429_requests_in_flight_end_and_then_one_is_sent_at_a_time(
+    requests_at, clock
 ):
-    """Their slots pass while the API asks to wait, and then all of them would go side by side."""
+    requests = requests_at(concurrency=3)
+    await requests.start("a", "b", "c", "d", "e")
+    requests.limiter.slow_down(TOO_MANY, 7)
+    await requests.end("a", "b")
+    assert requests.in_flight == ["c"]
+    await requests.end("c")
+    assert requests.in_flight == ["d"]
+    assert clock.slept == [7]
+    requests.limiter.start_poll()
+    await requests.start("f", "g", "h", "i")
+    assert requests.in_flight == ["d", "f", "g", "h"], "the next poll has all slots"
 
-    async def test() -> None:
-        pace, told = RateLimiter(Limits(8, per_second=1), clock.clock), asyncio.Event()
-        begun, under_way, most = [], 0, 0
 
-        async def sleep(seconds):
+async def test_a_429_delays_a_request_that_waits_for_its_start(clock, monkeypatch):
+    limiter = RateLimiter(RateLimits(2, per_second=1), clock.clock)
+
+    async def sleep(seconds):
+        await clock.sleep(seconds)
+        if len(clock.slept) == 1:
+            limiter.slow_down(TOO_MANY, 7)
+
+    monkeypatch.setattr(rate_limit, "sleep", sleep)
+    for _ in range(2):
+        async with limiter.request(FAR):
+            pass
+    assert clock.slept == [1, 7]
+
+
+async def test_after_a_429_waiting_requests_do_not_start_all_at_once(clock, monkeypatch):
+    """Their start times pass during the wait that the API asked for."""
+    for retry_after in (0, 60):
+        limiter = RateLimiter(RateLimits(8, per_second=1), clock.clock)
+        rejected, in_flight = asyncio.Event(), [0]
+        starts: list[float] = []
+
+        async def sleep(seconds, rejected=rejected):
             due = clock.now + seconds
-            await told.wait()
+            await rejected.wait()
             clock.now = max(clock.now, due)
 
-        async def request() -> None:
-            nonlocal under_way, most
-            await pace.enter(LATE)
-            begun.append(clock.now - start)
-            under_way += 1
-            most = max(most, under_way)
-            await settle()
-            under_way -= 1
-            pace.leave()
+        async def request(limiter=limiter, starts=starts, in_flight=in_flight) -> None:
+            async with limiter.request(FAR):
+                starts.append(clock.now)
+                in_flight[0] += 1
+                assert in_flight == [1]
+                await run_other_tasks()
+                in_flight[0] -= 1
 
-        monkeypatch.setattr(pace_module, "sleep", sleep)
-        start = clock.now
-        await pace.enter(LATE)
-        waiting = [asyncio.create_task(request()) for _ in range(5)]
-        await settle()
-        pace.slow_down(SORRY, asked)
-        pace.leave()
-        told.set()
+        monkeypatch.setattr(rate_limit, "sleep", sleep)
+        begin = clock.now
+        async with limiter.request(FAR):
+            waiting = [asyncio.create_task(request()) for _ in range(5)]
+            await run_other_tasks()
+            limiter.slow_down(TOO_MANY, retry_after)
+        rejected.set()
         await asyncio.gather(*waiting)
-        assert most == 1
-        assert begun[0] >= asked
-        assert [b - a for a, b in pairwise(begun)] == [1] * 4
-
-    run(test())
+        assert starts[0] - begin >= retry_after
+        assert [b - a for a, b in pairwise(starts)] == [1] * 4
 
 
-def test_a_429_counts_in_the_next_poll_too_when_the_page_it_was_for_was_not_needed(clock):
-    async def test() -> None:
-        requests = Requests(RateLimiter(Limits(2), clock.clock))
-        requests.pace.slow_down(SORRY, 7)
-        requests.pace.begin()
-        await requests.begin("a", "b")
-        assert clock.slept == [7]
-        assert requests.under_way == ["a", "b"], "and after it they go side by side"
-
-    run(test())
+async def test_a_429_delays_the_next_poll_but_does_not_limit_its_concurrency(requests_at, clock):
+    """Its page was not needed: the poll succeeded all the same."""
+    requests = requests_at(concurrency=2)
+    requests.limiter.slow_down(TOO_MANY, 7)
+    requests.limiter.start_poll()
+    await requests.start("a", "b")
+    assert clock.slept == [7]
+    assert requests.in_flight == ["a", "b"]
 
 
-def test_a_redirect_too_waits_for_what_a_429_asked(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(2), clock.clock)
-        await pace.enter(LATE)
-        pace.slow_down(SORRY, 7)
-        await pace.slot(LATE)
-        assert clock.slept == [7]
-
-    run(test())
+async def test_a_redirect_waits_after_a_429_too(clock):
+    limiter = RateLimiter(RateLimits(2), clock.clock)
+    async with limiter.request(FAR):
+        limiter.slow_down(TOO_MANY, 7)
+        await limiter.wait_to_start(FAR)
+    assert clock.slept == [7]
 
 
-def test_a_429_that_lasts_longer_than_the_poll_is_its_error(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(1), clock.clock)
-        pace.slow_down(SORRY, 10)
-        with pytest.raises(CartesiaError, match="sorry"):
-            await pace.enter(clock.now + 10)
-        await pace.enter(clock.now + 11)  # the place is free again
+async def test_a_429_that_outlasts_the_poll_is_raised(clock):
+    limiter = RateLimiter(RateLimits(1), clock.clock)
+    limiter.slow_down(TOO_MANY, 10)
+    with pytest.raises(CartesiaError, match="too many requests"):
+        async with limiter.request(clock.now + 10):
+            pass
+    async with limiter.request(clock.now + 11):  # the slot is free again
         assert clock.slept == [10]
 
-    run(test())
 
-
-@pytest.mark.parametrize(("per_second", "at"), [(0, [0] * 4), (4, [0, 0.25, 0.5, 0.75])])
-def test_requests_begin_a_fraction_of_a_second_apart(clock, per_second, at):
-    async def test() -> None:
-        pace, start, begun = RateLimiter(Limits(1, per_second), clock.clock), clock.now, []
+async def test_requests_start_at_the_rate(clock):
+    for per_second, expected in ((0, [0] * 4), (4, [0, 0.25, 0.5, 0.75])):
+        limiter, begin, starts = RateLimiter(RateLimits(1, per_second), clock.clock), clock.now, []
         for _ in range(4):
-            await pace.enter(LATE)
-            begun.append(clock.now - start)
-            pace.leave()
-        assert begun == at
-
-    run(test())
+            async with limiter.request(FAR):
+                starts.append(clock.now - begin)
+        assert starts == expected, per_second
 
 
-def test_slots_that_are_given_up_do_not_hold_up_what_comes_next(clock, monkeypatch):
-    async def test() -> None:
-        pace = RateLimiter(Limits(8, per_second=0.1), clock.clock)
-        polling = [asyncio.create_task(pace.enter(clock.now + 60)) for _ in range(5)]
-        monkeypatch.setattr(pace_module, "sleep", asyncio.sleep)
-        await settle()
-        for each in polling:
-            each.cancel()
-        await settle()
-        monkeypatch.setattr(pace_module, "sleep", clock.sleep)
-        await pace.enter(LATE)
+async def test_start_times_of_cancelled_requests_are_free_again(clock, monkeypatch):
+    limiter = RateLimiter(RateLimits(8, per_second=0.1), clock.clock)
+
+    async def request() -> None:
+        async with limiter.request(clock.now + 60):
+            pass
+
+    monkeypatch.setattr(rate_limit, "sleep", asyncio.sleep)
+    waiting = [asyncio.create_task(request()) for _ in range(5)]
+    await run_other_tasks()
+    for task in waiting:
+        task.cancel()
+    await run_other_tasks()
+    monkeypatch.setattr(rate_limit, "sleep", clock.sleep)
+    async with limiter.request(FAR):
         assert clock.slept == [10]
 
-    run(test())
 
-
-def test_of_two_429s_the_longer_wait_counts(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(1), clock.clock)
-        pace.slow_down(SORRY, 7)
-        pace.slow_down(SORRY, 1)
-        await pace.enter(LATE)
+async def test_of_two_429s_the_longer_wait_counts(clock):
+    limiter = RateLimiter(RateLimits(1), clock.clock)
+    limiter.slow_down(TOO_MANY, 7)
+    limiter.slow_down(TOO_MANY, 1)
+    async with limiter.request(FAR):
         assert clock.slept == [7]
 
-    run(test())
+
+async def test_a_start_after_the_deadline_is_not_waited_for(clock):
+    limiter = RateLimiter(RateLimits(1, per_second=0.1), clock.clock)
+    await limiter.wait_to_start(FAR)
+    with pytest.raises(CartesiaError, match=r"poll\.timeout"):
+        await limiter.wait_to_start(clock.now + 10)
+    assert clock.slept == []
 
 
-def test_a_slot_behind_the_end_of_the_poll_is_not_waited_for(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(1, per_second=0.1), clock.clock)
-        await pace.slot(LATE)
-        with pytest.raises(CartesiaError, match=r"poll\.timeout"):
-            await pace.slot(clock.now + 10)
-        assert clock.slept == []
-
-    run(test())
-
-
-def test_time_that_no_request_used_is_not_made_up_for(clock):
-    async def test() -> None:
-        pace = RateLimiter(Limits(1, per_second=1), clock.clock)
-        await pace.slot(LATE)
-        clock.now += 100
-        await pace.slot(LATE)
-        await pace.slot(LATE)
-        assert clock.slept == [1]
-
-    run(test())
+async def test_unused_time_does_not_allow_a_burst(clock):
+    limiter = RateLimiter(RateLimits(1, per_second=1), clock.clock)
+    await limiter.wait_to_start(FAR)
+    clock.now += 100
+    await limiter.wait_to_start(FAR)
+    await limiter.wait_to_start(FAR)
+    assert clock.slept == [1]

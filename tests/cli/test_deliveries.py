@@ -8,12 +8,11 @@ import sqlite3
 import pytest
 
 from exporter.cli.deliveries import _body_text
-from exporter.store import database as database_module
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
 from tests.cli.stored_state import CONTROL, HOSTILE, StoredState
-from tests.store.sample_outbox import attempt, failure, freeze, owe, owe_events
+from tests.store.sample_outbox import attempt, create_messages, failure, queue, queue_events
 
 COLUMNS = (
     *("receiver", "id", "state", "types", "events", "owed_since"),
@@ -35,15 +34,15 @@ def state(tmp_path) -> StoredState:
     stored = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
-        await owe(database, [1, 2], "ops")
-        await freeze(database, "ops")
+        await queue(database, [1, 2], "ops")
+        await create_messages(database, "ops")
         await attempt(database, "ops", DELIVERED, "answered 200")
         await attempt(database, "ops", DEAD, "answered 400")
-        await owe(database, [3], "ops")
-        await owe(database, [4], "chat")
-        await owe(database, [5], "gone")
-        await owe(database, [6], "ops")
-        await freeze(database, "ops")
+        await queue(database, [3], "ops")
+        await queue(database, [4], "chat")
+        await queue(database, [5], "gone")
+        await queue(database, [6], "ops")
+        await create_messages(database, "ops")
 
     stored.run(fill)
     assert stored.invoke("deliveries", "discard", "evt_6").exit_code == 0
@@ -111,8 +110,8 @@ def test_omitted_deliveries_are_counted_on_standard_error(state, output):
 
 def test_show_finds_a_delivery_by_the_prefix_of_its_id(state):
     async def digest(database: Database) -> None:
-        await owe(database, [7, 8], "chat")
-        await freeze(database, "chat", digest=True)
+        await queue(database, [7, 8], "chat")
+        await create_messages(database, "chat", digest=True)
 
     state.run(digest)
     output = state.output("deliveries", "show", "msg").splitlines()
@@ -138,7 +137,7 @@ def test_show_explains_a_missing_body(state):
 
 def test_an_id_of_two_receivers_selects_both_or_one_by_receiver(state):
     async def both(database: Database) -> None:
-        await owe(database, [9], "ops", "chat")
+        await queue(database, [9], "ops", "chat")
 
     state.run(both)
     assert state.output("deliveries", "show", "evt_9").count("receiver: ") == 2
@@ -156,8 +155,8 @@ def test_hostile_text_is_cleaned_in_tables_and_unchanged_in_json(tmp_path):
     state = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
-        await owe_events(database, [failure(1, name=HOSTILE)], "ops")
-        await freeze(database, "ops")
+        await queue_events(database, [failure(1, name=HOSTILE)], "ops")
+        await create_messages(database, "ops")
         await attempt(database, "ops", PENDING, HOSTILE)
 
     state.run(fill)
@@ -215,7 +214,7 @@ def test_reassign_moves_unsettled_deliveries(state):
 
 def test_reassign_reports_events_that_the_target_has_already(state):
     async def both(database: Database) -> None:
-        await owe(database, [9], "gone", "chat")
+        await queue(database, [9], "gone", "chat")
 
     state.run(both)
     output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
@@ -276,7 +275,7 @@ def test_reassign_without_deliveries_ends_with_1(state):
 
 
 def test_a_locked_state_ends_with_1_and_one_line(state, monkeypatch):
-    monkeypatch.setattr(database_module, "_BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 50)
     writer = sqlite3.connect(state.path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     assert state.states() == EVERY_STATE, "a read needs no lock"

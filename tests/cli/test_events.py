@@ -10,7 +10,7 @@ from exporter.core.events import Event
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from tests.cli.stored_state import CONTROL, HOSTILE, StoredState
-from tests.store.sample_outbox import attempt, failure, freeze, owe_events
+from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
 from tests.store.sample_polls import NOW
 
 COLUMNS = (
@@ -27,12 +27,14 @@ def state(tmp_path) -> StoredState:
     stored = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
-        await owe_events(database, [failure(1)], "ops", "chat", "gone")
-        await freeze(database, "ops")
+        await queue_events(database, [failure(1)], "ops", "chat", "gone")
+        await create_messages(database, "ops")
         await attempt(database, "ops", DELIVERED)
         completed = failure(2, name=HOSTILE, status="completed")
-        await owe_events(database, [replace(completed, type="fine_tune.completed", account="lab")])
-        await owe_events(database, [RECOVERED], "ops")
+        await queue_events(
+            database, [replace(completed, type="fine_tune.completed", account="lab")]
+        )
+        await queue_events(database, [RECOVERED], "ops")
 
     stored.run(fill)
     return stored

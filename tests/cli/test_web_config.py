@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli.main import main
-from tests.web.authenticated_server import File, hash_of
+from tests.web.authenticated_server import WebConfigFixture, hash_of
 
 GOOD = "accounts: [{name: a, api_key: sk_car_x}]\n"
 COMMANDS = (["check-config"], ["run", "--config.check"], ["--config.check"])
@@ -24,7 +24,7 @@ def invoke(command, config, web):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_valid_file_is_reported_with_keys_without_effect(tmp_path, config, command):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(
         tls_server_config=file.issue(),
         http_server_config={"http2": False},
@@ -45,7 +45,9 @@ def test_a_valid_file_is_reported_with_keys_without_effect(tmp_path, config, com
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["run"]])
 def test_the_mistakes_of_both_files_are_reported_at_once(tmp_path, config, command):
-    file = File(tmp_path, rate_limit={"interval": "5"}, basic_auth_users={"a": "hunter2"})
+    file = WebConfigFixture(
+        tmp_path, rate_limit={"interval": "5"}, basic_auth_users={"a": "hunter2"}
+    )
     result = invoke(command, config, file.path)
     assert result.exit_code == 2
     web = (

@@ -1,3 +1,5 @@
+"""Loading the configuration from a file and the environment."""
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from docs.generate.example import EXAMPLE, uncommented
+from docs.generate.example import EXAMPLE, uncomment
 from exporter.config import Config, ConfigError, SlackReceiver, WebhookReceiver, load
+from tests.config.config_file import KEY, write_config
 
 HERE = Path(__file__).parent
-KEY = {"CARTESIA_API_KEY": "sk_car_hunter2.hunter2"}
 NO_ACCOUNTS = (
     "accounts: missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
 )
@@ -33,14 +35,8 @@ def problems(path: Path | None, environ: dict[str, str]) -> list[str]:
     return caught.value.problems
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "config.yaml"
-    path.write_text(text)
-    return path
-
-
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
+def test_an_invalid_file_is_refused_with_exactly_these_messages(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     found = problems(Path(path.name), {**KEY, "BAD_URL": "hunter2"})
     assert found == path.with_suffix(".txt").read_text().splitlines()
@@ -48,15 +44,15 @@ def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_a_good_file_is_read_and_shows_no_secret(path):
+def test_a_valid_file_is_loaded_and_its_representations_hide_secrets(path):
     config = load(path, KEY)
-    shown = repr(config) + str(config) + config.model_dump_json() + str(config.model_dump())
-    assert "hunter2" not in shown
+    texts = repr(config) + str(config) + config.model_dump_json() + str(config.model_dump())
+    assert "hunter2" not in texts
 
 
-def test_an_error_holds_no_secret_in_its_causes(tmp_path):
-    """A traceback shows causes and contexts as well."""
-    path = written(tmp_path, "accounts: [{api_key: sk_car_admin_hunter2, x: hunter2}]")
+def test_an_error_has_no_cause_that_could_contain_a_secret(tmp_path):
+    """Tracebacks print causes and contexts too."""
+    path = write_config(tmp_path, "accounts: [{api_key: sk_car_admin_hunter2, x: hunter2}]")
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     assert caught.value.__cause__ is None
@@ -73,7 +69,7 @@ def test_the_environment_alone_is_enough():
     assert config.receivers == ()
 
 
-def test_every_variable(tmp_path, monkeypatch):
+def test_every_variable_is_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text("sk_car_hunter2\n")
     environ = {
@@ -140,19 +136,19 @@ def test_every_variable(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_bad_environment_is_refused_by_variable(environ, expected):
+def test_an_error_of_a_variable_names_the_variable(environ, expected):
     assert problems(None, environ) == expected
 
 
-def test_problems_of_the_file_and_of_the_environment_come_together(tmp_path):
-    path = written(tmp_path, "poll: {page_size: 0}")
+def test_errors_of_file_and_environment_are_reported_together(tmp_path):
+    path = write_config(tmp_path, "poll: {page_size: 0}")
     assert problems(path, {}) == [
         NO_ACCOUNTS,
         "poll.page_size: must be between 1 and 100",
     ]
 
 
-def test_what_the_file_says_comes_before_the_environment(tmp_path):
+def test_the_file_has_priority_over_the_environment(tmp_path):
     text = "accounts: [{api_key: a}]\nreceivers: []\nstorage: {path: here.db}"
     environ = {
         **KEY,
@@ -161,16 +157,16 @@ def test_what_the_file_says_comes_before_the_environment(tmp_path):
         "CARTESIA_EXPORTER_SLACK_URL": "https://hooks.slack.com/hunter2",
         "CARTESIA_EXPORTER_STORAGE_PATH": "there.db",
     }
-    config = load(written(tmp_path, text), environ)
+    config = load(write_config(tmp_path, text), environ)
     assert config.accounts[0].api_key_secret() == "a"
     assert config.accounts[0].api_key_secret.source == "accounts.0.api_key"
     assert config.receivers == ()
     assert config.storage.path == Path("here.db")
 
 
-def test_the_environment_fills_what_the_file_leaves_out(tmp_path):
+def test_variables_are_used_for_keys_missing_in_the_file(tmp_path):
     environ = {**KEY, "CARTESIA_EXPORTER_STORAGE_PATH": "there.db"}
-    config = load(written(tmp_path, "storage: {retention: 30d}\npoll:\n"), environ)
+    config = load(write_config(tmp_path, "storage: {retention: 30d}\npoll:\n"), environ)
     assert config.storage.path == Path("there.db")
     assert config.storage.retention == 30 * 86400
     assert config.accounts[0].name == "default"
@@ -178,16 +174,16 @@ def test_the_environment_fills_what_the_file_leaves_out(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "\ufeff"])
 def test_an_empty_file_means_defaults(tmp_path, text):
-    assert load(written(tmp_path, text), KEY) == load(None, KEY)
+    assert load(write_config(tmp_path, text), KEY) == load(None, KEY)
 
 
-def test_files_are_found_beside_the_configuration(tmp_path, monkeypatch):
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
     folder = tmp_path / "etc"
     folder.mkdir()
     (folder / "key").write_text("sk_car_hunter2")
     (folder / "ca.pem").write_text(Path(certifi.where()).read_text())
     text = "accounts: [{api_key_file: key, ca_file: ca.pem}]\nstorage: {path: state.db}"
-    written(folder, text)
+    write_config(folder, text)
     monkeypatch.chdir(tmp_path)
     config = load(Path("etc/config.yaml"), {})
     assert config.accounts[0].api_key_secret.source == str(folder / "key")
@@ -197,18 +193,18 @@ def test_files_are_found_beside_the_configuration(tmp_path, monkeypatch):
 
 def test_a_ca_file_without_certificates_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("hunter2")
-    path = written(tmp_path, "accounts: [{api_key: a, ca_file: ca.pem}]")
+    path = write_config(tmp_path, "accounts: [{api_key: a, ca_file: ca.pem}]")
     pem = tmp_path / "ca.pem"
     assert problems(path, {}) == [f"accounts.0.ca_file: must hold PEM certificates; {pem} does not"]
 
 
 def test_a_date_without_quotes_is_text(tmp_path):
-    path = written(tmp_path, "accounts: [{api_key: a, api_version: 2026-03-01}]")
+    path = write_config(tmp_path, "accounts: [{api_key: a, api_version: 2026-03-01}]")
     assert load(path, {}).accounts[0].api_version == "2026-03-01"
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("create", "reason"),
     [
         (lambda path: None, "cannot be read: no such file"),
         (lambda path: path.mkdir(), "cannot be read: not a regular file"),
@@ -217,9 +213,9 @@ def test_a_date_without_quotes_is_text(tmp_path):
         (lambda path: path.write_text("a: 1\n---\nb: 2"), "line 2, column 1: but found another"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path, make, reason):
+def test_an_error_of_reading_names_the_file(tmp_path, create, reason):
     path = tmp_path / "config.yaml"
-    make(path)
+    create(path)
     (text,) = problems(path, KEY)
     assert text.startswith(f"{path}: {reason}")
 
@@ -227,11 +223,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, make, reason):
 @pytest.mark.parametrize(
     "text", ["accounts: &a [*a]", "accounts: &a [{api_key: *a}]", "poll: &p {x: *p}"]
 )
-def test_a_file_that_contains_itself_is_refused(tmp_path, text):
-    problems(written(tmp_path, text), KEY)
+def test_a_recursive_document_is_refused(tmp_path, text):
+    problems(write_config(tmp_path, text), KEY)
 
 
-def test_merged_keys_may_be_given_again_deep_in_the_file(tmp_path):
+def test_merged_keys_may_be_overridden_at_any_depth(tmp_path):
     text = """
 accounts:
   - &one {name: one, api_key: a}
@@ -240,7 +236,7 @@ receivers:
   - {name: w, type: webhook, url: https://x.example, format: template, template: {a: {b: *two}}}
 poll: {<<: {page_size: 5}, page_size: 7}
 """
-    config = load(written(tmp_path, text), {})
+    config = load(write_config(tmp_path, text), {})
     assert [account.name for account in config.accounts] == ["one", "two"]
     assert config.poll.page_size == 7
 
@@ -269,7 +265,7 @@ YAML = st.recursive(
     key=st.sampled_from(SECTIONS),
     value=YAML | st.dictionaries(st.sampled_from(["type", "name", "path"]), YAML),
 )
-def test_whatever_stands_in_the_file_is_accepted_or_refused(tmp_path, key, value):
+def test_any_document_is_accepted_or_refused(tmp_path, key, value):
     import yaml
 
     path = tmp_path / "config.yaml"
@@ -280,17 +276,17 @@ def test_whatever_stands_in_the_file_is_accepted_or_refused(tmp_path, key, value
         assert error.problems  # noqa: PT017  # either outcome is fine
 
 
-def test_the_example_works_as_it_stands_and_shows_the_defaults():
+def test_the_example_is_valid_and_equals_the_defaults():
     config = load(EXAMPLE, KEY)
     assert config == load(None, KEY)
 
 
 def keys_of(section: type[BaseModel]) -> Iterator[str]:
-    """Every key of a section and of those in it; one that has three forms by its first."""
+    """Yield every key of a section and of nested ones; a secret by its first form."""
     for name, field in section.model_fields.items():
         yield name.removesuffix("_file").removesuffix("_env")
-        for part in sections_in(field.annotation):
-            yield from keys_of(part)
+        for nested in sections_in(field.annotation):
+            yield from keys_of(nested)
 
 
 def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -300,15 +296,15 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from sections_in(argument)
 
 
-def test_the_example_shows_every_key_that_works():
-    shown = set(re.findall(r"(\w+):(?= |$)", EXAMPLE.read_text(), re.MULTILINE))
-    shown = {name.removesuffix("_file").removesuffix("_env") for name in shown}
+def test_the_example_contains_every_key():
+    names = set(re.findall(r"(\w+):(?= |$)", EXAMPLE.read_text(), re.MULTILINE))
+    in_example = {name.removesuffix("_file").removesuffix("_env") for name in names}
     keys = set(keys_of(Config))
     assert len(keys) > 40
-    assert keys - shown == set()
+    assert keys - in_example == set()
 
 
-def test_the_example_works_with_every_key(tmp_path):
+def test_the_example_is_valid_with_every_key_uncommented(tmp_path):
     for name, content in {
         "cartesia-api-key": "sk_car_hunter2",
         "slack-url": "https://hooks.slack.com/services/hunter2",
@@ -321,8 +317,8 @@ def test_the_example_works_with_every_key(tmp_path):
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
         (tmp_path / name).write_text(content)
-    text = uncommented(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
-    config = load(written(tmp_path, text), KEY)
+    text = uncomment(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
+    config = load(write_config(tmp_path, text), KEY)
     assert [account.name for account in config.accounts] == ["default", "research"]
     assert [receiver.name for receiver in config.receivers] == [
         "team-slack",

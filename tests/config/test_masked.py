@@ -1,4 +1,4 @@
-"""The configuration as it is shown: everything in it but its secrets."""
+"""The masked configuration: complete, readable and without secrets."""
 
 import re
 from collections.abc import Iterator
@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from docs.generate.example import EXAMPLE
-from exporter.config import AppriseReceiver, Config, load
-from exporter.config.masked import MASK, _section, masked
-from exporter.config.secrets import Origin
-from exporter.config.section import Section, parts_of
+from exporter.config import AppriseReceiver, Config, WebhookReceiver, load
+from exporter.config.masked import MASK, render_masked, to_yaml
+from exporter.config.secrets import ConfigContext
+from exporter.config.section import Section, items_of
 
 KEY = {"CARTESIA_API_KEY": "sk_car_hunter2"}
-ANYWHERE = "c4nary"
+SECRET = "c4nary"
 SIGNING = "whsec_YzRuYXJ5YzRuYXJ5YzRuYXJ5YzRuYXJ5"
 SIGNED = SIGNING.removeprefix("whsec_")
-PROXY = f"http://user:{ANYWHERE}@proxy.example:3128"
-URL = f"https://{ANYWHERE}.example/{ANYWHERE}?token={ANYWHERE}"
+PROXY = f"http://user:{SECRET}@proxy.example:3128"
+URL = f"https://{SECRET}.example/{SECRET}?token={SECRET}"
 WEBHOOK = {"name": "bearer", "type": "webhook", "url": URL, "proxy_url": PROXY}
 
 
-def inline(secret: str = ANYWHERE) -> dict[str, Any]:
-    """A configuration with a secret in the file wherever one can stand there."""
+def config_with_secrets(secret: str = SECRET) -> dict[str, Any]:
+    """Return a configuration with a secret in the file wherever one is possible."""
     body = {
         "routing_key": secret,
         "list": [secret, {"n": 12345, "text": f"{secret} {{{{ title }}}}"}],
@@ -57,7 +57,7 @@ def inline(secret: str = ANYWHERE) -> dict[str, Any]:
 
 
 def sections_in(annotation: Any) -> Iterator[type[Section]]:
-    """Every section that a configuration can have, from the types alone."""
+    """Yield every section that a configuration can have, by its types."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
         for field in annotation.model_fields.values():
@@ -74,52 +74,57 @@ def types_of(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(types_of, arguments))
 
 
-def of_type(kind: type) -> set[tuple[type[Section], str]]:
+def keys_of_type(wanted: type) -> set[tuple[type[Section], str]]:
     return {
         (section, name)
         for section in SECTIONS
         for name, field in section.model_fields.items()
-        if kind in types_of(field.annotation)
+        if wanted in types_of(field.annotation)
     }
 
 
 def given_secrets(section: Section) -> Iterator[tuple[type[Section], str]]:
     for name in type(section).model_fields:
-        for _, part in parts_of(getattr(section, name)):
-            if isinstance(part, SecretStr):
+        for _, item in items_of(getattr(section, name)):
+            if isinstance(item, SecretStr):
                 yield type(section), name
-            if isinstance(part, Section):
-                yield from given_secrets(part)
+            if isinstance(item, Section):
+                yield from given_secrets(item)
 
 
-def test_no_secret_of_any_section_is_shown():
-    config = Config.model_validate(inline())
+def test_every_secret_of_every_section_is_masked():
+    config = Config.model_validate(config_with_secrets())
     refused = (AppriseReceiver, "proxy_url")
-    assert {*given_secrets(config), refused} == of_type(SecretStr)
-    shown = masked(config)
-    assert ANYWHERE not in shown
-    assert SIGNED not in shown
-    assert "12345" not in shown
+    assert {*given_secrets(config), refused} == keys_of_type(SecretStr)
+    text = render_masked(config)
+    assert SECRET not in text
+    assert SIGNED not in text
+    assert "12345" not in text
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_the_text_of_a_secret_has_a_type_that_is_never_shown(section):
-    for key in section.SECRETS:
-        assert section.model_fields[key.inline].annotation == SecretStr | None
+def test_the_inline_form_of_every_secret_has_a_secret_type():
+    for section in SECTIONS:
+        for key in section.SECRETS:
+            assert section.model_fields[key.inline].annotation == SecretStr | None, section
 
 
-def test_no_key_that_is_called_like_a_secret_is_plain_text():
+def test_values_without_a_type_are_in_templates_only():
+    """A template masks its values; another key of type Any would be written."""
+    assert keys_of_type(Any) == {(WebhookReceiver, "template")}
+
+
+def test_only_known_keys_with_the_name_of_a_secret_are_plain_text():
     forms = {
         (section, form)
         for section in SECTIONS
         for key in section.SECRETS
         for form in (key.file, key.env)
     }
-    called_so = re.compile("key|token|secret|password|credential|auth|url|header|text")
+    secret_names = re.compile("key|token|secret|password|credential|auth|url|header|text")
     plain = {
         (section.__name__, name)
-        for section, name in of_type(str) - forms - of_type(SecretStr)
-        if called_so.search(name)
+        for section, name in keys_of_type(str) - forms - keys_of_type(SecretStr)
+        if secret_names.search(name)
     }
     assert plain == {
         ("Account", "base_url"),
@@ -130,8 +135,8 @@ def test_no_key_that_is_called_like_a_secret_is_plain_text():
 
 
 @pytest.mark.parametrize("form", ["file", "env"])
-def test_a_secret_that_stands_elsewhere_is_shown_as_where_it_stands(tmp_path, form):
-    texts = {"a": f"sk_car_{ANYWHERE}", "u": URL, "s": SIGNING, "p": ANYWHERE}
+def test_paths_and_variables_of_secrets_are_not_masked(tmp_path, form):
+    texts = {"a": f"sk_car_{SECRET}", "u": URL, "s": SIGNING, "p": SECRET}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     webhook = {"type": "webhook", f"url_{form}": "u"}
@@ -145,21 +150,20 @@ def test_a_secret_that_stands_elsewhere_is_shown_as_where_it_stands(tmp_path, fo
         ],
         f"heartbeat_url_{form}": "u",
     }
-    text = masked(Config.model_validate(raw, context=Origin(tmp_path, texts)))
-    assert ANYWHERE not in text
+    text = render_masked(Config.model_validate(raw, context=ConfigContext(tmp_path, texts)))
+    assert SECRET not in text
     assert SIGNED not in text
     assert MASK not in text
-    shown = yaml.safe_load(text)
-    assert part_of(shown, raw) == raw
+    assert select_keys(yaml.safe_load(text), raw) == raw
 
 
-def part_of(shown: Any, wanted: Any) -> Any:
-    """What is shown, cut down to the keys that are wanted."""
+def select_keys(document: Any, wanted: Any) -> Any:
+    """Return a document with only the keys of another one."""
     if isinstance(wanted, dict):
-        return {key: part_of(shown[key], value) for key, value in wanted.items()}
+        return {key: select_keys(document[key], value) for key, value in wanted.items()}
     if isinstance(wanted, list):
-        return [part_of(*pair) for pair in zip(shown, wanted, strict=True)]
-    return shown
+        return [select_keys(*pair) for pair in zip(document, wanted, strict=True)]
+    return document
 
 
 def keys_in(value: Any, path: str = "") -> Iterator[str]:
@@ -170,24 +174,24 @@ def keys_in(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def test_every_key_that_is_given_is_shown():
-    shown = yaml.safe_load(masked(Config.model_validate(inline())))
-    assert set(keys_in(inline())) - set(keys_in(shown)) == set()
+def test_every_given_key_is_in_the_document():
+    document = yaml.safe_load(render_masked(Config.model_validate(config_with_secrets())))
+    assert set(keys_in(config_with_secrets())) - set(keys_in(document)) == set()
 
 
-def test_what_is_shown_is_what_the_example_says_and_can_be_read_again(tmp_path):
-    """Of the defaults; with a secret in a file it would ask for the file."""
-    text = masked(load(None, KEY))
+def test_the_defaults_equal_the_example_and_can_be_loaded(tmp_path):
+    """Only with defaults: with a secret in a file, that file would have to exist."""
+    text = render_masked(load(None, KEY))
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert load(path, KEY) == load(None, KEY)
-    shown, written = yaml.safe_load(text), yaml.safe_load(EXAMPLE.read_text())
-    assert part_of(shown, written) == written
-    assert masked(load(EXAMPLE, KEY)) == text
+    example = yaml.safe_load(EXAMPLE.read_text())
+    assert select_keys(yaml.safe_load(text), example) == example
+    assert render_masked(load(EXAMPLE, KEY)) == text
 
 
-def test_it_is_written_as_its_operator_would_write_it():
-    text = masked(Config.model_validate(inline()))
+def test_the_document_has_the_form_of_a_configuration_file():
+    text = render_masked(Config.model_validate(config_with_secrets()))
     for line in (
         "accounts:\n  - name: default\n    api_key: <secret>\n",
         "  interval: 1m\n  timeout: 50s\n",
@@ -205,11 +209,11 @@ def test_it_is_written_as_its_operator_would_write_it():
         assert line in text
 
 
-def test_a_receiver_shows_the_events_that_it_gets():
-    raw = inline()
+def test_a_receiver_has_its_effective_events():
+    raw = config_with_secrets()
     raw["alerts"] = {"events": ["failed", "completed"]}
     raw["receivers"][0]["events"] = ["stuck"]
-    receivers = yaml.safe_load(masked(Config.model_validate(raw)))["receivers"]
+    receivers = yaml.safe_load(render_masked(Config.model_validate(raw)))["receivers"]
     assert [receiver["events"] for receiver in receivers] == [
         ["stuck"],
         ["failed", "completed", "agent"],
@@ -219,27 +223,27 @@ def test_a_receiver_shows_the_events_that_it_gets():
     ]
 
 
-def test_what_the_environment_says_is_shown_too():
+def test_settings_from_the_environment_are_in_the_document():
     environ = {
         **KEY,
         "CARTESIA_BASE_URL": "http://localhost:8080",
         "CARTESIA_EXPORTER_SLACK_URL": URL,
         "CARTESIA_EXPORTER_STORAGE_PATH": "/var/lib/state.db",
     }
-    text = masked(load(None, environ))
-    assert ANYWHERE not in text
-    shown = yaml.safe_load(text)
-    assert shown["accounts"][0]["api_key_env"] == "CARTESIA_API_KEY"
-    assert shown["accounts"][0]["base_url"] == "http://localhost:8080"
-    assert shown["receivers"][0]["url_env"] == "CARTESIA_EXPORTER_SLACK_URL"
-    assert shown["storage"]["path"] == "/var/lib/state.db"
+    text = render_masked(load(None, environ))
+    assert SECRET not in text
+    document = yaml.safe_load(text)
+    assert document["accounts"][0]["api_key_env"] == "CARTESIA_API_KEY"
+    assert document["accounts"][0]["base_url"] == "http://localhost:8080"
+    assert document["receivers"][0]["url_env"] == "CARTESIA_EXPORTER_SLACK_URL"
+    assert document["storage"]["path"] == "/var/lib/state.db"
 
 
-def test_a_certificate_is_shown_as_its_path():
-    raw = inline()
+def test_a_ca_file_is_written_as_its_path():
+    raw = config_with_secrets()
     raw["accounts"][0]["ca_file"] = certifi.where()
-    shown = yaml.safe_load(masked(Config.model_validate(raw)))
-    assert shown["accounts"][0]["ca_file"] == certifi.where()
+    document = yaml.safe_load(render_masked(Config.model_validate(raw)))
+    assert document["accounts"][0]["ca_file"] == certifi.where()
 
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -250,17 +254,18 @@ TEXT = st.text(st.characters(codec="utf-8"))
     labels=st.dictionaries(st.from_regex("[a-z]{3}", fullmatch=True), TEXT),
     user=st.from_regex(r"[^:\x00-\x1f\x7f]+", fullmatch=True).filter(str.isprintable),
 )
-def test_whatever_stands_in_a_text_the_page_says_it(labels, user):
-    login = {"username": user, "password": ANYWHERE}
+def test_any_text_is_written_so_that_yaml_reads_it_back(labels, user):
+    login = {"username": user, "password": SECRET}
     raw = {"accounts": [{"api_key": "a", "labels": labels}]}
     raw["receivers"] = [{**WEBHOOK, "basic_auth": login}]
-    shown = yaml.safe_load(masked(Config.model_validate(raw)))
-    assert shown["accounts"][0]["labels"] == labels
-    assert shown["receivers"][0]["basic_auth"] == {"username": user, "password": MASK}
+    document = yaml.safe_load(render_masked(Config.model_validate(raw)))
+    assert document["accounts"][0]["labels"] == labels
+    assert document["receivers"][0]["basic_auth"] == {"username": user, "password": MASK}
 
 
-def test_what_has_a_type_that_is_not_known_is_masked():
-    class Later(Section):
-        when: complex = 1j
+def test_a_value_of_an_unknown_type_is_masked():
+    class NewSection(Section):
+        point: complex = 1j
+        content: bytes = b"secret"
 
-    assert _section(Later()) == {"when": MASK}
+    assert yaml.safe_load(to_yaml(NewSection().model_dump())) == {"point": MASK, "content": MASK}

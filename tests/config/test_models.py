@@ -1,3 +1,5 @@
+"""Defaults, limits and secrets of the configuration's sections."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from exporter.config import (
     WebhookReceiver,
 )
 from exporter.config.models import Poll
-from exporter.config.secrets import Origin
+from exporter.config.secrets import ConfigContext
 
 ACCOUNT = {"api_key": "sk_car_hunter2"}
 SLACK = {"name": "s", "type": "slack", "url": "https://hunter2.example"}
@@ -27,8 +29,8 @@ def config(**keys: Any) -> Config:
 
 
 def test_every_default():
-    found = config(receivers=[SLACK, WEBHOOK]).model_dump()
-    assert found["accounts"][0] | {"api_key": None} == {
+    found = config(receivers=[SLACK, WEBHOOK])
+    assert dict(found.accounts[0]) | {"api_key": None} == {
         "name": "default",
         "api_key": None,
         "api_key_file": None,
@@ -40,7 +42,7 @@ def test_every_default():
         "ca_file": None,
         "proxy_url": None,
     }
-    assert found["poll"] == {
+    assert dict(found.poll) == {
         "interval": 60,
         "timeout": 50,
         "page_size": 100,
@@ -48,13 +50,13 @@ def test_every_default():
         "requests_per_second": 0,
         "stale_after": 300,
     }
-    assert found["metrics"] == {
+    assert dict(found.metrics) == {
         "labels": ("model_id",),
         "max_models": 50,
         "per_fine_tune": False,
         "max_fine_tune_series": 1000,
     }
-    assert found["alerts"] == {
+    assert dict(found.alerts) == {
         "events": ("failed",),
         "stuck_after": 6 * 3600,
         "first_run": "summary",
@@ -63,11 +65,11 @@ def test_every_default():
         "playground_url": "https://play.cartesia.ai/pro-voice-cloning",
         "poll_failing_after": 600,
     }
-    assert found["storage"] == {"path": Path("data/state.db"), "retention": 90 * 86400}
-    assert found["heartbeat_url"] is None
+    assert dict(found.storage) == {"path": Path("data/state.db"), "retention": 90 * 86400}
+    assert found.heartbeat_url is None
 
 
-def test_every_default_of_a_receiver():
+def test_every_default_of_receivers():
     slack, webhook = config(receivers=[SLACK, WEBHOOK]).receivers
     assert isinstance(slack, SlackReceiver)
     assert isinstance(webhook, WebhookReceiver)
@@ -96,13 +98,13 @@ def test_every_default_of_a_receiver():
         ("1d", 300, 3 * 86400),
     ],
 )
-def test_the_timeout_and_staleness_follow_the_interval(interval, timeout, stale_after):
+def test_timeout_and_stale_after_depend_on_the_interval(interval, timeout, stale_after):
     poll = Poll.model_validate({"interval": interval})
     assert (poll.timeout, poll.stale_after) == (timeout, stale_after)
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "good", "bad"),
+    ("section", "key", "valid", "invalid"),
     [
         ("poll", "interval", ["1s", "1d"], ["999ms", "1d1s"]),
         ("poll", "timeout", ["100ms", "59s999ms"], ["99ms", "60s"]),
@@ -126,35 +128,29 @@ def test_the_timeout_and_staleness_follow_the_interval(interval, timeout, stale_
         ("storage", "retention", ["1h", "10y"], ["59m", "11y"]),
     ],
 )
-def test_every_limit(section, key, good, bad):
-    for value in good:
+def test_limits_of_keys(section, key, valid, invalid):
+    for value in valid:
         config(**{section: {key: value}})
-    for value in bad:
+    for value in invalid:
         with pytest.raises(ValidationError):
             config(**{section: {key: value}})
 
 
-@pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64])
-def test_names_of_accounts_and_receivers(name):
-    config(accounts=[{**ACCOUNT, "name": name}], receivers=[{**SLACK, "name": name}])
+def test_names_have_1_to_64_plain_characters():
+    for name in ("a", "A.b_c-9", "x" * 64):
+        config(accounts=[{**ACCOUNT, "name": name}], receivers=[{**SLACK, "name": name}])
+    for invalid in ("", "x" * 65, "a b", "é", "a\n", 5):
+        for section, item in (("accounts", ACCOUNT), ("receivers", SLACK)):
+            with pytest.raises(ValidationError):
+                config(**{section: [{**item, "name": invalid}]})
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "a\n", 5])
-def test_other_names_are_refused(name):
-    for keys in (
-        {"accounts": [{**ACCOUNT, "name": name}]},
-        {"receivers": [{**SLACK, "name": name}]},
-    ):
-        with pytest.raises(ValidationError):
-            config(**keys)
-
-
-def test_a_trailing_slash_does_not_make_another_base_url():
+def test_a_trailing_slash_of_the_base_url_is_removed():
     account = Account.model_validate({**ACCOUNT, "base_url": "https://gateway.example/cartesia/"})
     assert account.base_url == "https://gateway.example/cartesia"
 
 
-def test_http_is_for_loopback_or_when_allowed():
+def test_http_is_allowed_for_loopback_or_by_allow_http():
     Account.model_validate({**ACCOUNT, "base_url": "http://localhost:8080"})
     Account.model_validate({**ACCOUNT, "base_url": "http://api.example", "allow_http": True})
     config(receivers=[{**WEBHOOK, "url": "http://hunter2.example", "allow_http": True}])
@@ -162,9 +158,9 @@ def test_http_is_for_loopback_or_when_allowed():
         config(receivers=[{**WEBHOOK, "url": "http://hunter2.example"}])
 
 
-def test_secrets_are_functions_that_know_their_source(tmp_path):
+def test_secrets_have_value_and_source(tmp_path):
     (tmp_path / "key").write_text("sk_car_hunter2\n")
-    origin = Origin(tmp_path, {"URL": "https://hunter2.example"})
+    origin = ConfigContext(tmp_path, {"URL": "https://hunter2.example"})
     keys = {
         "accounts": [{"api_key_file": "key"}],
         "receivers": [{"name": "s", "type": "slack", "url_env": "URL"}],
@@ -180,10 +176,10 @@ def test_secrets_are_functions_that_know_their_source(tmp_path):
     assert found.heartbeat_url_secret() == "https://hunter3.example"
 
 
-def test_an_inline_secret_is_named_by_its_place_in_the_file():
+def test_the_source_of_an_inline_secret_is_its_path_in_the_file():
     header = {"headers": {"X-Key": "hunter2"}, "basic_auth": {"username": "a", "password": "b"}}
     found = config(receivers=[SLACK, {**WEBHOOK, **header}])
-    found.place("")
+    found.set_secret_sources()
     webhook = found.receivers[1]
     assert isinstance(webhook, WebhookReceiver)
     assert webhook.basic_auth is not None
@@ -193,30 +189,30 @@ def test_an_inline_secret_is_named_by_its_place_in_the_file():
     assert webhook.header_secrets["X-Key"]() == "hunter2"
 
 
-def test_accounts_and_receivers_are_equal_when_their_keys_are():
-    """A reload touches only what changed, also when its place in the file did."""
+def test_sections_with_equal_keys_are_equal():
+    """A reload restarts only what changed, also when the order in the file did."""
     one, other = config(receivers=[SLACK, WEBHOOK]), config(receivers=[WEBHOOK, SLACK])
-    one.place("")
-    other.place("")
+    one.set_secret_sources()
+    other.set_secret_sources()
     assert one.accounts == other.accounts
     assert one.receivers[0] == other.receivers[1]
     changed = config(receivers=[{**SLACK, "url": "https://hunter3.example"}])
     assert one.receivers[0] != changed.receivers[0]
 
 
-def test_the_configuration_cannot_be_changed():
+def test_the_configuration_is_immutable():
     with pytest.raises(ValidationError):
         config().poll.interval = 5
 
 
-def test_apprise_takes_any_scheme():
+def test_an_apprise_url_may_have_any_scheme():
     keys = {"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"}
     (receiver,) = config(receivers=[keys]).receivers
     assert isinstance(receiver, AppriseReceiver)
     assert receiver.url_secret() == "mailto://user:hunter2@example.com"
 
 
-def refused(section) -> str:
+def refusal_of(section) -> str:
     with pytest.raises(ValidationError) as caught:
         config(receivers=[section])
     return str(caught.value)
@@ -224,12 +220,14 @@ def refused(section) -> str:
 
 def test_an_apprise_receiver_needs_the_extra(monkeypatch):
     monkeypatch.setattr("exporter.config.receivers.find_spec", {}.get)
-    text = refused({"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"})
+    text = refusal_of(
+        {"name": "mail", "type": "apprise", "url": "mailto://user:hunter2@example.com"}
+    )
     assert "needs the extra: pip install 'cartesia-exporter[apprise]'" in text
     assert "hunter2" not in text
 
 
-def test_nothing_of_apprise_is_imported_to_check_its_section():
+def test_validating_an_apprise_receiver_does_not_import_apprise():
     code = (
         "import sys; from exporter.agent.build import receiver_of, http_client_of;"
         "from exporter.config import AppriseReceiver as R;"
@@ -255,7 +253,7 @@ def test_nothing_of_apprise_is_imported_to_check_its_section():
         ({"url": "json://hunter2.example\njson://hunter2.example"}, "line breaks"),
     ],
 )
-def test_what_an_apprise_receiver_cannot_do_is_refused(keys, text):
-    found = refused({"name": "mail", "type": "apprise", "url": "mailto://example.com", **keys})
+def test_unsupported_settings_of_an_apprise_receiver_are_refused(keys, text):
+    found = refusal_of({"name": "mail", "type": "apprise", "url": "mailto://example.com", **keys})
     assert text in found
     assert "hunter2" not in found

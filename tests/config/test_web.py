@@ -1,4 +1,4 @@
-"""The web configuration's file: what is refused with which words, and what the rest says."""
+"""The web configuration file: errors, settings and changes."""
 
 import errno
 from functools import partial
@@ -9,7 +9,7 @@ import pytest
 from exporter.config import ConfigError
 from exporter.config.web_file import WebFile
 from exporter.web.live_config import RateLimit, UnusableError, WebSettings
-from tests.web.authenticated_server import File, hash_of
+from tests.web.authenticated_server import WebConfigFixture, hash_of
 
 HERE = Path(__file__).parent
 BAD = sorted((HERE / "bad_web").glob("*.yaml"))
@@ -25,7 +25,7 @@ def problems(file: WebFile) -> list[str]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
+def test_an_invalid_file_is_refused_with_exactly_these_messages(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     found = problems(WebFile(Path(path.name)))
     assert found == path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
@@ -37,15 +37,17 @@ def test_a_bad_file_is_refused_with_exactly_these_messages(path, monkeypatch):
     ["", "# nothing\n", "{}", "tls_server_config: {}\nbasic_auth_users:\nrate_limit: {interval: 0}",
      "tls_server_config: {min_version: null}", "rate_limit: {interval: '0'}"],
 )  # fmt: skip
-def test_a_file_without_settings_is_plain_http_for_everybody(tmp_path, text):
+def test_a_file_without_settings_means_plain_http_without_users(tmp_path, text):
     path = tmp_path / "web.yml"
     path.write_text(text)
     assert WebFile(path).read() == WebSettings()
 
 
-def test_any_key_of_tls_asks_for_a_certificate(tmp_path):
-    """With Go's, some keys alone are passed over, and plain HTTP is served."""
-    found = problems(WebFile(File(tmp_path, tls_server_config={"min_version": "TLS13"}).path))
+def test_any_tls_key_needs_a_certificate(tmp_path):
+    """In exporter-toolkit some keys alone are ignored, and plain HTTP is served."""
+    found = problems(
+        WebFile(WebConfigFixture(tmp_path, tls_server_config={"min_version": "TLS13"}).path)
+    )
     assert found == [
         "tls_server_config.cert: missing; TLS needs cert or cert_file",
         "tls_server_config.key: missing; TLS needs key or key_file",
@@ -57,29 +59,27 @@ def test_any_key_of_tls_asks_for_a_certificate(tmp_path):
     [("1s", 1), ("1.5s", 1.5), ("100ms", 0.1), ("1m30s", 90), ("2h", 7200), ("250us", 0.00025),
      ("5µs", 0.000005), ("100ns", 1e-7)],
 )  # fmt: skip
-def test_an_interval_is_written_as_go_reads_it(tmp_path, interval, seconds):
-    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+def test_an_interval_has_the_form_of_a_go_duration(tmp_path, interval, seconds):
+    file = WebConfigFixture(tmp_path, rate_limit={"interval": interval, "burst": 7})
     assert WebFile(file.path).read().rate_limit == RateLimit(seconds, 7)
 
 
 @pytest.mark.parametrize("interval", ["", "s", "1", "-1s", "1s ", "1.s", "1d", "1e3s", True, 5, []])
-def test_another_interval_is_refused(tmp_path, interval):
-    file = File(tmp_path, rate_limit={"interval": interval, "burst": 7})
+def test_invalid_intervals_are_refused(tmp_path, interval):
+    file = WebConfigFixture(tmp_path, rate_limit={"interval": interval, "burst": 7})
     word = "must be a duration such as 100ms, 1.5s or 1m30s"
     assert problems(WebFile(file.path)) == [f"rate_limit.interval: {word}"]
 
 
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2x$", "$2y$"])
-def test_every_prefix_of_bcrypt_is_one(tmp_path, prefix):
+def test_every_prefix_of_bcrypt_is_accepted(tmp_path, prefix):
     hashed = prefix + hash_of("x")[4:]
-    settings = WebFile(File(tmp_path, basic_auth_users={"ännchen": hashed}).path).read()
+    settings = WebFile(WebConfigFixture(tmp_path, basic_auth_users={"ännchen": hashed}).path).read()
     assert settings.users == {"ännchen".encode(): hashed.encode()}
 
 
-def test_files_are_looked_for_beside_the_file_and_not_where_the_agent_was_started(
-    tmp_path, monkeypatch
-):
-    file = File(tmp_path)
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     monkeypatch.chdir("/")
     assert WebFile(file.path).read().tls is not None
@@ -87,8 +87,8 @@ def test_files_are_looked_for_beside_the_file_and_not_where_the_agent_was_starte
     assert WebFile(Path(file.path.name)).read().tls is not None
 
 
-def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(tmp_path):
-    file = File(tmp_path)
+def test_a_key_of_another_certificate_is_refused_under_its_own_name(tmp_path):
+    file = WebConfigFixture(tmp_path)
     pair = file.issue()
     old = (tmp_path / "key.pem").read_text()
     file.issue()
@@ -98,18 +98,18 @@ def test_the_key_of_another_certificate_is_refused_under_the_key_that_was_given(
     ]
 
 
-def test_a_client_ca_that_openssl_cannot_read_is_refused(tmp_path):
-    file = File(tmp_path)
+def test_an_invalid_client_ca_is_refused(tmp_path):
+    file = WebConfigFixture(tmp_path)
     garbled = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n"
-    kind = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
-    file.write(tls_server_config={**file.issue(), **kind})
+    clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
+    file.write(tls_server_config={**file.issue(), **clients})
     assert problems(WebFile(file.path)) == [
         "tls_server_config.client_ca: must hold PEM certificates"
     ]
 
 
-def test_what_has_no_effect_is_told(tmp_path):
-    file = File(tmp_path)
+def test_settings_without_effect_are_noted(tmp_path):
+    file = WebConfigFixture(tmp_path)
     suites = ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
     tls = {**file.issue(), "cipher_suites": suites}
     file.write(tls_server_config=tls, http_server_config={"http2": True})
@@ -119,25 +119,25 @@ def test_what_has_no_effect_is_told(tmp_path):
     )
 
 
-def test_a_file_that_did_not_change_is_not_read_again_and_a_missing_one_is_awaited(tmp_path):
-    file = File(tmp_path)
+def test_only_changed_files_are_read_again(tmp_path):
+    file = WebConfigFixture(tmp_path)
     pair = file.issue()
     file.write(tls_server_config=pair)
     web = WebFile(file.path)
     web.read()
-    assert web.newest() is None
+    assert web.read_if_changed() is None
     (tmp_path / "key.pem").rename(tmp_path / "kept.pem")
     with pytest.raises(UnusableError, match=r"key_file: cannot read .*/key.pem: no such file"):
-        web.newest()
-    assert web.newest() is None
+        web.read_if_changed()
+    assert web.read_if_changed() is None
     (tmp_path / "kept.pem").rename(tmp_path / "key.pem")
-    settings = web.newest()
+    settings = web.read_if_changed()
     assert settings is not None
     assert settings.tls is not None
 
 
-def test_a_change_that_could_not_be_read_for_lack_of_files_is_read_later(tmp_path, monkeypatch):
-    file = File(tmp_path)
+def test_a_change_is_read_later_after_a_lack_of_file_descriptors(tmp_path, monkeypatch):
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     web = WebFile(file.path)
     web.read()
@@ -146,22 +146,22 @@ def test_a_change_that_could_not_be_read_for_lack_of_files_is_read_later(tmp_pat
         full.setattr("os.memfd_create", partial(raises, OSError(errno.EMFILE, "too many files")))
         for _ in range(2):
             with pytest.raises(OSError, match="too many files"):
-                web.newest()
-    assert web.newest() is not None
+                web.read_if_changed()
+    assert web.read_if_changed() is not None
 
 
 def raises(error: Exception, *_: object) -> None:
     raise error
 
 
-def test_a_file_that_is_too_large_is_refused(tmp_path):
+def test_a_too_large_file_is_refused(tmp_path):
     path = tmp_path / "web.yml"
     path.write_text("#" * (1024 * 1024 + 1))
     assert problems(WebFile(path)) == [f"{path}: cannot be read: larger than 1024 KiB"]
 
 
-def test_the_example_is_a_web_configuration(tmp_path):
-    file = File(tmp_path)
+def test_the_example_is_valid(tmp_path):
+    file = WebConfigFixture(tmp_path)
     file.issue()
     file.path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     settings = WebFile(file.path).read()

@@ -1,4 +1,4 @@
-"""What the API answered about fine-tunes, poll after poll, and the account that follows from it."""
+"""Histories of polls, and the results computed from them."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""An account with everything switched on, and what a hostile or unlucky API can put into it."""
+"""A sample account with all options and hostile API texts."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ FINE_TUNES = [
 
 
 def seen(
-    fine_tunes: list[FineTune], shape: SeriesOptions = SHAPE, most: int = 2, **fields: object
+    fine_tunes: list[FineTune], options: SeriesOptions = SHAPE, most: int = 2, **fields: object
 ) -> AccountStatus:
     """What a poll shows that took all of this for a change, a minute apart."""
-    labels = Labels().seeing(fine_tunes, most, shape.names)
+    labels = Labels().extended(fine_tunes, most, options.names)
     snapshot = Snapshot({each.id: each for each in fine_tunes}, NOW, 0.25, 1)
-    known = {
+    tracked = {
         each.id: TrackedFineTune(each, 1, NOW - 60 * (len(fine_tunes) - place), since_seen=True)
         for place, each in enumerate(fine_tunes)
     }
@@ -39,11 +39,11 @@ def seen(
         "duration": 0.25,
         "pages": 1,
         "labels": labels,
-        "counts": count(fine_tunes, labels, shape.names),
-        "counters": Counters().adding(moved, labels),
-        "options": shape,
-        "oldest": oldest(snapshot, known),
-        "series": series(snapshot, known, labels, shape.most_fine_tunes),
+        "counts": count(fine_tunes, labels, options.names),
+        "counters": Counters().after(moved, labels),
+        "options": options,
+        "oldest": oldest(snapshot, tracked),
+        "series": series(snapshot, tracked, labels, options.most_fine_tunes),
         "examples": examples(moved, labels, NOW),
     }
     return AccountStatus("default", **{**whole, **fields})

@@ -1,4 +1,4 @@
-"""Any sequence of polls against a model that looks back over what was read, and keeps no state."""
+"""Any sequence of polls against a model that recomputes everything from the lists."""
 
 from collections import Counter
 from dataclasses import replace
@@ -45,52 +45,52 @@ def expected_removals(polls: list[Poll], number: int) -> set[str]:
     }
 
 
-def moves_of(step: PollResult) -> list[tuple[str, str | None, str]]:
+def moves_of(result: PollResult) -> list[tuple[str, str | None, str]]:
     return [
         (event.fine_tune.id, event.previous_status, event.fine_tune.status)
-        for event in events_of(step)
+        for event in events_of(result)
         if event.fine_tune is not None and event.type != "fine_tune.removed"
     ]
 
 
-def of_type(step: PollResult, kind: str) -> list[str]:
+def of_type(result: PollResult, kind: str) -> list[str]:
     return [
-        event.fine_tune.id for event in events_of(step) if event.fine_tune and event.type == kind
+        event.fine_tune.id for event in events_of(result) if event.fine_tune and event.type == kind
     ]
 
 
 @given(histories)
-def test_every_entry_into_failed_alerts_exactly_once(polls):
-    for number, step in enumerate(poll_results(polls)[1:], 1):
+def test_every_entry_into_failed_has_exactly_one_event(polls):
+    for number, result in enumerate(poll_results(polls)[1:], 1):
         entries = [move[0] for move in expected_moves(polls, number) if move[2] == "failed"]
-        assert sorted(of_type(step, "fine_tune.failed")) == sorted(entries)
+        assert sorted(of_type(result, "fine_tune.failed")) == sorted(entries)
 
 
 @given(histories)
-def test_every_confirmed_change_and_every_removal_is_an_event_exactly_once(polls):
-    for number, step in enumerate(poll_results(polls)[1:], 1):
-        assert Counter(moves_of(step)) == Counter(expected_moves(polls, number))
-        removed = Counter(of_type(step, "fine_tune.removed"))
+def test_every_confirmed_change_and_removal_has_exactly_one_event(polls):
+    for number, result in enumerate(poll_results(polls)[1:], 1):
+        assert Counter(moves_of(result)) == Counter(expected_moves(polls, number))
+        removed = Counter(of_type(result, "fine_tune.removed"))
         assert removed == Counter(expected_removals(polls, number))
 
 
 @given(histories)
-def test_what_is_known_and_what_changed_make_what_was_read(polls):
-    known: dict[str, object] = {}
-    for number, step in enumerate(poll_results(polls)):
-        known |= step.changed
-        assert known == step.state.tracked
+def test_changed_rows_accumulate_to_the_state_and_match_the_list(polls):
+    tracked: dict[str, object] = {}
+    for number, result in enumerate(poll_results(polls)):
+        tracked |= result.changed
+        assert tracked == result.state.tracked
         for fine_tune, read in snapshot(polls[number], number).fine_tunes.items():
-            kept = step.state.tracked[fine_tune]
+            kept = result.state.tracked[fine_tune]
             status = confirmed(readings(polls, fine_tune, number))
             assert (kept.fine_tune.name, kept.fine_tune.status) == (read.name, status)
             assert kept.missed_polls == 0
 
 
 @given(histories)
-def test_the_counters_are_the_sum_of_the_events(polls):
+def test_counters_equal_the_sum_of_the_events(polls):
     taken = poll_results(polls)
-    events: list[Event] = [event for step in taken[1:] for event in events_of(step)]
+    events: list[Event] = [event for result in taken[1:] for event in events_of(result)]
     moved: Counter[tuple[str, str, str]] = Counter()
     removed: Counter[str] = Counter()
     for event in events:
@@ -107,13 +107,13 @@ def test_the_counters_are_the_sum_of_the_events(polls):
 
 
 @given(histories)
-def test_no_two_events_have_the_same_id(polls):
-    ids = [event.id for step in poll_results(polls) for event in events_of(step)]
+def test_event_ids_are_unique(polls):
+    ids = [event.id for result in poll_results(polls) for event in events_of(result)]
     assert len(set(ids)) == len(ids)
 
 
 @given(histories, st.integers(min_value=0))
-def test_a_step_computed_again_after_a_crash_has_the_same_events(polls, crash):
+def test_a_result_computed_again_after_a_crash_has_the_same_event_ids(polls, crash):
     taken = poll_results(polls)
     number = crash % len(polls)
     before = taken[number - 1].state if number else None
@@ -125,7 +125,7 @@ def test_a_step_computed_again_after_a_crash_has_the_same_events(polls, crash):
 
 
 @given(histories)
-def test_the_same_list_again_tells_nothing_once_it_is_confirmed(polls):
+def test_an_unchanged_list_has_no_events_once_confirmed(polls):
     state = poll_results(polls)[-1].state
     last = snapshot(polls[-1], len(polls))
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_the_same_list_again_tells_nothing_once_it_is_confirmed(polls):
 
 
 @given(histories)
-def test_a_summary_is_all_that_a_baseline_tells(polls):
+def test_baseline_with_summary_has_one_event(polls):
     [event] = events_of(poll_results(polls)[0])
     assert event.type == "agent.baseline"
     assert event.facts["total"] == len(polls[0])
@@ -145,35 +145,35 @@ def test_a_summary_is_all_that_a_baseline_tells(polls):
 
 
 @given(histories)
-def test_a_silent_baseline_tells_nothing_and_what_follows_is_the_same(polls):
+def test_silent_baseline_has_no_event_and_later_polls_are_equal(polls):
     first, *rest = poll_results(polls, rules("silent"))
     assert events_of(first) == []
     assert rest == poll_results(polls)[1:]
 
 
 @given(histories)
-def test_an_alerting_baseline_tells_what_has_failed_and_counts_no_transition(polls):
+def test_alerting_baseline_has_an_event_per_failure_and_no_transition(polls):
     first, *rest = poll_results(polls, rules("alert"))
     failed = [key for key, status in polls[0].items() if status == "failed"]
     assert of_type(first, "fine_tune.failed") == failed
     assert all(event.previous_status is None for event in events_of(first))
     assert first.state.counters.transitions == {}
-    ids = [event.id for step in (first, *rest) for event in events_of(step)]
+    ids = [event.id for result in (first, *rest) for event in events_of(result)]
     assert len(set(ids)) == len(ids)
 
 
-def test_an_empty_account_has_a_baseline_and_its_first_failure_alerts():
+def test_empty_account_has_a_baseline_and_its_first_failure_alerts():
     first, second = poll_results([{}, {"a": "failed"}])
     assert [event.type for event in events_of(first)] == ["agent.baseline"]
     assert [event.type for event in events_of(second)] == ["fine_tune.failed"]
 
 
-def test_each_account_and_each_base_url_has_a_summary_of_its_own():
-    """The store takes an id once: under another's id a new baseline would never be told."""
+def test_summary_ids_differ_by_account_and_base_url():
+    """The store accepts an id once: a new baseline with the id of another would be dropped."""
     keys = [
         KEY,
         AccountKey(KEY.name, "https://eu.example"),
         AccountKey("second", KEY.base_url),
     ]
-    told = [poll_result(None, snapshot({}), replace(rules(), key=key)).events for key in keys]
-    assert len({event.id for events in told for event, _ in events}) == 3
+    summaries = [poll_result(None, snapshot({}), replace(rules(), key=key)).events for key in keys]
+    assert len({event.id for events in summaries for event, _ in events}) == 3

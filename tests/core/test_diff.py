@@ -1,4 +1,4 @@
-"""Which changes count, and when: a row is a truth, told by the history of one fine-tune."""
+"""Which changes count and when, by the history of one fine-tune."""
 
 import pytest
 
@@ -18,21 +18,21 @@ from tests.core.histories import (
 
 ROWS = [
     # Invariant 4: the baseline, and what is first seen after it.
-    ("the baseline tells nothing of a fine-tune", "failed", ""),
+    ("the baseline has no event for a fine-tune", "failed", ""),
     ("what failed before the baseline does not fail by staying so", "failed failed", ""),
     ("first seen as failed alerts", "- failed", "1 failed<None"),
-    ("first seen as completed is told as that", "- completed", "1 completed<None"),
+    ("first seen as completed is completed", "- completed", "1 completed<None"),
     ("first seen in another status is created", "- training", "1 created<None"),
     # Invariant 5: absence is not a status.
-    ("one absence tells nothing", "training - training", ""),
-    ("two absences are a removal, nothing else", "failed - -", "2 removed<failed"),
-    ("a removal is told once", "training - - - -", "2 removed<training"),
-    ("absences that are not in a row are no removal", "training - training - training", ""),
+    ("one missed poll has no event", "training - training", ""),
+    ("two missed polls are a removal, nothing else", "failed - -", "2 removed<failed"),
+    ("a removal has one event", "training - - - -", "2 removed<training"),
+    ("missed polls that are not consecutive are no removal", "training - training - training", ""),
     ("failing in one's absence alerts at the return", "training - failed", "2 failed<training"),
     ("a return after one absence is no second failure", "failed - failed", ""),
     # Invariant 6: what counts at once, and what needs two polls.
     ("entering failed counts at once", "training failed", "1 failed<training"),
-    ("a failure is told once", "training failed failed failed", "1 failed<training"),
+    ("a failure has one event", "training failed failed failed", "1 failed<training"),
     ("completing counts at once", "training completed", "1 completed<training"),
     ("moving on before the end counts at once", "created training", "1 changed<created"),
     ("completed enters failed at once", "completed failed", "1 failed<completed"),
@@ -71,7 +71,11 @@ ROWS = [
         "failed - - training failed",
         "2 removed<failed",
     ),
-    ("removed again is told again", "failed - - failed - -", "2 removed<failed, 5 removed<failed"),
+    (
+        "a second removal has an event",
+        "failed - - failed - -",
+        "2 removed<failed, 5 removed<failed",
+    ),
     # Invariant 7: statuses that nobody knows.
     ("an unknown status is no alert", "training paused", "1 changed<training"),
     ("an unknown status first seen is created", "- paused", "1 created<None"),
@@ -87,64 +91,68 @@ ROWS = [
 
 
 @pytest.mark.parametrize("fine_tune", [SAME, "renamed"])
-@pytest.mark.parametrize(("history", "told"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
-def test_what_a_history_tells(history, told, fine_tune):
+@pytest.mark.parametrize(
+    ("history", "expected"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS]
+)
+def test_events_of_a_history(history, expected, fine_tune):
     found = [
         f"{number} {each.type.removeprefix('fine_tune.')}<{each.previous_status}"
-        for number, step in enumerate(poll_results(of_one(history, fine_tune)))
-        for each in events_of(step)
+        for number, result in enumerate(poll_results(of_one(history, fine_tune)))
+        for each in events_of(result)
         if each.fine_tune is not None
     ]
-    assert ", ".join(found) == told
+    assert ", ".join(found) == expected
 
 
-def test_a_fine_tune_is_remembered_as_read_under_its_confirmed_status():
+def test_stored_fine_tune_is_as_read_except_for_its_confirmed_status():
     last = poll_results(of_one("failed training"))[-1]
-    known = last.state.tracked["ft"]
-    assert known.fine_tune == FineTune("ft", "poll 1", model_id="model-ft", status="failed")
-    assert known.exit_pending
+    tracked = last.state.tracked["ft"]
+    assert tracked.fine_tune == FineTune("ft", "poll 1", model_id="model-ft", status="failed")
+    assert tracked.exit_pending
 
 
-def test_a_status_keeps_the_time_at_which_it_was_first_observed():
-    known = [step.state.tracked["ft"] for step in poll_results(of_one("created training training"))]
-    assert [each.since for each in known] == [START, START + INTERVAL, START + INTERVAL]
-    assert [each.since_seen for each in known] == [False, True, True]
-    assert [each.sequence for each in known] == [1, 2, 2]
+def test_since_is_the_time_of_first_observation():
+    tracked = [
+        result.state.tracked["ft"] for result in poll_results(of_one("created training training"))
+    ]
+    assert [each.since for each in tracked] == [START, START + INTERVAL, START + INTERVAL]
+    assert [each.since_seen for each in tracked] == [False, True, True]
+    assert [each.sequence for each in tracked] == [1, 2, 2]
 
 
-def test_the_return_of_a_removed_fine_tune_keeps_its_sequence_and_its_beginning():
-    known = poll_results(of_one("training - - training"))[-1].state.tracked["ft"]
-    assert (known.sequence, known.since, known.removed) == (1, START, False)
+def test_returning_fine_tune_keeps_sequence_and_since():
+    tracked = poll_results(of_one("training - - training"))[-1].state.tracked["ft"]
+    assert (tracked.sequence, tracked.since, tracked.removed) == (1, START, False)
 
 
-def test_the_beginning_of_what_was_first_seen_after_the_baseline_was_seen():
+def test_since_seen_is_true_after_the_baseline():
     assert poll_results(of_one("- training"))[-1].state.tracked["ft"].since_seen
 
 
-def test_removals_are_counted_over_a_change_of_status():
+def test_removals_are_counted_across_status_changes():
     last = poll_results(of_one("training - - failed - -"))[-1]
     assert last.state.tracked["ft"].removals == 2
 
 
-def test_only_the_rows_that_differ_are_to_be_stored():
+def test_diff_returns_only_changed_rows():
     first, second = snapshot({"a": "training", "b": "training"}), snapshot({"a": "training"})
-    known = {
+    tracked = {
         key: TrackedFineTune(value, 1, START, since_seen=False)
         for key, value in first.fine_tunes.items()
     }
-    assert diff(known, first)[0] == {}
-    assert list(diff(known, second)[0]) == ["b"]
+    assert diff(tracked, first)[0] == {}
+    assert list(diff(tracked, second)[0]) == ["b"]
 
 
-def test_another_description_is_stored_and_tells_nothing():
-    known = {"ft": TrackedFineTune(FineTune("ft", status="failed"), 1, START, since_seen=False)}
+def test_changed_description_is_stored_without_transition():
+    tracked = {"ft": TrackedFineTune(FineTune("ft", status="failed"), 1, START, since_seen=False)}
     renamed = FineTune("ft", description="better", status="failed")
-    found = diff(known, Snapshot({"ft": renamed}, START))
+    found = diff(tracked, Snapshot({"ft": renamed}, START))
     assert found[0]["ft"].fine_tune == renamed
     assert found[1] == ()
 
 
-def test_the_id_of_an_event_is_known_only_to_its_transition():
+def test_event_ids_of_status_and_removal_differ():
     """A status may be called anything, also what a removal might be called."""
     strange = FineTune("ft", status="removed 1")
     there, gone = Transition(strange, 1, None), Transition(strange, 1, "removed 1", removal=1)
@@ -152,7 +160,7 @@ def test_the_id_of_an_event_is_known_only_to_its_transition():
     assert len(ids) == 2
 
 
-def test_the_id_of_an_event_is_of_one_store_one_account_and_one_base_url():
+def test_event_ids_differ_by_store_account_and_base_url():
     failed = Transition(FineTune("ft", status="failed"), 2, "training")
     elsewhere = AccountKey(KEY.name, "https://eu.example")
     renamed = AccountKey("other", KEY.base_url)
@@ -162,7 +170,7 @@ def test_the_id_of_an_event_is_of_one_store_one_account_and_one_base_url():
     )
 
 
-def test_the_id_of_an_event_does_not_depend_on_when_it_was_detected():
+def test_event_ids_do_not_depend_on_time():
     failed = Transition(FineTune("ft", status="failed"), 2, "training")
     assert (
         transition_event("store", KEY, failed, 1.0).id
@@ -170,6 +178,6 @@ def test_the_id_of_an_event_does_not_depend_on_when_it_was_detected():
     )
 
 
-def test_a_removal_is_told_as_one_whatever_the_status():
+def test_removal_has_its_event_type_for_every_status():
     gone = Transition(FineTune("ft", status="failed"), 1, "failed", removal=1)
     assert transition_type(gone) == "fine_tune.removed"

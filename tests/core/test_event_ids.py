@@ -41,8 +41,8 @@ def test_transitions():
 
 
 def test_stuck():
-    known = TrackedFineTune(FineTune("ft_1", status="training"), 2, NOW, since_seen=True)
-    assert stuck_event(STORE, MAIN, known, NOW).id == "evt_aef22a21e3e22fca9c86e762f69394a2"
+    tracked = TrackedFineTune(FineTune("ft_1", status="training"), 2, NOW, since_seen=True)
+    assert stuck_event(STORE, MAIN, tracked, NOW).id == "evt_aef22a21e3e22fca9c86e762f69394a2"
 
 
 def test_baseline():

@@ -1,4 +1,4 @@
-"""Late is who is more than 60 s behind the wake-up that it set itself, and nobody else."""
+"""Liveness: a service is late 60 s after its wake-up deadline."""
 
 from math import inf
 
@@ -13,7 +13,7 @@ TIMES = st.floats(0, 1e6)
 
 
 @pytest.mark.parametrize(
-    ("truth", "wakeup_deadline", "late"),
+    ("case", "wakeup_deadline", "late"),
     [
         ("who rests is not late", NOW + 3600, None),
         ("who is about to wake up is not late", NOW, None),
@@ -22,20 +22,20 @@ TIMES = st.floats(0, 1e6)
         ("who waits for others alone never is", inf, None),
     ],
 )
-def test_a_part_is_late_by_its_own_plan(truth, wakeup_deadline, late):
+def test_service_is_late_60s_after_its_deadline(case, wakeup_deadline, late):
     found = liveness({"a": wakeup_deadline, "b": NOW}, NOW)
-    assert found == Liveness(2, {} if late is None else {"a": late}), truth
-    assert found.healthy is (late is None), truth
+    assert found == Liveness(2, {} if late is None else {"a": late}), case
+    assert found.healthy is (late is None), case
 
 
-def test_the_counts_are_told_in_words():
+def test_liveness_counts_in_words():
     assert Liveness(5).counts == "5 of 5 parts are on time"
     assert Liveness(5, {"a": 61.0}).counts == "4 of 5 parts are on time"
     assert liveness({}, NOW) == Liveness(0)
 
 
 @given(st.dictionaries(st.text(max_size=3), TIMES | st.just(inf)), TIMES, TIMES)
-def test_nobody_is_late_for_the_time_in_which_the_process_stood_still(due, now, since):
+def test_time_stopped_does_not_count_as_lateness(due, now, since):
     found = liveness(due, now, since)
     assert found.parts == len(due)
     for part, at in due.items():
@@ -45,5 +45,5 @@ def test_nobody_is_late_for_the_time_in_which_the_process_stood_still(due, now, 
 
 
 @given(st.dictionaries(st.text(max_size=3), TIMES | st.just(inf)), TIMES, st.floats(0, 1e5))
-def test_who_is_late_stays_late_until_it_sets_another_time(due, now, later):
+def test_late_service_stays_late_until_its_next_deadline(due, now, later):
     assert liveness(due, now).late.keys() <= liveness(due, now + later).late.keys()

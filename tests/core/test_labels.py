@@ -1,4 +1,4 @@
-"""Text from the API never becomes an unbounded label, and nothing is lost by that."""
+"""API text never becomes an unbounded label, and no fine-tune is lost by folding."""
 
 from collections import Counter
 
@@ -22,73 +22,73 @@ def of_models(*names: str) -> list[FineTune]:
 
 
 @given(readings, st.integers(1, 5))
-def test_a_model_that_has_a_name_keeps_it_for_good(polls, most):
+def test_named_model_keeps_its_name(polls, most):
     labels = Labels()
     for poll in polls:
-        after = labels.seeing(poll, most)
+        after = labels.extended(poll, most)
         assert after.models[: len(labels.models)] == labels.models
         assert len(set(after.models)) == len(after.models) <= most
         labels = after
 
 
 @given(readings, st.integers(1, 5))
-def test_the_first_models_ever_seen_are_the_ones_with_a_name(polls, most):
+def test_first_models_seen_keep_their_name(polls, most):
     labels = Labels()
     seen: list[str] = []
     for poll in polls:
-        labels = labels.seeing(poll, most)
+        labels = labels.extended(poll, most)
         seen += sorted({label_value(each.model_id) for each in poll} - {*seen})
     assert list(labels.models) == seen[:most]
 
 
 @given(readings, st.integers(1, 5))
-def test_every_fine_tune_is_counted_exactly_once(polls, most):
+def test_every_fine_tune_is_counted_once(polls, most):
     labels = Labels()
     for poll in polls:
-        labels = labels.seeing(poll, most)
+        labels = labels.extended(poll, most)
         counts = count(poll, labels)
         assert sum(counts.values()) == len(poll)
-        known = Counter(each.status if each.status in STATUSES else "unknown" for each in poll)
+        expected = Counter(each.status if each.status in STATUSES else "unknown" for each in poll)
         for status in STATUSES:
-            assert sum(n for (_, each), n in counts.items() if each == status) == known[status]
+            assert sum(n for (_, each), n in counts.items() if each == status) == expected[status]
         assert {model for model, _ in counts} <= {*labels.models, OTHER}
 
 
 @given(st.lists(fine_tunes, max_size=12), st.integers(1, 5))
-def test_every_transition_is_counted_exactly_once(moved, most):
-    labels = Labels().seeing(moved, most)
-    counters = Counters().adding((Transition(each, 2, "training") for each in moved), labels)
+def test_every_transition_is_counted_once(moved, most):
+    labels = Labels().extended(moved, most)
+    counters = Counters().after((Transition(each, 2, "training") for each in moved), labels)
     assert sum(counters.transitions.values()) == len(moved)
     assert {model for model, _, _ in counters.transitions} <= {*labels.models, OTHER}
 
 
-def test_a_lower_limit_takes_no_name_away():
-    labels = Labels().seeing(of_models("a", "b", "c"), 3)
-    assert labels.seeing(of_models("a", "d"), 1) is labels
+def test_lower_limit_keeps_existing_names():
+    labels = Labels().extended(of_models("a", "b", "c"), 3)
+    assert labels.extended(of_models("a", "d"), 1) is labels
     assert count(of_models("c", "d"), labels)["c", "unknown"] == 1
     assert count(of_models("c", "d"), labels)[OTHER, "unknown"] == 1
 
 
-def test_a_higher_limit_names_what_was_folded():
-    labels = Labels().seeing(of_models("a", "b"), 1)
+def test_higher_limit_names_folded_values():
+    labels = Labels().extended(of_models("a", "b"), 1)
     assert count(of_models("a", "b"), labels)[OTHER, "unknown"] == 1
-    assert labels.seeing(of_models("a", "b"), 2).models == ("a", "b")
+    assert labels.extended(of_models("a", "b"), 2).models == ("a", "b")
 
 
-def test_a_model_called_other_is_counted_with_the_folded_ones():
-    labels = Labels().seeing(of_models(OTHER), 1)
+def test_model_named_other_is_counted_as_other():
+    labels = Labels().extended(of_models(OTHER), 1)
     counts = count(of_models(OTHER, "late", "later"), labels)
     assert counts[OTHER, "unknown"] == 3
     assert len(counts) == len(STATUSES)
 
 
-def test_a_known_model_without_fine_tunes_is_counted_as_zero():
+def test_seen_model_without_fine_tunes_is_counted_as_zero():
     counts = count([], Labels(("gone",)))
     assert counts == {("gone", status): 0 for status in STATUSES}
 
 
-def test_a_label_is_never_longer_than_256_characters():
+def test_label_values_are_cut_at_256_characters():
     assert label_value("x" * 256) == "x" * 256
     assert label_value("x" * 257) == "x" * 255 + "…"
-    counts = count(of_models("x" * 100_000), Labels().seeing(of_models("x" * 100_000), 1))
+    counts = count(of_models("x" * 100_000), Labels().extended(of_models("x" * 100_000), 1))
     assert max(len(model) for model, _ in counts) == 256

@@ -1,4 +1,4 @@
-"""What a message says, before any receiver puts it into its own format."""
+"""Messages before a receiver formats them."""
 
 import unicodedata
 from dataclasses import replace
@@ -45,7 +45,7 @@ def baseline(*statuses: str) -> Event:
     return event
 
 
-def test_a_failure_says_what_failed_where_and_when():
+def test_message_of_a_failure():
     assert build_message([of(VOICE)], PAGES) == Message(
         "fine_tune.failed",
         "Fine-tune failed: My voice",
@@ -64,19 +64,19 @@ def test_a_failure_says_what_failed_where_and_when():
     )
 
 
-def test_what_is_empty_is_not_mentioned():
+def test_empty_fields_have_no_fact():
     bare = build_message([of(FineTune("ft_1", status="failed"), previous=None)], PAGES)
     assert bare.title == "Fine-tune failed: ft_1"
     assert [name for name, _ in bare.facts] == ["Account", "Model", "Status", "Id", "Observed"]
     assert (bare.text, bare.lines, bare.rest) == ("", (), ())
 
 
-def test_a_removal_names_the_last_status_once():
+def test_message_of_a_removal_has_the_last_status_once():
     gone = build_message([of(VOICE, "removed", previous="failed")], PAGES)
     assert ("Status", "failed") in gone.facts
 
 
-def test_a_name_that_only_hides_is_as_none():
+def test_invisible_name_counts_as_missing():
     hidden = build_message([of(FineTune("ft_1", "\u200b\u202e"))], PAGES)
     assert hidden.title == "Fine-tune failed: ft_1"
     nameless = build_message([of(FineTune("\x00", "\u200b"))], PAGES)
@@ -84,33 +84,33 @@ def test_a_name_that_only_hides_is_as_none():
 
 
 @given(st.integers(0, 300), st.integers(0, 20), st.integers(1, 120))
-def test_nothing_that_is_owed_is_lost_or_told_twice(number, threshold, most):
-    owed = many(number)
-    told: list[Event] = []
-    while owed:
-        groups = group_events(owed, threshold, most)
+def test_grouping_neither_loses_nor_duplicates_events(number, threshold, most):
+    pending = many(number)
+    message: list[Event] = []
+    while pending:
+        groups = group_events(pending, threshold, most)
         assert groups
         assert all(1 <= len(each) <= most for each in groups)
-        taken = [event for each in groups for event in each]
-        assert owed[: len(taken)] == taken
-        told, owed = told + taken, owed[len(taken) :]
-    assert told == many(number)
+        sent = [event for each in groups for event in each]
+        assert pending[: len(sent)] == sent
+        message, pending = message + sent, pending[len(sent) :]
+    assert message == many(number)
 
 
-def test_a_few_are_told_one_by_one_the_oldest_first():
+def test_few_events_are_sent_one_by_one_oldest_first():
     assert group_events(many(5), 5, 100) == [(many(5)[0],)]
 
 
-def test_more_than_the_threshold_are_digests_that_each_hold_what_a_receiver_takes():
+def test_more_events_than_the_threshold_become_digests_of_bounded_size():
     assert [len(each) for each in group_events(many(250), 5, 100)] == [100, 100, 50]
     assert group_events(many(6), 5, 100) == [tuple(many(6))]
 
 
-def test_nothing_owed_is_no_message():
+def test_no_events_no_message():
     assert group_events([], 5, 100) == []
 
 
-def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
+def test_digest_counts_by_model_names_20_and_lists_other_ids():
     digest = build_message(many(23) + many(2, model="sonic-3"), PAGES)
     assert digest.title == "25 fine-tunes failed"
     assert digest.facts == (("sonic-2", "23"), ("sonic-3", "2"))
@@ -120,7 +120,7 @@ def test_a_digest_counts_by_model_names_twenty_and_lists_the_other_ids():
 
 
 @given(st.integers(2, 60), st.integers(0, 30), st.integers(0, 30))
-def test_a_digest_names_or_lists_every_event(failures, completions, agents):
+def test_digest_names_or_lists_every_event(failures, completions, agents):
     accounts = [Event(str(n), "agent.baseline", f"account-{n}", AT) for n in range(agents)]
     events = many(completions, "completed") + accounts + many(failures)
     digest = build_message(events, PAGES)
@@ -131,7 +131,7 @@ def test_a_digest_names_or_lists_every_event(failures, completions, agents):
         assert (event.fine_tune.id if event.fine_tune else event.account) in shown
 
 
-def test_a_digest_tells_failures_first():
+def test_digest_has_failures_first():
     digest = build_message([*many(30, "completed"), *many(1)], PAGES)
     assert digest.title == "1 fine-tune failed; 30 fine-tunes completed"
     assert digest.lines[:2] == (
@@ -140,7 +140,7 @@ def test_a_digest_tells_failures_first():
     )
 
 
-def test_a_digest_of_more_models_than_it_has_room_for_still_counts_every_fine_tune():
+def test_digest_with_many_models_counts_every_fine_tune():
     events = [event for n in range(30) for event in many(1, model=f"model-{n:02}")]
     facts = build_message(events, PAGES).facts
     assert len(facts) == 10
@@ -156,17 +156,19 @@ def test_a_digest_of_more_models_than_it_has_room_for_still_counts_every_fine_tu
         ("created", ["1 fine-tune created", "2 fine-tunes created"]),
     ],
 )
-def test_one_is_not_many(kind, titles):
+def test_titles_use_singular_and_plural(kind, titles):
     other = Event("a", "agent.baseline", "one", AT)
     found = [build_message([other, *many(n, kind)], PAGES).title.split("; ") for n in (1, 2)]
     assert [next(part for part in title if kind in part) for title in found] == titles
     assert "1 account newly watched" in found[0]
 
 
-def test_the_baseline_says_how_many_there_are_and_names_what_has_failed_before():
-    told = build_message([baseline("failed", "training", "completed", "paused", "failed")], PAGES)
-    assert told.title == "Watching the fine-tunes of account default"
-    assert told.facts == (
+def test_message_of_a_baseline():
+    message = build_message(
+        [baseline("failed", "training", "completed", "paused", "failed")], PAGES
+    )
+    assert message.title == "Watching the fine-tunes of account default"
+    assert message.facts == (
         ("Total", "5"),
         ("Created", "0"),
         ("Training", "1"),
@@ -175,20 +177,20 @@ def test_the_baseline_says_how_many_there_are_and_names_what_has_failed_before()
         ("Unknown", "1"),
         ("Observed", "1970-01-01T00:16:40Z"),
     )
-    assert told.lines == (
+    assert message.lines == (
         "Failed before the watch began:",
         "poll 0 (model-ft_0, ft_0)",
         "poll 0 (model-ft_4, ft_4)",
     )
 
 
-def test_the_baseline_names_twenty_and_counts_the_others():
+def test_baseline_names_20_failures_and_counts_the_others():
     lines = build_message([baseline(*["failed"] * 23)], PAGES).lines
     assert len(lines) == 22
     assert lines[-1] == "and 3 more"
 
 
-def test_the_baseline_of_an_account_without_failures_names_none():
+def test_baseline_without_failures_names_none():
     assert build_message([baseline("training")], PAGES).lines == ()
 
 
@@ -198,10 +200,10 @@ def stuck(fine_tune_id: str) -> Event:
     return replace(event, facts={"since": "2026-11-23T12:00:00Z"})
 
 
-def test_a_stuck_fine_tune_says_where_it_waits_and_since_when():
-    told = build_message([stuck("ft_1")], PAGES)
-    assert told.title == "Fine-tune stuck: My voice"
-    assert told.facts[2:4] == (("Status", "training"), ("Since", "2026-11-23T12:00:00Z"))
+def test_message_of_a_stuck_fine_tune():
+    message = build_message([stuck("ft_1")], PAGES)
+    assert message.title == "Fine-tune stuck: My voice"
+    assert message.facts[2:4] == (("Status", "training"), ("Since", "2026-11-23T12:00:00Z"))
     line = build_message([stuck("ft_1"), stuck("ft_2")], PAGES).lines[0]
     assert line == "My voice (sonic-2, ft_1) training since 2026-11-23T12:00:00Z"
 
@@ -209,27 +211,27 @@ def test_a_stuck_fine_tune_says_where_it_waits_and_since_when():
 OUTAGE = Outage(AT - 600, 0.0, has_baseline=True, reason="dns", error="no address for api.example")
 
 
-def test_an_account_that_cannot_be_read_is_told_with_its_reason_in_words():
-    told = build_message([poll_failing_event("store", KEY, OUTAGE, AT)], PAGES)
-    assert told.title == "The fine-tunes of account default cannot be read"
-    assert told.facts == (
+def test_message_of_an_outage():
+    message = build_message([poll_failing_event("store", KEY, OUTAGE, AT)], PAGES)
+    assert message.title == "The fine-tunes of account default cannot be read"
+    assert message.facts == (
         ("Reason", "dns"),
         ("Since", "2026-11-23T18:53:00Z"),
         ("Observed", "2026-11-23T19:03:00Z"),
     )
-    assert told.text == (
+    assert message.text == (
         "Failures are not seen meanwhile; they are told when it can be read again. "
         "The last error: no address for api.example"
     )
 
 
-def test_an_account_that_can_be_read_again_says_how_long_that_was():
-    told = build_message([poll_recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
-    assert told.title == "The fine-tunes of account default can be read again"
-    assert told.text == "It could not be read for 10 min. What changed meanwhile is told now."
+def test_message_of_a_recovery_has_the_duration():
+    message = build_message([poll_recovered_event("store", KEY, OUTAGE, AT, 600)], PAGES)
+    assert message.title == "The fine-tunes of account default can be read again"
+    assert message.text == "It could not be read for 10 min. What changed meanwhile is told now."
 
 
-def test_a_digest_names_the_account_that_cannot_be_read_and_why():
+def test_digest_names_the_failing_account_and_the_reason():
     events = [
         poll_failing_event("store", KEY, OUTAGE, AT),
         poll_recovered_event("store", KEY, OUTAGE, AT, 600),
@@ -240,7 +242,7 @@ def test_a_digest_names_the_account_that_cannot_be_read_and_why():
     )
 
 
-def test_a_fine_tune_is_linked_by_its_id_quoted():
+def test_link_quotes_the_fine_tune_id():
     odd = of(FineTune("a/b?c=<d>|é"))
     assert build_message([odd], PAGES).links == (
         Link(
@@ -252,7 +254,7 @@ def test_a_fine_tune_is_linked_by_its_id_quoted():
     )
 
 
-def test_a_digest_is_linked_to_no_single_fine_tune():
+def test_digest_links_to_no_single_fine_tune():
     assert build_message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
     assert links(None, LinkTemplates("https://play.example/")) == (
         Link("playground", "Open the Playground", "https://play.example/"),
@@ -268,17 +270,17 @@ fine_tunes = st.builds(
 
 
 @given(st.lists(fine_tunes, min_size=1, max_size=25))
-def test_nothing_hidden_and_nothing_endless_is_in_any_message(found):
-    told = build_message([of(fine_tune) for fine_tune in found], PAGES)
-    shown = [told.title, told.text, *told.lines, *told.rest]
-    shown += [text for fact in told.facts for text in fact]
+def test_messages_have_no_control_characters_and_bounded_texts(found):
+    message = build_message([of(fine_tune) for fine_tune in found], PAGES)
+    shown = [message.title, message.text, *message.lines, *message.rest]
+    shown += [text for fact in message.facts for text in fact]
     for text in shown:
         assert len(text) <= 2100
         assert {unicodedata.category(c) for c in text if c != "\u200d"}.isdisjoint({"Cc", "Cf"})
-    assert all((*told.lines, *told.rest, told.title))
-    assert all(link.url.isascii() for link in told.links)
+    assert all((*message.lines, *message.rest, message.title))
+    assert all(link.url.isascii() for link in message.links)
 
 
-def test_time_is_told_in_utc_to_the_second():
+def test_timestamps_are_utc_in_seconds():
     assert timestamp(0) == "1970-01-01T00:00:00Z"
     assert timestamp(AT) == "2026-11-23T19:03:00Z"

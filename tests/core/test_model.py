@@ -1,4 +1,4 @@
-"""Ids depend on what they are made of, and on nothing else."""
+"""Ids, status labels and the frozen types."""
 
 import re
 
@@ -23,26 +23,26 @@ def test_ids_are_equal_only_for_equal_parts(one, other):
 
 
 @given(parts)
-def test_an_id_can_stand_in_a_header_and_be_signed_with(some):
+def test_ids_are_valid_in_headers_and_signatures(some):
     """Standard Webhooks allows no full stop in an id: it separates what is signed."""
     assert re.fullmatch(r"msg_[0-9a-f]{32}", stable_id("msg", *some))
 
 
-def test_an_id_is_the_same_in_every_version():
-    """Another id would tell every failure again after an update."""
+def test_stable_id_never_changes():
+    """A changed id would repeat every notification after an update."""
     assert stable_id("evt", "store", 1, "failed") == "evt_1dcfd5b5308f3ff43c23f5f19ba6ae5c"
 
 
-def test_an_unknown_status_is_labelled_so_and_a_known_one_as_it_is():
+def test_status_labels():
     assert {status: status_label(status) for status in STATUSES} == {s: s for s in STATUSES}
     assert {status_label(s) for s in ("", "none", "FAILED", "paused", "other")} == {"unknown"}
 
 
 @pytest.mark.parametrize(("missed_polls", "removed"), [(0, False), (1, False), (2, True)])
-def test_two_absences_are_a_removal(missed_polls, removed):
+def test_two_missed_polls_are_a_removal(missed_polls, removed):
     fine_tune = snapshot({"a": "failed"}).fine_tunes["a"]
-    known = TrackedFineTune(fine_tune, 1, START, since_seen=True, missed_polls=missed_polls)
-    assert known.removed is removed
+    tracked = TrackedFineTune(fine_tune, 1, START, since_seen=True, missed_polls=missed_polls)
+    assert tracked.removed is removed
 
 
 MANY = [
@@ -53,7 +53,7 @@ MANY = [
 
 
 @pytest.mark.parametrize("made", MANY, ids=lambda each: type(each).__name__)
-def test_what_there_are_many_of_is_frozen_and_no_work_for_the_garbage_collector(made):
+def test_numerous_types_are_frozen_and_untracked_by_the_garbage_collector(made):
     assert not made.__struct_config__.gc
     with pytest.raises(AttributeError, match="immutable"):
         setattr(made, made.__struct_fields__[0], None)

@@ -1,4 +1,4 @@
-"""Ready means: some account is fresh, and what happens to it can be stored."""
+"""Ready means: an account is fresh and the state can be stored."""
 
 import pytest
 
@@ -13,7 +13,7 @@ FAILING = AccountStatus("f", stale_at=1301, counts={}, failure="timeout")
 
 
 @pytest.mark.parametrize(
-    ("truth", "views", "found", "ready"),
+    ("case", "statuses", "found", "ready"),
     [
         ("one fresh account is enough", [FRESH, OLD, NEW], Readiness(1, 3), True),
         ("no fresh account is not", [OLD, NEW], Readiness(0, 2), False),
@@ -23,12 +23,12 @@ FAILING = AccountStatus("f", stale_at=1301, counts={}, failure="timeout")
         ("a failed poll does not age the last", [FAILING], Readiness(1, 1), True),
     ],
 )
-def test_readiness(truth, views, found, ready):
-    now = readiness(iter(views), monotonic=1300, trouble=found.trouble)
-    assert (now, now.ready) == (found, ready), truth
+def test_readiness(case, statuses, found, ready):
+    now = readiness(iter(statuses), monotonic=1300, trouble=found.trouble)
+    assert (now, now.ready) == (found, ready), case
 
 
-def test_a_poll_that_could_not_be_stored_is_a_trouble_until_one_is():
+def test_readiness_fails_while_polls_cannot_be_stored():
     """Small writes may still succeed on a disk that a poll does not fit on."""
     unstored = AccountStatus("a", stale_at=1301, counts={}, failure="storage")
     now = readiness([unstored], monotonic=1300, trouble="")

@@ -1,4 +1,4 @@
-"""What an answer means, and how long to wait after it."""
+"""Outcomes of HTTP statuses, and back-off."""
 
 import sys
 
@@ -20,22 +20,22 @@ failures = st.integers(1, sys.maxsize)
 back_offs = st.sampled_from([BackOff(1, 8), DELIVERIES, DELIVERIES_LATER])
 
 
-def test_every_status_has_its_class():
+def test_every_http_status_has_an_outcome():
     found = {status: classify(status) for status in range(100, 600)}
     assert found == {status: NAMED.get(status, Outcome.TRANSIENT) for status in found}
 
 
 @given(back_offs, failures, chances)
-def test_no_number_of_failures_waits_longer_than_the_bound(back_off, number, chance):
-    assert 0 <= back_off.delay(number, chance) <= back_off.longest
+def test_back_off_is_bounded(back_off, number, random):
+    assert 0 <= back_off.delay(number, random) <= back_off.longest
 
 
 @given(back_offs, failures, chances)
-def test_the_jitter_is_full(back_off, number, chance):
+def test_jitter_is_full(back_off, number, random):
     """Any wait between nothing and the bound is as likely as any other."""
     assert back_off.delay(number, 0) == 0
-    assert back_off.delay(number, chance) == chance * back_off.delay(number, 1)
+    assert back_off.delay(number, random) == random * back_off.delay(number, 1)
 
 
-def test_the_bound_doubles_until_it_is_the_longest():
+def test_back_off_doubles_up_to_its_bound():
     assert [BackOff(2, 20).delay(n, 1) for n in range(1, 7)] == [2, 4, 8, 16, 20, 20]

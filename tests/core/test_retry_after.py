@@ -1,4 +1,4 @@
-"""Retry-After is written by others: any text is a wait or none."""
+"""Retry-After: any text is a wait or None."""
 
 import pytest
 from hypothesis import example, given
@@ -28,16 +28,16 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ("Fri, 15 Jan 99999999 08:02:00 GMT", None),
     ],
 )
-def test_both_forms_of_retry_after_are_read(text, seconds):
+def test_both_forms_of_retry_after_are_parsed(text, seconds):
     assert retry_after({"retry-after": text}, NOW) == seconds
 
 
-def test_without_retry_after_there_is_no_wait():
+def test_no_retry_after_no_wait():
     assert retry_after({}, NOW) is None
 
 
 @given(st.text() | st.text("0123456789:,-+ .()JanMonGMT"))
 @example("9" * 5000)
-def test_any_retry_after_is_a_wait_or_none(text):
+def test_any_retry_after_text_is_a_wait_or_none(text):
     seconds = retry_after({"retry-after": text}, NOW)
     assert seconds is None or 0 <= seconds < float("inf")

@@ -1,4 +1,4 @@
-"""Who is told of what: the types that a receiver asks for, and the patterns that must match."""
+"""Which receivers get an event: subscribed types and patterns."""
 
 import re
 
@@ -22,13 +22,13 @@ BASELINE = of_agent("agent.baseline", "prod")
 UNHEALTHY = of_agent("agent.receiver_unhealthy", receiver="ops")
 
 
-def interest(*words, **match) -> Route:
+def route(*words, **match) -> Route:
     types = frozenset().union(*(SUBSCRIPTIONS[word] for word in words)) if words else ALL
     patterns = {key: re.compile(pattern, re.DOTALL) for key, pattern in match.items()}
     return Route("slack", types, patterns)
 
 
-def test_each_event_that_happens_has_a_word_that_asks_for_it_but_one_that_nobody_asks_for():
+def test_every_event_type_but_changed_and_test_has_one_subscription():
     asked = [kind for kinds in SUBSCRIPTIONS.values() for kind in kinds]
     assert len(asked) == len(set(asked))
     assert "fine_tune.changed" not in asked
@@ -36,38 +36,38 @@ def test_each_event_that_happens_has_a_word_that_asks_for_it_but_one_that_nobody
 
 
 @pytest.mark.parametrize(
-    ("truth", "wanted", "event", "told"),
+    ("case", "configured", "event", "expected"),
     [
-        ("what was asked for is told", interest("failed"), FAILED, True),
-        ("what was not is not", interest("completed", "agent"), FAILED, False),
-        ("nothing asked for is nothing told", Route("slack", frozenset()), FAILED, False),
-        ("a pattern matches the whole value", interest(account="pro"), FAILED, False),
-        ("or does not match", interest(account="prod|test"), FAILED, True),
-        ("all patterns must match", interest(account="prod", model_id="x"), FAILED, False),
-        ("and do", interest(account="p.*", model_id="sonic.*", language="en"), FAILED, True),
-        ("a name of two lines matches .*", interest(name="Ada.*"), FAILED, True),
-        ("an agent's event has an account", interest(account="test"), BASELINE, False),
-        ("and no name to compare", interest(account="prod", name="x"), BASELINE, True),
-        ("a receiver's trouble has no account", interest(account="test"), UNHEALTHY, True),
+        ("a subscribed type matches", route("failed"), FAILED, True),
+        ("what was not is not", route("completed", "agent"), FAILED, False),
+        ("without subscriptions nothing matches", Route("slack", frozenset()), FAILED, False),
+        ("a pattern matches the whole value", route(account="pro"), FAILED, False),
+        ("or does not match", route(account="prod|test"), FAILED, True),
+        ("all patterns must match", route(account="prod", model_id="x"), FAILED, False),
+        ("and do", route(account="p.*", model_id="sonic.*", language="en"), FAILED, True),
+        ("a name of two lines matches .*", route(name="Ada.*"), FAILED, True),
+        ("an agent's event has an account", route(account="test"), BASELINE, False),
+        ("and no name to compare", route(account="prod", name="x"), BASELINE, True),
+        ("a receiver's trouble has no account", route(account="test"), UNHEALTHY, True),
     ],
 )
-def test_who_is_told(truth, wanted, event, told):
-    assert wanted.matches(event) is told, truth
+def test_route_matches(case, configured, event, expected):
+    assert configured.matches(event) is expected, case
 
 
-def test_a_receiver_is_not_told_of_its_own_trouble_but_of_a_fine_tune_called_like_it():
+def test_route_excludes_events_about_its_own_receiver():
     named = Route("ops", ALL)
     assert not named.matches(UNHEALTHY)
     namesake = FineTune("ops", status="failed")
     assert named.matches(Event("evt", "fine_tune.failed", "prod", AT, namesake))
 
 
-def test_a_text_that_is_long_and_made_for_a_pattern_takes_no_time():
+def test_matching_is_fast_for_hostile_texts():
     named = Route("slack", ALL, {"name": re.compile("x*x*y")})
     slow = Event("evt", "fine_tune.failed", "prod", AT, FineTune("f", "x" * 10**6))
     assert not named.matches(slow)
 
 
-def test_receivers_are_named_in_the_order_of_the_configuration():
+def test_receivers_are_in_configuration_order():
     routes = [Route("b", ALL), Route("a", frozenset()), Route("c", ALL)]
     assert receivers_of(FAILED, routes) == ["b", "c"]

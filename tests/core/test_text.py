@@ -1,4 +1,4 @@
-"""What is shown of hostile text is one short line without anything that hides or moves."""
+"""Sanitised text is one short line without control characters."""
 
 import unicodedata
 
@@ -12,7 +12,7 @@ hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", 
 
 
 @pytest.mark.parametrize(
-    ("truth", "text", "shown"),
+    ("case", "text", "shown"),
     [
         ("plain text stays", "My voice", "My voice"),
         ("line breaks and tabs are spaces", "a\r\nb\tc\x0bd", "a b c d"),
@@ -29,12 +29,12 @@ hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", 
         ("other scripts stay", "声 звук صوت", "声 звук صوت"),
     ],
 )
-def test_one_line(truth, text, shown):
-    assert one_line(text) == shown, truth
+def test_one_line(case, text, shown):
+    assert one_line(text) == shown, case
 
 
 @given(hostile, st.integers(1, 40))
-def test_a_line_is_short_and_clean_whatever_was_written(text, most):
+def test_one_line_is_bounded_and_clean(text, most):
     line = one_line(text, most)
     assert len(line) <= most
     assert line == " ".join(line.split())
@@ -42,12 +42,12 @@ def test_a_line_is_short_and_clean_whatever_was_written(text, most):
     line.encode()
 
 
-def test_a_line_of_megabytes_is_cut_before_it_is_cleaned():
+def test_one_line_cuts_before_cleaning():
     assert one_line("x" * 50_000_000) == "x" * (LONGEST - 1) + "…"
 
 
 @given(st.text(), st.integers(1, 20))
-def test_text_is_cut_only_when_too_long_and_then_says_so(text, most):
+def test_cut_marks_only_texts_that_are_too_long(text, most):
     shown = cut(text, most)
     assert len(shown) <= most
     assert shown == text or (shown.endswith("…") and text.startswith(shown[:-1]))
@@ -55,17 +55,17 @@ def test_text_is_cut_only_when_too_long_and_then_says_so(text, most):
 
 
 @given(st.text(st.characters()))
-def test_scalar_text_can_be_encoded_and_changes_nothing_else(text):
+def test_scalar_text_is_encodable_and_otherwise_unchanged(text):
     assert scalar_text(text).encode().decode() == scalar_text(text)
     if not any("\ud800" <= c <= "\udfff" for c in text):
         assert scalar_text(text) == text
 
 
-def test_a_lone_surrogate_is_spelled_out():
+def test_lone_surrogate_is_escaped():
     assert scalar_text("a\ud800") == "a\\ud800"
 
 
-def test_equal_texts_are_one_until_many_others_have_come():
+def test_equal_texts_are_shared():
     """Not for good: an API that always sends new ones would fill the memory."""
     first, again, late = (b"set_1".decode() for _ in range(3))
     assert shared(first) is first
@@ -75,7 +75,7 @@ def test_equal_texts_are_one_until_many_others_have_come():
     assert shared(late) is late
 
 
-def test_a_long_text_is_not_kept():
+def test_long_text_is_not_shared():
     first, again = (b"x".decode() * 257 for _ in range(2))
     assert shared(first) is first
     assert shared(again) is again

@@ -1,4 +1,4 @@
-"""How long fine-tunes are in a status is observed when they leave it, if its beginning was seen."""
+"""The time in a status is observed when its beginning and end were seen."""
 
 import pytest
 from hypothesis import given
@@ -14,46 +14,46 @@ BOUNDS = ["60.0", "300.0", "900.0", "1800.0", "3600.0", "7200.0", "14400.0", "28
 NAME = "cartesia_fine_tune_status_duration_seconds"
 
 
-A_STAY = {"training": [1, 120]}
-TWO_STAYS = {"created": [1, 60], "training": [1, 60]}
+ONE_DURATION = {"training": [1, 120]}
+TWO_DURATIONS = {"created": [1, 60], "training": [1, 60]}
 
 
-def stays_of(history: str) -> dict[str, list[float]]:
-    """Status to number and seconds of its stays."""
+def durations_of(history: str) -> dict[str, list[float]]:
+    """Status to number and seconds of its observations."""
     found: dict[str, list[float]] = {}
-    for (status, _), stays in poll_results(of_one(history))[-1].state.counters.durations.items():
+    for (status, _), bucket in poll_results(of_one(history))[-1].state.counters.durations.items():
         total, seconds = found.get(status, [0, 0])
-        found[status] = [total + stays.total, seconds + stays.seconds]
+        found[status] = [total + bucket.total, seconds + bucket.seconds]
     return found
 
 
 @pytest.mark.parametrize(
-    ("truth", "history", "expected"),
+    ("case", "history", "expected"),
     [
-        ("of what was there at the baseline the beginning is not known", "training failed", {}),
-        ("what is seen to begin and to end is", "- training training failed", A_STAY),
-        ("each status by itself", "- created training failed", TWO_STAYS),
+        ("the beginning before the baseline is not observed", "training failed", {}),
+        ("what is seen to begin and to end is", "- training training failed", ONE_DURATION),
+        ("each status by itself", "- created training failed", TWO_DURATIONS),
         ("a status without a name is unknown", "- odd training", {"unknown": [1, 60]}),
-        ("a removal is no end of a stay", "- training - - -", {}),
+        ("a removal ends nothing", "- training - - -", {}),
         ("who was away meanwhile may have left long ago", "- training - - failed", {}),
-        ("missing one poll is not being away", "- training - failed", A_STAY),
+        ("missing one poll is not being away", "- training - failed", ONE_DURATION),
         ("leaving failed ends when it is confirmed", "- failed odd odd", {"failed": [1, 120]}),
     ],
 )
-def test_a_stay_is_observed(truth, history, expected):
-    assert stays_of(history) == expected, truth
+def test_observed_durations(case, history, expected):
+    assert durations_of(history) == expected, case
 
 
-def stays_in(step: PollResult) -> int:
-    return sum(stays.total for stays in step.state.counters.durations.values())
+def durations_in(result: PollResult) -> int:
+    return sum(bucket.total for bucket in result.state.counters.durations.values())
 
 
 @given(histories)
-def test_no_more_stays_are_observed_than_statuses_were_left_and_none_is_longer_than_all(polls):
+def test_durations_are_bounded_by_transitions_and_total_time(polls):
     last = poll_results(polls)[-1]
     moved = last.state.counters.transitions.items()
-    assert stays_in(last) <= sum(number for (_, origin, _), number in moved if origin != "none")
-    seconds = sum(stays.seconds for stays in last.state.counters.durations.values())
+    assert durations_in(last) <= sum(number for (_, origin, _), number in moved if origin != "none")
+    seconds = sum(bucket.seconds for bucket in last.state.counters.durations.values())
     assert 0 <= seconds <= 3 * INTERVAL * len(readings(polls, "a", len(polls)))
 
 
@@ -66,13 +66,13 @@ def histogram(counters: Counters, status: str) -> dict[str, float]:
     }
 
 
-def test_the_histogram_is_there_before_anything_was_observed():
+def test_histogram_is_exported_before_the_first_observation():
     found = histogram(Counters(), "training")
     assert list(found) == [*BOUNDS, "+Inf", "_count", "_sum"]
     assert set(found.values()) == {0}
 
 
-def test_a_stay_counts_in_its_bucket_and_in_those_above():
+def test_histogram_buckets_are_cumulative():
     counters = Counters(durations={("training", 7200.0): DurationBucket(2, 9000.0)})
     found = histogram(counters, "training")
     assert [number for number in found.values() if number] == [2, 2, 2, 2, 2, 2, 9000]
@@ -80,7 +80,7 @@ def test_a_stay_counts_in_its_bucket_and_in_those_above():
     assert set(histogram(counters, "created").values()) == {0}
 
 
-def test_a_bound_that_there_is_no_longer_counts_in_the_next_one():
+def test_removed_bucket_bound_counts_in_the_next_one():
     counters = Counters(
         durations={
             ("training", 100.0): DurationBucket(1, 90.0),

@@ -1,4 +1,4 @@
-"""What is shown of a reading: the labels, the oldest of each status, single fine-tunes."""
+"""Published status: counts per label, oldest per status, series of single fine-tunes."""
 
 from dataclasses import replace
 
@@ -40,33 +40,33 @@ def shown(page: str) -> set[str]:
         (("dataset", "model_id"), {("d1", "sonic-2", "failed"): 1, ("", "sonic-2", "training"): 1}),
     ],
 )
-def test_fine_tunes_are_counted_by_the_labels_asked_for(names: tuple[LabelName, ...], expected):
-    labels = Labels().seeing(FINE_TUNES, 50, names)
+def test_counts_use_the_configured_labels(names: tuple[LabelName, ...], expected):
+    labels = Labels().extended(FINE_TUNES, 50, names)
     found = count(FINE_TUNES, labels, names)
     assert found.items() >= expected.items()
     assert sum(found.values()) == len(FINE_TUNES)
 
 
-def test_without_a_label_every_status_is_there_when_nobody_is():
+def test_every_status_is_counted_without_labels():
     assert set(count([], Labels(), ()).values()) == {0}
     assert len(count([], Labels(), ())) == 5
 
 
-def test_each_label_folds_by_itself_and_what_is_empty_needs_no_name():
+def test_labels_fold_independently_and_empty_values_need_no_name():
     made = [FineTune(str(n), language=f"l{n}", model_id="m", dataset="") for n in range(3)]
-    labels = Labels().seeing(made, 2, ("language", "dataset"))
+    labels = Labels().extended(made, 2, ("language", "dataset"))
     assert labels == Labels(("m",), ("l0", "l1"), ())
     found = count(made, labels, ("dataset", "language", "model_id"))
     assert {key[:3] for key in found} == {("", each, "m") for each in ("l0", "l1", OTHER)}
     assert labels.naming(("language", "dataset")).folded(made) == {("language", "l2")}
 
 
-def test_a_label_that_nobody_asked_for_is_not_remembered():
+def test_unused_labels_are_not_stored():
     made = [FineTune("a", language="en", dataset="d")]
-    assert Labels().seeing(made, 5) == Labels(("unknown",))
+    assert Labels().extended(made, 5) == Labels(("unknown",))
 
 
-def test_without_model_id_the_transitions_have_none_either_and_lose_nothing():
+def test_transitions_without_model_id_are_summed():
     page = text(seen(FINE_TUNES, SeriesOptions(())))
     moved = samples(page, "cartesia_fine_tune_transitions_total")
     assert {frozenset(labels) for labels, _ in moved} == {
@@ -75,23 +75,23 @@ def test_without_model_id_the_transitions_have_none_either_and_lose_nothing():
     assert sum(number for _, number in moved) == len(FINE_TUNES)
 
 
-def test_only_the_data_series_carry_the_labels_of_the_account():
+def test_account_labels_are_on_data_series_only():
     for family in read_openmetrics(openmetrics(EVERYTHING)):
         for sample in family.samples:
             assert ("team" in sample.labels) == (family.name in DATA), sample
 
 
 @given(histories)
-def test_the_oldest_of_a_status_is_there_exactly_while_somebody_is_in_it(polls):
-    for number, step in enumerate(poll_results(polls)):
+def test_oldest_exists_exactly_while_a_status_is_in_use(polls):
+    for number, result in enumerate(poll_results(polls)):
         read = snapshot(polls[number], number)
-        counts = count(read.fine_tunes.values(), step.state.labels, ())
-        found = oldest(read, step.state.tracked)
+        counts = count(read.fine_tunes.values(), result.state.labels, ())
+        found = oldest(read, result.state.tracked)
         assert set(found) == {status for (status,), many in counts.items() if many}
         assert all(since <= read.read_at for since in found.values())
 
 
-def test_the_oldest_is_the_one_that_waits_longest_as_it_was_observed():
+def test_oldest_is_the_earliest_observed_since():
     def poll(at: float, **statuses: str) -> Snapshot:
         return Snapshot({k: FineTune(k, status=v) for k, v in statuses.items()}, at)
 
@@ -107,7 +107,7 @@ def test_the_oldest_is_the_one_that_waits_longest_as_it_was_observed():
     assert oldest(last, state.tracked) == {"training": 60, "failed": 180}
 
 
-def test_a_status_that_is_not_confirmed_yet_begins_now():
+def test_oldest_of_an_unconfirmed_status_is_now():
     """As the counts show it: the old status has nobody in it."""
     first = Snapshot({"a": FineTune("a", status="failed")}, 0.0)
     then = Snapshot({"a": FineTune("a", status="training")}, 60.0)
@@ -116,7 +116,7 @@ def test_a_status_that_is_not_confirmed_yet_begins_now():
     assert oldest(then, state.tracked) == {"training": 60.0}
 
 
-def test_the_oldest_of_all_statuses_that_nobody_knows_is_that_of_unknown():
+def test_oldest_of_unknown_statuses_is_combined():
     odd = [FineTune(text, status=text) for text in ("paused", "queued", "odd")]
     since = zip(odd, (20.0, 10.0, 30.0), strict=True)
     known = {each.id: TrackedFineTune(each, 1, began, since_seen=True) for each, began in since}
@@ -126,11 +126,11 @@ def test_the_oldest_of_all_statuses_that_nobody_knows_is_that_of_unknown():
 def a_series(most: int, *made: tuple[FineTune, float]) -> list[str]:
     read = Snapshot({each.id: each for each, _ in made}, NOW)
     known = {each.id: TrackedFineTune(each, 1, since, since_seen=True) for each, since in made}
-    labels = Labels().seeing(read.fine_tunes.values(), 5)
+    labels = Labels().extended(read.fine_tunes.values(), 5)
     return [each[0] for each in series(read, known, labels, most)]
 
 
-def test_of_the_fine_tunes_those_that_go_on_and_then_the_newest_have_a_series():
+def test_series_prefer_unfinished_then_newest():
     made = [
         (FineTune("done", status="completed"), 9.0),
         (FineTune("trains", status="training"), 1.0),
@@ -142,26 +142,26 @@ def test_of_the_fine_tunes_those_that_go_on_and_then_the_newest_have_a_series():
     assert a_series(0, *made) == []
 
 
-def test_two_ids_that_are_the_same_as_labels_are_one_series():
+def test_ids_equal_as_labels_share_a_series():
     """Prometheus refuses a whole scrape for one series that is there twice."""
     made = [(FineTune("x" * 300 + end, status="training"), 1.0) for end in "ab"]
     assert a_series(10, *made) == ["x" * 255 + "…"]
 
 
-def test_single_fine_tunes_are_shown_only_when_that_was_asked_for():
+def test_fine_tune_series_only_if_configured():
     assert FINE_TUNE_STATUS in shown(text(EVERYTHING))
     without = replace(EVERYTHING, options=replace(SHAPE, most_fine_tunes=0))
     assert f"{FINE_TUNE_STATUS}{{" not in text(without)
 
 
 @pytest.mark.parametrize("view", [AccountStatus("a"), replace(EVERYTHING, stale_at=10.0)])
-def test_before_the_first_reading_and_when_it_is_too_old_there_are_no_data_series(view):
+def test_no_data_series_before_the_first_poll_and_when_stale(view):
     page = text(view, monotonic=10.0)
     assert not shown(page) & DATA
     assert {"cartesia_up", "cartesia_fine_tunes_removed_total"} <= shown(page)
 
 
-def test_stale_is_told_of_each_account_by_itself_and_the_rest_stays():
+def test_staleness_is_per_account():
     old = replace(EVERYTHING, account="old", stale_at=10.0)
     fresh = replace(EVERYTHING, account="fresh", stale_at=10.5)
     page = text(old, fresh, monotonic=10.0)
@@ -174,12 +174,12 @@ def test_stale_is_told_of_each_account_by_itself_and_the_rest_stays():
 
 
 @given(st.text(max_size=200) | st.text("abz_-09", max_size=200))
-def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
+def test_exemplars_are_within_the_openmetrics_limit(fine_tune_id):
     moved = Transition(FineTune(fine_tune_id, model_id="m", status="failed"), 2, "training")
     labels = Labels(("m",))
     found = examples([moved], labels, NOW)
     view = AccountStatus(
-        "a", labels=labels, counters=Counters().adding([moved], labels), examples=found
+        "a", labels=labels, counters=Counters().after([moved], labels), examples=found
     )
     exemplars = [
         sample.exemplar
@@ -196,12 +196,12 @@ def test_an_exemplar_is_within_the_limit_of_openmetrics(fine_tune_id):
 
 
 @pytest.mark.parametrize("hostile", ['a"b', "a b", "a\nb", "{a}", "a#b", "a\\", "", "\x00"])
-def test_an_id_that_a_parser_may_stumble_over_is_no_exemplar(hostile):
+def test_unsafe_ids_are_no_exemplars(hostile):
     moved = Transition(FineTune(hostile, status="failed"), 2, "training")
     assert examples([moved], Labels(), NOW) == {}
 
 
-def test_an_id_that_is_too_long_is_no_exemplar_rather_than_half_of_one():
+def test_too_long_id_is_no_exemplar():
     for length, number in ((116, 1), (117, 0)):
         moved = Transition(FineTune("x" * length, status="failed"), 2, "training")
         assert len(examples([moved], Labels(), NOW)) == number

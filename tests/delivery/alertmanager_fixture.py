@@ -1,24 +1,27 @@
-"""An Alertmanager of several members on a bench, with a real store: the test holds the clock."""
+"""One Alertmanager with its deliverer and a real store; the test controls clock and answers."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
 
 from exporter.core.active_alerts import AlertRow
+from exporter.core.events import Event
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery.alertmanager import AlertDeliverer, MemberDeliverer
+from exporter.delivery.alertmanager import AlertDeliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings
-from exporter.receivers.alertmanager import Alertmanager, Member
+from exporter.receivers.alertmanager import Alertmanager
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
-from tests.delivery.delivery_fixture import fail, plan_of
+from exporter.store.events import record_events
+from tests.delivery.delivery_fixture import delivery_settings, queue_failures
 from tests.fakes.alertmanager import Alerts, seconds
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW
@@ -31,20 +34,24 @@ GONE = Attempt(Outcome.ENDPOINT, "answered 404")
 
 @dataclass
 class FakeMember:
-    """Answers what it is told to; after that it does what an Alertmanager does."""
+    """Gives the queued answers, then does what an Alertmanager does.
+
+    ``requests`` are the bodies of all posts, ``alerts`` what it accepted. It answers while
+    ``released`` is set.
+    """
 
     alerts: Alerts = field(default_factory=Alerts)
     answers: deque[Attempt] = field(default_factory=deque)
-    asked: list[bytes] = field(default_factory=list)
-    go: asyncio.Event = field(default_factory=asyncio.Event)
+    requests: list[bytes] = field(default_factory=list)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: float = 15.0
 
     def __post_init__(self) -> None:
-        self.go.set()
+        self.released.set()
 
     async def post(self, body: bytes, now: float) -> Attempt:
-        self.asked.append(body)
-        await self.go.wait()
+        self.requests.append(body)
+        await self.released.wait()
         if self.answers:
             return self.answers.popleft()
         status = self.alerts.post(body)
@@ -52,21 +59,21 @@ class FakeMember:
         return Attempt(outcome, f"answered {status}")
 
     def ends(self) -> dict[str, float]:
-        """The end of each alert that it holds, by its fine-tune."""
+        """Return the end of each alert that it holds, by fine-tune id."""
         held = self.alerts.held.values()
         return {each["labels"]["fine_tune_id"]: seconds(each["endsAt"]) for each in held}
 
     def ends_of(self, fine_tune_id: str) -> list[float]:
-        """The ends of one fine-tune's alerts: a minimal one has an identity of its own."""
+        """Return the ends of one fine-tune's alerts: a minimal one is another alert."""
         held = self.alerts.held.values()
         found = (each for each in held if each["labels"]["fine_tune_id"] == fine_tune_id)
         return [seconds(each["endsAt"]) for each in found]
 
 
 @dataclass
-class Alerting:
+class AlertmanagerFixture:
     database: Database
-    members: list[FakeMember]
+    members: Sequence[FakeMember]
     clock: FakeClock
     registry: CollectorRegistry
     deliverer: AlertDeliverer
@@ -75,58 +82,53 @@ class Alerting:
     def outbox(self) -> AlertOutbox:
         return AlertOutbox(self.database, AM)
 
-    async def fail(self, *ids: str) -> None:
-        """Owe one failure each, observed now."""
-        await fail(self.database, ids, self.clock.now, AM)
+    async def queue_failures(self, *ids: str) -> None:
+        """Queue one failure per id, observed now."""
+        await queue_failures(self.database, ids, self.clock.now, AM)
 
-    async def turns(self, *members: int) -> None:
-        """Let members make requests until none of them has one due."""
+    async def record_event(self, event: Event, *receivers: str) -> None:
+        """Store an event, queued for the receivers."""
+        await self.write(lambda connection: record_events(connection, [(event, receivers)]))
+
+    async def write(self, work: Callable[[Connection], Any]) -> None:
+        """Run ``work`` in a transaction of the store."""
+
+        def run() -> None:
+            with self.database.write() as connection:
+                work(connection)
+
+        await self.database.run(run)
+
+    async def execute(self, statement: str) -> None:
+        await self.write(lambda connection: connection.exec_driver_sql(statement))
+
+    async def post_all(self, *members: int) -> None:
+        """Run turns of these members, or all, until none has a request due."""
         for number in members or range(len(self.members)):
-            member: MemberDeliverer = self.deliverer.members[number]
-            while await member.post_due() == 0:
+            while await self.deliverer.members[number].post_due() == 0:
                 pass
 
-    async def owed(self) -> list[AlertRow]:
-        return await self.outbox.owed(0)
+    async def rows(self) -> list[AlertRow]:
+        return await self.outbox.alert_rows(0)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"receiver": AM, **labels})
 
-    def failed(self, reason: str) -> float | None:
+    def failures(self, reason: str) -> float | None:
         return self.metric("cartesia_exporter_notifications_failed_total", reason=reason)
 
 
 @asynccontextmanager
-async def alerting(
-    path: Path,
-    members: list[FakeMember],
-    plan: DeliverySettings | None = None,
+async def open_alertmanager(
+    folder: Path,
+    members: Sequence[Any],
+    settings: DeliverySettings | None = None,
     clock: FakeClock | None = None,
-) -> AsyncIterator[Alerting]:
+) -> AsyncIterator[AlertmanagerFixture]:
     clock, registry = clock or FakeClock(NOW), CollectorRegistry()
-    async with Database(path / "state.db") as database:
-        posts: list[Any] = list(members)
-        receiver = Alertmanager(AM, _as_members(posts), HOLD)
+    async with Database(folder / "state.db") as database:
+        receiver = Alertmanager(AM, members, HOLD)
         metrics, outbox = DeliveryMetrics(registry), AlertOutbox(database, AM)
-        deliverer = AlertDeliverer(receiver, outbox, plan or plan_of(), metrics, clock.clock)
-        yield Alerting(database, members, clock, registry, deliverer)
-
-
-def _as_members(members: list[Any]) -> list[Member]:
-    return members
-
-
-def on_bench(
-    path: Path,
-    test: Callable[[Alerting], Coroutine[None, None, None]],
-    members: int = 1,
-    plan: DeliverySettings | None = None,
-) -> None:
-    """Run a test that needs one Alertmanager."""
-
-    async def run() -> None:
-        fakes = [FakeMember() for _ in range(members)]
-        async with asyncio.timeout(60), alerting(path, fakes, plan) as made:
-            await test(made)
-
-    asyncio.run(run())
+        settings = settings or delivery_settings()
+        deliverer = AlertDeliverer(receiver, outbox, settings, metrics, clock.clock)
+        yield AlertmanagerFixture(database, members, clock, registry, deliverer)

@@ -1,6 +1,6 @@
-"""The straight line from a poll to the receivers over a real store, in a process that may die.
+"""The pipeline from poll to receivers over a real store, in a process that crashes.
 
-It dies at named points, by `Crash`, and what it had not stored is gone.
+It crashes at named points, by `Crash`, and loses what it had not stored.
 """
 
 import asyncio
@@ -29,30 +29,30 @@ from exporter.polling.poller import Poller, PollSettings
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from exporter.store.outbox import NewMessage, Outbox, Result
+from exporter.store.outbox import AttemptResult, NewMessage, Outbox
 from exporter.store.schema import deliveries, events, messages
-from tests.delivery.delivery_fixture import plan_of
-from tests.delivery.delivery_oracle import Crash, Failures, Witness
+from tests.delivery.delivery_fixture import delivery_settings
+from tests.delivery.delivery_oracle import Crash, DeliveryOracle, FailureOracle
 from tests.store.sample_polls import KEY, NOW
 
-POINTS = tuple(
+CRASH_POINTS = tuple(
     f"{when} {what}"
-    for what in ("commit", "freeze", "claim", "record", "replace_body")
+    for what in ("commit", "create_messages", "claim", "record", "replace_body")
     for when in ("before", "after")
 )
 
 
 @dataclass
-class Circumstances:
-    """The world around the process: it outlives it. Times are in seconds."""
+class Environment:
+    """What outlives the process: API, clocks and the next crash. Times are in seconds."""
 
     fine_tunes: dict[str, FineTune] = field(default_factory=dict)
     api_fails: bool = False
     wall: float = NOW
     latest: float = NOW
     monotonic: float = 0.0
-    dies_at: str | None = None
-    deaths: int = 0
+    crash_at: str | None = None
+    restarts: int = 0
 
     @property
     def clock(self) -> Clock:
@@ -64,7 +64,7 @@ class Circumstances:
         self.latest = max(self.latest, self.wall)
 
     async def list_fine_tunes(
-        self, seconds: float, known: Mapping[str, TrackedFineTune]
+        self, seconds: float, tracked: Mapping[str, TrackedFineTune]
     ) -> Listing:
         if self.api_fails:
             raise CartesiaError("server_error", "answered 503")
@@ -74,121 +74,136 @@ class Circumstances:
         return False
 
     def remember(self, cursors: Sequence[str]) -> None:
-        pass  # it has the list at hand
+        pass  # it serves the whole list at once
 
     @contextmanager
-    def mortal(self, step: str) -> Iterator[None]:
-        """Die before or behind a step if it is time to."""
+    def may_crash(self, step: str) -> Iterator[None]:
+        """Crash before or after a step if ``crash_at`` says so."""
         for when in ("before", "after"):
             if when == "after":
                 yield
-            if self.dies_at == f"{when} {step}":
-                self.dies_at = None
+            if self.crash_at == f"{when} {step}":
+                self.crash_at = None
                 raise Crash
 
 
-class _Accounts(Accounts):
-    def __init__(self, database: Database, around: Circumstances) -> None:
+class _CrashingAccounts(Accounts):
+    def __init__(self, database: Database, environment: Environment) -> None:
         super().__init__(database)
-        self._around = around
-        self.committed = False
+        self._environment = environment
+        self.commit_snapshot = False
 
     async def commit(self, record: PollResult) -> None:
-        with self._around.mortal("commit"):
+        with self._environment.may_crash("commit"):
             await super().commit(record)
-            self.committed = True
+            self.commit_snapshot = True
 
 
-class _Outbox(Outbox):
-    def __init__(self, database: Database, witness: Witness, around: Circumstances) -> None:
-        super().__init__(database, witness.name)
-        self._witness = witness
-        self._around = around
+class _CrashingOutbox(Outbox):
+    def __init__(
+        self, database: Database, oracle: DeliveryOracle, environment: Environment
+    ) -> None:
+        super().__init__(database, oracle.name)
+        self._oracle = oracle
+        self._environment = environment
 
-    async def freeze(self, new: Collection[NewMessage], now: float) -> None:
-        with self._around.mortal("freeze"):
-            await super().freeze(list(new), now)
+    async def create_messages(self, new: Collection[NewMessage], now: float) -> None:
+        with self._environment.may_crash("create_messages"):
+            await super().create_messages(list(new), now)
 
-    async def claim(self, delivery: OutboxMessage) -> None:
-        with self._around.mortal("claim"):
+    async def claim(self, message: OutboxMessage) -> None:
+        with self._environment.may_crash("claim"):
             try:
-                await super().claim(delivery)
+                await super().claim(message)
             except StoreError:
-                self._witness.unclaimed.add(delivery.id)
+                self._oracle.unclaimed.add(message.id)
                 raise
-            self._witness.claimed.add(delivery.id)
+            self._oracle.claimed.add(message.id)
 
-    async def record(self, delivery: OutboxMessage, result: Result) -> list[float]:
-        with self._around.mortal("record"):
-            observed = await super().record(delivery, result)
-            self._witness.claimed.discard(delivery.id)
+    async def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
+        with self._environment.may_crash("record"):
+            delays = await super().record(message, result)
+            self._oracle.claimed.discard(message.id)
             if result.state == "delivered":
-                self._witness.settled.add(delivery.id)
-        return observed
+                self._oracle.settled.add(message.id)
+        return delays
 
-    async def replace_body(self, delivery: OutboxMessage, body: bytes) -> None:
-        with self._around.mortal("replace_body"):
-            await super().replace_body(delivery, body)
+    async def replace_body(self, message: OutboxMessage, body: bytes) -> None:
+        with self._environment.may_crash("replace_body"):
+            await super().replace_body(message, body)
 
 
-_EVERYTHING = frozenset().union(*SUBSCRIPTIONS.values())
-INTERESTS = (
+_EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())
+ROUTES = (
     Route("chat", SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["agent"]),
     Route("hook", SUBSCRIPTIONS["failed"], {"model_id": re.compile("sonic-2")}),
-    Route("log", _EVERYTHING),
+    Route("log", _EVERY_TYPE),
 )
 DIGEST_THRESHOLD = 2
 
 
-def witnesses() -> dict[str, Witness]:
-    """Return receivers of the interests: a chat takes any number of events in one message."""
+def oracles() -> dict[str, DeliveryOracle]:
+    """Return a receiver per route; the chat accepts any number of events in one message."""
     sizes = {"chat": 10**9, "hook": 3, "log": 3}
-    return {name: Witness(name, most, 1.2 * (name == "chat")) for name, most in sizes.items()}
+    return {
+        name: DeliveryOracle(name, most, 1.2 * (name == "chat")) for name, most in sizes.items()
+    }
 
 
-class Agent:
+class CrashingPipeline:
     """One process after the other over the same store."""
 
-    def __init__(self, path: Path, around: Circumstances, told: dict[str, Witness]) -> None:
-        self.failures = Failures()
+    def __init__(
+        self, path: Path, environment: Environment, receivers: dict[str, DeliveryOracle]
+    ) -> None:
+        self.failures = FailureOracle()
         self._path = path
-        self._around = around
-        self._told = told
+        self._environment = environment
+        self._receivers = receivers
         self._runner = asyncio.Runner()
         self.start()
 
     def start(self) -> None:
         self.database = Database(self._path)
         self._runner.run(self.database.__aenter__())
-        metrics, clock = DeliveryMetrics(CollectorRegistry()), self._around.clock
-        plan = plan_of(2.0, DIGEST_THRESHOLD, route=lambda event: receivers_of(event, INTERESTS))
+        metrics, clock = DeliveryMetrics(CollectorRegistry()), self._environment.clock
+        settings = delivery_settings(
+            2.0, DIGEST_THRESHOLD, route=lambda event: receivers_of(event, ROUTES)
+        )
         self._deliverers = [
-            Deliverer(each, _Outbox(self.database, each, self._around), plan, metrics, clock)
-            for each in self._told.values()
+            Deliverer(
+                each,
+                _CrashingOutbox(self.database, each, self._environment),
+                settings,
+                metrics,
+                clock,
+            )
+            for each in self._receivers.values()
         ]
-        self._views: list[AccountStatus] = []
-        self._accounts = _Accounts(self.database, self._around)
+        self._statuses: list[AccountStatus] = []
+        self._accounts = _CrashingAccounts(self.database, self._environment)
         polls = PollSettings(
             60.0,
             10.0,
             Rules(self.database.store_id, KEY, "silent", 50, 1e9),
             0.0,
-            publish=self._views.append,
-            route=lambda event: receivers_of(event, INTERESTS),
+            publish=self._statuses.append,
+            withdraw=lambda _: None,
+            route=lambda event: receivers_of(event, ROUTES),
             wake=lambda: None,
             stale_after=300.0,
         )
         counts = PollMetrics(CollectorRegistry())
-        self._poller = Poller(self._around, self._accounts, polls, counts, clock)
-        self._runner.run(self._poller.restore())
+        self._poller = Poller(self._environment, self._accounts, polls, counts, clock)
+        self._runner.run(self._poller.prepare(None))
 
     def end(self) -> None:
         self._runner.run(self.database.__aexit__())
-        for each in self._told.values():
-            each.sender_is_gone()
+        for each in self._receivers.values():
+            each.record_crash()
 
     def restart(self) -> None:
-        self._around.deaths += 1
+        self._environment.restarts += 1
         self.end()
         self.start()
 
@@ -197,19 +212,19 @@ class Agent:
         self._runner.close()
 
     def poll(self) -> None:
-        """Poll once; a reading counts when it was committed, or had nothing to commit."""
-        self._accounts.committed = False
+        """Poll once; a snapshot counts when it was commit_snapshot, or had nothing to commit."""
+        self._accounts.commit_snapshot = False
         try:
             self._runner.run(self._poller.poll())
-            counts = self._views[-1].up
+            counts = self._statuses[-1].up
         except Crash:
-            counts = self._accounts.committed
+            counts = self._accounts.commit_snapshot
             self.restart()
         if counts:
-            self.failures.read(self._around.fine_tunes)
+            self.failures.observe(self._environment.fine_tunes)
 
     def deliver(self) -> float:
-        """Give each receiver a turn; return in how many seconds the next one is due."""
+        """Run a turn of each receiver; return the seconds until the next one is due."""
         waits = []
         for each in list(self._deliverers):
             try:
@@ -223,8 +238,8 @@ class Agent:
         with self.database.write() as connection:
             connection.exec_driver_sql(statement)
 
-    def shown(self) -> dict[tuple[str, str, str], str]:
-        """What the store shows: event, fine-tune and receiver of each failure to its state."""
+    def failure_deliveries(self) -> dict[tuple[str, str, str], str]:
+        """Return the state of each failure's delivery by event, fine-tune and receiver."""
         columns = events.c.id, events.c.subject, deliveries.c.receiver, deliveries.c.state
         query = (
             select(*columns)
@@ -234,33 +249,33 @@ class Agent:
         with self.database.read() as connection:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
-    def too_old(self) -> set[str]:
-        """The ids of the events that may have been given up for their age."""
-        limit = self._around.latest - 72 * 3600
+    def expired_events(self) -> set[str]:
+        """Return the ids of the events that may have expired."""
+        limit = self._environment.latest - 72 * 3600
         with self.database.read() as connection:
             query = select(events.c.id).where(events.c.observed_at < limit)
             return set(connection.execute(query).scalars())
 
-    def messages(self, receiver: str) -> Counter[str]:
-        """How many messages of a receiver there are of each state."""
+    def count_messages(self, receiver: str) -> Counter[str]:
+        """Return the number of a receiver's messages by state."""
         query = select(messages.c.state).where(messages.c.receiver == receiver)
         with self.database.read() as connection:
             return Counter(connection.execute(query).scalars())
 
     def pending_messages(self, receiver: str) -> set[str]:
-        """The ids of a receiver's messages that the store calls still to be taken."""
+        """Return the ids of a receiver's messages that are stored as pending."""
         query = select(messages.c.id).where(
             messages.c.receiver == receiver, messages.c.state == "pending"
         )
         with self.database.read() as connection:
             return set(connection.execute(query).scalars())
 
-    def pending(self) -> int:
+    def count_pending(self) -> int:
         query = select(deliveries.c.event).where(deliveries.c.state == "pending")
         with self.database.read() as connection:
             return len(connection.execute(query).all())
 
 
 def fine_tune(name: str, status: str) -> FineTune:
-    """One of two models, by its name."""
+    """Return a fine-tune of one of two models, by its name."""
     return FineTune(name, model_id=f"sonic-{2 + int(name[1:]) % 2}", status=status)

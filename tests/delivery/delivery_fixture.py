@@ -1,8 +1,8 @@
-"""One receiver, its deliverer and a real store on a bench: the test holds the clock."""
+"""One receiver with its deliverer and a real store; the test controls clock and answers."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import KEY, NOW, committed, fine_tune, reading
+from tests.store.sample_polls import KEY, NOW, commit_snapshot, fine_tune, snapshot_of
 
-TAKEN = Attempt(Outcome.DELIVERED, "answered 200")
+ACCEPTED = Attempt(Outcome.DELIVERED, "answered 200")
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
 REFUSED = Attempt(Outcome.PAYLOAD, "answered 400")
 
@@ -31,7 +31,7 @@ Answer = Attempt | Callable[[OutboxMessage], Attempt]
 
 @dataclass
 class FakeReceiver:
-    """Answers what it is told to, then TAKEN; its messages are the ids of their fine-tunes."""
+    """Gives the queued answers, then ACCEPTED. A message's bytes are the ids of its fine-tunes."""
 
     name: str = "slack"
     spacing: float = 0.0
@@ -47,23 +47,37 @@ class FakeReceiver:
     def repeated(self, body: bytes) -> bytes:
         return body + b" again"
 
-    async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
-        self.sent.append(delivery)
-        answer = self.answers.popleft() if self.answers else TAKEN
-        return answer if isinstance(answer, Attempt) else answer(delivery)
+    async def send(self, message: OutboxMessage, now: float) -> Attempt:
+        self.sent.append(message)
+        answer = self.answers.popleft() if self.answers else ACCEPTED
+        return answer if isinstance(answer, Attempt) else answer(message)
 
     @property
-    def bodies(self) -> list[str]:
-        return [delivery.body.decode() for delivery in self.sent]
+    def texts(self) -> list[str]:
+        return [message.body.decode() for message in self.sent]
+
+
+class BlockedReceiver(FakeReceiver):
+    """Answers once ``released`` is set; ``requested`` is set by the first request."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.requested, self.released = asyncio.Event(), asyncio.Event()
+
+    async def send(self, message: OutboxMessage, now: float) -> Attempt:
+        self.requested.set()
+        await self.released.wait()
+        return await super().send(message, now)
+
+
+def answering(*answers: Answer, **fields: Any) -> FakeReceiver:
+    return FakeReceiver(answers=deque(answers), **fields)
 
 
 @dataclass
-class Bench:
-    """What a test of one deliverer works with."""
-
+class DeliveryFixture:
     database: Database
     receiver: FakeReceiver
-    plan: DeliverySettings
     clock: FakeClock
     registry: CollectorRegistry
     deliverer: Deliverer
@@ -72,40 +86,44 @@ class Bench:
     def outbox(self) -> Outbox:
         return Outbox(self.database, self.receiver.name)
 
-    async def fail(self, *ids: str) -> None:
-        """Owe the receiver one failure each, observed now."""
-        await fail(self.database, ids, self.clock.now, self.receiver.name)
+    async def queue_failures(self, *ids: str) -> None:
+        """Queue one failure per id for the receiver, observed now."""
+        await queue_failures(self.database, ids, self.clock.now, self.receiver.name)
 
-    async def turns(self, number: int) -> None:
-        """Take turns in which an attempt is due, letting pauses pass."""
+    async def make_attempts(self, number: int) -> None:
+        """Run turns until so many requests were made; pauses pass at once."""
         for _ in range(number):
-            tried = len(self.receiver.sent)
-            while len(self.receiver.sent) == tried:
+            sent = len(self.receiver.sent)
+            while len(self.receiver.sent) == sent:
                 self.clock.now += await self.deliverer.deliver_due()
 
-    async def settle(self) -> None:
-        """Take turns, letting time pass, until nothing is owed."""
+    async def deliver_all(self) -> None:
+        """Run turns until nothing is pending; pauses pass at once."""
         while (await self.outbox.backlog()).pending:
             self.clock.now += await self.deliverer.deliver_due()
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"receiver": self.receiver.name, **labels})
 
-    def failed(self, reason: str) -> float | None:
+    def failures(self, reason: str) -> float | None:
         return self.metric("cartesia_exporter_notifications_failed_total", reason=reason)
 
 
-async def fail(database: Database, ids: tuple[str, ...], now: float, *receivers: str) -> None:
-    """Owe the receivers one failure for each id."""
+async def queue_failures(
+    database: Database, ids: Sequence[str], now: float, *receivers: str
+) -> None:
+    """Commit a poll in which these fine-tunes fail, and queue their events for the receivers."""
     before = await Accounts(database).load(KEY)
     if before is None:
-        before = await committed(database, None, reading(at=now))
-    known = [each.fine_tune for each in before.tracked.values()]
+        before = await commit_snapshot(database, None, snapshot_of(at=now))
+    tracked = [each.fine_tune for each in before.tracked.values()]
     failed = (fine_tune(each, "failed") for each in ids)
-    await committed(database, before, reading(*known, *failed, at=now), receivers)
+    await commit_snapshot(database, before, snapshot_of(*tracked, *failed, at=now), receivers)
 
 
-def plan_of(group_wait: float = 0.0, digest_threshold: int = 5, **more: Any) -> DeliverySettings:
+def delivery_settings(
+    group_wait: float = 0.0, digest_threshold: int = 5, **more: Any
+) -> DeliverySettings:
     return DeliverySettings(
         **{
             "store_id": "store",
@@ -121,38 +139,23 @@ def plan_of(group_wait: float = 0.0, digest_threshold: int = 5, **more: Any) -> 
 
 
 @asynccontextmanager
-async def bench(
-    path: Path,
+async def open_delivery(
+    folder: Path,
     receiver: FakeReceiver | None = None,
-    plan: DeliverySettings | None = None,
+    settings: DeliverySettings | None = None,
     clock: FakeClock | None = None,
-) -> AsyncIterator[Bench]:
-    receiver, plan, clock = receiver or FakeReceiver(), plan or plan_of(), clock or FakeClock(NOW)
+) -> AsyncIterator[DeliveryFixture]:
+    receiver, clock = receiver or FakeReceiver(), clock or FakeClock(NOW)
     registry = CollectorRegistry()
-    async with Database(path) as database:
-        outbox = Outbox(database, receiver.name)
-        metrics = DeliveryMetrics(registry)
-        deliverer = Deliverer(receiver, outbox, plan, metrics, clock.clock)
-        yield Bench(database, receiver, plan, clock, registry, deliverer)
-
-
-def on_bench(
-    path: Path,
-    test: Callable[[Bench], Coroutine[None, None, None]],
-    receiver: FakeReceiver | None = None,
-    plan: DeliverySettings | None = None,
-) -> None:
-    """Run a test that needs one bench."""
-
-    async def run() -> None:
-        async with asyncio.timeout(30), bench(path, receiver, plan) as made:
-            await test(made)
-
-    asyncio.run(run())
+    async with Database(folder / "state.db") as database:
+        outbox, metrics = Outbox(database, receiver.name), DeliveryMetrics(registry)
+        settings = settings or delivery_settings()
+        deliverer = Deliverer(receiver, outbox, settings, metrics, clock.clock)
+        yield DeliveryFixture(database, receiver, clock, registry, deliverer)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until something is so; raise TimeoutError when it is not in time."""
+    """Wait until ``condition`` is true; raise TimeoutError if that takes longer."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+        while not condition():  # noqa: ASYNC110 - nothing sets an event for it
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""When what is owed goes out, in how many messages, and that a message never changes again."""
+"""When queued events are sent, in how many messages, and that a message never changes."""
 
 import asyncio
 from dataclasses import replace
@@ -7,44 +7,44 @@ import pytest
 
 from exporter.core.message import Message
 from exporter.store.outbox import Backlog, Outbox
-from tests.delivery.delivery_fixture import BUSY, Bench, FakeReceiver, bench, on_bench, plan_of
+from tests.delivery.delivery_fixture import (
+    BUSY,
+    FakeReceiver,
+    answering,
+    delivery_settings,
+    open_delivery,
+)
 
 
-def test_up_to_the_threshold_each_event_is_a_message_oldest_first(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b", "c")
-        await b.settle()
-        assert b.receiver.bodies == ["full a", "full b", "full c"]
-        assert len({delivery.id for delivery in b.receiver.sent}) == 3
-        assert [delivery.events for delivery in b.receiver.sent] == [1, 1, 1]
-
-    on_bench(tmp_path / "state.db", test, plan=plan_of(digest_threshold=3))
+async def test_up_to_the_threshold_each_event_is_a_message_oldest_first(tmp_path):
+    async with open_delivery(tmp_path, settings=delivery_settings(digest_threshold=3)) as delivery:
+        await delivery.queue_failures("a", "b", "c")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a", "full b", "full c"]
+        assert len({message.id for message in delivery.receiver.sent}) == 3
+        assert [message.events for message in delivery.receiver.sent] == [1, 1, 1]
 
 
-def test_above_the_threshold_they_are_one_digest(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b", "c", "d")
-        await b.settle()
-        assert b.receiver.bodies == ["full a b c d"]
-        assert b.receiver.sent[0].events == 4
-
-    on_bench(tmp_path / "state.db", test, plan=plan_of(digest_threshold=3))
+async def test_above_the_threshold_all_events_are_one_digest(tmp_path):
+    async with open_delivery(tmp_path, settings=delivery_settings(digest_threshold=3)) as delivery:
+        await delivery.queue_failures("a", "b", "c", "d")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a b c d"]
+        assert delivery.receiver.sent[0].events == 4
 
 
-def test_a_digest_larger_than_the_receiver_takes_is_several(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b", "c", "d", "e")
-        await b.settle()
-        assert b.receiver.bodies == ["full a b", "full c d", "full e"]
-
+async def test_a_digest_larger_than_the_receivers_limit_is_split(tmp_path):
     receiver = FakeReceiver(most_events=2)
-    on_bench(tmp_path / "state.db", test, receiver, plan_of(digest_threshold=3))
+    async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=3)) as delivery:
+        await delivery.queue_failures("a", "b", "c", "d", "e")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a b", "full c d", "full e"]
 
 
-def test_the_loop_goes_on_between_the_messages_of_a_storm(tmp_path):
+async def test_the_event_loop_runs_between_the_rendering_of_many_messages(tmp_path):
     turns, seen = [0], []
 
-    class Noting(FakeReceiver):
+    class RecordingReceiver(FakeReceiver):
         def render(self, message: Message, *, minimal: bool = False) -> bytes:
             seen.append(turns[0])
             return super().render(message, minimal=minimal)
@@ -54,116 +54,99 @@ def test_the_loop_goes_on_between_the_messages_of_a_storm(tmp_path):
             turns[0] += 1
             await asyncio.sleep(0)
 
-    async def test(b: Bench) -> None:
-        await b.fail(*(f"ft_{n}" for n in range(20)))
+    receiver = RecordingReceiver(most_events=2)
+    async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=3)) as delivery:
+        await delivery.queue_failures(*(f"ft_{n}" for n in range(20)))
         ticking = asyncio.create_task(tick())
-        await b.deliverer.deliver_due()
+        await delivery.deliverer.deliver_due()
         ticking.cancel()
         assert len(seen) == len(set(seen)) == 10
 
-    receiver = Noting(most_events=2)
-    on_bench(tmp_path / "state.db", test, receiver, plan_of(digest_threshold=3))
+
+async def test_the_oldest_event_waits_no_longer_than_group_wait(tmp_path):
+    async with open_delivery(
+        tmp_path, settings=delivery_settings(group_wait=30, digest_threshold=1)
+    ) as delivery:
+        await delivery.queue_failures("a")
+        assert await delivery.deliverer.deliver_due() == 30
+        delivery.clock.now += 29
+        await delivery.queue_failures("b")
+        assert await delivery.deliverer.deliver_due() == 1
+        assert delivery.receiver.sent == []
+        delivery.clock.now += 1
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a b"]
+        assert delivery.clock.now < delivery.receiver.sent[0].created_at + 1
 
 
-def test_the_oldest_event_waits_for_company_no_longer_than_group_wait(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        assert await b.deliverer.deliver_due() == 30
-        b.clock.now += 29
-        await b.fail("b")
-        assert await b.deliverer.deliver_due() == 1
-        assert b.receiver.sent == []
-        b.clock.now += 1
-        await b.settle()
-        assert b.receiver.bodies == ["full a b"]
-        assert b.clock.now < b.receiver.sent[0].created_at + 1
-
-    on_bench(tmp_path / "state.db", test, plan=plan_of(group_wait=30, digest_threshold=1))
+async def test_a_clock_that_was_set_back_does_not_hold_events(tmp_path):
+    async with open_delivery(tmp_path, settings=delivery_settings(group_wait=30)) as delivery:
+        await delivery.queue_failures("a")
+        delivery.clock.now -= 86400
+        assert await delivery.deliverer.deliver_due() == 0
+        assert delivery.receiver.texts == ["full a"]
 
 
-def test_a_clock_that_was_set_back_does_not_hold_events(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        b.clock.now -= 86400
-        assert await b.deliverer.deliver_due() == 0
-        assert b.receiver.bodies == ["full a"]
-
-    on_bench(tmp_path / "state.db", test, plan=plan_of(group_wait=30))
-
-
-def test_what_waits_for_company_does_not_hold_up_a_retry(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        b.clock.now += 30
-        await b.turns(1)
-        await b.fail("b")
-        b.clock.now += 1
-        await b.deliverer.deliver_due()
-        assert b.receiver.bodies == ["full a", "full a"]
-
-    receiver = FakeReceiver()
-    receiver.answers.append(BUSY)
-    on_bench(tmp_path / "state.db", test, receiver, plan_of(group_wait=30))
+async def test_group_wait_does_not_delay_a_retry(tmp_path):
+    receiver = answering(BUSY)
+    async with open_delivery(tmp_path, receiver, delivery_settings(group_wait=30)) as delivery:
+        await delivery.queue_failures("a")
+        delivery.clock.now += 30
+        await delivery.make_attempts(1)
+        await delivery.queue_failures("b")
+        delivery.clock.now += 1
+        await delivery.deliverer.deliver_due()
+        assert delivery.receiver.texts == ["full a", "full a"]
 
 
-def test_events_that_come_during_an_outage_do_not_join_a_message_that_was_tried(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b")
-        await b.turns(1)
-        await b.fail("c", "d")
-        await b.settle()
-        assert b.receiver.bodies == ["full a b", "full c d", "full a b"]
-        first, _, again = b.receiver.sent
+async def test_events_during_an_outage_do_not_join_a_message_that_was_tried(tmp_path):
+    receiver = answering(BUSY)
+    async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=1)) as delivery:
+        await delivery.queue_failures("a", "b")
+        await delivery.make_attempts(1)
+        await delivery.queue_failures("c", "d")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a b", "full c d", "full a b"]
+        first, _, again = delivery.receiver.sent
         assert (first.id, first.body, first.attempts) == (again.id, again.body, 0)
         assert again.attempts == 1
 
-    receiver = FakeReceiver()
-    receiver.answers.append(BUSY)
-    on_bench(tmp_path / "state.db", test, receiver, plan_of(digest_threshold=1))
 
-
-def test_what_is_frozen_is_stored_before_it_is_sent(tmp_path):
-    class Looks(FakeReceiver):
+async def test_a_message_is_stored_before_it_is_sent(tmp_path):
+    class ReadingReceiver(FakeReceiver):
         outbox: Outbox
 
-        async def send(self, delivery, now):
+        async def send(self, message, now):
             stored = await self.outbox.next()
-            assert stored == replace(delivery, repeat=True)  # it may arrive from here on
-            return await super().send(delivery, now)
+            assert stored == replace(message, repeat=True)  # it may arrive from here on
+            return await super().send(message, now)
 
-    async def test(b: Bench) -> None:
-        receiver.outbox = b.outbox
-        await b.fail("a", "b")
-        await b.settle()
-        assert b.receiver.bodies == ["full a", "full b"]
-
-    receiver = Looks()
-    on_bench(tmp_path / "state.db", test, receiver)
+    receiver = ReadingReceiver()
+    async with open_delivery(tmp_path, receiver) as delivery:
+        receiver.outbox = delivery.outbox
+        await delivery.queue_failures("a", "b")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full a", "full b"]
 
 
-def test_a_crash_between_sending_and_marking_repeats_the_same_bytes_under_the_same_id(tmp_path):
-    class Dies(FakeReceiver):
-        async def send(self, delivery, now):
-            await super().send(delivery, now)
+async def test_a_crash_after_sending_repeats_the_same_bytes_under_the_same_id(tmp_path):
+    class CrashingReceiver(FakeReceiver):
+        async def send(self, message, now):
+            await super().send(message, now)
             raise asyncio.CancelledError
 
-    async def crash() -> None:
-        async with bench(tmp_path / "state.db", receiver) as b:
-            await b.fail("a", "b")
-            with pytest.raises(asyncio.CancelledError):
-                await b.deliverer.deliver_due()
-
-    async def after() -> FakeReceiver:
-        async with bench(tmp_path / "state.db", plan=plan_of(digest_threshold=1)) as b:
-            await b.fail("c", "d")
-            await b.settle()
-            assert await b.outbox.backlog() == Backlog(0, 0)
-            return b.receiver
-
-    receiver = Dies()
-    asyncio.run(crash())
-    sent = asyncio.run(after()).sent
-    assert receiver.bodies == ["full a"]
-    [repeat] = [each for each in sent if each.id == receiver.sent[0].id]
-    assert repeat.body == receiver.sent[0].body + b" again"
-    assert sorted(each.body.decode() for each in sent) == ["full a again", "full b c d"]
+    crashing = CrashingReceiver()
+    async with open_delivery(tmp_path, crashing) as delivery:
+        await delivery.queue_failures("a", "b")
+        with pytest.raises(asyncio.CancelledError):
+            await delivery.deliverer.deliver_due()
+    async with open_delivery(tmp_path, settings=delivery_settings(digest_threshold=1)) as delivery:
+        await delivery.queue_failures("c", "d")
+        await delivery.deliver_all()
+        assert await delivery.outbox.backlog() == Backlog(0, 0)
+    [first] = crashing.sent
+    assert first.body == b"full a"
+    sent = delivery.receiver.sent
+    [repeat] = [message for message in sent if message.id == first.id]
+    assert repeat.body == first.body + b" again"
+    assert sorted(message.body.decode() for message in sent) == ["full a again", "full b c d"]

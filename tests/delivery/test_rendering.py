@@ -1,15 +1,15 @@
-"""A renderer with a bug is the trouble of the one message that it cannot render."""
+"""A bug of a renderer affects only the message that it cannot render."""
 
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.message import Message
 from exporter.store.outbox import Backlog
-from tests.delivery.delivery_fixture import BUSY, Bench, FakeReceiver, on_bench
+from tests.delivery.delivery_fixture import BUSY, FakeReceiver, open_delivery
 
 
-class Broken(FakeReceiver):
-    """Fails at whatever is about the fine-tune bad."""
+class BrokenReceiver(FakeReceiver):
+    """Cannot render messages about the fine-tune `bad`."""
 
     minimal_too = False
 
@@ -19,53 +19,47 @@ class Broken(FakeReceiver):
         return super().render(message, minimal=minimal)
 
 
-def test_what_cannot_be_rendered_goes_out_minimal_and_the_bug_is_logged(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("bad", "good")
+async def test_a_message_that_cannot_be_rendered_is_sent_minimal_and_the_bug_is_logged(tmp_path):
+    async with open_delivery(tmp_path, BrokenReceiver()) as delivery:
+        await delivery.queue_failures("bad", "good")
         with capture_logs() as logs:
-            await b.settle()
-        assert sorted(b.receiver.bodies) == ["full good", "minimal bad"]
-        assert await b.outbox.backlog() == Backlog(0, 0)
-        assert b.failed("payload") == 1
-        assert b.metric("cartesia_exporter_notifications_total") == 2
+            await delivery.deliver_all()
+        assert sorted(delivery.receiver.texts) == ["full good", "minimal bad"]
+        assert await delivery.outbox.backlog() == Backlog(0, 0)
+        assert delivery.failures("payload") == 1
+        assert delivery.metric("cartesia_exporter_notifications_total") == 2
         [bug] = [line for line in logs if line.get("exc_info")]
         assert bug["log_level"] == "error"
 
-    on_bench(tmp_path / "state.db", test, Broken())
 
-
-def test_what_cannot_be_rendered_at_all_is_dead_and_holds_up_nobody(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("bad", "good", "better")
-        await b.settle()
-        assert b.receiver.bodies == ["full good", "full better"]
-        assert await b.outbox.backlog() == Backlog(0, 1)
-
-    receiver = Broken()
+async def test_a_message_with_no_renderable_form_is_dead_and_delays_no_other(tmp_path):
+    receiver = BrokenReceiver()
     receiver.minimal_too = True
-    on_bench(tmp_path / "state.db", test, receiver)
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("bad", "good", "better")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["full good", "full better"]
+        assert await delivery.outbox.backlog() == Backlog(0, 1)
 
 
-def test_a_renderers_bug_is_no_news_of_the_receiver(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("good")
-        await b.turns(1)
-        await b.fail("bad")
-        b.clock.now += await b.deliverer.deliver_due()
-        await b.deliverer.deliver_due()
-        await b.turns(1)
-        assert await b.deliverer.deliver_due() == pytest.approx(2)  # the second failure in a row
-
-    receiver = Broken()
+async def test_a_renderers_bug_does_not_change_the_circuit(tmp_path):
+    receiver = BrokenReceiver()
     receiver.answers.extend([BUSY, BUSY])
-    on_bench(tmp_path / "state.db", test, receiver)
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("good")
+        await delivery.make_attempts(1)
+        await delivery.queue_failures("bad")
+        delivery.clock.now += await delivery.deliverer.deliver_due()
+        await delivery.deliverer.deliver_due()
+        await delivery.make_attempts(1)
+        assert await delivery.deliverer.deliver_due() == pytest.approx(
+            2
+        )  # the second failure in a row
 
 
-def test_a_digest_that_cannot_be_rendered_goes_out_minimal(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("bad", "b", "c", "d", "e", "f")
-        await b.settle()
-        assert b.receiver.bodies == ["minimal bad b c d e f"]
-        assert await b.outbox.backlog() == Backlog(0, 0)
-
-    on_bench(tmp_path / "state.db", test, Broken())
+async def test_a_digest_that_cannot_be_rendered_is_sent_minimal(tmp_path):
+    async with open_delivery(tmp_path, BrokenReceiver()) as delivery:
+        await delivery.queue_failures("bad", "b", "c", "d", "e", "f")
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["minimal bad b c d e f"]
+        assert await delivery.outbox.backlog() == Backlog(0, 0)

@@ -1,87 +1,75 @@
-"""People retry, discard and reassign while the deliverer is in the middle of its work."""
+"""Retry, discard and reassign while the deliverer works."""
 
 import pytest
 
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.store.outbox import Backlog, NewMessage, Outbox
-from exporter.store.queries import Selection
+from exporter.store.queries import DeliveryFilter
 from exporter.store.repairs import discard, reassign, retry
-from tests.delivery.delivery_fixture import BUSY, REFUSED, TAKEN, Bench, FakeReceiver, on_bench
+from tests.delivery.delivery_fixture import ACCEPTED, BUSY, REFUSED, answering, open_delivery
 from tests.store.sample_polls import NOW
 
 CONFIGURED = frozenset({"slack", "other"})
-ALL = Selection(CONFIGURED)
+ALL = DeliveryFilter(CONFIGURED)
 GONE = Attempt(Outcome.ENDPOINT, "answered 404")
 
 
-@pytest.mark.parametrize("answer", [TAKEN, BUSY, REFUSED, GONE])
-def test_a_message_that_was_reassigned_while_it_was_sent_is_forgotten_whatever_came_of_it(
+@pytest.mark.parametrize("answer", [ACCEPTED, BUSY, REFUSED, GONE])
+async def test_a_message_reassigned_during_its_attempt_is_dropped_whatever_the_outcome(
     tmp_path, answer: Attempt
 ):
-    receiver = FakeReceiver()
+    async with open_delivery(tmp_path) as delivery:
+        receiver = delivery.receiver
 
-    async def test(b: Bench) -> None:
-        def reassigned(_: OutboxMessage) -> Attempt:
-            reassign(b.database, "slack", "other", NOW)
+        def reassign_and_answer(_: OutboxMessage) -> Attempt:
+            reassign(delivery.database, "slack", "other", NOW)
             return answer
 
-        receiver.answers.append(reassigned)
-        await b.fail("a")
-        await b.turns(1)
-        await b.settle()
+        receiver.answers.append(reassign_and_answer)
+        await delivery.queue_failures("a")
+        await delivery.make_attempts(1)
+        await delivery.deliver_all()
         assert len(receiver.sent) == 1
-        owed = [each.event.fine_tune for each in await Outbox(b.database, "other").unsent()]
-        assert [found.id for found in owed if found] == ["a"]
-        await b.fail("b")
-        await b.settle()
-        assert receiver.bodies == ["full a", "full b"]
-
-    on_bench(tmp_path / "state.db", test, receiver)
+        queued = await Outbox(delivery.database, "other").unsent()
+        assert [each.event.subject for each in queued if each.event.fine_tune] == ["a"]
+        await delivery.queue_failures("b")
+        await delivery.deliver_all()
+        assert receiver.texts == ["full a", "full b"]
 
 
-def test_what_was_discarded_or_reassigned_since_it_was_read_becomes_no_message(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b")
-        owed = await b.outbox.unsent()
-        new = [NewMessage(each.event.id, b"body", (each.number,)) for each in owed]
-        one = Selection(CONFIGURED, (owed[0].event.id,))
-        await b.database.run(discard, b.database, one, NOW)
-        await b.database.run(reassign, b.database, "slack", "other", NOW)
-        await b.outbox.freeze(new, NOW)
-        assert await b.outbox.frozen() == 0
-        assert await b.outbox.next() is None
-        assert (await Outbox(b.database, "other").backlog()).pending == 1
-
-    on_bench(tmp_path / "state.db", test)
+async def test_events_discarded_or_reassigned_since_they_were_read_become_no_message(delivery):
+    await delivery.queue_failures("a", "b")
+    queued = await delivery.outbox.unsent()
+    new = [NewMessage(each.event.id, b"body", (each.number,)) for each in queued]
+    one = DeliveryFilter(CONFIGURED, (queued[0].event.id,))
+    await delivery.database.run(discard, delivery.database, one, NOW)
+    await delivery.database.run(reassign, delivery.database, "slack", "other", NOW)
+    await delivery.outbox.create_messages(new, NOW)
+    assert await delivery.outbox.count_pending_messages() == 0
+    assert await delivery.outbox.next() is None
+    assert (await Outbox(delivery.database, "other").backlog()).pending == 1
 
 
-def test_a_digest_carries_what_is_still_owed_of_it(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a", "b", "c")
-        owed = await b.outbox.unsent()
-        one = Selection(CONFIGURED, (owed[0].event.id,))
-        await b.database.run(discard, b.database, one, NOW)
-        numbers = tuple(each.number for each in owed)
-        await b.outbox.freeze([NewMessage("msg", b"body", numbers)], NOW)
-        delivery = await b.outbox.next()
-        assert delivery is not None
-        assert delivery.events == len(await b.outbox.events_of(delivery)) == 2
-
-    on_bench(tmp_path / "state.db", test)
+async def test_a_digest_carries_only_events_that_are_still_pending(delivery):
+    await delivery.queue_failures("a", "b", "c")
+    queued = await delivery.outbox.unsent()
+    one = DeliveryFilter(CONFIGURED, (queued[0].event.id,))
+    await delivery.database.run(discard, delivery.database, one, NOW)
+    numbers = tuple(each.number for each in queued)
+    await delivery.outbox.create_messages([NewMessage("msg", b"body", numbers)], NOW)
+    message = await delivery.outbox.next()
+    assert message is not None
+    assert message.events == len(await delivery.outbox.events_of(message)) == 2
 
 
-def test_a_retry_does_not_wait_for_an_open_circuit(tmp_path):
-    receiver = FakeReceiver()
-    receiver.answers.extend([GONE, GONE])
-
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        await b.turns(2)
-        assert await b.deliverer.deliver_due() == pytest.approx(120)
-        await b.database.run(retry, b.database, ALL, b.clock.now)
-        await b.deliverer.deliver_due()
+async def test_a_retry_does_not_wait_for_an_open_circuit(tmp_path):
+    receiver = answering(GONE, GONE)
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("a")
+        await delivery.make_attempts(2)
+        assert await delivery.deliverer.deliver_due() == pytest.approx(120)
+        await delivery.database.run(retry, delivery.database, ALL, delivery.clock.now)
+        await delivery.deliverer.deliver_due()
         assert len(receiver.sent) == 3
-        assert await b.outbox.backlog() == Backlog(0, 0)
-
-    on_bench(tmp_path / "state.db", test, receiver)
+        assert await delivery.outbox.backlog() == Backlog(0, 0)

@@ -1,4 +1,4 @@
-"""The loop around deliver_due: it rests, wakes, outlives a sick store and ends when told."""
+"""The loop around deliver_due: it waits, wakes, survives store errors and stops."""
 
 import asyncio
 from functools import partial
@@ -14,269 +14,233 @@ from exporter.store.outbox import Backlog, Outbox
 from tests.delivery.delivery_fixture import (
     BUSY,
     REFUSED,
-    Bench,
+    BlockedReceiver,
+    DeliveryFixture,
     FakeReceiver,
-    fail,
-    on_bench,
-    plan_of,
+    answering,
+    delivery_settings,
+    open_delivery,
+    queue_failures,
     until,
 )
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW
 
 
-class Held(FakeReceiver):
-    """Answers when it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked, self.go = asyncio.Event(), asyncio.Event()
-
-    async def send(self, delivery, now):
-        self.asked.set()
-        await self.go.wait()
-        return await super().send(delivery, now)
-
-
 @pytest.fixture(autouse=True)
-def looks_only_when_woken(monkeypatch):
+def no_look_without_wakeup(monkeypatch):
     for module in ("loop", "deliverer"):
         monkeypatch.setattr(f"exporter.delivery.{module}.LOOK_SECONDS", 3600.0)
 
 
-async def ended(b: Bench, stop: asyncio.Event, running: asyncio.Task[None]) -> None:
-    """Stop a deliverer as the agent does, and wait for its end."""
+class Running:
+    """A deliverer whose loop runs."""
+
+    def __init__(self, delivery: DeliveryFixture) -> None:
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(delivery.deliverer.run(self._stop))
+
+    async def stop(self) -> None:
+        """Stop it as the agent does, and wait for its end."""
+        self._stop.set()
+        async with asyncio.timeout(10):
+            await self._task
+
+
+def has_sent(receiver: FakeReceiver, number: int) -> bool:
+    return len(receiver.sent) == number
+
+
+async def test_a_stop_before_the_start_is_not_lost(delivery):
+    stop = asyncio.Event()
     stop.set()
-    async with asyncio.timeout(10):
-        await running
+    await delivery.queue_failures("a")
+    await delivery.deliverer.run(stop)
+    assert delivery.receiver.sent == []
 
 
-def has_sent(b: Bench, body: str) -> bool:
-    return b.receiver.bodies[-1:] == [body]
+async def test_it_sends_when_woken_and_stops_while_it_waits(delivery):
+    running = Running(delivery)
+    for number, name in enumerate("abc", 1):
+        await delivery.queue_failures(name)
+        delivery.deliverer.wake()
+        await until(partial(has_sent, delivery.receiver, number))
+    await running.stop()
+    assert delivery.receiver.texts == ["full a", "full b", "full c"]
 
 
-def test_a_stop_before_the_start_is_not_lost(tmp_path):
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        stop.set()
-        await b.fail("a")
-        await b.deliverer.run(stop)
-        assert b.receiver.sent == []
+async def test_one_wakeup_causes_one_turn(delivery, monkeypatch):
+    deliver_due = delivery.deliverer.deliver_due
+    waits: list[float] = []
 
-    on_bench(tmp_path / "state.db", test)
+    async def count_turn() -> float:
+        waits.append(await deliver_due())
+        return waits[-1]
 
-
-def test_it_sends_what_is_owed_when_woken_and_ends_while_it_rests(tmp_path):
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        running = asyncio.create_task(b.deliverer.run(stop))
-        for name in "abc":
-            await b.fail(name)
-            b.deliverer.wake()
-            await until(partial(has_sent, b, f"full {name}"))
-        await ended(b, stop, running)
-        assert b.receiver.bodies == ["full a", "full b", "full c"]
-
-    on_bench(tmp_path / "state.db", test)
+    monkeypatch.setattr(delivery.deliverer, "deliver_due", count_turn)
+    running = Running(delivery)
+    await until(lambda: len(waits) == 1)
+    delivery.deliverer.wake()
+    await until(lambda: len(waits) == 2)
+    for _ in range(50):  # a loop that does not wait would run turns between these
+        await delivery.outbox.backlog()
+    assert len(waits) == 2
+    await running.stop()
 
 
-def test_woken_once_it_looks_once_more_and_rests_again(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        real, turns = b.deliverer.deliver_due, []
-
-        async def counted() -> float:
-            turns.append(await real())
-            return turns[-1]
-
-        monkeypatch.setattr(b.deliverer, "deliver_due", counted)
-        running = asyncio.create_task(b.deliverer.run(stop))
-        await until(lambda: len(turns) == 1)
-        b.deliverer.wake()
-        await until(lambda: len(turns) == 2)
-        for _ in range(50):  # one that does not rest would take its turns between these
-            await b.outbox.backlog()
-        assert len(turns) == 2
-        await ended(b, stop, running)
-
-    on_bench(tmp_path / "state.db", test)
-
-
-def test_it_looks_by_itself_too(tmp_path, monkeypatch):
+async def test_it_looks_without_a_wakeup_too(delivery, monkeypatch):
     monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 0.01)
-
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        running = asyncio.create_task(b.deliverer.run(stop))
-        await b.fail("a")
-        await until(lambda: b.receiver.bodies == ["full a"])
-        await ended(b, stop, running)
-
-    on_bench(tmp_path / "state.db", test)
+    running = Running(delivery)
+    await delivery.queue_failures("a")
+    await until(lambda: delivery.receiver.texts == ["full a"])
+    await running.stop()
 
 
-def test_what_is_owed_between_the_look_and_the_rest_is_not_missed(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        real, turns = b.deliverer.deliver_due, []
+async def test_an_event_queued_between_look_and_wait_is_not_missed(delivery, monkeypatch):
+    deliver_due = delivery.deliverer.deliver_due
+    waits: list[float] = []
 
-        async def then_owe() -> float:
-            wait = await real()
-            turns.append(wait)
-            if len(turns) == 1:
-                await b.fail("a")
-                b.deliverer.wake()
-            return wait
+    async def then_queue() -> float:
+        waits.append(await deliver_due())
+        if len(waits) == 1:
+            await delivery.queue_failures("a")
+            delivery.deliverer.wake()
+        return waits[-1]
 
-        monkeypatch.setattr(b.deliverer, "deliver_due", then_owe)
-        running = asyncio.create_task(b.deliverer.run(stop))
-        await until(lambda: b.receiver.bodies == ["full a"])
-        assert turns[0] > 0
-        await ended(b, stop, running)
-
-    on_bench(tmp_path / "state.db", test)
+    monkeypatch.setattr(delivery.deliverer, "deliver_due", then_queue)
+    running = Running(delivery)
+    await until(lambda: delivery.receiver.texts == ["full a"])
+    assert waits[0] > 0
+    await running.stop()
 
 
-def test_what_is_in_flight_when_it_is_told_to_stop_is_finished_and_marked(tmp_path):
-    async def test(b: Bench) -> None:
-        assert isinstance(b.receiver, Held)
-        stop = asyncio.Event()
-        await b.fail("a", "b")
-        running = asyncio.create_task(b.deliverer.run(stop))
-        await b.receiver.asked.wait()
-        stop.set()
-        b.deliverer.wake()
-        b.receiver.go.set()
-        await ended(b, stop, running)
-        assert b.receiver.bodies == ["full a"]
-        assert await b.outbox.backlog() == Backlog(1, 0, NOW)
-
-    on_bench(tmp_path / "state.db", test, Held())
+async def test_a_request_in_flight_at_the_stop_is_finished_and_stored(tmp_path):
+    receiver = BlockedReceiver()
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("a", "b")
+        running = Running(delivery)
+        await receiver.requested.wait()
+        stopping = asyncio.create_task(running.stop())
+        await asyncio.sleep(0)
+        delivery.deliverer.wake()
+        receiver.released.set()
+        await stopping
+        assert receiver.texts == ["full a"]
+        assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
 
 
-def test_a_slow_receiver_does_not_delay_another(tmp_path):
-    async def test(b: Bench) -> None:
-        assert isinstance(b.receiver, Held)
-        quick = FakeReceiver(name="webhook")
-        outbox = Outbox(b.database, quick.name)
-        metrics = DeliveryMetrics(CollectorRegistry())
-        other = Deliverer(quick, outbox, plan_of(), metrics, FakeClock(NOW).clock)
-        await fail(b.database, ("a", "b"), NOW, "slack", "webhook")
-        slow = asyncio.create_task(b.deliverer.deliver_due())
-        await b.receiver.asked.wait()
+async def test_a_slow_receiver_does_not_delay_another(tmp_path):
+    slow, quick = BlockedReceiver(), FakeReceiver(name="webhook")
+    async with open_delivery(tmp_path, slow) as delivery:
+        outbox = Outbox(delivery.database, quick.name)
+        metrics, clock = DeliveryMetrics(CollectorRegistry()), FakeClock(NOW).clock
+        other = Deliverer(quick, outbox, delivery_settings(), metrics, clock)
+        await queue_failures(delivery.database, ("a", "b"), NOW, "slack", "webhook")
+        attempt = asyncio.create_task(delivery.deliverer.deliver_due())
+        await slow.requested.wait()
         await other.deliver_due()
         await other.deliver_due()
-        assert quick.bodies == ["full a", "full b"]
-        assert not slow.done()
-        b.receiver.go.set()
-        await slow
-        assert b.receiver.bodies == ["full a"]
-
-    on_bench(tmp_path / "state.db", test, Held())
+        assert quick.texts == ["full a", "full b"]
+        assert not attempt.done()
+        slow.released.set()
+        await attempt
+        assert slow.texts == ["full a"]
 
 
-async def forbid(b: Bench, what: str) -> None:
-    """Have the store refuse a kind of write, as on a full disk, until `allow`."""
+async def refuse_writes(delivery: DeliveryFixture, what: str) -> None:
+    """Make the store refuse a kind of write, as on a full disk, until `allow_writes`."""
     trigger = f"CREATE TRIGGER no BEFORE {what} BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    await b.database.run(execute, b, trigger)
+    await delivery.database.run(execute, delivery, trigger)
 
 
-async def allow(b: Bench) -> None:
-    await b.database.run(execute, b, "DROP TRIGGER no")
+async def allow_writes(delivery: DeliveryFixture) -> None:
+    await delivery.database.run(execute, delivery, "DROP TRIGGER no")
 
 
-def execute(b: Bench, statement: str) -> None:
-    with b.database.write() as connection:
+def execute(delivery: DeliveryFixture, statement: str) -> None:
+    with delivery.database.write() as connection:
         connection.exec_driver_sql(statement)
 
 
-def test_nothing_is_sent_that_could_not_be_frozen_and_the_loop_goes_on(tmp_path, monkeypatch):
+async def test_a_message_that_cannot_be_stored_is_not_sent_and_the_loop_goes_on(
+    delivery, monkeypatch
+):
     monkeypatch.setattr("exporter.delivery.loop.LOOK_SECONDS", 0.01)
-
-    async def test(b: Bench) -> None:
-        stop = asyncio.Event()
-        await b.fail("a")
-        await forbid(b, "INSERT ON messages")
-        with capture_logs() as logs:
-            running = asyncio.create_task(b.deliverer.run(stop))
-            await until(lambda: bool(logs))
-            await b.deliverer.deliver_due()
-            assert b.receiver.sent == []
-            await allow(b)
-            await until(lambda: b.receiver.bodies == ["full a"])
-        said = [line["event"] for line in logs if line["event"].startswith("outbox")]
-        assert said == ["outbox unavailable, nothing is lost", "outbox available again"]
-        assert "no room" in logs[0]["error"]
-        await ended(b, stop, running)
-
-    on_bench(tmp_path / "state.db", test)
+    await delivery.queue_failures("a")
+    await refuse_writes(delivery, "INSERT ON messages")
+    with capture_logs() as logs:
+        running = Running(delivery)
+        await until(lambda: bool(logs))
+        await delivery.deliverer.deliver_due()
+        assert delivery.receiver.sent == []
+        await allow_writes(delivery)
+        await until(lambda: delivery.receiver.texts == ["full a"])
+    events = [line["event"] for line in logs if line["event"].startswith("outbox")]
+    assert events == ["outbox unavailable", "outbox available again"]
+    assert "no room" in logs[0]["error"]
+    await running.stop()
 
 
-def test_what_was_sent_but_cannot_be_marked_is_marked_later_and_not_sent_again(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        await forbid(b, "UPDATE OF last_result ON messages")
-        for _ in range(5):
-            await b.deliverer.deliver_due()
-        assert b.receiver.bodies == ["full a"]
-        assert b.metric("cartesia_exporter_notifications_total") == 1
-        assert await b.outbox.backlog() == Backlog(1, 0, NOW)
-        await allow(b)
-        await b.deliverer.deliver_due()
-        assert b.receiver.bodies == ["full a"]
-        assert await b.outbox.backlog() == Backlog(0, 0)
-
-    on_bench(tmp_path / "state.db", test)
+async def test_a_result_that_cannot_be_stored_is_stored_later_and_the_message_not_sent_again(
+    delivery,
+):
+    await delivery.queue_failures("a")
+    await refuse_writes(delivery, "UPDATE OF last_result ON messages")
+    for _ in range(5):
+        await delivery.deliverer.deliver_due()
+    assert delivery.receiver.texts == ["full a"]
+    assert delivery.metric("cartesia_exporter_notifications_total") == 1
+    assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
+    await allow_writes(delivery)
+    await delivery.deliverer.deliver_due()
+    assert delivery.receiver.texts == ["full a"]
+    assert await delivery.outbox.backlog() == Backlog(0, 0)
 
 
 @pytest.mark.parametrize(("ambiguous", "again"), [(False, "full a"), (True, "full a again")])
-def test_what_failed_and_cannot_be_marked_is_tried_again_and_called_a_repeat_only_if_it_may_be(
+async def test_a_retry_before_the_failure_is_stored_is_a_repeat_only_if_the_attempt_was_ambiguous(
     tmp_path, ambiguous, again
 ):
-    async def test(b: Bench) -> None:
-        await b.fail("a")
-        await forbid(b, "UPDATE OF last_result ON messages")
-        await b.turns(2)
-        assert b.receiver.bodies == ["full a", again]
-
-    receiver = FakeReceiver()
-    receiver.answers.append(Attempt(Outcome.TRANSIENT, "timeout", ambiguous=ambiguous))
-    on_bench(tmp_path / "state.db", test, receiver)
+    receiver = answering(Attempt(Outcome.TRANSIENT, "timeout", ambiguous=ambiguous))
+    async with open_delivery(tmp_path, receiver) as delivery:
+        await delivery.queue_failures("a")
+        await refuse_writes(delivery, "UPDATE OF last_result ON messages")
+        await delivery.make_attempts(2)
+        assert receiver.texts == ["full a", again]
 
 
-def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):
-    class Buggy(FakeReceiver):
-        async def send(self, delivery, now):
+async def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):
+    class BrokenReceiver(FakeReceiver):
+        async def send(self, message, now):
             raise KeyError("a bug")
 
-    async def test(b: Bench) -> None:
-        await b.fail("a")
+    async with open_delivery(tmp_path, BrokenReceiver()) as delivery:
+        await delivery.queue_failures("a")
         with pytest.raises(KeyError, match="a bug"):
-            await b.deliverer.run(asyncio.Event())
-
-    on_bench(tmp_path / "state.db", test, Buggy())
+            await delivery.deliverer.run(asyncio.Event())
 
 
-def test_what_was_owed_before_the_start_is_shown_while_the_first_attempt_hangs(tmp_path):
-    async def before(b: Bench) -> None:
-        b.receiver.answers += [REFUSED, REFUSED]
-        await b.fail("a")
-        await b.settle()
-        b.receiver.answers.append(BUSY)
-        await b.fail("b")
-        await b.turns(1)
+async def test_the_backlog_from_before_a_start_is_served_while_the_first_attempt_hangs(tmp_path):
+    async with open_delivery(tmp_path, answering(REFUSED, REFUSED, BUSY)) as delivery:
+        await delivery.queue_failures("a")
+        await delivery.deliver_all()
+        await delivery.queue_failures("b")
+        await delivery.make_attempts(1)
+    receiver = BlockedReceiver()
+    async with open_delivery(tmp_path, receiver) as delivery:
+        assert delivery.metric("cartesia_exporter_deliveries_dead") is None
+        running = Running(delivery)
+        await receiver.requested.wait()
+        assert delivery.metric("cartesia_exporter_deliveries_dead") == 1
+        assert delivery.metric("cartesia_exporter_deliveries_pending") == 1
+        assert delivery.metric("cartesia_exporter_receiver_up") == 0
+        receiver.released.set()
+        await running.stop()
 
-    async def test(b: Bench) -> None:
-        held, stop = b.receiver, asyncio.Event()
-        assert isinstance(held, Held)
-        assert b.metric("cartesia_exporter_deliveries_dead") is None
-        running = asyncio.create_task(b.deliverer.run(stop))
-        await held.asked.wait()
-        assert b.metric("cartesia_exporter_deliveries_dead") == 1
-        assert b.metric("cartesia_exporter_deliveries_pending") == 1
-        assert b.metric("cartesia_exporter_receiver_up") == 0
-        held.go.set()
-        await ended(b, stop, running)
 
-    on_bench(tmp_path / "state.db", before)
-    on_bench(tmp_path / "state.db", test, Held())
+async def test_forget_removes_the_receivers_series(delivery):
+    await delivery.queue_failures("a")
+    await delivery.deliver_all()
+    delivery.deliverer.forget()
+    samples = [each for metric in delivery.registry.collect() for each in metric.samples]
+    assert [each for each in samples if each.labels.get("receiver") == "slack"] == []

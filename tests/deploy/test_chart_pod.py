@@ -1,4 +1,4 @@
-"""The agent takes the command line and the files that the chart gives to its pod."""
+"""The agent accepts the command line and the files of the chart's pod."""
 
 import base64
 import re
@@ -9,37 +9,37 @@ import trustme
 from click.testing import CliRunner
 
 from exporter.cli.main import main
-from tests.deploy.chart import CHART, Rendered
-from tests.deploy.tools import understood
+from tests.deploy.chart import CHART, RenderedChart
+from tests.deploy.tools import parse_flags
 
 MOUNTED = ("/etc/cartesia-exporter", "/run/secrets", "/certificates")
 
 
 @pytest.mark.parametrize("values", ["everything", "minimal"])
-def test_the_agent_takes_its_configuration(tmp_path, values):
-    rendered = Rendered(tmp_path, f"--values={CHART / 'ci' / f'{values}-values.yaml'}")
+def test_the_agent_accepts_its_configuration(tmp_path, values):
+    rendered = RenderedChart(tmp_path, f"--values={CHART / 'ci' / f'{values}-values.yaml'}")
     root = tmp_path / "pod"
     for mount in rendered.container["volumeMounts"]:
         for name, text in files_of(rendered, mount["name"]).items():
             file = root / mount["mountPath"].lstrip("/") / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(moved(text, root), encoding="utf-8")
-    command, *flags = (moved(argument, root) for argument in rendered.container["args"])
-    understood(command, *flags)
+            file.write_text(relocate(text, root), encoding="utf-8")
+    command, *flags = (relocate(argument, root) for argument in rendered.container["args"])
+    parse_flags(command, *flags)
     files = [flag for flag in flags if re.match(r"--(web\.)?config\.file=", flag)]
     checked = CliRunner().invoke(main, ["check-config", *files])
     assert checked.exit_code == 0, checked.output
     assert len(files) == (2 if values == "everything" else 1)
 
 
-def moved(text: str, root: Path) -> str:
+def relocate(text: str, root: Path) -> str:
     for folder in MOUNTED:
         text = text.replace(folder, f"{root}{folder}")
     return text
 
 
-def files_of(rendered: Rendered, volume_name: str) -> dict[str, str]:
-    """What a volume holds; what a Secret of the user's would hold is made up."""
+def files_of(rendered: RenderedChart, volume_name: str) -> dict[str, str]:
+    """Return the files of a volume; those of the user's own Secrets are examples."""
     (volume,) = (each for each in rendered.pod["volumes"] if each["name"] == volume_name)
     if "configMap" in volume:
         data: dict[str, str] = rendered.one("ConfigMap")["data"]

@@ -1,4 +1,4 @@
-"""What is given as a value of the chart gets where it belongs, or is refused with the reason."""
+"""Values of the chart have an effect, or are refused with the reason."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ import yaml
 from exporter import __version__
 from exporter.config.receivers import HeaderValue
 from exporter.config.section import Section
-from tests.deploy.chart import CHART, Rendered, helm
+from tests.deploy.chart import CHART, RenderedChart, helm
 
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 
@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def leaves(node: object) -> Iterator[str]:
-    """Yield each text and number of a document, however deep."""
+    """Yield each text and number of a document, at any depth."""
     if isinstance(node, dict):
         node = [*node.values()]
     if isinstance(node, list):
@@ -33,16 +33,16 @@ def leaves(node: object) -> Iterator[str]:
         yield str(node)
 
 
-def test_every_value_that_is_given_gets_somewhere(home):
-    rendered = Rendered(home, f"--values={EVERYTHING}")
+def test_every_value_appears_in_the_rendered_chart(home):
+    rendered = RenderedChart(home, f"--values={EVERYTHING}")
     secrets = [text for each in rendered.all("Secret") for text in each["data"].values()]
     written = [*leaves(rendered.documents), *(base64.b64decode(each).decode() for each in secrets)]
     text = "\n".join(written)
     given = [*leaves(yaml.safe_load(EVERYTHING.read_text(encoding="utf-8")))]
     assert len(given) > 50
-    # As often as it is given: one value may be a part of another.
-    asked = "\n".join(given)
-    assert [each for each in given if text.count(each) < asked.count(each)] == []
+    # At least as often as among the values: one value may be contained in another.
+    values = "\n".join(given)
+    assert [each for each in given if text.count(each) < values.count(each)] == []
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_every_value_that_is_given_gets_somewhere(home):
         (f"image.digest=sha256:{'0' * 64}", f"cartesia-exporter@sha256:{'0' * 64}"),
     ],
 )
-def test_the_image_is_of_the_chart_s_version_unless_a_tag_or_a_digest_is_given(home, flag, image):
-    rendered = Rendered(home, "--set=existingSecret=a", f"--set={flag}")
+def test_the_image_has_the_charts_version_or_the_given_tag_or_digest(home, flag, image):
+    rendered = RenderedChart(home, "--set=existingSecret=a", f"--set={flag}")
     assert rendered.container["image"] == image
 
 
@@ -66,14 +66,12 @@ def test_the_image_is_of_the_chart_s_version_unless_a_tag_or_a_digest_is_given(h
         ("webConfig.basic_auth_users.b=another", False),
     ],
 )
-def test_what_is_read_at_the_start_alone_is_another_pod(home, change, restarted):
+def test_only_settings_read_at_start_restart_the_pod(home, change, restarted):
     given = ["--set=existingSecret=a", "--set=webConfig.basic_auth_users.b=one"]
-    checksums = {
-        Rendered(home, *flags).one("Deployment")["spec"]["template"]["metadata"]["annotations"][
-            "checksum/config"
-        ]
-        for flags in (given, [*given, f"--set={change}"])
-    }
+    checksums = set()
+    for flags in (given, [*given, f"--set={change}"]):
+        template = RenderedChart(home, *flags).one("Deployment")["spec"]["template"]
+        checksums.add(template["metadata"]["annotations"]["checksum/config"])
     assert len(checksums) == 1 + restarted
 
 
@@ -92,22 +90,23 @@ REFUSED: list[Any] = [
 
 
 def secrets_of(section: type[Section]) -> Iterator[str]:
-    """The keys whose value is a secret, in this kind of section and those derived from it.
-
-    Headers are left out: most of them are none.
-    """
+    """Yield the secret keys of a section and its subclasses; most headers are no secrets."""
     if section is not HeaderValue:
         yield from (key.inline for key in section.SECRETS)
     for each in section.__subclasses__():
         yield from secrets_of(each)
 
 
-PLACES = {"api_key": "accounts[0]", "password": "receivers[0].basic_auth", "heartbeat_url": ""}
+SECTION_OF_KEY = {
+    "api_key": "accounts[0]",
+    "password": "receivers[0].basic_auth",
+    "heartbeat_url": "",
+}
 
 
 @pytest.mark.parametrize("key", sorted({*secrets_of(Section)}))
 def test_a_secret_in_the_configuration_is_refused(home, key):
-    path = ".".join(filter(None, ("config", PLACES.get(key, "receivers[0]"), key)))
+    path = ".".join(filter(None, ("config", SECTION_OF_KEY.get(key, "receivers[0]"), key)))
     for form, reason in (("", f"read {key}: give it in secrets"), ("_file", "")):
         flags = ("--set=existingSecret=a", f"--set={path}{form}=value-of-it")
         done = helm(home, "template", "watch", CHART, *flags)
@@ -115,25 +114,27 @@ def test_a_secret_in_the_configuration_is_refused(home, key):
         assert "value-of-it" not in done.stderr
 
 
-def closed(node: object) -> Iterator[bool]:
-    """Yield of each object with named properties whether others are refused."""
+def objects_closed(node: object) -> Iterator[bool]:
+    """Yield for each object with named properties whether it refuses other ones."""
     if isinstance(node, dict):
         if "properties" in node and node.get("type") == "object":
             yield node.get("additionalProperties") is False
         node = [*node.values()]
     if isinstance(node, list):
         for each in node:
-            yield from closed(each)
+            yield from objects_closed(each)
 
 
-def test_a_misspelt_value_is_refused_wherever_values_have_names():
-    found = [*closed(json.loads((CHART / "values.schema.json").read_text(encoding="utf-8")))]
+def test_the_schema_refuses_unknown_names():
+    found = [
+        *objects_closed(json.loads((CHART / "values.schema.json").read_text(encoding="utf-8")))
+    ]
     assert len(found) > 10
     assert all(found)
 
 
 @pytest.mark.parametrize(("flags", "reason"), REFUSED)
-def test_values_that_cannot_work_are_refused_with_the_reason(home, flags, reason):
+def test_invalid_values_are_refused_with_the_reason(home, flags, reason):
     done = helm(home, "template", "watch", CHART, *flags)
     assert done.returncode != 0
     assert reason in done.stderr

@@ -1,8 +1,7 @@
-"""The dashboard for Grafana: each panel has data, says what it shows, and needs no red or green."""
+"""The Grafana dashboard: every panel has data, a description and distinguishable colours."""
 
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,13 +13,20 @@ import yaml
 from starlette.responses import PlainTextResponse
 
 from docs.generate.dashboard.fine_tunes import STUCK_SECONDS
-from docs.generate.dashboard.look import DASHES, PALETTE
 from docs.generate.dashboard.receivers import BACKLOG_SECONDS
+from docs.generate.dashboard.style import PALETTE, STATUS_LINES
 from exporter.core.model import STATUSES
 from exporter.simulator.world import Population, World
-from tests.deploy.boards import BOARD, PANELS, VARIABLES, Target, filled_in, found, targets
-from tests.deploy.panel_answers import Span, answers
-from tests.deploy.promql import selectors, strangers
+from tests.deploy.dashboard_file import (
+    DASHBOARD,
+    PANELS,
+    VARIABLES,
+    Target,
+    fill_in,
+    find_texts,
+    targets,
+)
+from tests.deploy.promql import selectors, undocumented_names
 from tests.deploy.test_rules import RULES, RULES_BY_ALERT
 from tests.process.agent_process import Agent, until, url_of
 from tests.process.fake_api import Api, ReceivedRequest, agent_config, fake_api, webhook
@@ -30,15 +36,15 @@ LABELS = ("account", "model_id", "receiver")
 
 
 def answer(arrived: ReceivedRequest) -> PlainTextResponse:
-    """Of the receivers one is well, one is broken, and one refuses what it is sent."""
+    """Answer for three receivers: one accepts, one fails, one refuses the messages."""
     statuses = {"/ops": 200, "/broken": 500, "/refusing": 422}
     return PlainTextResponse("", statuses[arrived.path])
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Prometheus]]:
-    """A Prometheus that saw fine-tunes come, train, fail and be completed, and an outage."""
-    folder = tmp_path_factory.mktemp("seen")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Prometheus]]:
+    """A Prometheus with the data of new, failed and completed fine-tunes and of an outage."""
+    folder = tmp_path_factory.mktemp("scraped")
     with fake_api(world=World(Population(fine_tunes=30, fail_rate=0.2))) as (api, inbox):
         inbox.answer = answer
         names = ("ops", "broken", "refusing")
@@ -46,22 +52,22 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Promet
         with Agent(folder, **config).process() as process:
             target = url_of(process).removeprefix("http://")
             with prometheus(folder, target, [RULES]) as scraping:
-                live_through(api, scraping)
+                produce_data(api, scraping)
                 yield api, scraping
 
 
-def live_through(api: Api, scraping: Prometheus) -> None:
-    """Let happen what panels are about, each as soon as the one before was seen."""
+def produce_data(api: Api, scraping: Prometheus) -> None:
+    """Cause one event after the other, each when Prometheus has scraped the one before."""
     world, value = api.world, scraping.value
     until(lambda: (value("count_over_time(cartesia_up[1m])") or 0) >= 2, seconds=30)
     new = [world.add(model_id="sonic-2", status="created").id for _ in range(2)]
     for status in ("training", "failed", "completed"):
-        moved = f'sum(cartesia_fine_tune_transitions_total{{to_status="{status}"}})'
-        before = value(moved) or 0
+        transitions = f'sum(cartesia_fine_tune_transitions_total{{to_status="{status}"}})'
+        before = value(transitions) or 0
         until(lambda: value("sum(cartesia_fine_tunes)") == len(world))
         for each in new if status == "training" else [new.pop()]:
             world.set_status(each, status)
-        until(partial(grown, scraping, moved, before))
+        until(partial(has_increased, scraping, transitions, before))
     api.answer = lambda _: PlainTextResponse("down", 500)
     until(lambda: value('sum(cartesia_exporter_poll_failures_total{reason="server_error"})'))
     api.answer = lambda _: None
@@ -70,68 +76,59 @@ def live_through(api: Api, scraping: Prometheus) -> None:
 
 
 def has_data(scraping: Prometheus, target: Target) -> bool:
-    query = filled_in(target.expr)
+    query = fill_in(target.expr)
     if target.instant:
         value = scraping.value(query)
         return value is not None and math.isfinite(value)
     return any(math.isfinite(value) for value in scraping.values(query))
 
 
-def grown(scraping: Prometheus, query: str, before: float) -> bool:
+def has_increased(scraping: Prometheus, query: str, before: float) -> bool:
     return (scraping.value(query) or 0) > before
 
 
-def silent(scraping: Prometheus) -> list[str]:
+def targets_without_data(scraping: Prometheus) -> list[str]:
     return [str(target) for target in targets() if not has_data(scraping, target)]
 
 
-def test_every_query_of_every_panel_has_data(seen):
-    _, scraping = seen
+def test_every_query_of_every_panel_has_data(scraped):
+    _, scraping = scraped
     with suppress(AssertionError):
-        until(lambda: silent(scraping) == [], 10)
-    assert silent(scraping) == []
+        until(lambda: targets_without_data(scraping) == [], 10)
+    assert targets_without_data(scraping) == []
     assert len(targets()) > len(PANELS) > 25
 
 
-def test_the_panels_show_what_there_is(seen):
-    api, scraping = seen
+def test_the_panels_show_the_state_of_the_api(scraped):
+    api, scraping = scraped
     counts = Counter(each.status for each in api.world)
-    asked = {str(target): target.expr for target in targets()}
+    queries = {str(target): target.expr for target in targets()}
 
-    def shown(name, **chosen):
-        return scraping.value(filled_in(asked[name], **chosen))
+    def value(name, **selected):
+        return scraping.value(fill_in(queries[name], **selected))
 
-    assert shown("Fine-tunes A") == len(api.world)
-    assert shown("In training A") == counts["training"]
-    assert shown("Failed A") == 1
-    assert shown("Accounts not readable A") == 0
-    assert (shown("Alerts A") or 0) > 0
-    assert (shown("Alerts B") or 0) > 0
+    assert value("Fine-tunes A") == len(api.world)
+    assert value("In training A") == counts["training"]
+    assert value("Failed A") == 1
+    assert value("Accounts not readable A") == 0
+    assert (value("Alerts A") or 0) > 0
+    assert (value("Alerts B") or 0) > 0
     model = Counter(each.model_id for each in api.world)["sonic-2"]
-    assert shown("Fine-tunes A", model="sonic-2", account="main") == model < len(api.world)
-    assert shown("Fine-tunes A", account="another") is None
+    assert value("Fine-tunes A", model="sonic-2", account="main") == model < len(api.world)
+    assert value("Fine-tunes A", account="another") is None
 
 
-def test_every_panel_has_its_answers_in_a_picture(seen):
-    _, scraping = seen
-    now = time.time()
-    drawn = list(answers(BOARD["panels"], scraping, Span(now - 60, now)))
-    answered = [each.panel["title"] for each in drawn if each.lines]
-    assert answered == [panel["title"] for panel in PANELS]
-    assert [bool(each.examples) for each in drawn].count(True) == 1
-
-
-def test_the_failures_point_to_the_fine_tune_that_failed(seen):
-    api, scraping = seen
+def test_exemplars_of_failures_name_the_failed_fine_tune(scraped):
+    api, scraping = scraped
     failed = {each.id for each in api.world if each.status == "failed"}
-    (query,) = (filled_in(target.expr) for target in targets() if target.exemplars)
+    (query,) = (fill_in(target.expr) for target in targets() if target.exemplars)
     assert len(scraping.exemplars(query) & failed) == 1
 
 
-def test_the_rules_are_evaluated_without_error_and_tell_what_failed(seen):
-    _, scraping = seen
+def test_the_rules_are_evaluated_without_error_and_alert(scraped):
+    _, scraping = scraped
 
-    def firing() -> set[tuple[str, ...]]:
+    def alerts_firing() -> set[tuple[str, ...]]:
         return {
             (alert["labels"]["alertname"], *(alert["labels"].get(name, "") for name in LABELS))
             for rule in scraping.rules()
@@ -143,30 +140,30 @@ def test_the_rules_are_evaluated_without_error_and_tell_what_failed(seen):
         ("CartesiaFineTuneFailed", "main", "sonic-2", ""),
         ("CartesiaDeliveriesDead", "", "", "refusing"),
     }
-    until(lambda: firing() == expected)
+    until(lambda: alerts_firing() == expected)
     assert len(scraping.rules()) == len(RULES_BY_ALERT)
     until(lambda: {rule["health"] for rule in scraping.rules()} == {"ok"})
 
 
-def test_the_variables_offer_what_there_is(seen):
-    api, scraping = seen
+def test_the_variables_offer_the_existing_values(scraped):
+    api, scraping = scraped
     offered = {}
     for name in ("account", "model"):
-        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", VARIABLES[name]["query"])
-        assert asked is not None
-        offered[name] = scraping.label_values(asked[2], filled_in(asked[1]))
+        query = re.fullmatch(r"label_values\((.+), (\w+)\)", VARIABLES[name]["query"])
+        assert query is not None
+        offered[name] = scraping.label_values(query[2], fill_in(query[1]))
     assert offered == {"account": {"main"}, "model": {each.model_id for each in api.world}}
 
 
 @pytest.mark.parametrize("target", targets(), ids=str)
-def test_a_panel_names_only_metrics_and_labels_that_are_documented(target):
-    query = filled_in(target.expr)
+def test_a_panel_queries_only_documented_metrics_and_labels(target):
+    query = fill_in(target.expr)
     assert list(selectors(query)) != []
-    assert strangers(query) == set()
+    assert undocumented_names(query) == set()
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_panel_says_what_it_shows_in_which_unit_and_from_the_chosen_source(panel):
+def test_a_panel_has_description_unit_and_selected_data_source(panel):
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -177,31 +174,31 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_from_the_chosen_source(pan
     assert "unit" in defaults or panel["type"] == "state-timeline"
 
 
-def test_titles_and_ids_of_panels_are_their_own():
+def test_titles_and_ids_of_panels_are_unique():
     for name in ("title", "id"):
-        counted = Counter(panel[name] for panel in BOARD["panels"] if panel["type"] != "row")
+        counted = Counter(panel[name] for panel in DASHBOARD["panels"] if panel["type"] != "row")
         assert max(counted.values()) == 1
 
 
-def test_variables_are_the_source_the_account_and_the_model():
+def test_the_variables_are_data_source_account_and_model():
     assert list(VARIABLES) == ["datasource", "account", "model"]
 
 
-def test_the_limits_of_panels_are_those_of_the_alerts():
+def test_thresholds_of_panels_equal_those_of_the_alerts():
     expr = {alert: rule["expr"] for alert, rule in RULES_BY_ALERT.items()}
     assert f"> {STUCK_SECONDS // 3600} * 3600" in expr["CartesiaFineTuneStuck"]
     assert f"> {BACKLOG_SECONDS // 60} * 60" in expr["CartesiaDeliveryBacklog"]
 
 
-def test_every_colour_is_one_that_colour_blind_people_tell_from_the_others():
-    assert set(found(BOARD["panels"], "color", "fixedColor", "iconColor")) <= PALETTE
+def test_every_colour_is_of_the_colour_blind_safe_palette():
+    assert set(find_texts(DASHBOARD["panels"], "color", "fixedColor", "iconColor")) <= PALETTE
     modes = {panel["fieldConfig"]["defaults"].get("color", {}).get("mode") for panel in PANELS}
     assert modes <= {"thresholds", "shades", None}
 
 
 # Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color
 # vision deficiency", severity 1.0; of linear RGB.
-SIGHT = {
+COLOUR_BLINDNESS = {
     "protanopia": (
         (0.152286, 1.052583, -0.204868),
         (0.114503, 0.786281, 0.099216),
@@ -215,28 +212,28 @@ SIGHT = {
 }
 
 
-def perceived(colour: str, sight: tuple[tuple[float, ...], ...]) -> list[float]:
-    """The colour as it is seen, each part from 0 to 1."""
+def perceived(colour: str, matrix: tuple[tuple[float, ...], ...]) -> list[float]:
+    """Return a colour as it is scraped, as three numbers from 0 to 1."""
     shares = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
-    mixed = [sum(a * b for a, b in zip(row, linear, strict=True)) for row in sight]
+    mixed = [sum(a * b for a, b in zip(row, linear, strict=True)) for row in matrix]
     return [max(part, 0) ** (1 / 2.2) for part in mixed]
 
 
-@pytest.mark.parametrize("sight", SIGHT)
-def test_statuses_differ_in_colour_as_colour_blind_people_see_it_and_in_their_line(sight):
-    assert set(DASHES) == set(STATUSES)
-    seen_as = {status: perceived(colour, SIGHT[sight]) for status, (colour, _) in DASHES.items()}
-    for one, other in combinations(seen_as, 2):
-        assert math.dist(seen_as[one], seen_as[other]) > 0.1, (one, other)
-    red, green = (perceived(colour, SIGHT[sight]) for colour in ("#B04040", "#5E6E3A"))
+@pytest.mark.parametrize("matrix", COLOUR_BLINDNESS.values(), ids=COLOUR_BLINDNESS)
+def test_statuses_differ_in_perceived_colour_and_in_their_line(matrix):
+    assert set(STATUS_LINES) == set(STATUSES)
+    colours = {status: perceived(colour, matrix) for status, (colour, _) in STATUS_LINES.items()}
+    for one, other in combinations(colours, 2):
+        assert math.dist(colours[one], colours[other]) > 0.1, (one, other)
+    red, green = (perceived(colour, matrix) for colour in ("#B04040", "#5E6E3A"))
     assert math.dist(red, green) < 0.25
     (panel,) = (panel for panel in PANELS if panel["title"] == "Fine-tunes by status")
     styles = [yaml.safe_dump(each["properties"][1:]) for each in panel["fieldConfig"]["overrides"]]
     assert len(set(styles)) == len(STATUSES)
 
 
-def test_states_are_written_out_with_a_shape_of_their_own():
+def test_states_are_shown_as_distinct_texts():
     texts = [
         [each["text"] for each in mapping["options"].values()]
         for panel in PANELS

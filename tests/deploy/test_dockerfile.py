@@ -1,28 +1,28 @@
-"""The Dockerfile as far as it can be judged without building; `make test-container` builds it."""
+"""Checks of the Dockerfile without a build; `make test-container` builds it."""
 
 import re
 from pathlib import PurePath
 
-from tests.deploy.tools import DEPLOY, ROOT, assert_clean, understood
+from tests.deploy.tools import DEPLOY, ROOT, assert_tool_passes, parse_flags
 
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
 
 
-def test_hadolint_finds_nothing():
-    assert_clean("hadolint", DOCKERFILE)
+def test_the_dockerfile_passes_hadolint():
+    assert_tool_passes("hadolint", DOCKERFILE)
 
 
-def test_what_is_copied_is_there_and_is_not_ignored():
+def test_copied_files_exist_and_are_not_ignored():
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", TEXT, re.MULTILINE)
     copied = {name for line in lines for name in line.split()}
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert {name for name in copied if (ROOT / name).exists()} == copied
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
-    assert "*" in ignored  # no key, state or history of the clone gets into a layer
+    assert "*" in ignored  # keeps keys, state and history of the clone out of the layers
 
 
-def test_every_package_in_it_is_pinned_by_hash():
+def test_every_installed_package_is_pinned_by_hash():
     for installed in re.findall(r"install [^&]*", TEXT.replace("\\\n", "")):
         assert (
             "--require-hashes" in installed
@@ -33,14 +33,14 @@ def test_every_package_in_it_is_pinned_by_hash():
         assert lock in TEXT
 
 
-def test_both_stages_are_of_the_same_supported_python():
+def test_both_stages_use_the_same_supported_python():
     (python,) = set(re.findall(r"^FROM docker\.io/library/python:(\S+)-slim", TEXT, re.MULTILINE))
     assert f'"Programming Language :: Python :: {python}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_the_health_check_is_a_command_of_ours():
+def test_the_health_check_is_a_valid_command():
     (command,) = re.findall(r'CMD \["cartesia-exporter", "(\w+)"\]', TEXT)
-    page = understood(command)["page"]
+    page = parse_flags(command)["page"]
     exposed = re.findall(r"^EXPOSE (\d+)$", TEXT, re.MULTILINE)
     assert [str(page.port)] == exposed
     assert PurePath(page.path) == PurePath("/-/healthy")

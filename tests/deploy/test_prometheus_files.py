@@ -1,4 +1,4 @@
-"""The example configurations of Prometheus load, with the rules, and say what the agent needs."""
+"""The example configurations of Prometheus are valid together with the rules."""
 
 import shutil
 from pathlib import Path
@@ -18,14 +18,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.tls.yml"])
-def test_an_example_is_taken_with_its_rules_and_not_without(folder, name):
+def test_an_example_is_valid_with_its_rules_and_invalid_without(folder, name):
     promtool("check", "config", folder / name)
     (folder / "rules" / "cartesia.rules.yml").unlink()
     with pytest.raises(AssertionError, match=r"rules/cartesia\.rules\.yml"):
         promtool("check", "config", folder / name)
 
 
-def test_the_example_with_tls_fits_the_example_of_a_web_configuration(folder):
+def test_the_tls_example_matches_the_web_configuration_example(folder):
     job = yaml.safe_load((folder / "prometheus.tls.yml").read_text())["scrape_configs"][0]
     web = yaml.safe_load((folder / "web-config.example.yml").read_text())
     assert job["scheme"] == "https"
@@ -33,7 +33,7 @@ def test_the_example_with_tls_fits_the_example_of_a_web_configuration(folder):
     assert "cartesia" in job["job_name"]
 
 
-def test_what_is_commented_out_in_an_example_is_taken_too(folder):
+def test_commented_out_lines_of_an_example_are_valid(folder):
     text = (folder / "prometheus.tls.yml").read_text()
     for key in ("cert_file", "key_file"):
         assert f"# {key}:" in text

@@ -1,4 +1,4 @@
-"""The alerting rules: they fire when they should, name what there is, and lead to a runbook."""
+"""The alerting rules and their runbooks."""
 
 import re
 import shlex
@@ -12,15 +12,17 @@ import yaml
 from exporter.cli.main import main
 from exporter.core.events import Event, EventType
 from exporter.receivers.alerts import labels
-from tests.deploy.promql import selectors, strangers
+from tests.deploy.promql import selectors, undocumented_names
 from tests.deploy.tools import amtool, promtool
-from tests.docs.test_documented import documented
+from tests.docs.test_documented import documented_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "cartesia.rules.yml"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
-OF_THE_AGENT = {labels(Event("", kind, "", 0))["alertname"] for kind in get_args(EventType)}
-"""The names of the alerts that the agent itself tells an Alertmanager."""
+AGENT_ALERTS = {
+    labels(Event("", event_type, "", 0))["alertname"] for event_type in get_args(EventType)
+}
+"""Names of the alerts that the agent itself sends to an Alertmanager."""
 
 TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
 
@@ -35,17 +37,17 @@ def read(path: Path) -> Mapping:
 RULES_BY_ALERT = {rule["alert"]: rule for group in read(RULES)["groups"] for rule in group["rules"]}
 
 
-def test_prometheus_takes_the_rules():
+def test_the_rules_are_valid():
     promtool("check", "rules", RULES)
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_alerts_fire_and_end_as_their_unit_tests_say(path):
+def test_the_unit_tests_of_the_rules_pass(path):
     promtool("test", "rules", path)
 
 
 @pytest.mark.parametrize("alert", RULES_BY_ALERT)
-def test_an_alert_is_tested_where_it_fires_and_where_it_does_not(alert):
+def test_an_alert_has_a_firing_and_a_silent_unit_test(alert):
     cases = [case for path in TESTS for test in read(path)["tests"] for case in cases_of(test)]
     expected = [bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert]
     assert set(expected) == {True, False}
@@ -57,14 +59,14 @@ def cases_of(test: Mapping) -> list[Mapping]:
 
 
 @pytest.mark.parametrize("alert", RULES_BY_ALERT)
-def test_an_alert_names_only_metrics_and_labels_that_are_documented(alert):
+def test_an_alert_uses_only_documented_metrics_and_labels(alert):
     expr = RULES_BY_ALERT[alert]["expr"]
     assert list(selectors(expr)) != []
-    assert strangers(expr) == set()
+    assert undocumented_names(expr) == set()
 
 
 @pytest.mark.parametrize(
-    ("query", "strange"),
+    ("query", "undocumented"),
     [
         ("cartesia_fine_tune_total", {"cartesia_fine_tune_total"}),
         ('cartesia_up{model_id="a"}', {"model_id"}),
@@ -78,12 +80,12 @@ def test_an_alert_names_only_metrics_and_labels_that_are_documented(alert):
         ),
     ],
 )
-def test_what_is_not_documented_is_noticed(query, strange):
-    assert strangers(query) == strange
+def test_undocumented_names_in_a_query_are_found(query, undocumented):
+    assert undocumented_names(query) == undocumented
 
 
 @pytest.mark.parametrize("alert", RULES_BY_ALERT)
-def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert):
+def test_an_alert_has_severity_texts_and_runbook(alert):
     rule = RULES_BY_ALERT[alert]
     assert rule["labels"] in ({"severity": "critical"}, {"severity": "warning"})
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
@@ -97,14 +99,14 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
         assert re.findall(r"^\*\*([^*]+):\*\*", section, re.MULTILINE) == ["Means", "Look at", "Do"]
 
 
-def test_runbooks_link_to_sections_that_there_are():
+def test_links_between_runbooks_lead_to_existing_sections():
     sections = {heading.lower() for heading in re.findall(r"^## (.+)$", RUNBOOKS, re.MULTILINE)}
     linked = re.findall(r"\]\(#([^)]+)\)", RUNBOOKS)
     assert linked != []
     assert set(linked) <= sections
 
 
-def test_the_example_of_inhibition_is_taken_and_is_about_alerts_that_there_are(tmp_path):
+def test_the_inhibition_example_is_valid_and_names_existing_alerts(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.+?)^```$", RUNBOOKS, re.MULTILINE | re.DOTALL)
     file = tmp_path / "alertmanager.yml"
     file.write_text(
@@ -118,40 +120,40 @@ def test_the_example_of_inhibition_is_taken_and_is_about_alerts_that_there_are(t
         )
         assert severities(critical) == {"critical"}
         assert severities(warning) == {"warning"}
-        # The agent's own alert of a failed fine-tune is critical, and must hide nothing.
-        assert set(critical.split("|")).isdisjoint(OF_THE_AGENT)
+        # The agent's own alert of a failed fine-tune is critical, and must not inhibit anything.
+        assert set(critical.split("|")).isdisjoint(AGENT_ALERTS)
 
 
 def severities(alerts: str) -> set[str]:
     return {RULES_BY_ALERT[alert]["labels"]["severity"] for alert in alerts.split("|")}
 
 
-def test_the_runbooks_name_the_alerts_that_rules_and_agent_have_in_common():
-    shared = set(RULES_BY_ALERT) & set(OF_THE_AGENT)
+def test_the_runbooks_list_the_alerts_shared_by_rules_and_agent():
+    shared = set(RULES_BY_ALERT) & set(AGENT_ALERTS)
     (sentence,) = re.findall(r"uses the names (.+) too:", RUNBOOKS)
     assert set(re.findall(r"`(\w+)`", sentence)) == shared
 
 
-def typed() -> list[str]:
+def commands_in_runbooks() -> list[str]:
     return re.findall(r"^cartesia-exporter .+$", RUNBOOKS, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", sorted(set(typed())))
-def test_a_command_of_a_runbook_is_one_of_ours(line):
+@pytest.mark.parametrize("line", sorted(set(commands_in_runbooks())))
+def test_a_command_in_a_runbook_is_valid(line):
     command: click.Command = main
     _, *words = shlex.split(line)
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    # Without resilient parsing, the file of the example would have to be there.
+    # Without resilient parsing, the file in the example would have to exist.
     context = command.make_context("x", words, resilient_parsing=True)
     assert command.parse_args(context, words) == []
     flags = {flag for option in command.params for flag in option.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= flags
 
 
-def test_runbooks_name_only_metrics_that_are_documented():
+def test_runbooks_name_only_documented_metrics():
     named = {
         one or other for one, other in re.findall(r"`(cartesia_\w+)`|name\[\]=(\w+)", RUNBOOKS)
     }
     assert named != set()
-    assert named <= {name.strip("`") for name, *_ in documented()}
+    assert named <= {name.strip("`") for name, *_ in documented_metrics()}

@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: where it is, and the tools that judge it."""
+"""Paths of deploy/, the tools that check its files, and a parser of our own command lines."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 
 
-def judged(
+def run_tool(
     program: str, *arguments: str | Path, package: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a tool to its end in the top folder; what came of it is the caller's to look at."""
-    # Those written in Python would be measured, too, and take twice as long.
+    """Run a tool in the top folder and return its result, also a failure."""
+    # Coverage would also measure tools written in Python, which takes twice as long.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     return subprocess.run(
         [
@@ -34,24 +34,24 @@ def judged(
     )
 
 
-def assert_clean(program: str, *arguments: str | Path, package: str = "") -> None:
-    """The tool has nothing to complain about."""
-    found = judged(program, *arguments, package=package)
-    assert found.returncode == 0, found.stdout + found.stderr
+def assert_tool_passes(program: str, *arguments: str | Path, package: str = "") -> None:
+    """Run a tool and assert that it exits with 0."""
+    done = run_tool(program, *arguments, package=package)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def promtool(*arguments: str | Path) -> None:
-    """Prometheus's own judge has nothing to complain about."""
-    assert_clean("promtool", *arguments, package="prometheus")
+    """Assert that promtool accepts its arguments."""
+    assert_tool_passes("promtool", *arguments, package="prometheus")
 
 
 def amtool(*arguments: str | Path) -> None:
-    """Alertmanager's own judge has nothing to complain about."""
-    assert_clean("amtool", *arguments, package="prometheus-alertmanager")
+    """Assert that amtool accepts its arguments."""
+    assert_tool_passes("amtool", *arguments, package="prometheus-alertmanager")
 
 
-def understood(command: str, *flags: str) -> dict[str, Any]:
-    """What a command of ours makes of its flags, which it does not act on; raises UsageError."""
-    # Below its group: a command remembers the names of its help from the first context it gets.
+def parse_flags(command: str, *flags: str) -> dict[str, Any]:
+    """Return the parsed flags of one of our commands, without running it; raises UsageError."""
+    # In its group: a command keeps the names of its help option from its first context.
     group = click.Context(main, **main.context_settings)
     return main.commands[command].make_context(command, list(flags), parent=group).params

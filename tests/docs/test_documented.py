@@ -1,4 +1,4 @@
-"""What the README and the example promise is what the program does."""
+"""README and docs/metrics.md agree with the program."""
 
 import re
 from dataclasses import replace
@@ -33,52 +33,52 @@ async def never(config: Config) -> None:
     raise AssertionError(config)
 
 
-def served(tmp_path):
-    """Every metric family of ours that a running agent serves: name, type, labels, meaning."""
+def served_metrics(tmp_path):
+    """Yield name, type, labels and HELP of each of our metrics that a running agent serves."""
     registry: CollectorRegistry = new_registry()
     for metrics in (ClientMetrics(registry), PollMetrics(registry)):
         metrics.initialise("default")
-    told = DeliveryMetrics(registry)
-    told.initialise("slack")
-    told.show("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
+    deliveries = DeliveryMetrics(registry)
+    deliveries.initialise("slack")
+    deliveries.update("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
     database = Database(tmp_path / "state.db")
     database.path.touch()
     registry.register(StoreMetrics(database))
     clock = FakeClock(0).clock
     Housekeeper(database, lambda: HousekeepingSettings((), 0.0), registry, clock)
     Reloader(Reloading(Config), never, registry, clock)
-    every = replace(EVERYTHING.options, constant=())
-    given = metrics_of([replace(EVERYTHING, options=every)])
-    for family in (*given, *registry.collect()):
+    options = replace(EVERYTHING.options, constant=())
+    account_metrics = metrics_of([replace(EVERYTHING, options=options)])
+    for family in (*account_metrics, *registry.collect()):
         if family.name.startswith("cartesia_"):
             suffix = "_total" if family.type == "counter" else ""
             labels = {name for sample in family.samples for name in sample.labels} - {"le"}
             yield f"{family.name}{suffix}", family.type, frozenset(labels), family.documentation
 
 
-def documented():
-    """Every row of the tables of metrics, as its cells: name, type, labels and so on."""
+def documented_metrics():
+    """Yield the cells of every row in the tables of docs/metrics.md."""
     for row in re.findall(r"^\| `cartesia_\w+` \|.*\|$", METRICS, re.MULTILINE):
         yield [cell.strip() for cell in row.strip("|").split(" | ")]
 
 
-def test_every_metric_that_is_served_is_documented_as_it_is(tmp_path):
+def test_every_served_metric_is_documented(tmp_path):
     rows = [
-        (name.strip("`"), kind, frozenset(labels.split(", ")) - {""}, meaning)
-        for name, kind, labels, meaning, *_ in documented()
+        (name.strip("`"), metric_type, frozenset(labels.split(", ")) - {""}, meaning)
+        for name, metric_type, labels, meaning, *_ in documented_metrics()
     ]
-    assert sorted(rows) == sorted(served(tmp_path))
+    assert sorted(rows) == sorted(served_metrics(tmp_path))
     assert len(rows) > 30
 
 
-def test_every_metric_has_a_query_and_a_promise():
-    for name, _, _, _, query, stability in documented():
+def test_every_metric_has_an_example_query_and_a_stability():
+    for name, _, _, _, query, stability in documented_metrics():
         assert re.fullmatch(rf"`[^`]*{name.strip('`')}(_bucket)?\b[^`]*`", query), name
         assert stability in {"stable", "experimental"}, name
 
 
-def test_the_readme_names_metrics_that_there_are():
-    names = {row[0].strip("`") for row in documented()}
+def test_the_readme_names_only_documented_metrics():
+    names = {row[0].strip("`") for row in documented_metrics()}
     named = set(re.findall(r"`(cartesia_\w+)", README))
     assert named <= names
     assert "](docs/metrics.md)" in README
@@ -114,11 +114,11 @@ def test_the_readme_begins_with_two_sentences_and_two_commands():
         "docs/flags.md",
     ],
 )
-def test_links_to_files_lead_somewhere(document):
+def test_links_to_files_are_valid(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / document).parent.joinpath(target).exists(), target
 
 
-def test_the_changelog_has_a_section_for_what_is_not_released():
+def test_the_changelog_has_an_unreleased_section():
     assert "## [Unreleased]" in CHANGELOG

@@ -1,4 +1,4 @@
-"""What would be published installs into an empty environment, and runs there."""
+"""The distributions install into an empty environment and run there."""
 
 import json
 import signal
@@ -19,27 +19,27 @@ ROOT = Path(__file__).parent.parent.parent
 UV = str(Path(sys.executable).with_name("uv"))
 
 
-def done(*command: str | Path) -> None:
-    ended = subprocess.run(
+def run_checked(*command: str | Path) -> None:
+    done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def installed(environment: Path, distribution: Path) -> Path:
-    """An environment with the locked dependencies and the distribution; its command."""
+def install(environment: Path, distribution: Path) -> Path:
+    """Install the locked dependencies and a distribution; return the command."""
     python = environment / "bin" / "python"
-    done(UV, "venv", "--quiet", f"--python={sys.executable}", environment)
+    run_checked(UV, "venv", "--quiet", f"--python={sys.executable}", environment)
     locked = ("--require-hashes", f"--requirement={ROOT / 'requirements.lock'}")
-    done(UV, "pip", "install", "--quiet", f"--python={python}", *locked)
-    done(UV, "pip", "install", "--quiet", f"--python={python}", "--no-deps", distribution)
+    run_checked(UV, "pip", "install", "--quiet", f"--python={python}", *locked)
+    run_checked(UV, "pip", "install", "--quiet", f"--python={python}", "--no-deps", distribution)
     return environment / "bin" / "cartesia-exporter"
 
 
 def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
-    """The wheel is made out of the source distribution, so that nothing is missing in that one."""
+    """The wheel is built from the source distribution, so that it shows missing files there."""
     folder = tmp_path / "dist"
-    made(folder, tmp_path / "wheel")
+    build(folder, tmp_path / "wheel")
     source, bill, wheel = sorted(folder.iterdir(), key=lambda path: path.suffix)
     assert source.name == f"cartesia_exporter-{__version__}.tar.gz"
     assert wheel.name == f"cartesia_exporter-{__version__}-py3-none-any.whl"
@@ -50,27 +50,27 @@ def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
         demo.wait_for_line("ALERT +slack: Watching the fine-tunes of account demo")
         assert demo.stop(signal.SIGINT) == 0
 
-    command = installed(tmp_path / "source", source)
+    command = install(tmp_path / "source", source)
     assert run(tmp_path, "--version", command=[str(command)]).stdout.split()[-1] == __version__
     assert modules(tmp_path / "source") == modules(tmp_path / "wheel") == modules(ROOT)
-    assert_nothing_else(source, wheel)
-    assert_names_all_that_is_installed(bill, tmp_path / "wheel")
+    assert_no_other_files(source, wheel)
+    assert_lists_all_installed_packages(bill, tmp_path / "wheel")
 
 
-def made(folder: Path, environment: Path) -> None:
-    """What `make sbom` makes: the distributions, installed, and the bill of what that holds."""
-    places = (f"BIN={Path(sys.executable).parent}", f"DIST={folder}", f"INSTALLED={environment}")
-    done("make", "--silent", "--assume-old=.venv/dev", *places, "sbom")
+def build(folder: Path, environment: Path) -> None:
+    """Run `make sbom`: build and install the distributions, and write their bill of materials."""
+    variables = (f"BIN={Path(sys.executable).parent}", f"DIST={folder}", f"INSTALLED={environment}")
+    run_checked("make", "--silent", "--assume-old=.venv/dev", *variables, "sbom")
 
 
-def assert_names_all_that_is_installed(bill: Path, environment: Path) -> None:
+def assert_lists_all_installed_packages(bill: Path, environment: Path) -> None:
     content = json.loads(bill.read_text(encoding="utf-8"))
-    whole = content["metadata"]["component"]
-    assert (whole["name"], whole["version"]) == ("cartesia-exporter", __version__)
+    component = content["metadata"]["component"]
+    assert (component["name"], component["version"]) == ("cartesia-exporter", __version__)
     named = {f"{each['name']}=={each['version']}".lower() for each in content["components"]}
     freeze = [UV, "pip", "freeze", f"--python={environment / 'bin' / 'python'}"]
-    there = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.lower()
-    lines = {line.replace("-", "_") for line in there.splitlines() if "cartesia" not in line}
+    frozen = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.lower()
+    lines = {line.replace("-", "_") for line in frozen.splitlines() if "cartesia" not in line}
     assert {line.replace("-", "_") for line in named} == lines != set()
     assert all(each["licenses"] for each in content["components"])
 
@@ -89,8 +89,8 @@ def modules(environment: Path) -> set[str]:
     }
 
 
-def assert_nothing_else(source: Path, wheel: Path) -> None:
-    """No state, key or cache of the folder that it was made in."""
+def assert_no_other_files(source: Path, wheel: Path) -> None:
+    """No state, key or cache of the build folder is included."""
     with zipfile.ZipFile(wheel) as files:
         assert {name.split("/")[0] for name in files.namelist()} == {
             "exporter",

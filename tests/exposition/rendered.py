@@ -1,4 +1,4 @@
-"""The page that follows from views of accounts, as Prometheus and a person read it."""
+"""Families and text of given account statuses."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ from prometheus_client.core import Metric
 
 from exporter.core.view import AccountStatus
 from exporter.exposition.families import data_families, history_families, poll_families
-from exporter.exposition.text_format import Family, lines
+from exporter.exposition.text_format import Family, render_families
 
 
-def families_of(views: Sequence[AccountStatus], monotonic: float = 0.0) -> list[Family]:
-    fresh = [view for view in views if view.is_fresh(monotonic)]
+def families_of(statuses: Sequence[AccountStatus], monotonic: float = 0.0) -> list[Family]:
+    fresh = [status for status in statuses if status.is_fresh(monotonic)]
     return [
         *data_families(fresh),
-        *poll_families(views, monotonic),
-        *history_families(views),
+        *poll_families(statuses, monotonic),
+        *history_families(statuses),
     ]
 
 
 def metric_of(family: Family) -> Metric:
-    """The family as the library knows it."""
-    metric = Metric(family.name, family.text, family.kind)
+    """Convert a family to a metric of ``prometheus_client``."""
+    metric = Metric(family.name, family.help, family.type)
     for block in family.blocks:
         for values, number in block.rows:
             labels = {**block.fixed, **dict(zip(block.names, values, strict=True))}
@@ -29,13 +29,13 @@ def metric_of(family: Family) -> Metric:
     return metric
 
 
-def metrics_of(views: Sequence[AccountStatus], monotonic: float = 0.0) -> list[Metric]:
-    return [metric_of(family) for family in families_of(views, monotonic)]
+def metrics_of(statuses: Sequence[AccountStatus], monotonic: float = 0.0) -> list[Metric]:
+    return [metric_of(family) for family in families_of(statuses, monotonic)]
 
 
-def text(*views: AccountStatus, monotonic: float = 0.0) -> str:
-    return lines(families_of(views, monotonic)).text
+def text(*statuses: AccountStatus, monotonic: float = 0.0) -> str:
+    return render_families(families_of(statuses, monotonic)).text
 
 
-def openmetrics(*views: AccountStatus, monotonic: float = 0.0) -> str:
-    return lines(families_of(views, monotonic)).openmetrics + "# EOF\n"
+def openmetrics(*statuses: AccountStatus, monotonic: float = 0.0) -> str:
+    return render_families(families_of(statuses, monotonic)).openmetrics + "# EOF\n"

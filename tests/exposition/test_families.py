@@ -1,4 +1,4 @@
-"""The page: literally for a small account, and read back by parsers for any other."""
+"""The text of account families: golden files, and round trips through parsers."""
 
 import subprocess
 from pathlib import Path
@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import (
-    text_string_to_metric_families as read_openmetrics,
+    text_string_to_metric_families as parse_openmetrics,
 )
-from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.core.counters import Counters
 from exporter.core.labels import Labels
@@ -22,7 +22,7 @@ from tests.programs import required
 
 PAGES = Path(__file__).parent / "pages"
 
-EXPECTED = [
+EXPECTED_TRANSITIONS = [
     ("completed", "failed"),
     ("completed", "training"),
     ("created", "failed"),
@@ -39,10 +39,10 @@ EXPECTED = [
 ]
 
 
-def watched(
+def account_status(
     *fine_tunes: FineTune, most: int = 50, counters: Counters | None = None
 ) -> AccountStatus:
-    labels = Labels().seeing(fine_tunes, most)
+    labels = Labels().extended(fine_tunes, most)
     return AccountStatus(
         "default",
         up=True,
@@ -56,7 +56,7 @@ def watched(
     )
 
 
-SMALL = watched(
+SMALL = account_status(
     FineTune("a", model_id="sonic-2", status="failed"),
     FineTune("b", model_id="sonic-2", status="training"),
     FineTune("c", model_id="sonic-2", status="paused"),
@@ -82,50 +82,53 @@ def transitions_of(families: list[Metric]) -> dict[tuple[str, ...], float]:
     return samples(families, "cartesia_fine_tune_transitions_total", *labels)
 
 
-@pytest.mark.parametrize("name", ["small", "everything"])
-@pytest.mark.parametrize(("kind", "render"), [("txt", text), ("om.txt", openmetrics)])
-def test_the_page_is_literally_this(name, kind, render):
-    view = {"small": SMALL, "everything": EVERYTHING}[name]
-    # Not read_text(): some of the odd characters are line breaks to it.
-    assert render(view).encode() == (PAGES / f"{name}.{kind}").read_bytes()
+@pytest.mark.parametrize(("name", "status"), [("small", SMALL), ("everything", EVERYTHING)])
+@pytest.mark.parametrize(("suffix", "render"), [("txt", text), ("om.txt", openmetrics)])
+def test_the_text_equals_the_golden_file(name, status, suffix, render):
+    # Not read_text(): it takes some of the odd characters for line breaks.
+    assert render(status).encode() == (PAGES / f"{name}.{suffix}").read_bytes()
 
 
-def test_no_fine_tune_is_counted_before_the_first_complete_poll():
+def test_fine_tunes_are_not_counted_before_the_first_complete_poll():
     restored = AccountStatus(
         "default",
         labels=Labels(("sonic-2", "sonic-3")),
         counters=Counters({("sonic-2", "training", "failed"): 3}, {"failed": 2}),
     )
-    found = list(read_text(text(restored)))
-    assert counts_of(found) == {}
-    assert samples(found, "cartesia_up") == {(): 0.0}
-    assert samples(found, "cartesia_fine_tunes_removed_total", "status")["failed",] == 2
-    transitions = transitions_of(found)
-    zeros = {(model, *pair): 0.0 for model in ("sonic-2", "sonic-3") for pair in EXPECTED}
+    families = list(parse_text(text(restored)))
+    assert counts_of(families) == {}
+    assert samples(families, "cartesia_up") == {(): 0.0}
+    assert samples(families, "cartesia_fine_tunes_removed_total", "status")["failed",] == 2
+    transitions = transitions_of(families)
+    zeros = {
+        (model, *pair): 0.0 for model in ("sonic-2", "sonic-3") for pair in EXPECTED_TRANSITIONS
+    }
     assert transitions == {**zeros, ("sonic-2", "training", "failed"): 3}
 
 
-def test_the_expected_transitions_of_what_was_folded_are_there_as_well():
-    view = watched(FineTune("a", model_id="a"), FineTune("b", model_id="b"), most=1)
-    found = transitions_of(list(read_text(text(view))))
-    assert found == {(model, *pair): 0 for model in ("a", "other") for pair in EXPECTED}
+def test_expected_transitions_of_other_start_at_zero():
+    status = account_status(FineTune("a", model_id="a"), FineTune("b", model_id="b"), most=1)
+    found = transitions_of(list(parse_text(text(status))))
+    assert found == {(model, *pair): 0 for model in ("a", "other") for pair in EXPECTED_TRANSITIONS}
 
 
-def test_what_was_folded_once_keeps_its_series_while_nobody_is_in_it():
-    """A series that comes back above zero would hide a failure from `increase()`."""
-    gone = watched(counters=Counters({("other", "none", "training"): 1}))
-    found = transitions_of(list(read_text(text(gone))))
-    assert found == {("other", *pair): float(pair == ("none", "training")) for pair in EXPECTED}
+def test_series_of_other_stay_without_fine_tunes():
+    """A series that reappears above zero would hide a failure from `increase()`."""
+    gone = account_status(counters=Counters({("other", "none", "training"): 1}))
+    found = transitions_of(list(parse_text(text(gone))))
+    assert found == {
+        ("other", *pair): float(pair == ("none", "training")) for pair in EXPECTED_TRANSITIONS
+    }
 
 
-def test_an_unexpected_transition_is_shown_once_it_was_seen():
-    view = watched(counters=Counters({("sonic-2", "unknown", "failed"): 1}))
-    found = transitions_of(list(read_text(text(view))))
+def test_an_unexpected_transition_appears_once_counted():
+    status = account_status(counters=Counters({("sonic-2", "unknown", "failed"): 1}))
+    found = transitions_of(list(parse_text(text(status))))
     assert found["sonic-2", "unknown", "failed"] == 1
-    assert len(found) == len(EXPECTED) + 1
+    assert len(found) == len(EXPECTED_TRANSITIONS) + 1
 
 
-def test_accounts_stand_beside_each_other():
+def test_accounts_share_one_family():
     page = text(AccountStatus("one", up=True), AccountStatus("two"))
     assert 'cartesia_up{account="one"} 1.0\ncartesia_up{account="two"} 0.0\n' in page
     assert page.count("# TYPE cartesia_up gauge") == 1
@@ -136,25 +139,28 @@ names = st.one_of(st.text(max_size=30), st.text('"\\\n\r\x00nx=,{} #', max_size=
 
 @given(st.lists(st.tuples(names, st.sampled_from(["failed", "training", "odd"]))))
 @example([(ODD, "failed"), ("", "odd"), ("x" * 5000, "failed")])
-def test_any_model_name_is_read_back_as_it_was(fine_tunes):
-    made = [FineTune(str(n), model_id=m, status=s) for n, (m, s) in enumerate(fine_tunes)]
-    counters = Counters({(m, "none", "failed"): n for n, (m, _) in enumerate(fine_tunes)})
-    view = watched(*made, counters=counters)
-    assert view.counts is not None
-    for read, render in ((read_text, text), (read_openmetrics, openmetrics)):
-        found = list(read(render(view)))
-        assert counts_of(found) == view.counts
-        transitions = transitions_of(found)
+def test_parsers_read_back_any_model_name(models_and_statuses):
+    fine_tunes = [
+        FineTune(str(n), model_id=m, status=s) for n, (m, s) in enumerate(models_and_statuses)
+    ]
+    counters = Counters({(m, "none", "failed"): n for n, (m, _) in enumerate(models_and_statuses)})
+    status = account_status(*fine_tunes, counters=counters)
+    assert status.counts is not None
+    for parse, render in ((parse_text, text), (parse_openmetrics, openmetrics)):
+        families = list(parse(render(status)))
+        assert counts_of(families) == status.counts
+        transitions = transitions_of(families)
         assert transitions.items() >= dict(counters.transitions).items()
 
 
 @pytest.mark.parametrize(
-    "view", [SMALL, AccountStatus("default"), watched(FineTune("a", model_id=ODD)), EVERYTHING]
+    "status",
+    [SMALL, AccountStatus("default"), account_status(FineTune("a", model_id=ODD)), EVERYTHING],
 )
-def test_promtool_finds_nothing_to_complain_about(view):
+def test_promtool_accepts_the_text(status):
     checked = subprocess.run(
         [required("promtool", package="prometheus"), "check", "metrics"],
-        input=text(view).encode(),
+        input=text(status).encode(),
         capture_output=True,
         timeout=30,
         check=False,

@@ -1,4 +1,4 @@
-"""Two texts, each deflated by itself, are one gzip member for everybody who reads gzip."""
+"""Two texts, compressed separately, are one gzip member for every decoder."""
 
 import gzip
 import subprocess
@@ -7,7 +7,7 @@ import zlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.exposition.gzip import beginning, body
+from exporter.exposition.gzip import append, compress_prefix
 from tests.programs import required
 
 contents = st.one_of(st.binary(max_size=2000), st.text("ab\n", max_size=3000).map(str.encode))
@@ -17,35 +17,35 @@ contents = st.one_of(st.binary(max_size=2000), st.text("ab\n", max_size=3000).ma
 @example(b"", b"")
 @example(b"x" * 300_000, b"")
 @example(b"", b"x" * 300_000)
-def test_any_two_texts_are_one_member(first, rest):
-    found = body(beginning(first), rest)
-    assert b"".join(found.plain) == first + rest
-    # A member's decoder stops at the end of the first: what is left over would be lost.
+def test_two_texts_are_one_member(first, rest):
+    body = append(compress_prefix(first), rest)
+    assert b"".join(body.plain) == first + rest
+    # A decoder of members stops at the end of the first one and loses what follows.
     decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    assert decoder.decompress(b"".join(found.gzipped)) == first + rest
+    assert decoder.decompress(b"".join(body.gzipped)) == first + rest
     assert (decoder.eof, decoder.unused_data) == (True, b"")
-    assert gzip.decompress(b"".join(found.gzipped)) == first + rest
+    assert gzip.decompress(b"".join(body.gzipped)) == first + rest
 
 
 @given(contents, contents, contents)
-def test_the_first_text_is_used_again_behind_which_another_stands(first, rest, later):
-    start = beginning(first)
-    body(start, rest)
-    assert gzip.decompress(b"".join(body(start, later).gzipped)) == first + later
+def test_a_prefix_can_be_reused(first, rest, later):
+    prefix = compress_prefix(first)
+    append(prefix, rest)
+    assert gzip.decompress(b"".join(append(prefix, later).gzipped)) == first + later
 
 
-def test_the_program_gzip_finds_no_fault():
-    found = body(beginning(b"first\n" * 5000), b"rest\n" * 5000)
-    ran = subprocess.run(
+def test_the_gzip_program_accepts_the_member():
+    body = append(compress_prefix(b"first\n" * 5000), b"rest\n" * 5000)
+    done = subprocess.run(
         [required("gzip", package="gzip"), "--test", "--verbose"],
-        input=b"".join(found.gzipped),
+        input=b"".join(body.gzipped),
         capture_output=True,
         check=False,
     )
-    assert (ran.returncode, b"OK" in ran.stderr) == (0, True), ran.stderr
+    assert (done.returncode, b"OK" in done.stderr) == (0, True), done.stderr
 
 
-def test_it_is_hardly_larger_than_both_at_once():
+def test_separate_compression_adds_less_than_100_bytes():
     first, rest = b"cartesia_fine_tunes 1.0\n" * 1000, b"cartesia_up 1.0\n" * 1000
-    joined = b"".join(body(beginning(first), rest).gzipped)
+    joined = b"".join(append(compress_prefix(first), rest).gzipped)
     assert len(joined) < len(gzip.compress(first + rest)) + 100

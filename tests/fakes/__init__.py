@@ -1,1 +1,1 @@
-"""Servers and clocks that do what a test tells them to; nothing here knows a test."""
+"""Fake servers, clocks and secrets that tests control."""

@@ -1,4 +1,4 @@
-"""An Alertmanager's `POST /api/v2/alerts` in a box: its rules of labels, and its partial 400."""
+"""A fake of Alertmanager's `POST /api/v2/alerts`, with its label rules and its partial 400."""
 
 import json
 import re
@@ -14,10 +14,10 @@ Identity = frozenset[tuple[str, str]]
 
 @dataclass
 class Alerts:
-    """What one member keeps in its memory; `refuses` is a rule beyond Alertmanager's own.
+    """The alerts of one member; ``refuses`` is a rule in addition to Alertmanager's own.
 
-    As Alertmanager does it (api/v2/api.go, postAlertsHandler): the valid alerts are taken, and if
-    any was not, the answer is a 400 all the same.
+    As in Alertmanager (api/v2/api.go, postAlertsHandler), the valid alerts of a request are
+    accepted even if others are not, and the answer is then 400.
     """
 
     refuses: Callable[[dict[str, Any]], bool] = lambda alert: False
@@ -25,7 +25,7 @@ class Alerts:
     held: dict[Identity, dict[str, Any]] = field(default_factory=dict)
 
     def post(self, body: bytes) -> int:
-        """Take a request's body and return the status of the answer."""
+        """Process a request and return the status of its answer."""
         alerts = json.loads(body.decode("utf-8", "strict"))
         assert isinstance(alerts, list)
         self.requests.append(alerts)
@@ -62,6 +62,6 @@ def _is_unicode(text: str) -> bool:
 
 
 def seconds(text: str) -> float:
-    """The Unix seconds of an RFC 3339 time."""
+    """Return the Unix seconds of an RFC 3339 time."""
     assert text.endswith("Z")
     return datetime.fromisoformat(text).timestamp()

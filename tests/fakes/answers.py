@@ -1,4 +1,4 @@
-"""Answers for the scripted server: right ones, and every way to break one off."""
+"""Answers of the scripted server: complete, incomplete, slow and broken ones."""
 
 import itertools
 import json
@@ -11,14 +11,14 @@ from tests.fakes.server import Answer, Peer
 
 
 def head(status: int, **headers: str | int) -> bytes:
-    """A status line and headers; `content_length` is written Content-Length."""
+    """Return a status line and headers; `content_length` becomes Content-Length."""
     lines = [f"HTTP/1.1 {status} Scripted"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: str | int) -> Answer:
-    """A complete answer; the connection stays open."""
+    """Send a complete answer; the connection stays open."""
     return sends(head(status, content_length=len(body), **headers) + body)
 
 
@@ -31,7 +31,7 @@ def redirect(location: str, status: int = 307) -> Answer:
 
 
 def sends(*pieces: bytes) -> Answer:
-    """These bytes, and the connection stays open."""
+    """Send the bytes; the connection stays open."""
 
     def script(peer: Peer) -> None:
         for piece in pieces:
@@ -51,17 +51,17 @@ def sends_then_hangs_up(*pieces: bytes) -> Answer:
 def sends_then_resets(*pieces: bytes) -> Answer:
     def script(peer: Peer) -> None:
         sends(*pieces)(peer)
-        peer.wait(0.05)  # a reset overtakes what the client has not read yet
+        peer.wait(0.05)  # a reset discards what the client has not read yet
         peer.reset()
 
     return script
 
 
-def drips(beginning: bytes, drop: bytes = b" ", every: float = 0.02) -> Answer:
-    """A beginning, and then a drop at a time for ever."""
+def drips(start: bytes, drop: bytes = b" ", every: float = 0.02) -> Answer:
+    """Send ``start``, then a ``drop`` every so many seconds, forever."""
 
     def script(peer: Peer) -> None:
-        peer.send(beginning)
+        peer.send(start)
         while True:
             peer.wait(every)
             peer.send(drop)
@@ -70,12 +70,12 @@ def drips(beginning: bytes, drop: bytes = b" ", every: float = 0.02) -> Answer:
 
 
 def silence(peer: Peer) -> None:
-    """No answer at all, while the connection stays open."""
+    """Send nothing; the connection stays open."""
     peer.wait(600)
 
 
 def chunked(pieces: Iterable[bytes], *, complete: bool = True, **headers: str | int) -> Answer:
-    """A body in chunks; an incomplete one lacks the last chunk."""
+    """Send a chunked body; an incomplete one lacks the last chunk."""
 
     def script(peer: Peer) -> None:
         peer.send(head(200, transfer_encoding="chunked", **headers))
@@ -89,7 +89,7 @@ def chunked(pieces: Iterable[bytes], *, complete: bool = True, **headers: str | 
 
 
 def gzipped(*members: bytes) -> bytes:
-    """Each text as a gzip member of its own, one behind the other."""
+    """Return the concatenated gzip members."""
     return b"".join(zlib.compress(member, wbits=31) for member in members)
 
 
@@ -98,9 +98,9 @@ def zeros(megabytes: int) -> Iterator[bytes]:
 
 
 def gzip_bomb(megabytes: int) -> bytes:
-    """So many megabytes of zeros in about a thousandth of that.
+    """Return zeros compressed to about a thousandth of their size.
 
-    One is deflated and repeated: to deflate all takes longer than the test that throws it.
+    One megabyte is compressed and repeated: compressing all would take longer than the test.
     """
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     megabyte = deflater.compress(bytes(2**20)) + deflater.flush(zlib.Z_FULL_FLUSH)

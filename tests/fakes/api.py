@@ -1,4 +1,4 @@
-"""A fake of the Cartesia API that can be told to fail in any way, on a real loopback socket.
+"""A fake of the Cartesia API on a loopback socket, which can fail in any way.
 
 with FakeApi([fine_tune("a"), fine_tune("b", status="failed")]) as api:
     api.then(as_json({}, 503), silence)  # the next two requests
@@ -15,7 +15,7 @@ from tests.fakes.server import Peer, Server
 
 
 def fine_tune(fine_tune_id: str, **fields: Any) -> dict[str, Any]:
-    """A fine-tune as the API lists it."""
+    """Return a fine-tune as JSON."""
     return {
         "id": fine_tune_id,
         "name": f"name of {fine_tune_id}",
@@ -29,12 +29,12 @@ def fine_tune(fine_tune_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def page(fine_tunes: Iterable[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
-    """A page as the API answers it."""
+    """Return a page as JSON."""
     return {"data": list(fine_tunes), "has_more": has_more}
 
 
 def problem(status: int, message: str = "", **fields: Any) -> dict[str, Any]:
-    """The body of an error answer."""
+    """Return the body of an error answer."""
     return {
         "error_code": None,
         "title": f"Title {status}",
@@ -45,7 +45,7 @@ def problem(status: int, message: str = "", **fields: Any) -> dict[str, Any]:
 
 
 class FakeApi(Server):
-    """Pages through `fine_tunes` by limit and starting_after, unless a script says otherwise."""
+    """Serves pages of `fine_tunes` by limit and starting_after, after the scripted answers."""
 
     def __init__(
         self, fine_tunes: Iterable[dict[str, Any]] = (), tls: ssl.SSLContext | None = None

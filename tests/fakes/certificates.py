@@ -1,4 +1,4 @@
-"""A certificate authority of our own, and servers' certificates from it."""
+"""A test certificate authority and its server certificates."""
 
 import ssl
 from pathlib import Path
@@ -7,16 +7,16 @@ import trustme
 
 
 def authority(folder: Path) -> tuple[trustme.CA, Path]:
-    """Make an authority; its certificate is in the file."""
-    made = trustme.CA()
+    """Create an authority; return it and the file of its certificate."""
+    issuer = trustme.CA()
     folder.mkdir(exist_ok=True)
     path = folder / "ca.pem"
-    made.cert_pem.write_to_path(path)
-    return made, path
+    issuer.cert_pem.write_to_path(path)
+    return issuer, path
 
 
 def server_context(issuer: trustme.CA, *hosts: str) -> ssl.SSLContext:
-    """What a server needs to be one of these hosts."""
+    """Return a TLS context with a certificate for the hosts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issuer.issue_cert(*hosts).configure_cert(context)
     return context

@@ -1,12 +1,13 @@
-"""A clock that stands still until it is told, and dice that always fall the same."""
+"""A clock that only a test advances, with a constant random number."""
 
 from exporter.core.clock import Clock
 
 
 class FakeClock:
-    """Wall and monotonic time that move together; `slept` keeps every wait.
+    """Wall and monotonic time that advance together; `slept` records every sleep.
 
-    `set_by` is how many seconds the wall clock was set forward.
+    `set_by` is the number of seconds by which the wall clock was set forward. `chance` is the
+    random number.
     """
 
     def __init__(self, now: float = 1_800_000_000.0, chance: float = 0.5) -> None:
@@ -17,6 +18,6 @@ class FakeClock:
         self.clock = Clock(lambda: self.now + self.set_by, lambda: self.now, lambda: self.chance)
 
     async def sleep(self, seconds: float) -> None:
-        """In place of asyncio.sleep: time passes at once."""
+        """Advance the time instead of waiting; replaces asyncio.sleep."""
         self.slept.append(seconds)
         self.now += seconds

@@ -1,6 +1,5 @@
-"""One exchange in an event loop of its own."""
+"""Single requests with an HttpClient of their own."""
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,11 @@ from exporter.http_client import Bounds, HttpClient, HttpClientError, Request, R
 BOUNDS = Bounds(10, 1000)
 
 
-def send(
+def get(url: str, headers: Mapping[str, str] | None = None) -> Request:
+    return Request("GET", url, headers or {})
+
+
+async def send(
     request: Request | str,
     bounds: Bounds = BOUNDS,
     *,
@@ -18,31 +21,24 @@ def send(
     proxy: Secret | None = None,
 ) -> Response:
     """Send a request, or GET a URL."""
-    asked = request if isinstance(request, Request) else get(request)
-
-    async def run() -> Response:
-        async with HttpClient(ca_file=ca_file, proxy=proxy) as http_client:
-            return await http_client.send(asked, bounds)
-
-    return asyncio.run(run())
+    async with HttpClient(ca_file=ca_file, proxy=proxy) as http_client:
+        return await http_client.send(
+            request if isinstance(request, Request) else get(request), bounds
+        )
 
 
-def get(url: str, headers: Mapping[str, str] | None = None) -> Request:
-    return Request("GET", url, headers or {})
-
-
-def fails(
+async def send_error(
     request: Request | str,
     bounds: Bounds = BOUNDS,
     *,
     ca_file: Path | None = None,
     proxy: Secret | None = None,
 ) -> HttpClientError:
-    """Send a request, or GET a URL, and get no answer or none that is complete."""
+    """Send a request, or GET a URL, that must get no answer or an incomplete one."""
     try:
-        response = send(request, bounds, ca_file=ca_file, proxy=proxy)
+        response = await send(request, bounds, ca_file=ca_file, proxy=proxy)
     except HttpClientError as error:
         return error
-    assert response.broken is not None
+    assert response.error is not None
     assert response.body == b""
-    return response.broken
+    return response.error

@@ -1,4 +1,4 @@
-"""A forward proxy that tunnels (CONNECT), as an answer of the scripted server."""
+"""A forward proxy (CONNECT) as an answer of the scripted server."""
 
 import contextlib
 import socket
@@ -8,13 +8,13 @@ from tests.fakes.server import Peer
 
 
 def tunnel(peer: Peer) -> None:
-    """Connect to where CONNECT asks, whatever the name says: to this machine."""
+    """Connect to the requested port on this machine, whatever the host."""
     port = int(peer.request.target.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as beyond:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as upstream:
         peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        back = threading.Thread(target=_copy, args=(beyond, peer.socket))
+        back = threading.Thread(target=_copy, args=(upstream, peer.socket))
         back.start()
-        _copy(peer.socket, beyond)
+        _copy(peer.socket, upstream)
         back.join()
     peer.hang_up()
 

@@ -1,10 +1,10 @@
-"""A secret that a test can rotate and make unreadable."""
+"""A secret that a test can change or make unreadable."""
 
 from exporter.core.secret import SecretError
 
 
 class FakeSecret:
-    """Counts how often it is read."""
+    """Returns ``value``, or raises SecretError if it is None; counts the reads."""
 
     source = "/etc/cartesia/key"
 

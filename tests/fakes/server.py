@@ -1,6 +1,6 @@
-"""A scripted server on a loopback socket: it answers in bytes, so it can answer wrongly.
+"""A scripted server on a loopback socket, whose answers are bytes and so can be invalid.
 
-It runs in threads of its own and so serves sync tests, async tests and processes alike.
+It runs in its own threads: sync tests, async tests and processes can use it.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-_AT_ONCE = 64 * 1024
+_CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came; header names are in lower case. `connection` counts from 1."""
+    """A received request; header names are in lower case. `connection` counts from 1."""
 
     method: str
     target: str
@@ -36,7 +36,7 @@ class Received:
 
 
 class Peer:
-    """The server's end of one connection, with the request that is to be answered."""
+    """The server's side of one connection, with the request to answer."""
 
     def __init__(self, sock: socket.socket, server: "Server", number: int) -> None:
         self.socket = sock
@@ -46,7 +46,7 @@ class Peer:
         self.request: Received
 
     def receive(self) -> bool:
-        """Read the next request; False when the client has hung up."""
+        """Read the next request; return False if the client closed the connection."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._more():
                 return False
@@ -63,28 +63,28 @@ class Peer:
         return True
 
     def _more(self) -> bool:
-        data = self.socket.recv(_AT_ONCE)
+        data = self.socket.recv(_CHUNK)
         self._buffer += data
         return bool(data)
 
     def send(self, data: bytes) -> None:
-        """Send bytes; the server's count of what went out grows as the client takes them."""
-        for begin in range(0, len(data), _AT_ONCE):
-            piece = data[begin : begin + _AT_ONCE]
+        """Send bytes; `bytes_sent` grows as the client receives them."""
+        for begin in range(0, len(data), _CHUNK):
+            piece = data[begin : begin + _CHUNK]
             self.socket.sendall(piece)
             self._server.bytes_sent += len(piece)
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the server."""
+        """Wait; the end of the server ends the connection."""
         if self._server.stopping.wait(seconds):
             raise ConnectionAbortedError
 
     def hang_up(self) -> None:
-        """Close the connection in good order: what was sent arrives."""
+        """Close the connection after what was sent has arrived."""
         raise ConnectionAbortedError
 
     def reset(self) -> None:
-        """Break the connection off: the client gets ECONNRESET."""
+        """Reset the connection: the client gets ECONNRESET."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise ConnectionAbortedError
 
@@ -93,22 +93,21 @@ def _shake_hands(sock: ssl.SSLSocket) -> None:
     try:
         sock.do_handshake()
     except ssl.SSLError:
-        # To hang up on what was not read is a reset, and that would overtake the alert.
+        # Closing a socket with unread data resets it, and the client would lose the TLS alert.
         socket.socket.shutdown(sock, socket.SHUT_WR)
-        while socket.socket.recv(sock, _AT_ONCE):
+        while socket.socket.recv(sock, _CHUNK):
             pass
         raise
 
 
 Answer = Callable[[Peer], None]
-"""What is done about one request. The connection stays open for the next when it returns."""
+"""Answers one request. When it returns, the connection stays open for the next one."""
 
 
 class Server:
-    """Answers each request with the next of the scripted answers, then with `otherwise`.
+    """Answers each request with the next scripted answer, then with `otherwise`.
 
-    `greeting` is sent at once on each connection, as no HTTP server does, and `on_connection` is
-    called with it.
+    On each new connection, `greeting` is sent and `on_connection` is called.
     """
 
     def __init__(self, otherwise: Answer, tls: ssl.SSLContext | None = None) -> None:
@@ -134,7 +133,7 @@ class Server:
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     def then(self, *answers: Answer) -> Self:
-        """Give the next requests these answers, one each."""
+        """Add scripted answers, one per request."""
         self.script += answers
         return self
 
@@ -145,7 +144,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the blocking accept
         self._threads[0].join()
         self._listener.close()
         for sock in list(self._open):
@@ -181,7 +180,7 @@ class Server:
                 answer = self.script.pop(0) if self.script else self.otherwise
                 answer(peer)
         except OSError:
-            pass  # the client went away, or the script said so
+            pass  # the client or the script closed the connection
         finally:
             self._open -= {raw, sock}
             sock.close()

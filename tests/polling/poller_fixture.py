@@ -1,6 +1,5 @@
-"""One poller on a bench: a source that answers what the test says, a real store, a held clock."""
+"""A poller with a source of scripted answers, a real store and a clock that tests set."""
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,7 +32,7 @@ POLLS = "cartesia_exporter_polls_total"
 
 STUCK_AFTER = 6 * 3600.0
 STALE_AFTER = 300.0
-TOLD = {"fine_tune.failed", "fine_tune.stuck", "agent.poll_failing", "agent.poll_recovered"}
+ROUTED = {"fine_tune.failed", "fine_tune.stuck", "agent.poll_failing", "agent.poll_recovered"}
 
 
 def listing(*fine_tunes: FineTune, pages: int = 1, cursors: tuple[str, ...] = ()) -> Listing:
@@ -45,19 +44,19 @@ Answer = Listing | CartesiaError | Callable[[], Coroutine[None, None, Listing]]
 
 @dataclass
 class FakeSource:
-    """Gives the answers in turn; the last one again and again."""
+    """Gives the answers in turn, and the last one again and again."""
 
     answers: deque[Answer]
     refused: bool = False
     asked: int = 0
     remembered: list[tuple[str, ...]] = field(default_factory=list)
-    known: Mapping[str, TrackedFineTune] = field(default_factory=dict)
+    tracked: Mapping[str, TrackedFineTune] = field(default_factory=dict)
 
     async def list_fine_tunes(
-        self, seconds: float, known: Mapping[str, TrackedFineTune]
+        self, seconds: float, tracked: Mapping[str, TrackedFineTune]
     ) -> Listing:
         self.asked += 1
-        self.known = known
+        self.tracked = tracked
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, CartesiaError):
             raise answer
@@ -71,35 +70,39 @@ class FakeSource:
 
 
 @dataclass
-class Bench:
+class PollerFixture:
+    """``wakes`` are the times when the poller woke the receivers."""
+
     database: Database
     source: FakeSource
     clock: FakeClock
     registry: CollectorRegistry
     poller: Poller
-    views: list[AccountStatus] = field(default_factory=list)
+    statuses: list[AccountStatus] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
 
     @property
-    def view(self) -> AccountStatus:
-        return self.views[-1]
+    def status(self) -> AccountStatus:
+        """The status that was published last."""
+        return self.statuses[-1]
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"account": KEY.name, **labels})
 
-    def page(self) -> dict[tuple[str, str], float]:
-        """What the page shows: name and last label's value to value."""
+    def samples(self) -> dict[tuple[str, str], float]:
+        """The account's samples on the page, by name and last label value."""
         return {
             (sample.name, list(sample.labels.values())[-1]): sample.value
-            for family in metrics_of([self.view], self.clock.now)
+            for family in metrics_of([self.status], self.clock.now)
             for sample in family.samples
         }
 
-    async def owed(self) -> list[Event]:
-        return [owed.event for owed in await Outbox(self.database, "slack").unsent()]
+    async def queued(self) -> list[Event]:
+        """The events in the outbox of the receiver `slack`."""
+        return [pending.event for pending in await Outbox(self.database, "slack").unsent()]
 
     async def execute(self, statement: str) -> None:
-        """Have the store do something behind the poller's back."""
+        """Execute SQL in the store."""
 
         def write() -> None:
             with self.database.write() as connection:
@@ -107,80 +110,57 @@ class Bench:
 
         await self.database.run(write)
 
-    async def forbid(self) -> None:
-        """Have the store refuse events, as on a full disk, until `allow`."""
+    async def refuse_events(self) -> None:
+        """Make commits of events fail, as on a full disk, until `accept_events`."""
         await self.execute(
             "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
 
-    async def allow(self) -> None:
+    async def accept_events(self) -> None:
         await self.execute("DROP TRIGGER no")
 
     async def reload(self, **changes: Any) -> None:
-        """Have another poller take over, as after a reload that changes the plan."""
-        old = self.poller
-        plan = replace(old._plan, **changes)
-        accounts = Accounts(self.database)
-        self.poller = Poller(self.source, accounts, plan, old._metrics, self.clock.clock)
-        self.poller.follow(old)
-        await self.poller.restore()
+        """Replace the poller, as a reload that changes these settings does."""
+        previous = self.poller
+        settings = replace(previous._settings, **changes)
+        accounts, metrics = Accounts(self.database), previous._metrics
+        self.poller = Poller(self.source, accounts, settings, metrics, self.clock.clock)
+        await self.poller.prepare(previous)
 
-    def then(self, *answers: Answer) -> None:
+    def answer(self, *answers: Answer) -> None:
+        """Set the answers of the next polls."""
         self.source.answers = deque(answers)
 
 
 @asynccontextmanager
-async def bench(  # noqa: PLR0913 - each test gives what it is about
+async def open_poller(  # noqa: PLR0913 - each test gives the settings that it is about
     path: Path,
     *answers: Answer,
     interval: float = 60,
     max_models: int = 50,
     failing_after: float = 600,
     clock: Clock | None = None,
-    shape: SeriesOptions = SeriesOptions(),  # noqa: B008 - it is frozen
-) -> AsyncIterator[Bench]:
-    held, registry = FakeClock(NOW), CollectorRegistry()
+    options: SeriesOptions = SeriesOptions(),  # noqa: B008 - it is frozen
+) -> AsyncIterator[PollerFixture]:
+    """Open the store at ``path`` and prepare a poller; the source gives ``answers``."""
+    fake_clock, registry = FakeClock(NOW), CollectorRegistry()
     async with Database(path) as database:
         source = FakeSource(deque(answers))
-        views: list[AccountStatus] = []
+        statuses: list[AccountStatus] = []
         wakes: list[float] = []
-        plan = PollSettings(
+        settings = PollSettings(
             interval,
             timeout=10,
-            rules=Rules(
-                database.store_id,
-                KEY,
-                "silent",
-                max_models,
-                STUCK_AFTER,
-                (shape or SeriesOptions()).names,
-            ),
+            rules=Rules(database.store_id, KEY, "silent", max_models, STUCK_AFTER, options.names),
             failing_after=failing_after,
-            publish=views.append,
-            route=lambda event: ["slack"] if event.type in TOLD else [],
-            wake=lambda: wakes.append(held.now),
+            publish=statuses.append,
+            withdraw=lambda _: None,
+            route=lambda event: ["slack"] if event.type in ROUTED else [],
+            wake=lambda: wakes.append(fake_clock.now),
             stale_after=STALE_AFTER,
-            options=shape,
+            options=options,
         )
         accounts, metrics = Accounts(database), PollMetrics(registry)
-        poller = Poller(source, accounts, plan, metrics, clock or held.clock)
-        await poller.restore()
-        yield Bench(database, source, held, registry, poller, views, wakes)
-
-
-def on_bench(
-    path: Path,
-    test: Callable[[Bench], Coroutine[None, None, None]],
-    *answers: Answer,
-    failing_after: float = 600,
-) -> None:
-    """Run a test that needs one bench."""
-
-    async def run() -> None:
-        async with (
-            asyncio.timeout(30),
-            bench(path, *answers, failing_after=failing_after) as made,
-        ):
-            await test(made)
-
-    asyncio.run(run())
+        poller = Poller(source, accounts, settings, metrics, clock or fake_clock.clock)
+        await poller.prepare(None)
+        yield PollerFixture(database, source, fake_clock, registry, poller, statuses, wakes)

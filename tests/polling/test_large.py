@@ -1,4 +1,4 @@
-"""100,000 fine-tunes: the loop goes on beside all of them, and memory stays as it is."""
+"""An account of 100,000 fine-tunes: the event loop is not blocked, and memory does not grow."""
 
 import asyncio
 import gc
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.polling.large_account import LargeList, large, watched
+from tests.polling.large_account import LargeList, open_large_account, watched_loop
 from tests.polling.poller_fixture import POLLS
 
-MANY = 100_000
-FEW = 3_000
+FINE_TUNES = 100_000
+FEW_FINE_TUNES = 3_000
 CHANGED = 100
 
 
 @pytest.fixture
 def _frozen() -> Iterator[None]:
-    """As the command does: a collection that looks at all that pytest has imported takes long."""
+    """Exclude all imported modules from garbage collection, as the command does: it takes long."""
     gc.collect()
     gc.freeze()
     yield
@@ -26,71 +26,62 @@ def _frozen() -> Iterator[None]:
 
 @pytest.mark.no_cover  # three times as long, of lines that other tests run
 @pytest.mark.usefixtures("_frozen")
-def test_a_large_account_never_holds_up_the_loop(tmp_path, monkeypatch):
-    """At the baseline, when nothing changed, when much did, and after a restart."""
-    path, pages = tmp_path / "state.db", LargeList(MANY)
-
-    async def run() -> None:
-        async with watched(monkeypatch) as loop:
-            async with large(path, pages) as b:
-                await b.poller.poll()
-                await b.poller.poll()
-                tenth = range(0, MANY, 10)
-                await asyncio.to_thread(pages.change, tenth, "again", status="training")
-                await b.poller.poll()
-            async with large(path, pages) as b:
-                await b.poller.poll()
-                assert b.metric(POLLS) == 1
-                assert b.view.counts is not None
-                assert sum(b.view.counts.values()) == MANY
-        assert loop.longest < 0.1
-        assert len(loop.beside) == 4
-        assert all(loop.beside), "it stood still while a reading was compared"
-
-    asyncio.run(run())
+async def test_a_large_account_does_not_block_the_event_loop(tmp_path, monkeypatch):
+    """At the baseline, without changes, with many changes, and after a restart."""
+    path, pages = tmp_path / "state.db", LargeList(FINE_TUNES)
+    async with watched_loop(monkeypatch) as loop:
+        async with open_large_account(path, pages) as p:
+            await p.poller.poll()
+            await p.poller.poll()
+            every_tenth = range(0, FINE_TUNES, 10)
+            await asyncio.to_thread(pages.change, every_tenth, "again", status="training")
+            await p.poller.poll()
+        async with open_large_account(path, pages) as p:
+            await p.poller.poll()
+            assert p.metric(POLLS) == 1
+            assert p.status.counts is not None
+            assert sum(p.status.counts.values()) == FINE_TUNES
+    assert loop.longest_turn < 0.1
+    assert len(loop.turns_per_comparison) == 4
+    assert all(loop.turns_per_comparison), "the event loop was blocked during a comparison"
 
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("_frozen")
-def test_a_large_account_never_holds_up_the_loop_by_the_clock(tmp_path, monkeypatch):
-    """Also not by a long call of the library's in a thread, which lets no other thread go on."""
-    pages = LargeList(MANY)
+async def test_a_large_account_does_not_delay_the_event_loop(tmp_path, monkeypatch):
+    """Including long library calls in a thread that hold the interpreter lock."""
+    pages = LargeList(FINE_TUNES)
     late = []
+    async with (
+        watched_loop(monkeypatch) as loop,
+        open_large_account(tmp_path / "state.db", pages) as p,
+    ):
+        for number in range(5):
+            loop.latest_turn = 0.0
+            await p.poller.poll()
+            late.append(loop.latest_turn)
+            status = ("failed", "training", "completed")[number % 3]
+            every = range(FINE_TUNES)
+            await asyncio.to_thread(pages.change, every, f"poll {number}", status=status)
+    assert min(late) < 0.1, "even the best of five: the machine may be busy"
 
-    async def run() -> None:
-        async with watched(monkeypatch) as loop, large(tmp_path / "state.db", pages) as b:
-            for number in range(5):
-                loop.latest = 0.0
-                await b.poller.poll()
-                late.append(loop.latest)
-                status = ("failed", "training", "completed")[number % 3]
-                every = range(MANY)
-                await asyncio.to_thread(pages.change, every, f"poll {number}", status=status)
 
-    asyncio.run(run())
-    assert min(late) < 0.1, "the best of five: the machine may be busy"
-
-
-def blocks() -> int:
+def allocated_blocks() -> int:
     gc.collect()
     return sys.getallocatedblocks()
 
 
 @pytest.mark.usefixtures("_frozen")
 @pytest.mark.parametrize("changed", [0, CHANGED], ids=["unchanged", "changing"])
-def test_memory_stays_as_it_is_from_poll_to_poll(tmp_path, changed):
-    pages = LargeList(FEW)
-
-    async def run() -> None:
-        async with large(tmp_path / "state.db", pages) as b:
-            taken = []
-            for number in range(25):
-                begin = number * changed % FEW
-                pages.change(range(begin, begin + changed), f"poll {number}")
-                await b.poller.poll()
-                del b.views[:-1], b.wakes[:]
-                taken.append(blocks())
-            # One block more for each that changed would be 2,000.
-            assert taken[-1] - taken[4] < 500, taken
-
-    asyncio.run(run())
+async def test_memory_does_not_grow_from_poll_to_poll(tmp_path, changed):
+    pages = LargeList(FEW_FINE_TUNES)
+    async with open_large_account(tmp_path / "state.db", pages) as p:
+        blocks = []
+        for number in range(25):
+            begin = number * changed % FEW_FINE_TUNES
+            pages.change(range(begin, begin + changed), f"poll {number}")
+            await p.poller.poll()
+            del p.statuses[:-1], p.wakes[:]
+            blocks.append(allocated_blocks())
+        # One leaked block per change would be 2,000.
+        assert blocks[-1] - blocks[4] < 500, blocks

@@ -1,4 +1,4 @@
-"""An account that cannot be read for long is told of once, and so is its end, over restarts too."""
+"""Events of a long outage and of its end, over restarts too."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.core.events import Event
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from tests.polling.poller_fixture import FAILURES, SKIPPED, Bench, listing, on_bench
+from tests.polling.poller_fixture import FAILURES, SKIPPED, PollerFixture, listing, open_poller
 from tests.store.sample_polls import KEY, NOW, fine_tune
 
 TROUBLE = CartesiaError("server_error", "page 1: the API answered 500", status=500)
@@ -18,296 +18,254 @@ AFTER = listing(fine_tune("a", "failed"))
 TYPES = ["agent.poll_failing", "agent.poll_recovered"]
 
 
-async def turns(b: Bench, seconds: float, every: float = 60) -> None:
-    """Take turns for so long, the first of them now."""
-    end = b.clock.now + seconds
-    while b.clock.now < end:
-        await b.poller.turn()
-        b.clock.now += every
+async def poll_for(p: PollerFixture, seconds: float, every: float = 60) -> None:
+    """Poll at an interval for this long, at first immediately."""
+    end = p.clock.now + seconds
+    while p.clock.now < end:
+        await p.poller.poll_if_due()
+        p.clock.now += every
 
 
-async def told(b: Bench) -> list[str]:
-    return [event.type for event in await b.owed()]
+async def queued(p: PollerFixture) -> list[str]:
+    return [event.type for event in await p.queued()]
 
 
-async def outages(b: Bench) -> float | None:
-    return await Accounts(b.database).outage_since(KEY)
+async def stored_outage(p: PollerFixture) -> float | None:
+    return await Accounts(p.database).outage_since(KEY)
 
 
-def test_it_is_told_once_when_it_lasts_too_long_and_its_end_with_what_it_hid(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        b.clock.now += 60
-        await turns(b, 600)
-        assert await told(b) == []
-        assert b.wakes == []
-        await turns(b, 3600)
-        assert await told(b) == ["agent.poll_failing"]
-        assert b.wakes == [NOW + 660]
-        b.then(AFTER)
-        await turns(b, 600)
-        failing, recovered, failed = await b.owed()
+async def test_a_long_outage_and_its_end_are_notified_once(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE, TROUBLE) as p:
+        await p.poller.poll_if_due()
+        p.clock.now += 60
+        await poll_for(p, 600)
+        assert await queued(p) == []
+        assert p.wakes == []
+        await poll_for(p, 3600)
+        assert await queued(p) == ["agent.poll_failing"]
+        assert p.wakes == [NOW + 660]
+        p.answer(AFTER)
+        await poll_for(p, 600)
+        failing, recovered, failed = await p.queued()
         assert failing.observed_at == NOW + 660
         assert failing.facts["reason"] == "server_error"
         assert str(failing.facts["text"]).endswith("The last error: page 1: the API answered 500")
         assert (recovered.type, failed.type) == ("agent.poll_recovered", "fine_tune.failed")
         assert recovered.facts["seconds"] == 4200
         assert recovered.facts["since"] == failing.facts["since"] == "2027-01-15T08:01:00Z"
-        assert len(b.wakes) == 2
-        assert await outages(b) is None
-
-    on_bench(tmp_path / "state.db", test, BEFORE, TROUBLE)
+        assert len(p.wakes) == 2
+        assert await stored_outage(p) is None
 
 
-def test_a_short_one_is_not_told_and_writes_nothing(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        b.then(TROUBLE)
-        await turns(b, 540)
-        await b.forbid()
-        b.then(BEFORE)
-        await turns(b, 120)
-        assert b.view.up
-        b.then(TROUBLE)
-        await turns(b, 540)  # with the first this would be long enough
-        assert await told(b) == []
-        assert b.wakes == []
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+async def test_a_short_outage_is_neither_notified_nor_stored(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 540)
+        await p.refuse_events()
+        p.answer(BEFORE)
+        await poll_for(p, 120)
+        assert p.status.up
+        p.answer(TROUBLE)
+        await poll_for(p, 540)  # with the first this would be long enough
+        assert await queued(p) == []
+        assert p.wakes == []
 
 
-def test_zero_is_never(tmp_path):
-    async def test(b: Bench) -> None:
-        await turns(b, 86_400, every=3600)
-        b.then(BEFORE)
-        await b.poller.turn()
-        assert await told(b) == []
-
-    on_bench(tmp_path / "state.db", test, TROUBLE, failing_after=0)
+async def test_failing_after_zero_disables_notifications(tmp_path):
+    async with open_poller(tmp_path / "state.db", TROUBLE, failing_after=0) as p:
+        await poll_for(p, 86_400, every=3600)
+        p.answer(BEFORE)
+        await p.poller.poll_if_due()
+        assert await queued(p) == []
 
 
 @pytest.mark.parametrize(
     ("error", "refused"),
     [
         pytest.param(
-            CartesiaError("rate_limited", "slow down", retry_after=86_400), False, id="to wait"
+            CartesiaError("rate_limited", "slow down", retry_after=86_400), False, id="Retry-After"
         ),
-        pytest.param(CartesiaError("unauthorized", "no"), True, id="a refused key"),
+        pytest.param(CartesiaError("unauthorized", "no"), True, id="refused key"),
     ],
 )
-def test_the_turns_that_are_not_taken_count(tmp_path, error, refused):
-    async def test(b: Bench) -> None:
-        b.source.refused = refused
-        await turns(b, 420)
-        assert (b.source.asked, b.metric(SKIPPED)) == (1, 6)
-        assert await told(b) == ["agent.poll_failing"]
-        assert b.wakes == [NOW + 300]
-
-    on_bench(tmp_path / "state.db", test, error, failing_after=300)
+async def test_an_outage_continues_while_polls_are_skipped(tmp_path, error, refused):
+    async with open_poller(tmp_path / "state.db", error, failing_after=300) as p:
+        p.source.refused = refused
+        await poll_for(p, 420)
+        assert (p.source.asked, p.metric(SKIPPED)) == (1, 6)
+        assert await queued(p) == ["agent.poll_failing"]
+        assert p.wakes == [NOW + 300]
 
 
-def test_a_restart_neither_tells_it_again_nor_forgets_its_end(tmp_path):
+async def test_an_outage_and_its_end_are_notified_once_over_restarts(tmp_path):
     path = tmp_path / "state.db"
-
-    async def first(b: Bench) -> None:
-        await b.poller.turn()
-        b.then(TROUBLE)
-        await turns(b, 660)
-        assert await told(b) == TYPES[:1]
-
-    async def second(b: Bench) -> None:
-        b.clock.now += 1000
-        await turns(b, 86_400, every=3600)
-        assert await told(b) == TYPES[:1]
-        b.then(BEFORE)
-        await b.poller.turn()
-        failing, recovered = await b.owed()
+    async with open_poller(path, BEFORE) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 660)
+        assert await queued(p) == TYPES[:1]
+    async with open_poller(path, TROUBLE) as p:
+        p.clock.now += 1000
+        await poll_for(p, 86_400, every=3600)
+        assert await queued(p) == TYPES[:1]
+        p.answer(BEFORE)
+        await p.poller.poll_if_due()
+        failing, recovered = await p.queued()
         assert recovered.type == "agent.poll_recovered"
         assert recovered.facts["since"] == failing.facts["since"]
-
-    async def third(b: Bench) -> None:
-        await turns(b, 120)
-        assert await told(b) == TYPES
-
-    on_bench(path, first, BEFORE)
-    on_bench(path, second, TROUBLE)
-    on_bench(path, third, BEFORE)
+    async with open_poller(path, BEFORE) as p:
+        await poll_for(p, 120)
+        assert await queued(p) == TYPES
 
 
 @pytest.mark.parametrize("failing_after", [600, 0])
-def test_its_end_is_told_after_a_restart_whatever_is_configured_now(tmp_path, failing_after):
-    """Somebody was woken for it; without its end they would go on looking for the trouble."""
+async def test_the_end_is_notified_after_a_restart_with_any_failing_after(tmp_path, failing_after):
+    """Without the end, whoever was notified would keep looking for the cause."""
     path = tmp_path / "state.db"
-
-    async def first(b: Bench) -> None:
-        await turns(b, 660)
-
-    async def second(b: Bench) -> None:
-        b.clock.now += 5000
-        await b.poller.turn()
-        assert await told(b) == TYPES
-        assert (await b.owed())[1].facts["seconds"] == 5000
-        assert await outages(b) is None
-
-    on_bench(path, first, TROUBLE)
-    on_bench(path, second, BEFORE, failing_after=failing_after)
+    async with open_poller(path, TROUBLE) as p:
+        await poll_for(p, 660)
+    async with open_poller(path, BEFORE, failing_after=failing_after) as p:
+        p.clock.now += 5000
+        await p.poller.poll_if_due()
+        assert await queued(p) == TYPES
+        assert (await p.queued())[1].facts["seconds"] == 5000
+        assert await stored_outage(p) is None
 
 
-def test_an_outage_that_began_in_the_future_lasts_from_the_restart_on(tmp_path):
-    """The wall clock was set back while nobody ran."""
+async def test_an_outage_that_began_in_the_future_counts_from_the_restart(tmp_path):
+    """The wall clock was set back while the agent was down."""
     path = tmp_path / "state.db"
-
-    async def first(b: Bench) -> None:
-        b.clock.now += 86_400
-        await turns(b, 660)
-
-    async def second(b: Bench) -> None:
-        b.clock.now += 60
-        await b.poller.turn()
-        assert (await b.owed())[1].facts["seconds"] == 60
-
-    on_bench(path, first, TROUBLE)
-    on_bench(path, second, BEFORE)
+    async with open_poller(path, TROUBLE) as p:
+        p.clock.now += 86_400
+        await poll_for(p, 660)
+    async with open_poller(path, BEFORE) as p:
+        p.clock.now += 60
+        await p.poller.poll_if_due()
+        assert (await p.queued())[1].facts["seconds"] == 60
 
 
-def test_an_account_without_a_baseline_is_told_of_as_well(tmp_path):
-    async def test(b: Bench) -> None:
-        await turns(b, 660)
-        assert await Accounts(b.database).load(KEY) is None
-        b.then(BEFORE)
-        await b.poller.turn()
-        failing, recovered = await b.owed()
+async def test_an_outage_without_a_baseline_is_notified(tmp_path):
+    async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+        await poll_for(p, 660)
+        assert await Accounts(p.database).load(KEY) is None
+        p.answer(BEFORE)
+        await p.poller.poll_if_due()
+        failing, recovered = await p.queued()
         assert "the watch has not begun" in str(failing.facts["text"])
         assert "Its watch begins now" in str(recovered.facts["text"])
 
-    on_bench(tmp_path / "state.db", test, TROUBLE)
 
-
-def test_each_outage_is_told(tmp_path):
-    async def test(b: Bench) -> None:
+async def test_each_outage_is_notified(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
         for _ in range(2):
-            b.then(TROUBLE)
-            await turns(b, 660)
-            b.then(BEFORE)
-            await turns(b, 60)
-        assert await told(b) == TYPES * 2
-        assert len(b.wakes) == 4
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+            p.answer(TROUBLE)
+            await poll_for(p, 660)
+            p.answer(BEFORE)
+            await poll_for(p, 60)
+        assert await queued(p) == TYPES * 2
+        assert len(p.wakes) == 4
 
 
-def test_a_store_that_fails_is_tried_again_at_each_turn_and_hurts_nothing(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        await b.forbid()
-        b.then(AFTER)
+async def test_storing_the_outage_is_retried_at_each_interval(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        await p.refuse_events()
+        p.answer(AFTER)
         with capture_logs() as logs:
-            await turns(b, 1200)
-        assert b.metric(FAILURES, reason="storage") == 20
-        assert b.wakes == []
+            await poll_for(p, 1200)
+        assert p.metric(FAILURES, reason="storage") == 20
+        assert p.wakes == []
         lines = [line["event"] for line in logs]
         assert lines.count("account cannot be read for long") == 1
-        assert lines.count("this cannot be stored, so the receivers are not told yet") == 10
-        b.then(TROUBLE)
-        await b.allow()
-        await turns(b, 60)
-        [failing] = await b.owed()
+        assert lines.count("cannot store the outage; receivers are not notified yet") == 10
+        p.answer(TROUBLE)
+        await p.accept_events()
+        await poll_for(p, 60)
+        [failing] = await p.queued()
         assert failing.facts["reason"] == "server_error"
 
-    on_bench(tmp_path / "state.db", test, BEFORE)
+
+async def test_an_outage_that_was_never_stored_has_no_recovery(tmp_path):
+    async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+        await p.refuse_events()
+        await poll_for(p, 1200)
+        await p.accept_events()
+        p.answer(BEFORE)
+        await poll_for(p, 60)
+        assert p.status.up
+        assert await queued(p) == []
 
 
-def test_what_could_not_be_stored_before_its_end_is_not_told(tmp_path):
-    """A recovery from what nobody was told is a riddle."""
+async def test_an_outage_whose_successful_commit_was_unnoticed_has_a_recovery(
+    tmp_path, monkeypatch
+):
+    async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+        begin = p.poller._accounts.begin_outage
 
-    async def test(b: Bench) -> None:
-        await b.forbid()
-        await turns(b, 1200)
-        await b.allow()
-        b.then(BEFORE)
-        await turns(b, 60)
-        assert b.view.up
-        assert await told(b) == []
-
-    on_bench(tmp_path / "state.db", test, TROUBLE)
-
-
-def test_an_outage_whose_commit_was_not_seen_to_succeed_has_an_end(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        begin = b.poller._accounts.begin_outage
-
-        async def lost(account, since, owed) -> None:
-            await begin(account, since, owed)
+        async def lost(account, since, routed) -> None:
+            await begin(account, since, routed)
             raise StoreError("the answer was lost")
 
-        monkeypatch.setattr(b.poller._accounts, "begin_outage", lost)
-        await turns(b, 1200)
-        assert await told(b) == TYPES[:1]
-        b.then(BEFORE)
-        await b.poller.turn()
-        assert await told(b) == TYPES
-
-    on_bench(tmp_path / "state.db", test, TROUBLE)
+        monkeypatch.setattr(p.poller._accounts, "begin_outage", lost)
+        await poll_for(p, 1200)
+        assert await queued(p) == TYPES[:1]
+        p.answer(BEFORE)
+        await p.poller.poll_if_due()
+        assert await queued(p) == TYPES
 
 
-def test_an_end_that_could_not_be_stored_is_no_end_and_is_told_later(tmp_path):
-    async def test(b: Bench) -> None:
-        await turns(b, 660)
-        await b.forbid()
-        b.then(BEFORE)
-        await turns(b, 300)
-        assert b.metric(FAILURES, reason="storage") == 5
-        assert b.view.failure == "storage"
-        assert await told(b) == TYPES[:1]
-        await b.allow()
-        await turns(b, 300)
-        assert b.view.failure == ""
-        [_, recovered] = await b.owed()
+async def test_an_end_that_cannot_be_stored_is_notified_later(tmp_path):
+    async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+        await poll_for(p, 660)
+        await p.refuse_events()
+        p.answer(BEFORE)
+        await poll_for(p, 300)
+        assert p.metric(FAILURES, reason="storage") == 5
+        assert p.status.failure == "storage"
+        assert await queued(p) == TYPES[:1]
+        await p.accept_events()
+        await poll_for(p, 300)
+        assert p.status.failure == ""
+        [_, recovered] = await p.queued()
         assert recovered.facts["seconds"] == 960
 
-    on_bench(tmp_path / "state.db", test, TROUBLE)
 
-
-def test_its_end_and_what_the_poll_saw_are_one_commit(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        b.then(TROUBLE)
-        await turns(b, 660)
-        commit, seen = b.poller._accounts.commit, list[list[Event]]()
+async def test_the_recovery_and_the_changes_of_the_poll_are_one_commit(tmp_path, monkeypatch):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 660)
+        commit, seen = p.poller._accounts.commit, list[list[Event]]()
 
         async def noted(record) -> None:
             seen.append([event for event, _ in (*record.recovery, *record.events)])
             await commit(record)
 
-        monkeypatch.setattr(b.poller._accounts, "commit", noted)
-        b.then(AFTER)
-        await turns(b, 120)
+        monkeypatch.setattr(p.poller._accounts, "commit", noted)
+        p.answer(AFTER)
+        await poll_for(p, 120)
         assert [[event.type for event in events] for events in seen] == [
             ["agent.poll_recovered", "fine_tune.failed"]
         ]
 
-    on_bench(tmp_path / "state.db", test, BEFORE)
 
-
-def test_nothing_but_the_message_is_changed_by_it(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.turn()
-        shown, stored = b.view, await Accounts(b.database).load(KEY)
-        b.then(TROUBLE)
-        await turns(b, 1200)
+async def test_an_outage_changes_neither_state_nor_counts(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        before, stored = p.status, await Accounts(p.database).load(KEY)
+        p.answer(TROUBLE)
+        await poll_for(p, 1200)
         end = NOW + 1140
-        assert b.view == replace(shown, up=False, polled_at=end, failure="server_error")
-        assert await Accounts(b.database).load(KEY) == stored
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+        assert p.status == replace(before, up=False, polled_at=end, failure="server_error")
+        assert await Accounts(p.database).load(KEY) == stored
 
 
-def test_the_log_says_it_once_with_the_reason(tmp_path):
+async def test_a_long_outage_is_logged_once_with_its_reason(tmp_path):
     nasty = CartesiaError("protocol", "page 1 is odd: \x1b[31m\nlevel=error \u202e" + "x" * 99_999)
-
-    async def test(b: Bench) -> None:
+    async with open_poller(tmp_path / "state.db", nasty) as p:
         with capture_logs() as logs:
-            await turns(b, 1200)
+            await poll_for(p, 1200)
         [line] = [line for line in logs if line["event"] == "account cannot be read for long"]
         assert (line["log_level"], line["account"], line["reason"]) == (
             "warning",
@@ -317,5 +275,3 @@ def test_the_log_says_it_once_with_the_reason(tmp_path):
         assert (line["seconds"], line["since"]) == (600, "2027-01-15T08:00:00Z")
         assert str(line["error"]).isprintable()
         assert len(str(line["error"])) <= 1000
-
-    on_bench(tmp_path / "state.db", test, nasty)

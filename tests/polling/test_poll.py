@@ -1,4 +1,4 @@
-"""One poll: what it stores and shows, in which order, and that a failed one changes nothing."""
+"""A poll: commit, publish and wake, in this order. A failed poll changes nothing."""
 
 import asyncio
 from dataclasses import replace
@@ -10,136 +10,119 @@ from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import PollResult
 from exporter.core.events import Event
+from exporter.core.view import AccountStatus
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox, PendingEvent
-from tests.polling.poller_fixture import FAILURES, POLLS, Bench, bench, listing, on_bench
+from tests.polling.poller_fixture import FAILURES, POLLS, PollerFixture, listing, open_poller
 from tests.store.sample_polls import KEY, NOW, fine_tune
 
 BEFORE = listing(fine_tune("a"), fine_tune("b", "completed"), pages=3)
 AFTER = listing(fine_tune("a", "failed"), fine_tune("b", "completed"))
 
 
-def test_a_poll_shows_what_it_read(tmp_path):
-    async def test(b: Bench) -> None:
-        b.clock.now += 5
-        await b.poller.poll()
-        assert b.view.up
-        assert b.view.pages == 3
-        assert b.view.succeeded_at == b.view.polled_at == NOW + 5
-        assert b.page()["cartesia_fine_tunes", "training"] == 1
-        assert b.page()["cartesia_fine_tunes", "completed"] == 1
-        assert b.page()["cartesia_fine_tunes", "failed"] == 0
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+async def test_a_poll_publishes_what_it_read(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        p.clock.now += 5
+        await p.poller.poll()
+        assert p.status.up
+        assert p.status.pages == 3
+        assert p.status.succeeded_at == p.status.polled_at == NOW + 5
+        assert p.samples()["cartesia_fine_tunes", "training"] == 1
+        assert p.samples()["cartesia_fine_tunes", "completed"] == 1
+        assert p.samples()["cartesia_fine_tunes", "failed"] == 0
 
 
-def _fails(reason) -> CartesiaError:
+def error_of(reason) -> CartesiaError:
     return CartesiaError(reason, "of no use")
 
 
-@pytest.mark.parametrize("reason", [*REASONS, "storage"])
-def test_a_poll_that_fails_keeps_the_counts_and_decides_nothing(tmp_path, reason):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        shown, stored = b.view, await Accounts(b.database).load(KEY)
-        b.clock.now += 60
-        if reason == "storage":
-            await b.forbid()
-            b.then(AFTER)
-        else:
-            b.then(_fails(reason))
-        for failures in (1, 2, 3):
-            await b.poller.poll()
-            assert b.metric(FAILURES, reason=reason) == failures
-        assert b.view == replace(
-            shown, up=False, polled_at=NOW + 60, duration=b.view.duration, failure=reason
-        )
-        assert b.page()["cartesia_up", "default"] == 0
-        assert b.page()["cartesia_fine_tunes", "training"] == 1
-        assert await Accounts(b.database).load(KEY) == stored
-        assert await b.owed() == []
-        assert b.wakes == []
-        assert b.metric(POLLS) == 4
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
-
-
-@pytest.mark.parametrize("reason", [*REASONS, "storage"])
-def test_every_reason_is_counted_from_zero(tmp_path, reason):
-    async def test(b: Bench) -> None:
-        assert b.metric(FAILURES, reason=reason) == 0
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+async def test_a_failed_poll_keeps_the_counts_and_queues_nothing(tmp_path):
+    for reason in (*REASONS, "storage"):
+        async with open_poller(tmp_path / f"{reason}.db", BEFORE) as p:
+            assert p.metric(FAILURES, reason=reason) == 0
+            await p.poller.poll()
+            before, stored = p.status, await Accounts(p.database).load(KEY)
+            p.clock.now += 60
+            if reason == "storage":
+                await p.refuse_events()
+                p.answer(AFTER)
+            else:
+                p.answer(error_of(reason))
+            for failures in (1, 2, 3):
+                await p.poller.poll()
+                assert p.metric(FAILURES, reason=reason) == failures
+            assert p.status == replace(
+                before, up=False, polled_at=NOW + 60, duration=p.status.duration, failure=reason
+            )
+            assert p.samples()["cartesia_up", "default"] == 0, reason
+            assert p.samples()["cartesia_fine_tunes", "training"] == 1, reason
+            assert await Accounts(p.database).load(KEY) == stored, reason
+            assert await p.queued() == [], reason
+            assert p.wakes == [], reason
+            assert p.metric(POLLS) == 4, reason
 
 
-def test_what_an_outage_hid_is_told_once_after_it(tmp_path):
-    async def test(b: Bench) -> None:
+async def test_a_failure_during_an_outage_is_queued_once_afterwards(tmp_path):
+    async with open_poller(
+        tmp_path / "state.db", BEFORE, error_of("timeout"), error_of("timeout"), AFTER
+    ) as p:
         for _ in range(5):
-            await b.poller.poll()
-        assert b.view.up
-        assert b.view.failure == ""
-        assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
-        assert len(b.wakes) == 1
-
-    on_bench(tmp_path / "state.db", test, BEFORE, _fails("timeout"), _fails("timeout"), AFTER)
+            await p.poller.poll()
+        assert p.status.up
+        assert p.status.failure == ""
+        assert [event.type for event in await p.queued()] == ["fine_tune.failed"]
+        assert len(p.wakes) == 1
 
 
-def test_first_it_is_committed_then_shown_and_then_the_receivers_are_woken(tmp_path):
-    async def run() -> None:
-        async with bench(tmp_path / "state.db", BEFORE, AFTER) as b:
-            await b.poller.poll()
-            seen: list[tuple[str, int, bool]] = []
+async def test_a_poll_commits_then_publishes_then_wakes_the_receivers(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE, AFTER) as p:
+        await p.poller.poll()
+        seen: list[tuple[str, asyncio.Future[list[PendingEvent]], bool]] = []
 
-            def look(at: str) -> None:
-                # In the store's one thread this runs after whatever was asked of it before.
-                owed = asyncio.ensure_future(Outbox(b.database, "slack").unsent())
-                looks.append((at, owed, b.page()["cartesia_fine_tunes", "failed"] == 1))
+        def observe(step: str) -> None:
+            # The store's thread reads this after all that was requested before.
+            pending = asyncio.ensure_future(Outbox(p.database, "slack").unsent())
+            seen.append((step, pending, p.samples()["cartesia_fine_tunes", "failed"] == 1))
 
-            looks: list[tuple[str, asyncio.Future[list[PendingEvent]], bool]] = []
-            publish = b.poller._plan.publish
+        settings = p.poller._settings
 
-            def shown(view) -> None:
-                publish(view)
-                look("shown")
+        def publish(status: AccountStatus) -> None:
+            settings.publish(status)
+            observe("publish")
 
-            b.poller._plan = replace(b.poller._plan, publish=shown, wake=lambda: look("woken"))
-            await b.poller.poll()
-            for at, owed, page in looks:
-                seen.append((at, len(await owed), page))
-            assert seen == [("shown", 1, True), ("woken", 1, True)]
-
-    asyncio.run(run())
+        p.poller._settings = replace(settings, publish=publish, wake=lambda: observe("wake"))
+        await p.poller.poll()
+        steps = [(step, len(await pending), shown) for step, pending, shown in seen]
+        assert steps == [("publish", 1, True), ("wake", 1, True)]
 
 
-def test_a_commit_that_failed_is_detected_again_as_the_same_events(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        commit, tried = b.poller._accounts.commit, list[list[Event]]()
+async def test_the_retry_of_a_failed_commit_has_the_same_event_ids(tmp_path, monkeypatch):
+    async with open_poller(tmp_path / "state.db", BEFORE, AFTER) as p:
+        await p.poller.poll()
+        commit, tried = p.poller._accounts.commit, list[list[Event]]()
 
         async def noted(record) -> None:
             tried.append([event for event, _ in record.events])
             await commit(record)
 
-        monkeypatch.setattr(b.poller._accounts, "commit", noted)
-        await b.forbid()
+        monkeypatch.setattr(p.poller._accounts, "commit", noted)
+        await p.refuse_events()
         for _ in range(2):
-            b.clock.now += 60
-            await b.poller.poll()
-        await b.allow()
-        b.clock.now += 60
-        await b.poller.poll()
-        await b.poller.poll()
+            p.clock.now += 60
+            await p.poller.poll()
+        await p.accept_events()
+        p.clock.now += 60
+        await p.poller.poll()
+        await p.poller.poll()
         ids = [[event.id for event in events] for events in tried]
         assert ids == [ids[0]] * 3
-        assert [event.id for event in await b.owed()] == ids[0]
-
-    on_bench(tmp_path / "state.db", test, BEFORE, AFTER)
+        assert [event.id for event in await p.queued()] == ids[0]
 
 
-def lose_the_next_answer(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the next commit succeed without being seen to."""
-    accounts = b.poller._accounts
+def hide_success_of_next_commit(p: PollerFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the next commit succeed, but raise StoreError."""
+    accounts = p.poller._accounts
     commit = accounts.commit
 
     async def lost(record: PollResult) -> None:
@@ -150,113 +133,96 @@ def lose_the_next_answer(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "commit", lost)
 
 
-def test_a_commit_whose_success_was_not_seen_owes_nothing_twice(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        lose_the_next_answer(b, monkeypatch)
-        await b.poller.poll()
-        assert b.metric(FAILURES, reason="storage") == 1
-        await b.poller.poll()
-        assert len(await b.owed()) == 1
-        state = await Accounts(b.database).load(KEY)
+async def test_an_unnoticed_successful_commit_queues_nothing_twice(tmp_path, monkeypatch):
+    async with open_poller(tmp_path / "state.db", BEFORE, AFTER) as p:
+        await p.poller.poll()
+        hide_success_of_next_commit(p, monkeypatch)
+        await p.poller.poll()
+        assert p.metric(FAILURES, reason="storage") == 1
+        await p.poller.poll()
+        assert len(await p.queued()) == 1
+        state = await Accounts(p.database).load(KEY)
         assert state is not None
-        assert state.counters == b.view.counters
+        assert state.counters == p.status.counters
         assert sum(state.counters.transitions.values()) == 1
 
-    on_bench(tmp_path / "state.db", test, BEFORE, AFTER)
 
-
-def test_a_failure_behind_a_commit_whose_success_was_not_seen_is_an_event_of_its_own(
+async def test_a_failure_after_an_unnoticed_successful_commit_has_its_own_event_id(
     tmp_path, monkeypatch
 ):
-    """Counted from what was known before that commit, it had the id of the failure before it."""
-
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        lose_the_next_answer(b, monkeypatch)
+    """Counted from the state before that commit, it got the id of the earlier failure."""
+    async with open_poller(tmp_path / "state.db", BEFORE, AFTER, BEFORE, BEFORE, AFTER) as p:
+        await p.poller.poll()
+        hide_success_of_next_commit(p, monkeypatch)
         for _ in range(4):
-            await b.poller.poll()
-        assert len({event.id for event in await b.owed()}) == 2
-
-    on_bench(tmp_path / "state.db", test, BEFORE, AFTER, BEFORE, BEFORE, AFTER)
+            await p.poller.poll()
+        assert len({event.id for event in await p.queued()}) == 2
 
 
-def test_a_poll_that_found_nothing_new_writes_nothing_and_wakes_nobody(tmp_path, monkeypatch):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        await b.forbid()
-        await b.execute("CREATE TRIGGER u BEFORE UPDATE ON fine_tunes BEGIN SELECT 1/0; END")
+async def test_an_unchanged_poll_stores_nothing_and_does_not_wake_the_receivers(
+    tmp_path, monkeypatch
+):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll()
+        await p.refuse_events()
+        await p.execute("CREATE TRIGGER u BEFORE UPDATE ON fine_tunes BEGIN SELECT 1/0; END")
 
         async def refuse(record) -> None:
             raise AssertionError(record)
 
-        monkeypatch.setattr(b.poller._accounts, "commit", refuse)
-        await b.poller.poll()
-        assert b.view.up
-        assert b.wakes == []
-
-    on_bench(tmp_path / "state.db", test, BEFORE)
+        monkeypatch.setattr(p.poller._accounts, "commit", refuse)
+        await p.poller.poll()
+        assert p.status.up
+        assert p.wakes == []
 
 
-def test_after_a_restart_the_counters_are_shown_before_the_first_poll_and_no_data(tmp_path):
+async def test_after_a_restart_counters_but_no_data_are_published_before_the_first_poll(tmp_path):
     path = tmp_path / "state.db"
-
-    async def first(b: Bench) -> None:
-        await b.poller.poll()
-        await b.poller.poll()
-
-    async def second(b: Bench) -> None:
-        [view] = b.views
-        assert view.counts is None
-        assert not view.up
-        assert view.counters.transitions == {("sonic-3", "training", "failed"): 1}
-        names = {name for name, _ in b.page()}
+    async with open_poller(path, BEFORE, AFTER) as p:
+        await p.poller.poll()
+        await p.poller.poll()
+    async with open_poller(path, AFTER) as p:
+        [status] = p.statuses
+        assert status.counts is None
+        assert not status.up
+        assert status.counters.transitions == {("sonic-3", "training", "failed"): 1}
+        names = {name for name, _ in p.samples()}
         assert "cartesia_fine_tunes" not in names
         assert "cartesia_fine_tune_transitions_total" in names
-        await b.poller.poll()
-        assert len(await b.owed()) == 1  # told before the restart, not again
-
-    on_bench(path, first, BEFORE, AFTER)
-    on_bench(path, second, AFTER)
+        await p.poller.poll()
+        assert len(await p.queued()) == 1  # queued before the restart, not again
 
 
-def test_before_the_first_complete_poll_there_is_no_data(tmp_path):
-    async def test(b: Bench) -> None:
-        await b.poller.poll()
-        assert b.view.counts is None
-        assert b.page()["cartesia_up", "default"] == 0
-        assert "cartesia_fine_tunes" not in {name for name, _ in b.page()}
-
-    on_bench(tmp_path / "state.db", test, _fails("dns"))
+async def test_there_is_no_data_before_the_first_complete_poll(tmp_path):
+    async with open_poller(tmp_path / "state.db", error_of("dns")) as p:
+        await p.poller.poll()
+        assert p.status.counts is None
+        assert p.samples()["cartesia_up", "default"] == 0
+        assert "cartesia_fine_tunes" not in {name for name, _ in p.samples()}
 
 
-def test_a_bug_is_not_a_failed_poll(tmp_path):
+async def test_a_bug_is_raised_and_not_counted_as_a_failed_poll(tmp_path):
     async def bug() -> Listing:
         raise KeyError("a bug")
 
-    async def test(b: Bench) -> None:
+    async with open_poller(tmp_path / "state.db", bug) as p:
         with pytest.raises(KeyError, match="a bug"):
-            await b.poller.poll()
-        assert [b.metric(FAILURES, reason=reason) for reason in REASONS] == [0] * len(REASONS)
-
-    on_bench(tmp_path / "state.db", test, bug)
+            await p.poller.poll()
+        assert [p.metric(FAILURES, reason=reason) for reason in REASONS] == [0] * len(REASONS)
 
 
-def test_a_model_that_is_folded_is_counted_once_as_long_as_it_stays(tmp_path):
-    async def run() -> None:
-        def models(*names: str) -> Listing:
-            return listing(*(structs.replace(fine_tune(name), model_id=name) for name in names))
+async def test_a_folded_label_value_is_counted_once(tmp_path):
+    def models(*names: str) -> Listing:
+        return listing(*(structs.replace(fine_tune(name), model_id=name) for name in names))
 
-        answers = (models("m1", "m2"), models("m1", "m2", "m3", "m4"), models("m3", "m5"))
-        async with bench(tmp_path / "state.db", *answers, max_models=2) as b:
-            folded = []
-            for _ in range(4):
-                await b.poller.poll()
-                folded.append(
-                    b.registry.get_sample_value("cartesia_exporter_label_values_folded_total")
-                )
-            assert folded == [0, 2, 3, 3]
-            assert b.view.labels.models == ("m1", "m2")
-            assert {model for model, _ in b.view.counts or ()} == {"m1", "m2", "other"}
-
-    asyncio.run(run())
+    answers = (models("m1", "m2"), models("m1", "m2", "m3", "m4"), models("m3", "m5"))
+    async with open_poller(tmp_path / "state.db", *answers, max_models=2) as p:
+        folded = []
+        for _ in range(4):
+            await p.poller.poll()
+            folded.append(
+                p.registry.get_sample_value("cartesia_exporter_label_values_folded_total")
+            )
+        assert folded == [0, 2, 3, 3]
+        assert p.status.labels.models == ("m1", "m2")
+        assert {model for model, _ in p.status.counts or ()} == {"m1", "m2", "other"}

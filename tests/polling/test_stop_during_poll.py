@@ -1,4 +1,4 @@
-"""A stop or a reload while a reading is compared in a thread: nothing is lost, nothing repeated."""
+"""A stop or reload while a snapshot is compared in a thread loses and repeats nothing."""
 
 import asyncio
 import threading
@@ -14,218 +14,195 @@ from exporter.core.events import Event
 from exporter.polling import poller
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from tests.polling.poller_fixture import STALE_AFTER, Bench, bench, listing
+from tests.polling.poller_fixture import STALE_AFTER, PollerFixture, listing, open_poller
 from tests.store.sample_polls import KEY, fine_tune
 
 TRAINS = listing(fine_tune("a"))
 FAILED = listing(fine_tune("a", "failed"))
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
-class Held:
-    """Compares, but holds the second reading until it is let go."""
+class HeldComparison:
+    """Compares snapshots; the second comparison blocks until `release`."""
 
     def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.free = threading.Event()
+        self.started = threading.Event()
+        self.may_end = threading.Event()
         self.ended = threading.Event()
-        self.found: list[PollResult] = []
+        self.results: list[PollResult] = []
 
     def compare(self, *arguments: Any) -> PollResult:
-        if len(self.found) == 1:
-            self.begun.set()
-            assert self.free.wait(SECONDS)
-        self.found.append(apply_snapshot(*arguments))
-        if len(self.found) == 2:
+        if len(self.results) == 1:
+            self.started.set()
+            assert self.may_end.wait(TIMEOUT_SECONDS)
+        self.results.append(apply_snapshot(*arguments))
+        if len(self.results) == 2:
             self.ended.set()
-        return self.found[-1]
+        return self.results[-1]
 
-    async def until_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.wait, SECONDS)
+    async def until_started(self) -> None:
+        assert await asyncio.to_thread(self.started.wait, TIMEOUT_SECONDS)
 
-    async def let_go(self) -> None:
-        """Return when the thread is through, whether somebody waits for it or not."""
-        self.free.set()
-        assert await asyncio.to_thread(self.ended.wait, SECONDS)
+    async def release(self) -> None:
+        """Let the comparison end, and wait until its thread has ended."""
+        self.may_end.set()
+        assert await asyncio.to_thread(self.ended.wait, TIMEOUT_SECONDS)
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    made = Held()
-    monkeypatch.setattr(poller, "apply_snapshot", made.compare)
-    yield made
-    made.free.set()
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldComparison]:
+    comparison = HeldComparison()
+    monkeypatch.setattr(poller, "apply_snapshot", comparison.compare)
+    yield comparison
+    comparison.may_end.set()
 
 
-async def polling(b: Bench, held: Held, stop: asyncio.Event) -> asyncio.Task[None]:
-    """Return the running poller, at work on the reading of a failure."""
-    await b.poller.poll()
-    b.then(FAILED)
-    running = asyncio.create_task(b.poller.run(stop))
-    await held.until_begun()
+async def start_held_poll(
+    p: PollerFixture, held: HeldComparison, stop: asyncio.Event
+) -> asyncio.Task[None]:
+    """Return the task of the running poller, which compares the snapshot of a failure."""
+    await p.poller.poll()
+    p.answer(FAILED)
+    running = asyncio.create_task(p.poller.run(stop))
+    await held.until_started()
     return running
 
 
-async def cut_off(b: Bench, held: Held) -> None:
-    """Have the poller cut off at work on the reading of a failure; its thread goes on."""
-    running = await polling(b, held, asyncio.Event())
+async def cancel_held_poll(p: PollerFixture, held: HeldComparison) -> None:
+    """Cancel the poller during the comparison of a failure; its thread continues."""
+    running = await start_held_poll(p, held, asyncio.Event())
     running.cancel()
     await asyncio.wait([running])
 
 
-async def after_a_restart(path: Path) -> list[Event]:
-    """Return what is owed once another process has polled."""
-    async with bench(path, FAILED) as b:
-        await b.poller.poll()
-        return await b.owed()
+async def queued_after_restart(path: Path) -> list[Event]:
+    """Return the queued events after a poll of another process."""
+    async with open_poller(path, FAILED) as p:
+        await p.poller.poll()
+        return await p.queued()
 
 
-def test_a_stop_waits_for_what_was_read_to_be_stored(tmp_path, held):
+async def test_a_stop_waits_until_the_poll_is_committed(tmp_path, held):
     path = tmp_path / "state.db"
-
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(path, TRAINS) as b:
-            stop = asyncio.Event()
-            running = await polling(b, held, stop)
-            stop.set()
-            await held.let_go()
-            await running
-            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
-            assert len(b.wakes) == 1
-        assert [event.type for event in await after_a_restart(path)] == ["fine_tune.failed"]
-
-    asyncio.run(run())
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(path, TRAINS) as p:
+        stop = asyncio.Event()
+        running = await start_held_poll(p, held, stop)
+        stop.set()
+        await held.release()
+        await running
+        assert [event.type for event in await p.queued()] == ["fine_tune.failed"]
+        assert len(p.wakes) == 1
+    assert [event.type for event in await queued_after_restart(path)] == ["fine_tune.failed"]
 
 
-def test_what_is_cut_off_was_not_read_and_is_told_once_after_a_restart(tmp_path, held):
+async def test_a_cancelled_poll_stores_nothing_and_is_repeated_after_a_restart(tmp_path, held):
     path = tmp_path / "state.db"
-
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(path, TRAINS) as b:
-            await cut_off(b, held)
-            await held.let_go()
-            assert (await b.owed(), b.wakes, len(b.views)) == ([], [], 2)
-        assert [event.type for event in await after_a_restart(path)] == ["fine_tune.failed"]
-
-    asyncio.run(run())
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(path, TRAINS) as p:
+        await cancel_held_poll(p, held)
+        await held.release()
+        assert (await p.queued(), p.wakes, len(p.statuses)) == ([], [], 2)
+    assert [event.type for event in await queued_after_restart(path)] == ["fine_tune.failed"]
 
 
-def test_a_reload_that_cuts_it_off_has_it_told_once(tmp_path, held):
-    """By the new poller, while the thread of the one that it replaces is still at work."""
-
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            await cut_off(b, held)
-            await b.reload(interval=30)
-            polled = asyncio.create_task(b.poller.poll())
-            await asyncio.sleep(0)
-            await held.let_go()
-            await polled
-            await b.poller.poll()
-            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
-            assert len(b.wakes) == 1
-
-    asyncio.run(run())
+async def test_a_poll_cancelled_by_a_reload_is_repeated_once(tmp_path, held):
+    """By the new poller, while the thread of the old one is still running."""
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(tmp_path / "state.db", TRAINS) as p:
+        await cancel_held_poll(p, held)
+        await p.reload(interval=30)
+        polled = asyncio.create_task(p.poller.poll())
+        await asyncio.sleep(0)
+        await held.release()
+        await polled
+        await p.poller.poll()
+        assert [event.type for event in await p.queued()] == ["fine_tune.failed"]
+        assert len(p.wakes) == 1
 
 
 STORE_CALLS = 4
-"""Those of a poll behind one that could not be stored: three to load the state, and its commit."""
+"""Of a poll after one that could not be stored: three to load the state, and its commit."""
 
 
 @pytest.mark.parametrize("call", range(1, STORE_CALLS + 2))
-def test_what_is_cut_off_at_any_call_of_the_store_is_told_once(tmp_path, monkeypatch, call):
-    """Whether the call has an effect or not, which nobody waits to see."""
-    real, left = Database.run, [call]
+async def test_a_poll_cancelled_at_any_store_call_queues_its_event_once(
+    tmp_path, monkeypatch, call
+):
+    """Whether or not the cancelled call takes effect."""
+    real, calls_left = Database.run, [call]
 
-    async def cutting(database: Database, *arguments: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
+    async def cancelling(database: Database, *arguments: Any) -> Any:
+        calls_left[0] -= 1
+        if calls_left[0] == 0:
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().call_soon(task.cancel)
         return await real(database, *arguments)
 
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            await b.poller.poll()
-            b.then(FAILED)
-            await b.forbid()
-            await b.poller.poll()
-            await b.allow()
-            with monkeypatch.context() as patch:
-                patch.setattr(Database, "run", cutting)
-                polled = asyncio.create_task(b.poller.poll())
-                await asyncio.wait([polled])
-            assert polled.cancelled() == (call <= STORE_CALLS)
-            await b.reload(interval=30)
-            await b.poller.poll()
-            await b.poller.poll()
-            assert [event.type for event in await b.owed()] == ["fine_tune.failed"]
-            assert await Accounts(b.database).load(KEY) == b.poller._state
-
-    asyncio.run(run())
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(tmp_path / "state.db", TRAINS) as p:
+        await p.poller.poll()
+        p.answer(FAILED)
+        await p.refuse_events()
+        await p.poller.poll()
+        await p.accept_events()
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "run", cancelling)
+            polled = asyncio.create_task(p.poller.poll())
+            await asyncio.wait([polled])
+        assert polled.cancelled() == (call <= STORE_CALLS)
+        await p.reload(interval=30)
+        await p.poller.poll()
+        await p.poller.poll()
+        assert [event.type for event in await p.queued()] == ["fine_tune.failed"]
+        assert await Accounts(p.database).load(KEY) == p.poller._state
 
 
-def test_what_was_cut_off_had_found_the_same_events(tmp_path, held):
-    """So that neither would repeat the other, had both been stored."""
-
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            await cut_off(b, held)
-            await held.let_go()
-            await b.poller.poll()
-            _, dropped, stored = held.found
-            assert dropped.events == stored.events
-            assert [event for event, _ in stored.events] == await b.owed()
-
-    asyncio.run(run())
+async def test_a_cancelled_poll_and_its_repeat_have_the_same_events(tmp_path, held):
+    """So that no event is repeated if both are stored."""
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(tmp_path / "state.db", TRAINS) as p:
+        await cancel_held_poll(p, held)
+        await held.release()
+        await p.poller.poll()
+        _, cancelled, stored = held.results
+        assert cancelled.events == stored.events
+        assert [event for event, _ in stored.events] == await p.queued()
 
 
-def test_what_was_read_ages_from_when_it_was_read(tmp_path, held):
-    """Not from when it was compared, which others' readings may have to wait for."""
-
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), bench(tmp_path / "state.db", TRAINS) as b:
-            stop, read_at = asyncio.Event(), b.clock.now
-            running = await polling(b, held, stop)
-            stop.set()
-            b.clock.now += 5
-            await held.let_go()
-            await running
-            assert (b.view.polled_at, b.view.duration) == (read_at, 0)
-            assert b.view.stale_at == read_at + STALE_AFTER
-
-    asyncio.run(run())
+async def test_the_age_of_a_snapshot_counts_from_when_it_was_read(tmp_path, held):
+    """Not from its comparison, which may wait for other accounts."""
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_poller(tmp_path / "state.db", TRAINS) as p:
+        stop, read_at = asyncio.Event(), p.clock.now
+        running = await start_held_poll(p, held, stop)
+        stop.set()
+        p.clock.now += 5
+        await held.release()
+        await running
+        assert (p.status.polled_at, p.status.duration) == (read_at, 0)
+        assert p.status.stale_at == read_at + STALE_AFTER
 
 
-def test_readings_of_several_accounts_are_compared_one_after_another(tmp_path, monkeypatch):
-    """Each thread beside the loop would take the interpreter from it in turn."""
+async def test_snapshots_of_several_accounts_are_compared_one_after_another(tmp_path, monkeypatch):
+    """Each further thread would take the interpreter lock from the event loop."""
     busy = threading.Lock()
 
     def compare(*arguments: Any) -> PollResult:
         assert busy.acquire(blocking=False)
-        time.sleep(0.05)  # so that another would meet it
+        time.sleep(0.05)  # long enough for another comparison to overlap
         busy.release()
         return apply_snapshot(*arguments)
 
     monkeypatch.setattr(poller, "apply_snapshot", compare)
+    async with (
+        open_poller(tmp_path / "a.db", TRAINS) as a,
+        open_poller(tmp_path / "b.db", TRAINS) as b,
+    ):
+        await asyncio.gather(a.poller.poll(), b.poller.poll())
+        assert (a.status.up, b.status.up) == (True, True)
 
-    async def run() -> None:
-        async with bench(tmp_path / "a.db", TRAINS) as a, bench(tmp_path / "b.db", TRAINS) as b:
-            await asyncio.gather(a.poller.poll(), b.poller.poll())
-            assert (a.view.up, b.view.up) == (True, True)
 
-    asyncio.run(run())
-
-
-def test_a_bug_in_the_thread_ends_the_poller(tmp_path, monkeypatch):
+async def test_a_bug_in_the_comparison_is_raised_by_run(tmp_path, monkeypatch):
     def broken(*_: Any) -> PollResult:
         raise KeyError("a bug")
 
-    async def run() -> None:
-        async with bench(tmp_path / "state.db", TRAINS) as b:
-            monkeypatch.setattr(poller, "apply_snapshot", broken)
-            with pytest.raises(KeyError, match="a bug"):
-                await b.poller.run(asyncio.Event())
-
-    asyncio.run(run())
+    async with open_poller(tmp_path / "state.db", TRAINS) as p:
+        monkeypatch.setattr(poller, "apply_snapshot", broken)
+        with pytest.raises(KeyError, match="a bug"):
+            await p.poller.run(asyncio.Event())

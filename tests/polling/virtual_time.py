@@ -1,18 +1,27 @@
-"""An event loop whose clock jumps to the next timer instead of waiting for it."""
+"""An event loop whose clock jumps to the next timer instead of waiting for it.
+
+A test module runs in virtual time with:
+
+    @pytest.fixture
+    def anyio_backend():
+        return VIRTUAL_TIME
+"""
 
 import asyncio
 import selectors
 from collections.abc import Mapping
 from typing import Any
 
+from exporter.core.clock import Clock
+
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Sleeps take no time; while a thread works for the loop, time stands still."""
+    """Sleeps take no time. The clock stands still while a thread works for the loop."""
 
     def __init__(self) -> None:
         self._now = 0.0
         self.working = 0
-        super().__init__(_Jumping(self))
+        super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
         return self._now
@@ -30,7 +39,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.working -= 1
 
 
-class _Jumping(selectors.BaseSelector):
+VIRTUAL_TIME = "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def loop_clock() -> Clock:
+    """A clock that shows the time of the running loop."""
+    loop = asyncio.get_running_loop()
+    return Clock(now=loop.time, monotonic=loop.time, random=lambda: 0.5)
+
+
+class _JumpingSelector(selectors.BaseSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self._loop = loop
         self._real = selectors.DefaultSelector()

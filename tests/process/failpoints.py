@@ -45,7 +45,7 @@ def after_commit(accounts, result):
 
 wrap("exporter.store.accounts", "Accounts", "commit", before_commit, after_commit)
 outbox = "exporter.store.outbox", "Outbox"
-wrap(*outbox, "freeze", after=at("after the messages are frozen"))
+wrap(*outbox, "create_messages", after=at("after the messages are created"))
 wrap(*outbox, "claim", at("before the claim"), at("after the claim"))
 wrap(*outbox, "record", at("before the result is recorded"), at("after the result is recorded"))
 

@@ -26,7 +26,7 @@ def test_other_receivers_are_notified_once_of_an_open_circuit_and_once_of_its_re
             api.world.add(status="failed")
             until(lambda: "agent.receiver_unhealthy" in types(inbox, "good"))
             process.wait_for_line(
-                "receiver unhealthy.*receiver=gone.*answered 404.*told=good", seconds=0
+                "receiver unhealthy.*receiver=gone.*answered 404.*notified=good", seconds=0
             )
             assert types(inbox, "gone") == ["fine_tune.failed"], "the first probe comes later"
             assert process.stop() == 0

@@ -57,7 +57,7 @@ def test_retry_sends_at_once_to_a_fixed_receiver(tmp_path):
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         with agent.process() as process:
             fail_one(api, process)
-            process.wait_for_line("delivery failed, will be tried again.*pause=(59|60)")
+            process.wait_for_line("delivery failed.*retry_in=(59|60)")
             [row] = listed(agent)
             assert (row["state"], row["attempts"]) == ("pending", 1)
             assert row["last_result"] == "answered 404"
@@ -80,9 +80,9 @@ def test_retry_sends_dead_deliveries_under_their_id_and_not_discarded_ones(tmp_p
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         with agent.process() as process:
             fail_one(api, process)
-            process.wait_for_line("delivery given up")
+            process.wait_for_line("delivery dead")
             api.world.add(status="failed")
-            process.wait_for_line("delivery given up", times=2)
+            process.wait_for_line("delivery dead", times=2)
             until(lambda: len(listed(agent, "--state=dead")) == 2)
             retried, discarded = (row["id"] for row in listed(agent))
             assert "400" in command(agent, "deliveries", "show", retried[:12])

@@ -44,13 +44,13 @@ CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')
 @pytest.mark.parametrize(
     ("function", "definition", "body", "text"),
     [
-        ("polling.poller.apply_snapshot", "def", BUG, "This ended the part: poll main"),
+        ("polling.poller.apply_snapshot", "def", BUG, "Raised in service: poll main"),
         (
             *("polling.poller.apply_snapshot", "def", CANCELLATION),
-            "This part was cancelled by a bug: poll main",
+            "Service was cancelled by a bug: poll main",
         ),
-        ("http_server.serve", "async def", BUG, "This ended the part: web"),
-        ("http_server.serve", "async def", "return", "This part ended by itself: web"),
+        ("http_server.serve", "async def", BUG, "Raised in service: web"),
+        ("http_server.serve", "async def", "return", "Service ended without being stopped: web"),
     ],
     ids=["exception", "cancellation", "exception-in-web", "return"],
 )

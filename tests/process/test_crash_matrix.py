@@ -26,7 +26,7 @@ REPEAT = "possible repeat: the answer to this message was lost"
 NOTHING_ARRIVED = (
     "before the poll commits",
     "after the poll has committed",
-    "after the messages are frozen",
+    "after the messages are created",
     "after the claim",
     "before the request is sent",
     "when half of the request is sent",

@@ -153,7 +153,7 @@ def test_no_secret_is_visible_whatever_fails(tmp_path, tls_server, style):
             api.world.add(status="failed")
             for name in names[1:]:
                 process.wait_for_line(
-                    rf"deliver(y failed|y given up|ed).*\b{name}\b|{name}.*delivery failed"
+                    rf"deliver(y failed|y dead|ed).*\b{name}\b|{name}.*delivery failed"
                 )
             process.wait_for_line("poll failed.*unauthorized|unauthorized.*poll failed")
             visible = all_visible(process, tmp_path, url)

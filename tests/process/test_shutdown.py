@@ -49,7 +49,7 @@ def test_a_message_that_is_answered_in_time_is_delivered(tmp_path):
             inbox.gate.open()
             assert process.wait() == 0
             process.wait_for_line("msg=delivered")
-            assert "cut off" not in process.output
+            assert "service cancelled" not in process.output
         with agent.process() as process:
             until(lambda: api.request_count >= 4)
             assert len(inbox.requests) == 1
@@ -77,7 +77,7 @@ def test_hanging_work_is_cancelled_and_its_message_repeated_after_the_restart(tm
             assert process.stop() == 0
             assert time.monotonic() - started_at > 7, "work in flight has 8 s"
             for service in ("poll slow", "deliver ops", "deliver lost"):
-                process.wait_for_line(f'cut off.*part="{service}"', seconds=0)
+                process.wait_for_line(f'service cancelled.*service="{service}"', seconds=0)
             process.wait_for_line("msg=stopped", seconds=0)
         inbox.gate.open()
         with agent.process():

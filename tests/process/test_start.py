@@ -60,7 +60,7 @@ def create_newer(agent: Agent) -> None:
 
     asyncio.run(create())
     with sqlite3.connect(agent.state) as connection:
-        connection.execute("UPDATE meta SET value = '999' WHERE name = 'schema_version'")
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
 
 

@@ -29,14 +29,14 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 INJECTED = """
 import pathlib
 import exporter.core.retry as retry
-import exporter.store.database as database
+import exporter.store.engines.sqlite as sqlite
 from exporter.core.retry import BackOff
 from sqlalchemy import event
 
 retry.DELIVERIES = BackOff(0.2, 0.5)
-database._BUSY_MILLISECONDS = 100
+sqlite._BUSY_MILLISECONDS = 100
 pragmas = pathlib.Path("pragmas")
-real = database._engine
+real = sqlite._create_engine
 
 def engine(path):
     engine = real(path)
@@ -48,7 +48,7 @@ def engine(path):
 
     return engine
 
-database._engine = engine
+sqlite._create_engine = engine
 """
 StorageError = Callable[[Agent], AbstractContextManager[None]]
 

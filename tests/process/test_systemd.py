@@ -13,7 +13,7 @@ import pytest
 from tests.process.agent_process import INSTALLED, MODULE, Agent, environment, get, run, started
 from tests.process.fake_api import agent_config, fake_api
 from tests.programs import required
-from tests.web.authenticated_server import File
+from tests.web.authenticated_server import WebConfigFixture
 
 # Passes sockets as systemd does: descriptors from 3 on, and variables with the process id.
 LAUNCHER = """
@@ -139,7 +139,7 @@ def test_unused_passed_sockets_are_a_warning(tmp_path):
 @pytest.mark.usefixtures("unmeasured")
 def test_systemd_socket_activate_starts_the_agent_at_the_first_request_over_tls(tmp_path):
     program = required("systemd-socket-activate", package="systemd")
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue("agent.example"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -8,7 +8,7 @@ import pytest
 from tests.process.agent_process import Agent, until, url_of
 from tests.process.fake_api import agent_config, fake_api
 from tests.system.prometheus import prometheus
-from tests.web.authenticated_server import File, ask, hash_of
+from tests.web.authenticated_server import WebConfigFixture, ask, hash_of
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -26,7 +26,7 @@ def behind_tls(folder, password_file):
 
 @pytest.fixture
 def web(tmp_path):
-    file = File(tmp_path)
+    file = WebConfigFixture(tmp_path)
     file.ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     users = {"prometheus": hash_of(PASSWORD)}
     file.write(tls_server_config=file.issue(), basic_auth_users=users)

@@ -1,4 +1,4 @@
-"""What a consumer of Alertmanager's webhooks, version 4, may rely on: read from its docs."""
+"""Checks of the payload of Alertmanager's webhooks, version 4, by its documentation."""
 
 import re
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def assert_alert(alert: dict[str, Any]) -> None:
 
 
 def assert_payload(found: dict[str, Any]) -> None:
-    """Fail when this is no payload that Alertmanager could have sent."""
+    """Fail if Alertmanager could not have sent this payload."""
     assert_fields(found, TOP)
     assert found["version"] == "4"
     assert found["truncatedAlerts"] == 0

@@ -1,4 +1,4 @@
-"""Events to be told: one real failure, many of them, and any that hostile text can make."""
+"""Sample events: one failure, many failures, and strategies for events with hostile texts."""
 
 from hypothesis import strategies as st
 
@@ -8,7 +8,7 @@ from exporter.core.model import FineTune, OutboxMessage, Snapshot
 
 AT = 1_795_460_580.25
 SINCE = "2026-11-23T18:00:00Z"
-PAGES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+LINK_TEMPLATES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
 
 VOICE = FineTune("ft_1", "My voice", "For the <hotline>", "en", "sonic-2", "ds_1", "failed")
 FAILED = Event("evt_1", "fine_tune.failed", "default", AT, VOICE, "training")
@@ -65,10 +65,10 @@ hostile = st.one_of(
     st.lists(st.sampled_from(_NASTY), max_size=4).map("".join),
 )
 
-_kinds = st.sampled_from(
+_fine_tune_types = st.sampled_from(
     ["fine_tune.failed", "fine_tune.completed", "fine_tune.removed", "fine_tune.created"]
 )
-_agent_kinds = st.sampled_from(
+_agent_types = st.sampled_from(
     [
         "agent.poll_failing",
         "agent.poll_recovered",
@@ -81,8 +81,8 @@ fine_tunes = st.builds(
 )
 
 
-def _of_fine_tune(kind: EventType, fine_tune: FineTune, previous: str | None) -> Event:
-    return Event("evt", kind, "default", AT, fine_tune, previous)
+def _of_fine_tune(event_type: EventType, fine_tune: FineTune, previous: str | None) -> Event:
+    return Event("evt", event_type, "default", AT, fine_tune, previous)
 
 
 def stuck(fine_tune: FineTune, previous: str | None = None) -> Event:
@@ -90,19 +90,21 @@ def stuck(fine_tune: FineTune, previous: str | None = None) -> Event:
     return Event("evt", "fine_tune.stuck", "default", AT, fine_tune, previous, facts)
 
 
-def trouble(kind: EventType, reason: str = "the API answered 401", name: str = "chat") -> Event:
-    """That an account cannot be read or a receiver not be told, or that it can be again."""
+def trouble(
+    event_type: EventType, reason: str = "the API answered 401", name: str = "chat"
+) -> Event:
+    """Return the event of an account or a receiver that fails or recovers."""
     facts = {"reason": reason, "since": SINCE}
-    if kind.startswith("agent.receiver"):
-        return Event("evt", kind, "", AT, facts={"receiver": name, **facts})
-    return Event("evt", kind, "default", AT, facts=facts)
+    if event_type.startswith("agent.receiver"):
+        return Event("evt", event_type, "", AT, facts={"receiver": name, **facts})
+    return Event("evt", event_type, "default", AT, facts=facts)
 
 
 events = st.one_of(
-    st.builds(_of_fine_tune, _kinds, fine_tunes, st.none() | hostile),
+    st.builds(_of_fine_tune, _fine_tune_types, fine_tunes, st.none() | hostile),
     st.builds(stuck, fine_tunes, st.none() | hostile),
     st.builds(
-        trouble, _agent_kinds, hostile, st.from_regex(r"[a-zA-Z0-9_.-]{1,64}", fullmatch=True)
+        trouble, _agent_types, hostile, st.from_regex(r"[a-zA-Z0-9_.-]{1,64}", fullmatch=True)
     ),
     st.builds(baseline, st.lists(fine_tunes, max_size=30)),
     st.just(TEST),

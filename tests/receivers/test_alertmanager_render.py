@@ -1,4 +1,4 @@
-"""What an event is as an alert: valid to Alertmanager whatever is in it, the same when repeated."""
+"""Alerts of events are valid for Alertmanager, whatever text they contain."""
 
 import json
 
@@ -10,14 +10,16 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from tests.fakes.alertmanager import Alerts, is_valid, seconds
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 
 ALERTMANAGER = Alertmanager("am", [], 3600.0)
 
 
 def alert(event: Event, *, minimal: bool = False, ends_at: float = AT + 60):
     [found] = json.loads(
-        render([Alert(content_of(event, PAGES, minimal=minimal), event.observed_at, ends_at)])
+        render(
+            [Alert(content_of(event, LINK_TEMPLATES, minimal=minimal), event.observed_at, ends_at)]
+        )
     )
     return found
 
@@ -48,7 +50,7 @@ def test_an_alert_of_a_failure():
     }
 
 
-def test_the_minimal_form_names_the_fine_tune_and_holds_nothing_that_people_wrote():
+def test_the_minimal_form_has_the_id_and_nothing_that_people_wrote():
     found = alert(FAILED, minimal=True)
     assert set(found["labels"]) == {"alertname", "severity", "account", "fine_tune_id"}
     text = json.dumps(found)
@@ -58,8 +60,8 @@ def test_the_minimal_form_names_the_fine_tune_and_holds_nothing_that_people_wrot
 
 
 @given(events, st.booleans(), st.floats(0, 10_000))
-def test_whatever_is_in_an_event_alertmanager_takes_it(event, minimal, seconds_on):
-    ends_at = event.observed_at + seconds_on
+def test_the_alert_of_any_event_is_valid(event, minimal, duration):
+    ends_at = event.observed_at + duration
     found = alert(event, minimal=minimal, ends_at=ends_at)
     assert is_valid(found)
     assert len(json.dumps(found)) < 50_000
@@ -67,15 +69,15 @@ def test_whatever_is_in_an_event_alertmanager_takes_it(event, minimal, seconds_o
 
 
 @given(st.floats(0, 4e9))
-def test_an_alert_that_ends_as_it_begins_does_not_end_before_it(at):
-    found = json.loads(render([Alert(content_of(FAILED, PAGES), at, at)]))
+def test_an_alert_can_end_when_it_starts(at):
+    found = json.loads(render([Alert(content_of(FAILED, LINK_TEMPLATES), at, at)]))
     assert found[0]["startsAt"] == found[0]["endsAt"]
     assert is_valid(found[0])
 
 
 @pytest.mark.parametrize("number", [1, 64])
-def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
-    body = ALERTMANAGER.render(build_message(failures(number), PAGES))
+def test_a_test_message_is_one_alert_for_each_event_that_ends_after_5_minutes(number):
+    body = ALERTMANAGER.render(build_message(failures(number), LINK_TEMPLATES))
     alerts = Alerts()
     assert alerts.post(body) == 200
     assert len(alerts.held) == number
@@ -85,7 +87,7 @@ def test_a_test_is_one_alert_for_each_event_that_ends_by_itself(number):
     assert ALERTMANAGER.most_events == 64
 
 
-def test_a_test_message_says_that_it_is_one():
-    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], PAGES), minimal=True))
+def test_a_test_message_has_its_own_alertname():
+    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], LINK_TEMPLATES), minimal=True))
     assert found["labels"]["alertname"] == "CartesiaExporterTest"
     assert found["labels"]["severity"] == "info"

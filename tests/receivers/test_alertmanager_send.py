@@ -1,9 +1,9 @@
-"""One post to each member, and what each answer means."""
+"""Posts to the members of an Alertmanager, and their outcomes."""
 
-import asyncio
 import base64
 import contextlib
 import logging
+import ssl
 import traceback
 from pathlib import Path
 
@@ -15,41 +15,38 @@ from exporter.config import load
 from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
-from tests.config.test_load import KEY, written
+from tests.config.config_file import KEY, write_config
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
 from tests.fakes.server import Answer, Peer, Server
-from tests.receivers.sample_events import AT, PAGES, delivery, failures
+from tests.receivers.sample_events import AT, LINK_TEMPLATES, delivery, failures
 
 PASSWORD = "hunter2OfTheAlertmanager"
 
 
-def opened(folder: Path, *urls: str, timeout: str = "10s") -> Alertmanager:
-    """The receiver of a configuration; its connections are made when it sends."""
+async def opened(folder: Path, *urls: str, seconds: str = "10s") -> Alertmanager:
+    """Return the receiver of a configuration; it connects when it sends."""
     listed = ", ".join(f'"{url}"' for url in urls)
     text = (
-        f"receivers:\n  - {{name: am, type: alertmanager, urls: [{listed}], timeout: {timeout}}}\n"
+        f"receivers:\n  - {{name: am, type: alertmanager, urls: [{listed}], timeout: {seconds}}}\n"
     )
-    [section] = load(written(folder, text), KEY).receivers
+    [section] = load(write_config(folder, text), KEY).receivers
 
-    async def build() -> Alertmanager:
-        async with contextlib.AsyncExitStack() as resources:
-            receiver = await open_receiver(section, resources)
-            assert isinstance(receiver, Alertmanager)
-            return receiver
-
-    return asyncio.run(build())
+    async with contextlib.AsyncExitStack() as resources:
+        receiver = await open_receiver(section, resources)
+        assert isinstance(receiver, Alertmanager)
+        return receiver
 
 
-def sent(receiver: Alertmanager, body: bytes = b"[]") -> Attempt:
-    return asyncio.run(receiver.send(delivery(body), AT))
+async def send(receiver: Alertmanager, body: bytes = b"[]") -> Attempt:
+    return await receiver.send(delivery(body), AT)
 
 
 def with_password(server: Server, path: str = "") -> str:
     return server.base_url.replace("://", f"://agent:{PASSWORD}@") + path
 
 
-def taking(alerts: Alerts) -> Answer:
+def accepts(alerts: Alerts) -> Answer:
     def script(peer: Peer) -> None:
         answer(alerts.post(peer.request.body))(peer)
 
@@ -57,11 +54,11 @@ def taking(alerts: Alerts) -> Answer:
 
 
 @pytest.mark.parametrize("path", ["", "/", "/alertmanager", "/alertmanager/"])
-def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path):
+async def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path):
     alerts = Alerts()
-    with Server(taking(alerts)) as server:
-        receiver = opened(tmp_path, with_password(server, path))
-        attempt = sent(receiver, receiver.render(build_message(failures(3), PAGES)))
+    with Server(accepts(alerts)) as server:
+        receiver = await opened(tmp_path, with_password(server, path))
+        attempt = await send(receiver, receiver.render(build_message(failures(3), LINK_TEMPLATES)))
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
     [request] = server.requests
     assert request.method == "POST"
@@ -72,43 +69,44 @@ def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path, path
     assert len(alerts.held) == 3
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        (200, Outcome.DELIVERED),
-        (202, Outcome.DELIVERED),
-        (307, Outcome.ENDPOINT),
-        (400, Outcome.PAYLOAD),
-        (401, Outcome.ENDPOINT),
-        (404, Outcome.ENDPOINT),
-        (413, Outcome.PAYLOAD),
-        (429, Outcome.THROTTLED),
-        (500, Outcome.TRANSIENT),
-        (503, Outcome.TRANSIENT),
-    ],
-)
-def test_what_an_answer_means_is_in_its_status(tmp_path, status, outcome):
-    with Server(answer(status, b'"ok"')) as server:
-        assert sent(opened(tmp_path, server.base_url)).outcome is outcome
+OUTCOMES = [
+    (200, Outcome.DELIVERED),
+    (202, Outcome.DELIVERED),
+    (307, Outcome.ENDPOINT),
+    (400, Outcome.PAYLOAD),
+    (401, Outcome.ENDPOINT),
+    (404, Outcome.ENDPOINT),
+    (413, Outcome.PAYLOAD),
+    (429, Outcome.THROTTLED),
+    (500, Outcome.TRANSIENT),
+    (503, Outcome.TRANSIENT),
+]
 
 
-def test_tried_out_the_first_member_that_takes_it_counts_and_every_member_is_posted_to(tmp_path):
-    with Server(answer(404)) as gone, Server(answer(200)) as well, Server(answer(204)) as also:
-        attempt = sent(opened(tmp_path, gone.base_url, well.base_url, also.base_url))
+async def test_the_status_alone_decides(tmp_path):
+    for status, outcome in OUTCOMES:
+        with Server(answer(status, b'"ok"')) as server:
+            receiver = await opened(tmp_path, server.base_url)
+            assert (await send(receiver)).outcome is outcome, status
+
+
+async def test_each_member_gets_a_test_message_and_the_first_success_counts(tmp_path):
+    with Server(answer(404)) as first, Server(answer(200)) as second, Server(answer(204)) as third:
+        attempt = await send(
+            await opened(tmp_path, first.base_url, second.base_url, third.base_url)
+        )
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
-    assert [len(server.requests) for server in (gone, well, also)] == [1, 1, 1]
+    assert [len(server.requests) for server in (first, second, third)] == [1, 1, 1]
 
 
-def test_tried_out_and_taken_by_none_the_worst_is_told(tmp_path):
+async def test_without_a_success_the_worst_outcome_counts(tmp_path):
     with Server(answer(503)) as busy, Server(answer(401)) as shut, Server(answer(429)) as full:
-        attempt = sent(opened(tmp_path, busy.base_url, shut.base_url, full.base_url))
+        attempt = await send(await opened(tmp_path, busy.base_url, shut.base_url, full.base_url))
     assert attempt == Attempt(Outcome.ENDPOINT, "answered 401")
 
 
 @pytest.fixture
 def untrusted():
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with Server(answer(200), tls=context) as server:
@@ -133,25 +131,25 @@ def leaking(peer: Peer) -> None:
         sends_then_resets(b"HTTP/1.1 200 "),
     ],
 )
-def test_no_failure_tells_the_url_or_its_password(tmp_path, otherwise, caplog, capsys):
+async def test_no_failure_shows_the_url_or_its_password(tmp_path, otherwise, caplog, capsys):
     caplog.set_level(logging.DEBUG)
     with Server(otherwise) as server:
-        receiver = opened(tmp_path, with_password(server), timeout="300ms")
-        attempt = sent(receiver)
+        receiver = await opened(tmp_path, with_password(server), seconds="300ms")
+        attempt = await send(receiver)
     assert attempt.outcome is not Outcome.DELIVERED
-    seen = [repr(attempt), repr(receiver), caplog.text, *capsys.readouterr()]
+    texts = [repr(attempt), repr(receiver), caplog.text, *capsys.readouterr()]
     encoded = base64.b64encode(f"agent:{PASSWORD}".encode()).decode()
-    assert not [text for text in seen if PASSWORD in text or encoded in text]
+    assert not [text for text in texts if PASSWORD in text or encoded in text]
     assert "127.0.0.1" not in repr(receiver)
 
 
-def test_no_address_and_no_certificate_tells_it_either(tmp_path, untrusted, caplog):
+async def test_no_connection_error_shows_the_password(tmp_path, untrusted, caplog):
     caplog.set_level(logging.DEBUG)
-    nobody = f"http://agent:{PASSWORD}@127.0.0.1:1"
-    for url in (nobody, with_password(untrusted), f"https://agent:{PASSWORD}@127.0.0.1:1/x"):
+    closed = f"http://agent:{PASSWORD}@127.0.0.1:1"
+    for url in (closed, with_password(untrusted), f"https://agent:{PASSWORD}@127.0.0.1:1/x"):
         try:
-            told = repr(sent(opened(tmp_path, url)))
-        except Exception:  # noqa: BLE001 - whatever it is, it must not tell either
-            told = traceback.format_exc()
-        assert "Attempt" in told
-        assert PASSWORD not in told + caplog.text
+            text = repr(await send(await opened(tmp_path, url)))
+        except Exception:  # noqa: BLE001 - no error may show it
+            text = traceback.format_exc()
+        assert "Attempt" in text
+        assert PASSWORD not in text + caplog.text

@@ -1,4 +1,4 @@
-"""What an event is as an alert: its identity, and what is to be read about it."""
+"""Labels and annotations of events as alerts."""
 
 import unicodedata
 from typing import get_args
@@ -15,7 +15,7 @@ from exporter.receivers.alerts import annotations, fingerprint, generator_url, l
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    PAGES,
+    LINK_TEMPLATES,
     TEST,
     VOICE,
     baseline,
@@ -29,7 +29,7 @@ def failed(fine_tune: FineTune) -> Event:
     return Event("evt", "fine_tune.failed", "default", AT, fine_tune)
 
 
-def test_a_failure():
+def test_labels_and_annotations_of_a_failure():
     assert labels(FAILED) == {
         "alertname": "CartesiaFineTuneFailed",
         "severity": "critical",
@@ -39,7 +39,7 @@ def test_a_failure():
         "language": "en",
         "dataset": "ds_1",
     }
-    assert annotations(FAILED, PAGES) == {
+    assert annotations(FAILED, LINK_TEMPLATES) == {
         "summary": "Fine-tune failed: My voice",
         "description": "For the <hotline>",
         "name": "My voice",
@@ -51,49 +51,50 @@ def test_a_failure():
 
 
 def test_the_minimal_annotations_leave_out_what_people_wrote():
-    plain = annotations(FAILED, PAGES, minimal=True)
+    plain = annotations(FAILED, LINK_TEMPLATES, minimal=True)
     assert plain["summary"] == "fine_tune.failed: ft_1"
     assert {"name", "description"}.isdisjoint(plain)
     assert "My voice" not in str(plain)
 
 
+ALERTS: list[tuple[EventType, str, str]] = [
+    ("fine_tune.failed", "CartesiaFineTuneFailed", "critical"),
+    ("fine_tune.stuck", "CartesiaFineTuneStuck", "warning"),
+    ("fine_tune.completed", "CartesiaFineTuneCompleted", "info"),
+    ("fine_tune.created", "CartesiaFineTuneCreated", "info"),
+    ("fine_tune.removed", "CartesiaFineTuneRemoved", "info"),
+    ("agent.poll_failing", "CartesiaPollFailing", "warning"),
+    ("agent.receiver_unhealthy", "CartesiaReceiverUnhealthy", "warning"),
+    ("agent.baseline", "CartesiaBaseline", "info"),
+    ("agent.test", "CartesiaExporterTest", "info"),
+]
+
+
+def test_alertname_and_severity_of_each_type():
+    for event_type, name, severity in ALERTS:
+        found = labels(Event("evt", event_type, "default", AT))
+        assert (found["alertname"], found["severity"]) == (name, severity)
+
+
+def test_every_type_has_an_alertname():
+    for event_type in get_args(EventType):
+        found = labels(Event("evt", event_type, "default", AT))
+        assert found["alertname"].startswith("Cartesia"), event_type
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "severity"),
-    [
-        ("fine_tune.failed", "CartesiaFineTuneFailed", "critical"),
-        ("fine_tune.stuck", "CartesiaFineTuneStuck", "warning"),
-        ("fine_tune.completed", "CartesiaFineTuneCompleted", "info"),
-        ("fine_tune.created", "CartesiaFineTuneCreated", "info"),
-        ("fine_tune.removed", "CartesiaFineTuneRemoved", "info"),
-        ("agent.poll_failing", "CartesiaPollFailing", "warning"),
-        ("agent.receiver_unhealthy", "CartesiaReceiverUnhealthy", "warning"),
-        ("agent.baseline", "CartesiaBaseline", "info"),
-        ("agent.test", "CartesiaExporterTest", "info"),
-    ],
-)
-def test_each_type_has_a_name_and_a_severity(kind, name, severity):
-    found = labels(Event("evt", kind, "default", AT))
-    assert (found["alertname"], found["severity"]) == (name, severity)
-
-
-@pytest.mark.parametrize("kind", get_args(EventType))
-def test_no_type_is_without_an_alert(kind):
-    assert labels(Event("evt", kind, "default", AT))["alertname"].startswith("Cartesia")
-
-
-@pytest.mark.parametrize(
-    ("begin", "end"),
+    ("start", "end"),
     [
         ("agent.poll_failing", "agent.poll_recovered"),
         ("agent.receiver_unhealthy", "agent.receiver_recovered"),
     ],
 )
-def test_trouble_and_its_end_are_the_same_alert(begin, end):
-    assert labels(trouble(begin)) == labels(trouble(end, reason="another"))
-    assert (status(trouble(begin)), status(trouble(end))) == ("firing", "resolved")
+def test_trouble_and_its_end_are_the_same_alert(start, end):
+    assert labels(trouble(start)) == labels(trouble(end, reason="another"))
+    assert (status(trouble(start)), status(trouble(end))) == ("firing", "resolved")
 
 
-def test_a_receivers_trouble_names_it_and_no_account():
+def test_an_unhealthy_receiver_has_no_account_label():
     assert labels(trouble("agent.receiver_unhealthy")) == {
         "alertname": "CartesiaReceiverUnhealthy",
         "severity": "warning",
@@ -101,36 +102,36 @@ def test_a_receivers_trouble_names_it_and_no_account():
     }
 
 
-def test_a_fine_tune_that_fails_again_is_the_same_alert_whatever_it_is_called_by_then():
+def test_a_renamed_fine_tune_that_fails_again_is_the_same_alert():
     renamed = structs.replace(VOICE, name="Other", description="changed")
     again = Event("evt_2", "fine_tune.failed", "default", AT + 9, renamed, "created")
     assert labels(again) == labels(FAILED)
     assert fingerprint(labels(again)) == fingerprint(labels(FAILED))
 
 
-def test_the_agents_own_trouble_is_described():
-    found = annotations(trouble("agent.poll_failing"), PAGES)
+def test_agent_events_have_a_description():
+    found = annotations(trouble("agent.poll_failing"), LINK_TEMPLATES)
     assert found["summary"] == "The fine-tunes of account default cannot be read"
     assert found["description"] == "Reason: the API answered 401; Since: 2026-11-23T18:00:00Z"
-    assert annotations(TEST, PAGES)["description"] == "If you can read this."
-    assert "Failed: 1" in annotations(baseline([VOICE]), PAGES)["description"]
+    assert annotations(TEST, LINK_TEMPLATES)["description"] == "If you can read this."
+    assert "Failed: 1" in annotations(baseline([VOICE]), LINK_TEMPLATES)["description"]
 
 
-def test_an_alert_leads_to_the_status_page_or_else_to_the_playground():
-    assert generator_url(FAILED, PAGES) == "https://watch.example/"
+def test_generator_url_is_the_status_page_or_else_the_playground():
+    assert generator_url(FAILED, LINK_TEMPLATES) == "https://watch.example/"
     alone = LinkTemplates("https://play.example/{id}")
     assert generator_url(FAILED, alone) == "https://play.example/ft_1"
     assert generator_url(None, alone) == "https://play.example/"
 
 
-def test_a_link_is_whole_or_left_out():
-    found = annotations(failed(FineTune("é" * 900)), PAGES)
+def test_a_link_that_is_too_long_is_left_out():
+    found = annotations(failed(FineTune("é" * 900)), LINK_TEMPLATES)
     assert "playground" not in found
     assert found["status_page"] == "https://watch.example/"
 
 
-def test_the_fingerprint_is_alertmanagers():
-    """The values are those of prometheus/common's own test."""
+def test_the_fingerprint_is_that_of_alertmanager():
+    """The values are from the tests of prometheus/common."""
     pair = {"name": "garland, briggs", "fear": "love is not enough"}
     assert int(fingerprint(pair), 16) == 5799056148416392346
     assert int(fingerprint({}), 16) == 14695981039346656037
@@ -145,7 +146,7 @@ def test_labels_are_short_clean_and_never_empty(event):
 
 @given(events, st.booleans())
 def test_annotations_are_bounded_clean_and_never_empty(event, minimal):
-    found = annotations(event, PAGES, minimal=minimal)
+    found = annotations(event, LINK_TEMPLATES, minimal=minimal)
     assert found["summary"]
     for value in found.values():
         assert 1 <= len(value) <= 1000
@@ -159,13 +160,13 @@ def assert_clean(value: str) -> None:
 
 
 @given(fine_tunes, fine_tunes)
-def test_two_fine_tunes_are_two_alerts(one, other):
+def test_different_fine_tunes_are_different_alerts(one, other):
     same = one.id == other.id
     first, second = (labels(failed(each))["fine_tune_id"] for each in (one, other))
     assert (first == second) is same
 
 
-@pytest.mark.parametrize("other", ["x" * 257, "x" * 300, "x\x00", "x\u200b", "\x00", "\x01"])
-def test_an_id_that_loses_something_in_a_label_still_differs(other):
-    ids = {labels(failed(FineTune(each)))["fine_tune_id"] for each in (other, "x" * 256, "x")}
-    assert len(ids) == 3
+def test_an_id_that_is_changed_for_a_label_stays_unique():
+    for other in ("x" * 257, "x" * 300, "x\x00", "x\u200b", "\x00", "\x01"):
+        ids = {labels(failed(FineTune(each)))["fine_tune_id"] for each in (other, "x" * 256, "x")}
+        assert len(ids) == 3, other

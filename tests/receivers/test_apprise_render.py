@@ -1,4 +1,4 @@
-"""A message as plain text for whatever service Apprise sends it to."""
+"""Messages as plain text for the services of Apprise."""
 
 import json
 import re
@@ -15,21 +15,23 @@ from exporter.core.model import FineTune
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import REPEAT
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
 some_events = st.lists(events, min_size=1, max_size=30)
 
 
-def rendered(told: list[Event], *, minimal: bool = False) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(MAIL.render(build_message(told, PAGES), minimal=minimal))
+def rendered(reported: list[Event], *, minimal: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(
+        MAIL.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+    )
     return body
 
 
 @given(some_events)
-def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
-    first = MAIL.render(build_message(told, PAGES))
+def test_messages_and_repeats_are_within_the_limits(reported):
+    first = MAIL.render(build_message(reported, LINK_TEMPLATES))
     for found in (json.loads(first), json.loads(MAIL.repeated(first))):
         assert set(found) == {"title", "body", "type"}
         assert 1 <= len(found["title"]) <= 250
@@ -37,8 +39,8 @@ def test_any_message_is_within_the_limits_also_when_it_is_repeated(told):
 
 
 @given(some_events)
-def test_nothing_from_the_api_hides_or_calls_anybody(told):
-    found = rendered(told)
+def test_text_from_the_api_has_no_mention_and_no_hidden_characters(reported):
+    found = rendered(reported)
     for text in (found["title"], found["body"]):
         hidden = {c for c in text if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
         assert hidden <= {"\n", "\u200d"}
@@ -47,26 +49,26 @@ def test_nothing_from_the_api_hides_or_calls_anybody(told):
 
 
 @given(some_events, st.booleans())
-def test_rendering_again_gives_the_same_bytes(told, minimal):
-    what = build_message(told, PAGES)
-    assert MAIL.render(what, minimal=minimal) == MAIL.render(what, minimal=minimal)
+def test_rendering_again_gives_the_same_bytes(reported, minimal):
+    message = build_message(reported, LINK_TEMPLATES)
+    assert MAIL.render(message, minimal=minimal) == MAIL.render(message, minimal=minimal)
 
 
 @given(some_events)
-def test_the_minimal_message_is_one_ascii_line_that_fits_an_sms(told):
-    found = rendered(told, minimal=True)
+def test_the_minimal_message_is_one_ascii_line_that_fits_an_sms(reported):
+    found = rendered(reported, minimal=True)
     assert found["title"] == ""
     assert found["body"].isascii()
     assert found["body"].isprintable()
     assert 1 <= len(found["body"]) <= 140
 
 
-def test_the_minimal_message_names_what_it_is_about():
+def test_the_minimal_message_has_type_and_id():
     assert rendered([FAILED], minimal=True)["body"] == "fine_tune.failed: ft_1"
     assert rendered([TEST], minimal=True)["body"] == "agent.test: default"
 
 
-def test_a_failure_is_told_with_all_that_is_known_and_where_to_go():
+def test_a_failure_has_all_facts_and_links():
     assert rendered([FAILED]) == {
         "title": "Fine-tune failed: My voice",
         "body": "Account: default\n"
@@ -85,13 +87,13 @@ def test_a_failure_is_told_with_all_that_is_known_and_where_to_go():
     }
 
 
-def test_a_repeat_says_so_in_its_first_line():
-    first = MAIL.render(build_message([FAILED], PAGES))
+def test_a_repeat_has_a_further_first_line():
+    first = MAIL.render(build_message([FAILED], LINK_TEMPLATES))
     again = json.loads(MAIL.repeated(first))
     assert again == {**json.loads(first), "body": f"{REPEAT}\n{json.loads(first)['body']}"}
 
 
-def test_thousands_of_failures_are_one_message_that_says_how_many_it_does_not_name():
+def test_a_digest_of_thousands_counts_the_failures_that_it_leaves_out():
     found = rendered(failures(5000))
     assert found["title"] == "5000 fine-tunes failed"
     assert "and 4980 more; `cartesia-exporter events list` shows them all" in found["body"]
@@ -113,12 +115,12 @@ def test_a_link_that_is_too_long_is_left_out():
     assert "Status page: https://watch.example/" in rendered([odd])["body"]
 
 
-def agent(kind) -> Event:
-    return Event("evt", kind, "default", AT)
+def agent(event_type) -> Event:
+    return Event("evt", event_type, "default", AT)
 
 
 @pytest.mark.parametrize(
-    ("told", "kind"),
+    ("reported", "apprise_type"),
     [
         ([FAILED], "failure"),
         ([TEST], "info"),
@@ -128,7 +130,7 @@ def agent(kind) -> Event:
         ([TEST, agent("agent.poll_recovered"), FAILED], "failure"),
     ],
 )
-def test_the_kind_is_that_of_the_gravest_event(told, kind):
-    """PagerDuty and others make a severity of it."""
-    assert rendered(told)["type"] == kind
-    assert rendered(told, minimal=True)["type"] == kind
+def test_the_type_is_that_of_the_gravest_event(reported, apprise_type):
+    """PagerDuty and others use it as the severity."""
+    assert rendered(reported)["type"] == apprise_type
+    assert rendered(reported, minimal=True)["type"] == apprise_type

@@ -1,6 +1,5 @@
-"""What every receiver posts with: bounded in time and size, and silent about its URL."""
+"""The POST that receivers share: bounded in time and size, with no URL in its results."""
 
-import asyncio
 import ssl
 import time
 import traceback
@@ -10,7 +9,7 @@ import trustme
 
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import HttpClient, Response
-from exporter.receivers.receiver import Endpoint, attempt
+from exporter.receivers.receiver import Endpoint, answered
 from exporter.receivers.slack import Slack
 from exporter.receivers.webhook import Webhook
 from tests.fakes.answers import (
@@ -26,28 +25,21 @@ from tests.fakes.answers import (
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Server
 from tests.receivers.sample_events import AT, delivery
+from tests.receivers.sending import LeakySecret
 
 TOKEN = "B0-very-secret-path"
 
 
-class LeakySecret(FakeSecret):
-    """A secret whose repr tells it, as that of any wrapper might."""
-
-    def __repr__(self) -> str:
-        return f"LeakySecret({self.value})"
+async def post(url: FakeSecret, seconds: float = 10) -> Response | Attempt:
+    async with HttpClient() as http_client:
+        return await Endpoint(http_client, url, seconds).post(b"{}", {})
 
 
-def posted(url: FakeSecret, seconds: float = 10) -> Response | Attempt:
-    async def run() -> Response | Attempt:
-        async with HttpClient() as http_client:
-            return await Endpoint(http_client, url, seconds).post(b"{}", {})
-
-    return asyncio.run(run())
-
-
-def to_server(otherwise: Answer, seconds: float = 10) -> tuple[Response | Attempt, Server]:
+async def post_to_server(
+    otherwise: Answer, seconds: float = 10
+) -> tuple[Response | Attempt, Server]:
     with Server(otherwise) as server:
-        return posted(FakeSecret(f"{server.base_url}/{TOKEN}"), seconds), server
+        return await post(FakeSecret(f"{server.base_url}/{TOKEN}"), seconds), server
 
 
 @pytest.mark.parametrize(
@@ -55,22 +47,22 @@ def to_server(otherwise: Answer, seconds: float = 10) -> tuple[Response | Attemp
     [silence, drips(b"HTTP/1.1 200 OK\r\nx: ", b"y")],
     ids=["silent", "dripping its headers"],
 )
-def test_a_slow_server_is_left_by_the_clock_on_the_wall(otherwise):
+async def test_a_slow_answer_ends_at_the_timeout(otherwise):
     started = time.monotonic()
-    found, _ = to_server(otherwise, seconds=0.4)
+    found, _ = await post_to_server(otherwise, seconds=0.4)
     assert 0.3 < time.monotonic() - started < 5
     assert found == Attempt(Outcome.TRANSIENT, "no complete answer within 0.4 s", ambiguous=True)
 
 
-def test_no_more_than_64_kib_of_an_answer_are_read():
-    found, server = to_server(chunked(zeros(200)))
+async def test_at_most_64_kib_of_an_answer_are_read():
+    found, server = await post_to_server(chunked(zeros(200)))
     assert isinstance(found, Response)
-    assert (found.status, len(found.body), found.cut) == (200, 64 * 1024, True)
+    assert (found.status, len(found.body), found.truncated) == (200, 64 * 1024, True)
     assert server.bytes_sent < 100 * 2**20
 
 
-def test_an_answer_that_breaks_off_is_worth_another_try():
-    found, _ = to_server(sends_then_resets(b"HTTP/1.1 200 "))
+async def test_an_answer_that_breaks_off_is_transient():
+    found, _ = await post_to_server(sends_then_resets(b"HTTP/1.1 200 "))
     assert isinstance(found, Attempt)
     assert found.outcome is Outcome.TRANSIENT
 
@@ -84,101 +76,95 @@ def test_an_answer_that_breaks_off_is_worth_another_try():
     ],
     ids=["reset", "dripping", "undecodable"],
 )
-def test_a_body_that_does_not_come_takes_nothing_back_of_the_status(otherwise):
-    """The message was taken: to repeat it every few minutes for days would be a storm."""
-    found, _ = to_server(otherwise, seconds=0.4)
+async def test_the_status_counts_without_its_body(otherwise):
+    """The message was accepted: repeating it for days would flood the receiver."""
+    found, _ = await post_to_server(otherwise, seconds=0.4)
     assert isinstance(found, Response)
-    assert attempt(found, AT).outcome is Outcome.DELIVERED
+    assert answered(found, AT).outcome is Outcome.DELIVERED
 
 
 @pytest.mark.parametrize("surplus", [b"\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
-def test_what_comes_behind_an_answer_does_not_touch_the_next_message(surplus):
-    """Noticed when the next message had been sent, it made that one arrive twice."""
+async def test_surplus_bytes_behind_an_answer_do_not_affect_the_next_message(surplus):
+    """They were found after the next message was sent, which then arrived twice."""
     with Server(answer(500)) as server:
         server.then(sends(head(200, content_length=2) + b"ok" + surplus))
 
-        async def run() -> list[Response | Attempt]:
-            async with HttpClient() as http_client:
-                endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
-                return [await endpoint.post(b"{}", {}) for _ in range(2)]
-
-        statuses = [each.status for each in asyncio.run(run()) if isinstance(each, Response)]
+        async with HttpClient() as http_client:
+            endpoint = Endpoint(http_client, FakeSecret(server.base_url), 10)
+            responses = [await endpoint.post(b"{}", {}) for _ in range(2)]
+        statuses = [each.status for each in responses if isinstance(each, Response)]
     assert statuses == [200, 500]
     assert len(server.requests) == 2
 
 
-def test_nobody_listening_is_worth_another_try():
+async def test_a_refused_connection_is_transient():
     with Server(silence) as server:
-        gone = f"{server.base_url}/{TOKEN}"
-    found = posted(FakeSecret(gone))
+        closed_url = f"{server.base_url}/{TOKEN}"
+    found = await post(FakeSecret(closed_url))
     assert isinstance(found, Attempt)
     assert found.outcome is Outcome.TRANSIENT
 
 
-def test_a_refused_certificate_is_the_endpoints_trouble():
+async def test_a_refused_certificate_is_an_endpoint_failure():
     unknown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(unknown)
     with Server(silence, unknown) as server:
-        found = posted(FakeSecret(f"{server.base_url}/{TOKEN}"))
+        found = await post(FakeSecret(f"{server.base_url}/{TOKEN}"))
     assert isinstance(found, Attempt)
     assert found.outcome is Outcome.ENDPOINT
     assert "certificate" in found.reason
 
 
-def test_a_url_that_cannot_be_read_is_the_endpoints_trouble_and_names_the_file():
+async def test_an_unreadable_url_is_an_endpoint_failure_that_names_the_file():
     url = FakeSecret("")
     url.value = None
     reason = "cannot read /etc/cartesia/key: no such file"
-    assert posted(url) == Attempt(Outcome.ENDPOINT, reason)
+    assert await post(url) == Attempt(Outcome.ENDPOINT, reason)
 
 
-def test_the_url_is_read_again_at_each_attempt():
+async def test_the_url_is_read_again_at_each_attempt():
     url = FakeSecret("http://127.0.0.1:1/")
     for _ in range(3):
-        posted(url, seconds=5)
+        await post(url, seconds=5)
     assert url.reads == 3
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+async def test_no_failure_shows_the_url():
+    for url in (
         f"http://127.0.0.1:1/{TOKEN}",
         f"http://[{TOKEN}",
         f"http://127.0.0.1:99999/{TOKEN}",
         f"ftp://127.0.0.1/{TOKEN}",
         f"http://127.0.0.1\x00/{TOKEN}",
         TOKEN,
-    ],
-)
-def test_no_failure_tells_the_url(url):
-    found = posted(FakeSecret(url), seconds=5)
-    assert isinstance(found, Attempt)
-    assert found.outcome in {Outcome.TRANSIENT, Outcome.ENDPOINT}
-    assert TOKEN not in found.reason
-    assert "127.0.0.1" not in found.reason
+    ):
+        found = await post(FakeSecret(url), seconds=5)
+        assert isinstance(found, Attempt), url
+        assert found.outcome in {Outcome.TRANSIENT, Outcome.ENDPOINT}, url
+        assert TOKEN not in found.reason, url
+        assert "127.0.0.1" not in found.reason, url
 
 
-@pytest.mark.parametrize("answered", [200, 302, 404, 503])
-def test_no_answer_makes_an_attempt_tell_the_url(answered):
+async def test_no_attempt_shows_the_url_that_an_answer_repeats():
     def echo(peer):
-        line = f"{peer.request.target} {peer.request.body.decode()}"
-        peer.send(head(answered, content_length=len(line), location=peer.request.target))
-        peer.send(line.encode())
+        text = f"{peer.request.target} {peer.request.body.decode()}"
+        location = peer.request.target
+        peer.send(head(status, content_length=len(text), location=location))
+        peer.send(text.encode())
 
-    async def run() -> Attempt:
-        async with HttpClient() as http_client:
-            url = FakeSecret(f"{server.base_url}/{TOKEN}")
-            return await Slack("team", Endpoint(http_client, url, 10)).send(delivery(b"{}"), AT)
+    for status in (200, 302, 404, 503):
+        with Server(echo) as server:
+            async with HttpClient() as http_client:
+                url = FakeSecret(f"{server.base_url}/{TOKEN}")
+                slack = Slack("team", Endpoint(http_client, url, 10))
+                assert TOKEN not in repr(await slack.send(delivery(b"{}"), AT)), status
 
-    with Server(echo) as server:
-        assert TOKEN not in repr(asyncio.run(run()))
 
-
-def test_no_repr_and_no_traceback_of_a_receiver_tells_a_secret():
+def test_no_repr_and_no_traceback_of_a_receiver_shows_a_secret():
     endpoint = Endpoint(HttpClient(), LeakySecret(f"https://hooks.slack.com/{TOKEN}"), 15)
     slack = Slack("team", endpoint)
     webhook = Webhook("ops", endpoint, LeakySecret("whsec_c2VjcmV0"))
-    for part in (endpoint, slack, webhook):
-        assert TOKEN not in repr(part)
-        assert "whsec_" not in repr(part)
+    for each in (endpoint, slack, webhook):
+        assert TOKEN not in repr(each)
+        assert "whsec_" not in repr(each)
     assert TOKEN not in "".join(traceback.format_exception(RuntimeError(slack, webhook)))

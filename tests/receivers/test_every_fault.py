@@ -1,4 +1,4 @@
-"""Every way for a server to fail on a socket: which trouble it is, bounded in time and memory."""
+"""Outcomes of all faults of a server on a socket, bounded in time and memory."""
 
 import ssl
 import time
@@ -26,10 +26,10 @@ from tests.fakes.certificates import authority, server_context
 from tests.fakes.proxy import tunnel
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Peer, Server
-from tests.receivers.faults import BODY, Way, told, told_each_kind
+from tests.receivers.sending import BODY, Connection, send, send_by_each_type
 
 SECONDS = 0.5
-LATEST = SECONDS + 4  # a slow machine, not a wait of ours
+LATEST = SECONDS + 4  # for a slow machine; the product waits for SECONDS only
 MOST_MEMORY = 8 * 2**20
 
 D, T, E = Outcome.DELIVERED, Outcome.TRANSIENT, Outcome.ENDPOINT
@@ -40,7 +40,7 @@ def resets(peer: Peer) -> None:
 
 
 def floods(piece: bytes):
-    """The same again and again, as fast as it is taken."""
+    """Send the piece again and again, as fast as the client receives it."""
 
     def script(peer: Peer) -> None:
         while True:
@@ -49,7 +49,7 @@ def floods(piece: bytes):
     return script
 
 
-def judged(found: list[Attempt]) -> list[tuple[Outcome, bool]]:
+def outcomes(found: list[Attempt]) -> list[tuple[Outcome, bool]]:
     return [(each.outcome, each.ambiguous) for each in found]
 
 
@@ -69,7 +69,7 @@ FAULTS = {
         True,
     ),
     "answers 100 without end": (floods(head(100)), T, True),
-    # The status was there, and says that the message was taken.
+    # The status arrived, and says that the message was accepted.
     "drips its body": (drips(head(200, content_length=10**6)), D, False),
     "resets within the body": (sends_then_resets(head(200, content_length=5), b"o"), D, False),
     "answers without end": (chunked(zeros(10_000)), D, False),
@@ -81,41 +81,41 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_of_its_class_and_bounded(fault):
+async def test_each_fault_has_its_outcome_within_its_bounds(fault):
     script, outcome, ambiguous = FAULTS[fault]
     with Server(script) as server:
         tracemalloc.start()
         began = time.monotonic()
-        found = told_each_kind(server.base_url, Way(SECONDS))
-        took, (_, most) = time.monotonic() - began, tracemalloc.get_traced_memory()
+        found = await send_by_each_type(server.base_url, Connection(SECONDS))
+        seconds, (_, most) = time.monotonic() - began, tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert [request.body for request in server.requests] == [BODY] * 2, "each is sent once"
-    assert judged(found) == [(outcome, ambiguous)] * 2, found
-    assert took < LATEST
+        assert [request.body for request in server.requests] == [BODY] * 2, "a request was repeated"
+    assert outcomes(found) == [(outcome, ambiguous)] * 2, found
+    assert seconds < LATEST
     assert most < MOST_MEMORY
 
 
-def test_a_connection_that_is_reset_before_anything_was_read_is_worth_another_try():
+async def test_a_connection_that_is_reset_before_the_request_is_transient():
     with Server(answer(200)) as server:
         server.on_connection = resets
-        found = told_each_kind(server.base_url, Way(SECONDS))
+        found = await send_by_each_type(server.base_url, Connection(SECONDS))
         assert server.requests == []
     assert {each.outcome for each in found} == {T}
 
 
-def test_what_nobody_listened_to_has_not_arrived():
+async def test_a_refused_connection_is_not_ambiguous():
     with Server(silence) as server:
-        gone = server.base_url
-    found = told_each_kind(gone, Way(SECONDS))
-    assert judged(found) == [(T, False)] * 2
+        closed_url = server.base_url
+    found = await send_by_each_type(closed_url, Connection(SECONDS))
+    assert outcomes(found) == [(T, False)] * 2
 
 
-def test_a_redirect_is_not_followed():
+async def test_a_redirect_is_not_followed():
     with Server(answer(200, b"ok")) as elsewhere, Server(answer()) as server:
         for status in (301, 302, 303, 307, 308):
             server.otherwise = redirect(f"{elsewhere.base_url}/x", status)
-            found = told_each_kind(server.base_url)
-            assert judged(found) == [(E, False)] * 2
+            found = await send_by_each_type(server.base_url)
+            assert outcomes(found) == [(E, False)] * 2
         assert elsewhere.requests == []
 
 
@@ -135,37 +135,39 @@ def _context(issuer: trustme.CA, fault: str) -> ssl.SSLContext:
 @pytest.mark.parametrize(
     "fault", ["unable to get local issuer", "it is another host's", "certificate has expired"]
 )
-def test_a_certificate_that_is_refused_is_the_endpoints_and_nothing_was_sent(tmp_path, fault):
+async def test_nothing_is_sent_to_a_server_with_a_refused_certificate(tmp_path, fault):
     issuer, ca_file = authority(tmp_path)
     with Server(answer(200, b"ok"), _context(issuer, fault)) as server:
-        found = told_each_kind(server.base_url, Way(ca_file=ca_file))
+        found = await send_by_each_type(server.base_url, Connection(ca_file=ca_file))
         assert server.requests == []
-    assert judged(found) == [(E, False)] * 2
+    assert outcomes(found) == [(E, False)] * 2
     assert f"the server's certificate is refused: {fault}" in found[0].reason
 
 
-def test_a_server_that_speaks_no_tls_was_sent_nothing():
+async def test_nothing_is_sent_to_a_server_without_tls():
     with Server(answer(200, b"ok")) as server:
         server.greeting = b"220 mail.example ESMTP\r\n"
-        found = told_each_kind(server.base_url.replace("http:", "https:"), Way(SECONDS))
+        found = await send_by_each_type(
+            server.base_url.replace("http:", "https:"), Connection(SECONDS)
+        )
         assert server.requests == []
-    assert judged(found) == [(E, False)] * 2
+    assert outcomes(found) == [(E, False)] * 2
 
 
-def test_a_handshake_that_hangs_is_bounded_and_nothing_was_sent(monkeypatch):
-    monkeypatch.setattr("exporter.http_client.CONNECT_SECONDS", SECONDS)
+async def test_a_handshake_that_hangs_is_bounded_and_not_ambiguous(monkeypatch):
+    monkeypatch.setattr("exporter.http_client.CONNECT_TIMEOUT_SECONDS", SECONDS)
     with Server(silence) as server:
         server.on_connection = silence
         began = time.monotonic()
-        found = told_each_kind(server.base_url.replace("http:", "https:"), Way(60))
+        found = await send_by_each_type(server.base_url.replace("http:", "https:"), Connection(60))
         assert time.monotonic() - began < LATEST
-    assert judged(found) == [(T, False)] * 2
+    assert outcomes(found) == [(T, False)] * 2
 
 
 @pytest.mark.parametrize(
     ("script", "outcome", "ambiguous"),
     [
-        # From Slack itself only `ok` is a delivery: without its body a 200 is an answer lost.
+        # Slack itself accepts with `ok` only: a 200 without its body is a lost answer.
         (drips(head(200, content_length=10**6)), T, True),
         (sends_then_resets(head(200, content_length=5), b"o"), T, True),
         (answer(200, b"<html>"), Outcome.PAYLOAD, False),
@@ -174,10 +176,12 @@ def test_a_handshake_that_hangs_is_bounded_and_nothing_was_sent(monkeypatch):
     ],
     ids=["drips", "resets", "another body", "without end", "drips a refusal"],
 )
-def test_without_its_ok_slack_itself_has_not_taken_a_message(tmp_path, script, outcome, ambiguous):
+async def test_slack_itself_without_ok_did_not_accept_the_message(
+    tmp_path, script, outcome, ambiguous
+):
     issuer, ca_file = authority(tmp_path)
     context = server_context(issuer, "hooks.slack.com")
     with Server(script, context) as server, Server(tunnel) as proxy:
-        way = Way(1.0, ca_file, FakeSecret(proxy.base_url))
-        found = told("slack", f"https://hooks.slack.com:{server.port}/x", way)
+        connection = Connection(1.0, ca_file, FakeSecret(proxy.base_url))
+        found = await send("slack", f"https://hooks.slack.com:{server.port}/x", connection)
     assert (found.outcome, found.ambiguous) == (outcome, ambiguous), found.reason

@@ -1,4 +1,4 @@
-"""Every status that a server can answer, and every error that Slack is known to name."""
+"""Outcomes of all HTTP statuses and of all errors that Slack names."""
 
 import pytest
 
@@ -8,9 +8,16 @@ from tests.fakes.certificates import authority, server_context
 from tests.fakes.proxy import tunnel
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Peer, Server
-from tests.receivers.faults import KINDS, Kind, Way, told, told_at_once, told_each_kind
+from tests.receivers.sending import (
+    RECEIVER_TYPES,
+    Connection,
+    ReceiverType,
+    send,
+    send_by_each_type,
+    send_concurrently,
+)
 
-# Written out, and not computed as the code does it.
+# Written out: computing them as the code does would test nothing.
 DELIVERED = range(200, 300)
 THROTTLED = (429,)
 ENDPOINT = (*range(300, 400), 401, 403, 404, 405, 410)
@@ -35,56 +42,60 @@ def by_path(peer: Peer) -> None:
     (sends(head(status)) if status < 200 else answer(status))(peer)
 
 
-def told_in_turn(kind: Kind, urls: list[str], way: Way | None = None) -> list[Attempt]:
-    """Tell one after the other, and some at once: there are more than may be open at a time."""
-    groups = [urls[begin : begin + 50] for begin in range(0, len(urls), 50)]
-    return [
-        attempt for group in groups for attempt in told_at_once([(kind, u) for u in group], way)
-    ]
+async def send_in_batches(
+    receiver_type: ReceiverType, urls: list[str], connection: Connection | None = None
+) -> list[Attempt]:
+    """Send to each URL, 50 at a time: all together would be too many open connections."""
+    attempts = []
+    for start in range(0, len(urls), 50):
+        batch = [(receiver_type, url) for url in urls[start : start + 50]]
+        attempts += await send_concurrently(batch, connection)
+    return attempts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_final_status_is_of_its_class_and_no_answer_is_lost(kind):
+@pytest.mark.parametrize("receiver_type", RECEIVER_TYPES)
+async def test_each_final_status_has_its_outcome_after_one_request(receiver_type):
     assert sorted(OUTCOMES) == list(range(200, 600))
     with Server(by_path) as server:
         urls = [f"{server.base_url}/{status}" for status in sorted(OUTCOMES)]
-        found = told_in_turn(kind, urls)
-        assert len(server.requests) == len(urls), "a status is answered by no second request"
+        found = await send_in_batches(receiver_type, urls)
+        assert len(server.requests) == len(urls), "a request was repeated"
     expected = [Attempt(OUTCOMES[status], f"answered {status}") for status in sorted(OUTCOMES)]
     assert found == expected
 
 
-def test_an_interim_answer_that_no_other_follows_is_waited_for_to_the_deadline():
-    """It is as if there was none: what was sent may have arrived."""
+async def test_an_interim_answer_alone_is_a_timeout():
+    """The message may have arrived."""
     with Server(by_path) as server:
-        receivers = [(kind, f"{server.base_url}/{each}") for each in INTERIM for kind in KINDS]
-        found = told_at_once(receivers, Way(seconds=2))
+        urls = [f"{server.base_url}/{status}" for status in INTERIM]
+        receivers = [(each, url) for url in urls for each in RECEIVER_TYPES]
+        found = await send_concurrently(receivers, Connection(seconds=2))
     lost = Attempt(Outcome.TRANSIENT, "no complete answer within 2 s", ambiguous=True)
     assert found == [lost] * len(receivers)
 
 
-def test_switching_protocols_is_no_answer_to_what_was_asked():
+async def test_status_101_is_a_protocol_error():
     with Server(by_path) as server:
-        found = told_each_kind(f"{server.base_url}/101")
-    broken = "the server broke off or did not speak HTTP"
-    assert found == [Attempt(Outcome.TRANSIENT, broken, ambiguous=True)] * 2
+        found = await send_by_each_type(f"{server.base_url}/101")
+    reason = "the server broke off or did not speak HTTP"
+    assert found == [Attempt(Outcome.TRANSIENT, reason, ambiguous=True)] * 2
 
 
-def test_behind_interim_answers_the_final_one_counts():
+async def test_the_final_status_counts_after_interim_answers():
     interim = head(103, link="</x>; rel=preload") + head(100)
     with Server(sends(interim + head(404, content_length=0))) as server:
-        found = told_each_kind(server.base_url)
+        found = await send_by_each_type(server.base_url)
     assert found == [Attempt(Outcome.ENDPOINT, "answered 404")] * 2
 
 
-@pytest.mark.parametrize("line", [b"HTTP/1.1 99 x", b"HTTP/1.1 1000 x", b"HTTP/1.1 abc x"])
-def test_a_status_that_is_none_is_no_answer(line):
-    with Server(sends(line + b"\r\nContent-Length: 0\r\n\r\n")) as server:
-        found = told("webhook", server.base_url)
-    assert (found.outcome, found.ambiguous) == (Outcome.TRANSIENT, True)
+async def test_an_invalid_status_is_a_lost_answer():
+    for line in (b"HTTP/1.1 99 x", b"HTTP/1.1 1000 x", b"HTTP/1.1 abc x"):
+        with Server(sends(line + b"\r\nContent-Length: 0\r\n\r\n")) as server:
+            found = await send("webhook", server.base_url)
+        assert (found.outcome, found.ambiguous) == (Outcome.TRANSIENT, True), line
 
 
-# With the statuses they have been seen with; the name decides, whatever the status.
+# Each error with the statuses it was seen with. The name decides, whatever the status.
 _PAYLOAD_ERRORS = {
     "invalid_payload": [400],
     "invalid_blocks": [400, 422],
@@ -115,7 +126,7 @@ _NAMED = {
 }
 
 
-def slack_says(peer: Peer) -> None:
+def answer_by_path(peer: Peer) -> None:
     """Answer /404/no_service with that status and body."""
     status, body = peer.request.path[1:].split("/")
     answer(int(status), body.encode())(peer)
@@ -123,42 +134,41 @@ def slack_says(peer: Peer) -> None:
 
 @pytest.fixture
 def slack(tmp_path):
-    """A server that is hooks.slack.com to whoever trusts its authority and uses its proxy."""
+    """Yield the URL of a fake hooks.slack.com, and the CA and proxy to reach it by."""
     issuer, ca_file = authority(tmp_path)
     context = server_context(issuer, "hooks.slack.com")
-    with Server(slack_says, context) as server, Server(tunnel) as proxy:
+    with Server(answer_by_path, context) as server, Server(tunnel) as proxy:
         yield (
             f"https://hooks.slack.com:{server.port}",
-            Way(ca_file=ca_file, proxy=FakeSecret(proxy.base_url)),
+            Connection(ca_file=ca_file, proxy=FakeSecret(proxy.base_url)),
         )
 
 
-def test_each_error_that_slack_names_is_of_its_class_with_any_status(slack):
-    base_url, way = slack
+async def test_each_error_of_slack_has_its_outcome_with_any_status(slack):
+    base_url, connection = slack
     usual = {**_PAYLOAD_ERRORS, **_ENDPOINT_ERRORS}
-    said = [(status, name) for name in usual for status in {*usual[name], *_UNUSUAL_STATUSES}]
-    urls = [f"{base_url}/{status}/{name}" for status, name in said]
-    found = told_in_turn("slack", urls, way)
-    assert found == [Attempt(_NAMED[name], f"answered {status} {name}") for status, name in said]
+    answers = [(status, name) for name in usual for status in {*usual[name], *_UNUSUAL_STATUSES}]
+    urls = [f"{base_url}/{status}/{name}" for status, name in answers]
+    found = await send_in_batches("slack", urls, connection)
+    assert found == [Attempt(_NAMED[name], f"answered {status} {name}") for status, name in answers]
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "outcome"),
-    [
-        (200, "ok", Outcome.DELIVERED),
-        (200, "", Outcome.PAYLOAD),
-        (200, "OK", Outcome.PAYLOAD),
-        (200, '{"ok":true}', Outcome.PAYLOAD),
-        (200, "x" * 10_000, Outcome.PAYLOAD),
-        (204, "", Outcome.PAYLOAD),
-        (429, "rate_limited", Outcome.THROTTLED),
-        (500, "rollup_error", Outcome.TRANSIENT),
-        (500, "ok", Outcome.TRANSIENT),
-        (404, "ok", Outcome.ENDPOINT),
-    ],
-)
-def test_slack_takes_a_message_with_200_and_ok_alone(slack, status, body, outcome):
-    base_url, way = slack
-    found = told("slack", f"{base_url}/{status}/{body}", way)
-    assert found.outcome is outcome
-    assert not found.ambiguous
+_BODIES = [
+    (200, "ok", Outcome.DELIVERED),
+    (200, "", Outcome.PAYLOAD),
+    (200, "OK", Outcome.PAYLOAD),
+    (200, '{"ok":true}', Outcome.PAYLOAD),
+    (200, "x" * 10_000, Outcome.PAYLOAD),
+    (204, "", Outcome.PAYLOAD),
+    (429, "rate_limited", Outcome.THROTTLED),
+    (500, "rollup_error", Outcome.TRANSIENT),
+    (500, "ok", Outcome.TRANSIENT),
+    (404, "ok", Outcome.ENDPOINT),
+]
+
+
+async def test_slack_itself_accepts_a_message_with_200_and_ok_only(slack):
+    base_url, connection = slack
+    for status, body, outcome in _BODIES:
+        found = await send("slack", f"{base_url}/{status}/{body}", connection)
+        assert (found.outcome, found.ambiguous) == (outcome, False), (status, body)

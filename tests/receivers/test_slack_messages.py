@@ -1,4 +1,4 @@
-"""What people read in Slack, literally."""
+"""Slack messages, literally."""
 
 import json
 
@@ -7,7 +7,7 @@ from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import FAILED, PAGES, TEST, failures
+from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, TEST, failures
 
 SLACK = Slack(
     "team", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>"
@@ -23,7 +23,7 @@ def plain(text):
 
 
 def test_a_single_failure():
-    assert json.loads(SLACK.render(build_message([FAILED], PAGES))) == {
+    assert json.loads(SLACK.render(build_message([FAILED], LINK_TEMPLATES))) == {
         "text": "<!here> Fine-tune failed: My voice",
         "blocks": [
             {"type": "header", "text": plain("Fine-tune failed: My voice")},
@@ -57,9 +57,9 @@ def test_a_single_failure():
 
 
 def test_a_digest():
-    told = json.loads(SLACK.render(build_message(failures(22), PAGES)))
-    assert told["text"] == "<!here> 22 fine-tunes failed"
-    assert told["blocks"] == [
+    body = json.loads(SLACK.render(build_message(failures(22), LINK_TEMPLATES)))
+    assert body["text"] == "<!here> 22 fine-tunes failed"
+    assert body["blocks"] == [
         {"type": "header", "text": plain("22 fine-tunes failed")},
         {"type": "section", "text": mrkdwn("<!here>")},
         {"type": "section", "fields": [mrkdwn("*sonic-2*\n22")]},
@@ -81,13 +81,13 @@ def test_a_digest():
 
 
 def test_a_test_message():
-    told = json.loads(SLACK.render(build_message([TEST], PAGES)))
-    assert told["text"] == "<!here> Test message from cartesia-exporter, nothing failed"
-    assert {"type": "section", "text": plain("If you can read this.")} in told["blocks"]
+    body = json.loads(SLACK.render(build_message([TEST], LINK_TEMPLATES)))
+    assert body["text"] == "<!here> Test message from cartesia-exporter, nothing failed"
+    assert {"type": "section", "text": plain("If you can read this.")} in body["blocks"]
 
 
 def test_the_minimal_failure():
-    assert json.loads(SLACK.render(build_message([FAILED], PAGES), minimal=True)) == {
+    assert json.loads(SLACK.render(build_message([FAILED], LINK_TEMPLATES), minimal=True)) == {
         "text": "<!here> fine_tune.failed: ft_1",
         "unfurl_links": False,
         "unfurl_media": False,

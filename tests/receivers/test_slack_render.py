@@ -1,4 +1,4 @@
-"""Whatever the API said, Slack gets a message that it accepts and that pings nobody."""
+"""Slack accepts messages with any text from the API, and they mention nobody."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 MENTION = "<!subteam^S123|@voices> & co"
@@ -28,14 +28,16 @@ some_events = st.lists(events, min_size=1, max_size=30)
 mentions = st.sampled_from(["", "<!here>", MENTION, "@" * 500])
 
 
-def rendered(told: list[Event], mention: str = "", *, minimal: bool = False) -> dict[str, Any]:
+def rendered(reported: list[Event], mention: str = "", *, minimal: bool = False) -> dict[str, Any]:
     slack = Slack("team", ENDPOINT, mention)
-    body: dict[str, Any] = json.loads(slack.render(build_message(told, PAGES), minimal=minimal))
+    body: dict[str, Any] = json.loads(
+        slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+    )
     return body
 
 
 def text_objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every text object of a block, however deep."""
+    """Yield the text objects of a block, at any depth."""
     if isinstance(value, list):
         for item in value:
             yield from text_objects(item)
@@ -56,15 +58,15 @@ def assert_clean(text: str) -> None:
 
 
 def assert_inert(markup: str, mention: str) -> None:
-    """Nothing in it is an instruction to Slack, but for the mention and links of our own."""
+    """Check that the only markup is the mention and our own links."""
     rest = markup.replace(mention, "") if mention else markup
     rest = re.sub(r"<https://(play|watch)\.example/[^<>|]*\|[A-Za-z ]+>", "", rest)
     assert re.search(r"[<>]|&(?!amp;|lt;|gt;)", rest) is None
 
 
 @given(some_events, mentions)
-def test_slack_accepts_any_message(told, mention):
-    body = rendered(told, mention)
+def test_slack_accepts_any_message(reported, mention):
+    body = rendered(reported, mention)
     assert slack_refusal(body) is None
     assert 1 <= len(body["blocks"]) <= 50
     for block in body["blocks"]:
@@ -74,15 +76,15 @@ def test_slack_accepts_any_message(told, mention):
 
 
 @given(some_events, mentions)
-def test_no_text_is_empty_or_long_and_all_of_them_fit_slacks_unwritten_limit(told, mention):
-    found = texts(rendered(told, mention))
+def test_texts_are_within_slacks_limits(reported, mention):
+    found = texts(rendered(reported, mention))
     assert all(1 <= len(text) <= 3000 for text in found)
     assert sum(map(len, found)) <= 10_000
 
 
 @given(some_events, mentions)
-def test_nothing_from_the_api_pings_links_or_hides(told, mention):
-    body = rendered(told, mention)
+def test_text_from_the_api_is_no_markup_and_has_no_hidden_characters(reported, mention):
+    body = rendered(reported, mention)
     for text in texts(body):
         assert_clean(text)
     assert_inert(body["text"], mention)
@@ -93,14 +95,14 @@ def test_nothing_from_the_api_pings_links_or_hides(told, mention):
 
 
 @given(some_events, st.booleans())
-def test_rendering_again_gives_the_same_bytes(told, minimal):
-    slack, what = Slack("team", ENDPOINT, MENTION), build_message(told, PAGES)
-    assert slack.render(what, minimal=minimal) == slack.render(what, minimal=minimal)
+def test_rendering_again_gives_the_same_bytes(reported, minimal):
+    slack, message = Slack("team", ENDPOINT, MENTION), build_message(reported, LINK_TEMPLATES)
+    assert slack.render(message, minimal=minimal) == slack.render(message, minimal=minimal)
 
 
 @given(some_events)
-def test_the_minimal_message_is_one_short_ascii_line(told):
-    body = rendered(told, minimal=True)
+def test_the_minimal_message_is_one_short_ascii_line(reported):
+    body = rendered(reported, minimal=True)
     assert slack_refusal(body) is None
     assert "blocks" not in body
     assert body["text"].isascii()
@@ -110,21 +112,21 @@ def test_the_minimal_message_is_one_short_ascii_line(told):
 
 
 @pytest.mark.parametrize("minimal", [False, True])
-def test_the_mention_stands_as_it_was_configured(minimal):
+def test_the_mention_is_not_escaped(minimal):
     assert rendered([FAILED], MENTION, minimal=minimal)["text"].startswith(f"{MENTION} ")
 
 
-def test_the_mention_has_a_line_of_its_own_under_the_title():
+def test_the_mention_is_a_section_below_the_title():
     assert rendered([FAILED], MENTION)["blocks"][1]["text"]["text"] == MENTION
     assert MENTION not in json.dumps(rendered([FAILED])["blocks"])
 
 
-def test_thousands_of_failures_are_one_message_that_says_how_many_it_leaves_out():
+def test_a_digest_of_thousands_counts_the_failures_that_it_leaves_out():
     body = rendered(failures(5000))
     assert slack_refusal(body) is None
-    shown = "\n".join(texts(body))
-    [more] = re.findall(r"and (\d+) more; `cartesia-exporter events list` shows them all", shown)
-    listed = {*re.findall(r"ft_\d+", shown)}
+    text = "\n".join(texts(body))
+    [more] = re.findall(r"and (\d+) more; `cartesia-exporter events list` shows them all", text)
+    listed = {*re.findall(r"ft_\d+", text)}
     assert body["text"] == "5000 fine-tunes failed"
     assert len(listed) + int(more) == 5000
     assert len(listed) > 500
@@ -132,9 +134,9 @@ def test_thousands_of_failures_are_one_message_that_says_how_many_it_leaves_out(
 
 
 def test_a_digest_that_fits_leaves_nothing_out():
-    shown = "\n".join(texts(rendered(failures(300))))
-    assert {f"ft_{n}" for n in range(300)} <= {*re.findall(r"ft_\d+", shown)}
-    assert "more;" not in shown
+    text = "\n".join(texts(rendered(failures(300))))
+    assert {f"ft_{n}" for n in range(300)} <= {*re.findall(r"ft_\d+", text)}
+    assert "more;" not in text
 
 
 def test_the_minimal_digest_lists_ids_while_they_fit():
@@ -143,14 +145,14 @@ def test_the_minimal_digest_lists_ids_while_they_fit():
     assert body["text"].endswith("...")
 
 
-def test_more_facts_than_slack_takes_are_left_out():
+def test_facts_beyond_slacks_limit_are_left_out():
     facts = tuple((f"name {n}", str(n)) for n in range(12))
-    what = replace(build_message([FAILED], PAGES), facts=facts)
-    body = json.loads(Slack("team", ENDPOINT).render(what))
+    message = replace(build_message([FAILED], LINK_TEMPLATES), facts=facts)
+    body = json.loads(Slack("team", ENDPOINT).render(message))
     assert [len(block["fields"]) for block in body["blocks"] if "fields" in block] == [10]
 
 
-def test_no_half_entity_is_left_where_text_is_cut():
+def test_text_is_not_cut_within_an_entity():
     event = Event("evt", "fine_tune.failed", "a", AT, FineTune("ft_1", model_id="&" * 400), None)
     [model] = [text for text in texts(rendered([event])) if text.startswith("*Model*")]
     assert re.fullmatch(r"\*Model\*\n(&amp;){59}…", model)
@@ -164,14 +166,14 @@ def test_a_link_that_is_too_long_is_left_out():
 
 def test_without_a_usable_link_there_is_no_empty_block():
     odd = Event("evt", "fine_tune.failed", "a", AT, FineTune("é" * 900), None)
-    slack, alone = Slack("team", ENDPOINT), LinkTemplates(PAGES.playground)
+    slack, alone = Slack("team", ENDPOINT), LinkTemplates(LINK_TEMPLATES.playground)
     body = json.loads(slack.render(build_message([odd], alone)))
     assert {block["type"] for block in body["blocks"]} == {"header", "section"}
 
 
 def test_a_link_cannot_break_out_of_its_markup():
-    pages = LinkTemplates("https://play.example/?a=1&b=<x>|y")
-    body = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], pages)))
+    link_templates = LinkTemplates("https://play.example/?a=1&b=<x>|y")
+    body = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], link_templates)))
     assert body["blocks"][-1]["elements"][0]["text"] == (
         "<https://play.example/?a=1&amp;b=%3Cx%3E%7Cy|Open the Playground>"
     )

@@ -1,4 +1,4 @@
-"""What people are told when a message may have arrived already."""
+"""The line that Slack messages get when they may have arrived already."""
 
 import json
 from typing import Any
@@ -10,28 +10,28 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
-from tests.receivers.sample_events import FAILED, PAGES, events, failures
+from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, events, failures
 from tests.receivers.test_slack_render import ENDPOINT, texts
 
 REPEAT = "possible repeat: the answer to this message was lost"
 
 
 def both(
-    told: list[Event], mention: str = "", *, minimal: bool = False
+    reported: list[Event], mention: str = "", *, minimal: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     slack = Slack("team", ENDPOINT, mention)
-    body = slack.render(build_message(told, PAGES), minimal=minimal)
+    body = slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
     return json.loads(body), json.loads(slack.repeated(body))
 
 
-def test_a_repeat_says_so_in_a_line_of_its_own():
+def test_a_repeat_has_a_further_line():
     first, again = both([FAILED])
     assert again["text"] == f"{first['text']}\n{REPEAT}"
     line = {"type": "plain_text", "text": REPEAT, "emoji": False}
     assert again["blocks"] == [*first["blocks"], {"type": "context", "elements": [line]}]
 
 
-def test_a_minimal_repeat_says_so_too():
+def test_a_minimal_repeat_has_a_further_line():
     first, again = both([FAILED], minimal=True)
     assert again == first | {"text": f"{first['text']}\n{REPEAT}"}
 
@@ -41,8 +41,8 @@ def test_a_minimal_repeat_says_so_too():
     st.sampled_from(["", "<!here>", "@" * 500]),
     st.booleans(),
 )
-def test_slack_accepts_any_repeat_and_nothing_else_of_it_changes(told, mention, minimal):
-    first, again = both(told, mention, minimal=minimal)
+def test_slack_accepts_any_repeat_and_only_the_line_is_added(reported, mention, minimal):
+    first, again = both(reported, mention, minimal=minimal)
     assert slack_refusal(again) is None
     assert_within_limits(again)
     assert again["text"].removesuffix(f"\n{REPEAT}") == first.pop("text")

@@ -1,6 +1,7 @@
-"""The first line of a Slack message, out of the operator's own template."""
+"""The first line of Slack messages, from the operator's template."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
-from exporter.receivers.slack import Slack, shown
-from exporter.receivers.template import NAMES, Template, TemplateError, line_fault
+from exporter.receivers.slack import Slack, escape_text
+from exporter.receivers.template import Template, TemplateError
+from exporter.receivers.template_check import line_fault
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, PAGES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
 from tests.receivers.test_slack_render import assert_clean, assert_inert, texts
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
@@ -26,22 +28,26 @@ LINE = (
 )
 
 
-def rendered(text: str, *told: Event, mention: str = "", minimal: bool = False) -> dict[str, Any]:
-    slack = Slack("team", ENDPOINT, mention, Template(text, NAMES))
-    body: dict[str, Any] = json.loads(slack.render(build_message(told, PAGES), minimal=minimal))
+def rendered(
+    text: str, *reported: Event, mention: str = "", minimal: bool = False
+) -> dict[str, Any]:
+    slack = Slack("team", ENDPOINT, mention, Template(text))
+    body: dict[str, Any] = json.loads(
+        slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+    )
     return body
 
 
-def test_the_line_stands_first_and_for_the_title():
+def test_the_line_replaces_the_title():
     body = rendered("*{{ data.fine_tune.name }}* <https://wiki/voices|what now>", FAILED)
-    plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], PAGES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], LINK_TEMPLATES)))
     line = "*My voice* <https://wiki/voices|what now>"
     assert body["text"] == line
     first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
     assert body["blocks"] == [first, *plain["blocks"][1:]]
 
 
-def test_the_mention_stays_in_front_as_it_stands():
+def test_the_mention_precedes_the_line():
     body = rendered("{{ title }}", FAILED, mention="<!here>")
     assert body["text"] == body["blocks"][0]["text"]["text"]
     assert body["text"] == "<!here> Fine-tune failed: My voice"
@@ -58,7 +64,7 @@ def test_the_mention_stays_in_front_as_it_stands():
         ("\u202eright\x00", "right <@U1>"),
     ],
 )
-def test_the_operators_markup_works_and_that_of_the_api_does_not(name, line):
+def test_only_the_operators_markup_is_kept(name, line):
     event = Event("evt", "fine_tune.failed", "a", AT, FineTune("ft", name))
     assert rendered("{{ data.fine_tune.name }} <@U1>", event)["text"] == line
 
@@ -67,40 +73,42 @@ def test_the_line_is_one_line():
     assert rendered("{{ title }}\n\n  and\tmore\n", TEST)["text"].endswith("failed and more")
 
 
-def test_an_empty_line_leaves_the_title():
+def test_with_an_empty_line_the_title_is_kept():
     text = "{% if data.fine_tune %}{{ data.fine_tune.name }}{% endif %}"
-    plain = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], PAGES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], LINK_TEMPLATES)))
     assert rendered(text, TEST) == plain
 
 
-@pytest.mark.parametrize("end", ["<https://example.com/x|a link>", "&amp;", "<!subteam^S123>"])
-@pytest.mark.parametrize("before", range(980, 1000))
-def test_a_line_that_is_too_long_is_not_cut_within_markup(before, end):
-    line = rendered("x" * before + end, TEST)["text"]
-    assert len(line) <= 1000
-    assert line in {"x" * before + end, "x" * before + "…", "x" * 999 + "…"}
+def test_a_line_that_is_too_long_is_not_cut_within_markup():
+    markup = ("<https://example.com/x|a link>", "&amp;", "<!subteam^S123>")
+    for before, end in product(range(980, 1000), markup):
+        line = rendered("x" * before + end, TEST)["text"]
+        assert len(line) <= 1000, (before, end)
+        assert line in {"x" * before + end, "x" * before + "…", "x" * 999 + "…"}, (before, end)
 
 
-def test_a_digest_of_thousands_shows_how_many_there_are():
+def test_count_is_the_number_of_all_events_of_a_digest():
     body = rendered("{{ count }} of {{ events|length }}", *failures(5000))
     assert body["text"] == "5000 of 100"
 
 
-def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_does_without():
+def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_has_none():
     with pytest.raises(TemplateError, match="'None' has no attribute 'name'"):
         rendered("{{ data.fine_tune.name }}", TEST)
-    plain = Slack("team", ENDPOINT, "<!here>").render(build_message([TEST], PAGES), minimal=True)
+    plain = Slack("team", ENDPOINT, "<!here>").render(
+        build_message([TEST], LINK_TEMPLATES), minimal=True
+    )
     body = rendered("{{ data.fine_tune.name }}", TEST, mention="<!here>", minimal=True)
     assert body == json.loads(plain)
 
 
-def test_the_line_of_these_tests_passed_the_check():
-    assert line_fault(LINE, shown) is None
+def test_the_line_of_these_tests_passes_the_check():
+    assert line_fault(LINE, escape_text) is None
 
 
 @given(st.lists(events, min_size=1, max_size=30), st.sampled_from(["", "<!here>", "@" * 500]))
-def test_slack_accepts_any_message_with_a_line(told, mention):
-    body = rendered(LINE, *told, mention=mention)
+def test_slack_accepts_any_message_with_a_line(reported, mention):
+    body = rendered(LINE, *reported, mention=mention)
     assert slack_refusal(body) is None
     assert len(body["blocks"]) <= 50
     found = texts(body)

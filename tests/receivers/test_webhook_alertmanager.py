@@ -1,4 +1,4 @@
-"""The body that Alertmanager's own consumers take."""
+"""The body of webhooks in Alertmanager's format."""
 
 import json
 from typing import Any
@@ -10,13 +10,15 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.alerts import AlertmanagerBody, fingerprint
 from tests.receivers.alertmanager_v4 import ZERO, assert_payload
-from tests.receivers.sample_events import FAILED, PAGES, SINCE, events, failures, trouble
+from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, SINCE, events, failures, trouble
 
 BODY = AlertmanagerBody("ops")
 
 
-def body(*told: Event, minimal: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(BODY(build_message(told, PAGES), minimal=minimal))
+def body(*reported: Event, minimal: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        BODY(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+    )
     return found
 
 
@@ -70,7 +72,7 @@ def test_a_failure():
     }
 
 
-def test_a_digest_has_an_alert_for_each_event_and_says_what_they_share():
+def test_a_digest_has_an_alert_for_each_event_and_their_common_labels():
     found = body(*failures(100))
     ids = [alert["labels"]["fine_tune_id"] for alert in found["alerts"]]
     assert ids == [f"ft_{n}" for n in range(100)]
@@ -81,30 +83,30 @@ def test_a_digest_has_an_alert_for_each_event_and_says_what_they_share():
     assert found["commonLabels"]["model_id"] == "sonic-2"
 
 
-def test_what_is_over_is_resolved_in_the_group_that_it_began_in():
+def test_an_end_resolves_the_alert_in_its_group():
     failing, recovered = (
-        body(trouble(kind)) for kind in ("agent.poll_failing", "agent.poll_recovered")
+        body(trouble(each)) for each in ("agent.poll_failing", "agent.poll_recovered")
     )
-    [begun], [ended] = failing["alerts"], recovered["alerts"]
-    assert (failing["status"], begun["endsAt"]) == ("firing", ZERO)
+    [started], [ended] = failing["alerts"], recovered["alerts"]
+    assert (failing["status"], started["endsAt"]) == ("firing", ZERO)
     assert (recovered["status"], ended["status"]) == ("resolved", "resolved")
     assert (ended["startsAt"], ended["endsAt"]) == (SINCE, "2026-11-23T19:03:00Z")
     assert failing["groupKey"] == recovered["groupKey"]
-    assert begun["fingerprint"] == ended["fingerprint"]
+    assert started["fingerprint"] == ended["fingerprint"]
 
 
-def test_a_message_fires_while_anything_in_it_does():
+def test_a_message_with_one_firing_alert_is_firing():
     assert body(trouble("agent.poll_recovered"), FAILED)["status"] == "firing"
 
 
 @given(st.lists(events, min_size=1, max_size=10), st.booleans())
-def test_it_is_a_payload_whatever_was_written(told, minimal):
-    found = body(*told, minimal=minimal)
+def test_any_message_is_a_valid_payload(reported, minimal):
+    found = body(*reported, minimal=minimal)
     assert_payload(found)
-    assert len(found["alerts"]) == len(told)
+    assert len(found["alerts"]) == len(reported)
 
 
 @given(st.lists(events, min_size=1, max_size=10))
-def test_the_minimal_payload_leaves_out_what_people_wrote(told):
-    for alert in body(*told, minimal=True)["alerts"]:
+def test_the_minimal_payload_leaves_out_what_people_wrote(reported):
+    for alert in body(*reported, minimal=True)["alerts"]:
         assert {"name", "description"}.isdisjoint(alert["annotations"])

@@ -1,4 +1,4 @@
-"""The body of the generic webhook, literally."""
+"""The standard body of webhooks, literally."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.fakes.secret import FakeSecret
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    PAGES,
+    LINK_TEMPLATES,
     SINCE,
     TEST,
     VOICE,
@@ -53,9 +53,11 @@ FAILURE = """{
 }"""
 
 
-def body(*told: Event, link_templates: LinkTemplates = PAGES, minimal: bool = False) -> str:
-    """The body as JSON with an indent of one, its keys in their order."""
-    rendered = WEBHOOK.render(build_message(told, link_templates), minimal=minimal)
+def body(
+    *reported: Event, link_templates: LinkTemplates = LINK_TEMPLATES, minimal: bool = False
+) -> str:
+    """Return the body as JSON with an indent of one and its keys in their order."""
+    rendered = WEBHOOK.render(build_message(reported, link_templates), minimal=minimal)
     return json.dumps(json.loads(rendered), indent=1)
 
 
@@ -63,7 +65,7 @@ def test_a_failure():
     assert body(FAILED) == FAILURE
 
 
-def test_a_fine_tune_first_seen_had_no_status_before():
+def test_previous_status_is_null_for_a_new_fine_tune():
     first = Event("evt_1", "fine_tune.failed", "default", AT, VOICE)
     assert body(first) == FAILURE.replace('"training"', "null", 1)
 
@@ -79,22 +81,22 @@ def test_the_minimal_body_leaves_out_what_people_wrote():
 
 
 def test_the_minimal_baseline_keeps_the_numbers_and_leaves_out_the_names():
-    told = baseline([VOICE])
-    facts = json.loads(body(told))["data"]
-    plain = json.loads(body(told, minimal=True))["data"]
+    reported = baseline([VOICE])
+    facts = json.loads(body(reported))["data"]
+    plain = json.loads(body(reported, minimal=True))["data"]
     assert facts["failed_ones"]
     assert plain == {name: fact for name, fact in facts.items() if name != "failed_ones"}
 
 
-def test_a_digest_holds_each_event_as_it_would_stand_alone():
-    told = failures(3)
-    digest = json.loads(body(*told))
+def test_a_digest_has_the_body_of_each_event():
+    reported = failures(3)
+    digest = json.loads(body(*reported))
     assert digest == {
         "type": "fine_tune.digest",
         "timestamp": "2026-11-23T19:03:02Z",
         "data": {
             "title": "3 fine-tunes failed",
-            "events": [json.loads(body(event)) for event in told],
+            "events": [json.loads(body(event)) for event in reported],
         },
     }
     playground = [event["data"]["links"]["playground"] for event in digest["data"]["events"]]
@@ -125,7 +127,7 @@ def test_the_baseline():
     }
 
 
-def test_a_stuck_fine_tune_also_says_since_when_it_waits():
+def test_a_stuck_fine_tune_has_since():
     since = "2026-11-23T12:00:00Z"
     waiting = structs.replace(VOICE, status="training")
     event = Event("evt_1", "fine_tune.stuck", "default", AT, waiting, "training", {"since": since})
@@ -140,9 +142,9 @@ def test_a_stuck_fine_tune_also_says_since_when_it_waits():
 def test_an_account_that_cannot_be_read():
     key = AccountKey("default", "https://api.cartesia.ai")
     outage = Outage(AT - 600, 0.0, has_baseline=True, reason="dns", error="no such host")
-    told = json.loads(body(poll_failing_event("store", key, outage, AT)))
-    assert told["type"] == "agent.poll_failing"
-    assert told["data"] == {
+    payload = json.loads(body(poll_failing_event("store", key, outage, AT)))
+    assert payload["type"] == "agent.poll_failing"
+    assert payload["data"] == {
         "account": "default",
         "observed_at": "2026-11-23T19:03:00Z",
         "reason": "dns",
@@ -156,19 +158,19 @@ def test_an_account_that_cannot_be_read():
     }
 
 
-def test_trouble_of_the_agents_own_says_why_and_since_when():
-    told = json.loads(body(trouble("agent.receiver_unhealthy")))["data"]
-    assert (told["receiver"], told["reason"]) == ("chat", "the API answered 401")
-    assert told["since"] == SINCE
+def test_an_unhealthy_receiver_has_reason_and_since():
+    data = json.loads(body(trouble("agent.receiver_unhealthy")))["data"]
+    assert (data["receiver"], data["reason"]) == ("chat", "the API answered 401")
+    assert data["since"] == SINCE
 
 
-def test_a_test_message_says_what_it_is():
-    told = json.loads(body(TEST))
-    assert told["type"] == "agent.test"
-    assert told["data"]["text"] == "If you can read this."
+def test_a_test_message():
+    payload = json.loads(body(TEST))
+    assert payload["type"] == "agent.test"
+    assert payload["data"]["text"] == "If you can read this."
 
 
-def test_a_request_carries_at_most_a_hundred_events_and_none_is_lost():
+def test_digests_have_at_most_a_hundred_events_and_none_is_lost():
     groups = group_events(failures(250), 5, WEBHOOK.most_events)
     digests = [json.loads(body(*each))["data"]["events"] for each in groups]
     assert [len(digest) for digest in digests] == [100, 100, 50]
@@ -177,10 +179,10 @@ def test_a_request_carries_at_most_a_hundred_events_and_none_is_lost():
 
 
 @given(st.lists(events, min_size=1, max_size=10), st.booleans())
-def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters(told, minimal):
-    found = json.loads(body(*told, minimal=minimal))
-    bodies = found["data"]["events"] if len(told) > 1 else [found]
-    for event, rendered in zip(told, bodies, strict=True):
+def test_texts_are_kept_up_to_a_thousand_characters(reported, minimal):
+    found = json.loads(body(*reported, minimal=minimal))
+    bodies = found["data"]["events"] if len(reported) > 1 else [found]
+    for event, rendered in zip(reported, bodies, strict=True):
         assert rendered["type"] == event.type
         if event.fine_tune is None:
             continue
@@ -194,5 +196,7 @@ def test_text_arrives_as_it_was_written_but_no_longer_than_a_thousand_characters
 
 
 @given(st.lists(events, min_size=1, max_size=5))
-def test_rendering_again_gives_the_same_bytes(told):
-    assert WEBHOOK.render(build_message(told, PAGES)) == WEBHOOK.render(build_message(told, PAGES))
+def test_rendering_again_gives_the_same_bytes(reported):
+    assert WEBHOOK.render(build_message(reported, LINK_TEMPLATES)) == WEBHOOK.render(
+        build_message(reported, LINK_TEMPLATES)
+    )

@@ -1,4 +1,4 @@
-"""A served application for a test: a real socket on loopback."""
+"""An application served on a loopback socket, and a client for it."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}", "Cartesia-Version": "2026-03-01"}
 
 @contextlib.contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
-    """Serve `app` from a thread with an event loop of its own, and yield its base URL."""
+    """Serve `app` in a thread with its own event loop, and yield its base URL."""
     address: Future[str] = Future()
     stop = threading.Event()
 
@@ -36,5 +36,5 @@ def served(app: ASGIApp) -> Iterator[str]:
 
 
 def client(base_url: str) -> httpx.Client:
-    """A client with a key and a version that never looks for a proxy."""
+    """Return a client that sends a key and a version, and uses no proxy."""
     return httpx.Client(base_url=base_url, headers=HEADERS, trust_env=False, timeout=10)

@@ -1,4 +1,4 @@
-"""The simulated API keeps to the OpenAPI document of the list, whatever it is asked."""
+"""The simulated API conforms to the OpenAPI document of the list."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,9 +14,9 @@ DOCUMENT = Path(__file__).parent / "fine-tunes.openapi.yaml"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 
 
-def answers(base_url: str, mode: str) -> Counter[int]:
-    """Send generated requests, check each answer, and count the answers' statuses."""
-    # Here: at the top of the file it is a second of every worker's start.
+def count_statuses(base_url: str, mode: str) -> Counter[int]:
+    """Send generated requests, check each response, and count the statuses."""
+    # Imported here: it takes a second, which each worker would spend at its start.
     import schemathesis
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi.checks import (
@@ -24,7 +24,7 @@ def answers(base_url: str, mode: str) -> Counter[int]:
         response_schema_conformance,
     )
 
-    # The document names no errors and no limits, so what is refused is not checked further.
+    # The document has no errors and no limits, so refusals are not checked further.
     checks = [not_a_server_error, response_schema_conformance, content_type_conformance]
     generated = schemathesis.GenerationMode(mode)
     schema = schemathesis.openapi.from_path(DOCUMENT)
@@ -47,8 +47,8 @@ def answers(base_url: str, mode: str) -> Counter[int]:
     ("mode", "expected"),
     [("positive", 200), ("negative", 400)],
 )
-def test_it_answers_generated_requests_as_documented(mode, expected):
+def test_responses_to_generated_requests_are_as_documented(mode, expected):
     app = create_app(Simulation(World(Population(fine_tunes=250))))
     with served(app) as base_url:
-        seen = answers(base_url, mode)
+        seen = count_statuses(base_url, mode)
     assert seen[expected] >= 5, seen

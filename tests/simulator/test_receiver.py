@@ -1,4 +1,4 @@
-"""The demo's receiver refuses what Slack refuses, keeps the rest, and prints nothing dangerous."""
+"""The receiver of the demo: refusals like Slack's, the inbox, and printable descriptions."""
 
 import json
 from typing import Any
@@ -28,8 +28,8 @@ def context(count: int) -> dict[str, Any]:
     return {"type": "context", "elements": [{"type": "mrkdwn", "text": "x"}] * count}
 
 
-class Served:
-    """A running receiver whose inbox a test may look into."""
+class ServedReceiver:
+    """A served receiver and its inbox."""
 
     def __init__(self, base_url: str, inbox: Inbox) -> None:
         self.base_url = base_url
@@ -45,7 +45,7 @@ class Served:
 def running():
     inbox = Inbox()
     with served(create_receiver(inbox)) as base_url:
-        yield Served(base_url, inbox)
+        yield ServedReceiver(base_url, inbox)
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def receiver(running):
         {"text": None, "blocks": [SECTION]},
     ],
 )
-def test_what_slack_takes_is_taken(receiver, payload):
+def test_a_message_that_slack_accepts_is_accepted(receiver, payload):
     response = receiver.post("/slack", json.dumps(payload).encode())
     assert (response.status_code, response.text) == (200, "ok")
     (message,) = receiver.messages
-    assert (message.kind, message.payload) == ("slack", payload)
+    assert (message.receiver_type, message.payload) == ("slack", payload)
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,24 @@ def test_what_slack_takes_is_taken(receiver, payload):
         ({"blocks": [context(0)]}, "invalid_blocks"),
     ],
 )
-def test_what_slack_refuses_is_refused_by_name_and_not_kept(receiver, payload, error):
+def test_a_message_that_slack_refuses_is_refused_with_its_error(receiver, payload, error):
     body = payload.encode("latin-1") if isinstance(payload, str) else json.dumps(payload).encode()
     response = receiver.post("/slack", body)
     assert (response.status_code, response.text) == (400, error)
     assert not receiver.messages
 
 
-def test_a_webhook_is_kept_as_sent_with_its_headers(receiver):
+def test_a_webhook_message_is_stored_unchanged_with_its_headers(receiver):
     body = b'{"type": "agent.test",  "data": {}}'
     assert receiver.post("/webhook", body).status_code == 204
     (message,) = receiver.messages
-    assert message.kind == "webhook"
+    assert message.receiver_type == "webhook"
     assert message.body == body
     assert message.payload == {"type": "agent.test", "data": {}}
     assert message.headers["webhook-id"] == "msg_1"
 
 
-def test_a_webhook_need_not_be_json(receiver):
+def test_a_webhook_message_may_be_no_json(receiver):
     assert receiver.post("/webhook", b"plain").status_code == 204
     assert receiver.messages[0].payload is None
 
@@ -127,21 +127,21 @@ def test_a_body_above_a_mebibyte_is_refused(receiver, path):
     assert len(receiver.messages) == 1
 
 
-def test_the_inbox_is_bounded_and_tells_of_each_message():
-    told: list[Message] = []
-    inbox = Inbox(told.append, keep=2)
+def test_the_inbox_is_bounded_and_reports_each_message():
+    reported: list[Message] = []
+    inbox = Inbox(reported.append, keep=2)
     messages = [Message("webhook", {}, b"", number) for number in range(3)]
     for message in messages:
-        inbox.take(message)
+        inbox.add(message)
     assert list(inbox.messages) == messages[1:]
-    assert told == messages
+    assert reported == messages
 
 
 FAILED = {"type": "fine_tune.failed", "data": {"fine_tune": {"id": "fine_tune_1", "name": "Ada"}}}
 
 
 @pytest.mark.parametrize(
-    ("kind", "payload", "line"),
+    ("receiver_type", "payload", "line"),
     [
         ("slack", {"text": "Ada failed"}, "slack: Ada failed"),
         ("slack", {"blocks": [{"type": "divider"}, SECTION]}, "slack: hello"),
@@ -163,11 +163,11 @@ FAILED = {"type": "fine_tune.failed", "data": {"fine_tune": {"id": "fine_tune_1"
         ("webhook", ["\x07"], 'webhook: ["\\u0007"]'),
     ],
 )
-def test_a_message_is_one_line_that_a_terminal_cannot_obey(kind, payload, line):
-    assert describe(Message(kind, {}, json.dumps(payload).encode(), payload)) == line
+def test_a_description_is_one_printable_line(receiver_type, payload, line):
+    assert describe(Message(receiver_type, {}, json.dumps(payload).encode(), payload)) == line
 
 
-def test_a_long_message_is_cut_and_raw_bytes_are_escaped():
+def test_a_long_description_is_cut_and_raw_bytes_are_escaped():
     long = describe(Message("slack", {}, b"", {"text": "x" * 5000}))
     assert len(long) == 200
     assert long.endswith("x\u2026")

@@ -1,4 +1,4 @@
-"""Cartesia's own SDK, an independent client, lists the simulated API."""
+"""Cartesia's own SDK reads the simulated API."""
 
 from cartesia import Cartesia
 
@@ -8,7 +8,7 @@ from tests.simulator.served_app import KEY, served
 
 
 def sdk(base_url: str) -> Cartesia:
-    # In lower case it replaces the SDK's own version header; otherwise both are sent.
+    # In lower case the header replaces the SDK's own; otherwise the SDK sends both.
     version = {"cartesia-version": "2026-03-01"}
     return Cartesia(
         api_key=KEY, base_url=base_url, max_retries=0, timeout=10, default_headers=version
@@ -24,9 +24,9 @@ def test_the_sdk_lists_all_in_order_forwards_and_backwards():
         assert [item.id for item in listed(limit=100)] == every
         assert [item.id for item in listed()] == every
 
-        # Backwards the pages come newest last, each in the list's order.
-        walked = [item.id for item in listed(limit=100, ending_before=every[-1])]
-        assert walked == every[152:252] + every[52:152] + every[:52]
+        # Backwards the newest page comes last; within a page the newest is first.
+        listed_backwards = [item.id for item in listed(limit=100, ending_before=every[-1])]
+        assert listed_backwards == every[152:252] + every[52:152] + every[:52]
 
 
 def test_the_sdk_reads_each_field_and_has_more():

@@ -1,4 +1,4 @@
-"""The simulated population keeps its promises: numbers, order, pages, lives, chance."""
+"""The simulated world: numbers, order, pages, status changes and random choices."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from exporter.simulator.world import (
     World,
 )
 
-ALLOWED_MOVES = {
+ALLOWED_CHANGES = {
     ("created", "training"),
     ("training", "completed"),
     ("training", "failed"),
@@ -36,25 +36,25 @@ def ids(world: World) -> list[str]:
 
 
 def forwards(world: World, limit: int) -> list[str]:
-    walked: list[str] = []
+    found: list[str] = []
     while True:
-        page = world.page(limit, starting_after=walked[-1] if walked else None)
-        walked += [fine_tune.id for fine_tune in page.data]
+        page = world.page(limit, starting_after=found[-1] if found else None)
+        found += [fine_tune.id for fine_tune in page.data]
         if not page.has_more:
-            return walked
+            return found
 
 
 def backwards(world: World, limit: int, start: str) -> list[str]:
-    walked = [start]
+    found = [start]
     while True:
-        page = world.page(limit, ending_before=walked[0])
-        walked[:0] = [fine_tune.id for fine_tune in page.data]
+        page = world.page(limit, ending_before=found[0])
+        found[:0] = [fine_tune.id for fine_tune in page.data]
         if not page.has_more:
-            return walked
+            return found
 
 
 @given(populations, st.integers(0, 8), st.integers(1, 100))
-def test_walking_the_pages_gives_each_fine_tune_once_in_order(population, ticks, limit):
+def test_following_the_pages_lists_each_fine_tune_once_in_order(population, ticks, limit):
     world = World(population)
     for _ in range(ticks):
         world.tick()
@@ -66,7 +66,7 @@ def test_walking_the_pages_gives_each_fine_tune_once_in_order(population, ticks,
 
 
 @given(st.integers(0, 30), st.integers(1, 40), st.data())
-def test_a_page_is_the_slice_beside_its_cursor_and_says_whether_more_follow(count, limit, data):
+def test_a_page_is_the_slice_next_to_its_cursor(count, limit, data):
     world = World(Population(fine_tunes=count))
     every = ids(world)
     first = world.page(limit)
@@ -82,14 +82,14 @@ def test_a_page_is_the_slice_beside_its_cursor_and_says_whether_more_follow(coun
 
 
 @given(populations, st.integers(0, 8))
-def test_churn_changes_who_is_there_but_not_how_many(population, ticks):
+def test_churn_keeps_the_number_of_fine_tunes(population, ticks):
     world = World(population)
     for _ in range(ticks):
         world.tick()
         assert len(world) == population.fine_tunes
 
 
-def test_churn_beyond_the_population_replaces_all_of_it():
+def test_churn_above_the_number_of_fine_tunes_replaces_all():
     world = World(Population(fine_tunes=3, churn=1000))
     before = set(ids(world))
     world.tick()
@@ -97,17 +97,17 @@ def test_churn_beyond_the_population_replaces_all_of_it():
     assert before.isdisjoint(ids(world))
 
 
-def test_churn_is_the_average_of_new_ones_per_tick():
+def test_churn_is_the_average_number_of_new_fine_tunes_per_tick():
     world = World(Population(fine_tunes=1000, churn=2.5))
     before = set(ids(world))
     for _ in range(40):
         world.tick()
     new = len(set(ids(world)) - before)
-    assert 75 <= new <= 110  # 100, less those that came and went
+    assert 75 <= new <= 110  # 100, less those created and deleted within the 40 ticks
     assert len(world) == 1000
 
 
-def test_without_churn_nobody_comes_or_goes():
+def test_without_churn_the_ids_stay_the_same():
     world = World(Population(fine_tunes=50, reattempt_rate=0.5))
     before = ids(world)
     for _ in range(50):
@@ -130,23 +130,23 @@ def test_another_seed_gives_another_world():
 
 
 @given(populations)
-def test_a_fine_tune_moves_only_as_fine_tunes_do(population):
+def test_statuses_change_only_as_in_the_real_api(population):
     world = World(population)
     for _ in range(10):
         before = {item.id: item.status for item in world}
         world.tick()
-        moves = {(before[item.id], item.status) for item in world if item.id in before}
-        assert {move for move in moves if move[0] != move[1]} <= ALLOWED_MOVES
+        changes = {(before[item.id], item.status) for item in world if item.id in before}
+        assert {change for change in changes if change[0] != change[1]} <= ALLOWED_CHANGES
 
 
-def test_a_tick_visits_only_those_that_may_still_move():
+def test_a_tick_visits_only_fine_tunes_that_may_change():
     world = World(Population(fine_tunes=500, churn=3, reattempt_rate=0.1))
     for _ in range(20):
         world.tick()
-        assert set(world._unsettled) == {item.id for item in world if item.status != "completed"}
+        assert set(world._changing) == {item.id for item in world if item.status != "completed"}
 
 
-def test_without_reattempts_every_life_ends_and_stays_ended():
+def test_without_reattempts_every_fine_tune_ends_for_good():
     world = World(Population(fine_tunes=100, reattempt_rate=0, fail_rate=0.5))
     for _ in range(200):
         world.tick()
@@ -157,22 +157,22 @@ def test_without_reattempts_every_life_ends_and_stays_ended():
     assert list(world) == ended
 
 
-def test_a_failed_one_is_tried_again_under_its_id():
+def test_a_reattempt_keeps_the_id():
     world = World(Population(fine_tunes=0, reattempt_rate=1))
-    made = world.add(status="failed")
+    new = world.add(status="failed")
     world.tick()
-    assert world.get(made.id).status == "created"
+    assert world.get(new.id).status == "created"
 
 
 @pytest.mark.parametrize(("fail_rate", "absent"), [(0, "failed"), (1, "completed")])
-def test_the_fail_rate_decides_how_lives_end(fail_rate, absent):
+def test_the_fail_rate_decides_the_final_status(fail_rate, absent):
     world = World(Population(fine_tunes=60, fail_rate=fail_rate, reattempt_rate=0))
     for _ in range(100):
         world.tick()
     assert absent not in {item.status for item in world}
 
 
-def test_a_world_begins_with_a_plausible_mix_and_some_hostile_text():
+def test_the_initial_world_has_plausible_shares_and_hostile_texts():
     world = World(Population(fine_tunes=1000))
     count = Counter(item.status for item in world)
     assert count["completed"] > 800
@@ -183,30 +183,30 @@ def test_a_world_begins_with_a_plausible_mix_and_some_hostile_text():
     assert all(len(item.id) == len("fine_tune_") + 22 for item in world)
 
 
-def test_a_world_can_be_steered():
+def test_fine_tunes_can_be_added_changed_and_deleted():
     world = World(Population(fine_tunes=3))
-    made = world.add(name="Ada", model_id="sonic-9")
-    assert isinstance(made, FineTune)
-    assert (made.name, made.model_id, made.status) == ("Ada", "sonic-9", "created")
-    assert ids(world)[0] == made.id
-    world.set_status(made.id, "queued")
+    new = world.add(name="Ada", model_id="sonic-9")
+    assert isinstance(new, FineTune)
+    assert (new.name, new.model_id, new.status) == ("Ada", "sonic-9", "created")
+    assert ids(world)[0] == new.id
+    world.set_status(new.id, "queued")
     world.tick()
-    assert world.get(made.id).status == "queued"
-    world.delete(made.id)
+    assert world.get(new.id).status == "queued"
+    world.delete(new.id)
     assert len(world) == 3
-    world.add(id=made.id)
+    world.add(id=new.id)
     with pytest.raises(ValueError, match="already"):
-        world.add(id=made.id)
+        world.add(id=new.id)
     assert len(world) == 4
 
 
-def test_an_id_that_is_not_there_is_an_error_everywhere():
+def test_every_method_refuses_an_unknown_id():
     world = World(Population())
     gone = ids(world)[5]
     world.delete(gone)
-    for ask in (world.get, world.delete, lambda gone: world.page(10, gone)):
+    for method in (world.get, world.delete, lambda gone: world.page(10, gone)):
         with pytest.raises(UnknownFineTuneError):
-            ask(gone)
+            method(gone)
     with pytest.raises(UnknownFineTuneError):
         world.page(10, ending_before=gone)
     with pytest.raises(UnknownFineTuneError):

@@ -1,4 +1,4 @@
-"""A process that commits what a poll found and is killed (SIGKILL) on the way, at a named point."""
+"""A process that commits a poll and is killed (SIGKILL) at a named point."""
 
 import asyncio
 import os
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 from sqlalchemy import event
 
 from exporter.core.account import AccountState, PollResult
-from exporter.core.model import Snapshot
 from exporter.store import accounts
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from tests.store.sample_polls import KEY, NOW, fine_tune, reading, record_of
+from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.sample_polls import KEY, NOW, fine_tune, poll_result, snapshot_of
 
 POINTS = (
     "the account is looked up",
@@ -26,54 +26,50 @@ POINTS = (
     "deliveries are recorded",
     "the transaction commits",
 )
-"""Killed before this happens."""
+"""The process is killed before this happens."""
 
 COMMITTED = "the commit is reported"
 
 BASELINE = (fine_tune("steady"), fine_tune("fails"), fine_tune("goes"))
 
 
-def found(before: AccountState | None) -> PollResult:
-    return record_of(before, last_reading())
+def last_poll(before: AccountState | None) -> PollResult:
+    """One fine-tune failed, and one is missing for the second time."""
+    last = snapshot_of(fine_tune("steady"), fine_tune("fails", "failed"), at=NOW + 120)
+    return poll_result(before, last)
 
 
-def last_reading() -> Snapshot:
-    """One failed, one was missed for the second time, and one is of a model not seen before."""
-    return reading(fine_tune("steady"), fine_tune("fails", "failed"), at=NOW + 120)
-
-
-def _die(*_: object) -> NoReturn:
+def _kill(*_: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("killed")
 
 
-def _arm(database: Database, point: str) -> None:
-    """Have this process killed when it gets to `point`."""
+def _kill_at(database: Database, point: str) -> None:
     if point == "the transaction commits":
-        event.listen(database._engine, "commit", _die)
+        event.listen(sqlalchemy_engine(database), "commit", _kill)
     elif point == "the account is looked up":
-        _kill_at("_number", 1)
+        _kill_at_call("_find_number", 1)
     elif point == "events are recorded":
-        _kill_at("record_events", 1)
+        _kill_at_call("record_events", 1)
     elif point == "deliveries are recorded":
-        event.listen(database._engine, "before_cursor_execute", _die_at_deliveries)
+        event.listen(sqlalchemy_engine(database), "before_cursor_execute", _kill_at_deliveries)
     elif point.endswith("are written"):
-        _kill_at("_upsert", POINTS.index(point))
+        _kill_at_call("upsert", POINTS.index(point))
 
 
-def _die_at_deliveries(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+def _kill_at_deliveries(_connection: object, _cursor: object, statement: str, *_: object) -> None:
     if statement.startswith("INSERT INTO deliveries"):
-        _die()
+        _kill()
 
 
-def _kill_at(function: str, turn: int) -> None:
-    real, turns = getattr(accounts, function), 0
+def _kill_at_call(function: str, last_call: int) -> None:
+    real, calls = getattr(accounts, function), 0
 
     def counted(*arguments: Any) -> Any:
-        nonlocal turns
-        turns += 1
-        if turns == turn:
-            _die()
+        nonlocal calls
+        calls += 1
+        if calls == last_call:
+            _kill()
         return real(*arguments)
 
     setattr(accounts, function, counted)
@@ -82,9 +78,9 @@ def _kill_at(function: str, turn: int) -> None:
 async def commit_and_die(path: Path, point: str) -> None:
     async with Database(path) as database:
         before = await Accounts(database).load(KEY)
-        _arm(database, point)
-        await Accounts(database).commit(found(before))
-        _die()
+        _kill_at(database, point)
+        await Accounts(database).commit(last_poll(before))
+        _kill()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process that opens a state file, says so, and then holds it until its input ends."""
+"""A process that opens a state file, prints "held", and holds it until its input ends."""
 
 import asyncio
 import sys

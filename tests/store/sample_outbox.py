@@ -1,13 +1,14 @@
-"""A store in which receivers are owed events and were sent messages, as a test wants it."""
+"""Queued events and messages of receivers, and their states."""
 
 from collections.abc import Sequence
 
 from exporter.core.events import Event
-from exporter.core.model import FineTune
+from exporter.core.model import FineTune, OutboxMessage
+from exporter.core.retry import Attempt, Outcome
 from exporter.store.database import Database
-from exporter.store.events import record_events
-from exporter.store.outbox import NewMessage, Outbox, Result
-from exporter.store.queries import Entry, Selection, entries
+from exporter.store.events import DELIVERED, record_events
+from exporter.store.outbox import AttemptResult, NewMessage, Outbox
+from exporter.store.queries import DeliveryFilter, DeliverySummary, list_deliveries
 from tests.store.sample_polls import NOW
 
 CONFIGURED = frozenset({"ops", "chat"})
@@ -21,12 +22,12 @@ def failure(number: int, **fields: str) -> Event:
     return Event(f"evt_{number}", "fine_tune.failed", "main", at, fine_tune, "training")
 
 
-async def owe(database: Database, numbers: Sequence[int], *receivers: str) -> None:
-    """Make receivers owed the failures of these numbers."""
-    await owe_events(database, [failure(number) for number in numbers], *receivers)
+async def queue(database: Database, numbers: Sequence[int], *receivers: str) -> None:
+    """Queue the failures of these numbers for the receivers."""
+    await queue_events(database, [failure(number) for number in numbers], *receivers)
 
 
-async def owe_events(database: Database, events: Sequence[Event], *receivers: str) -> None:
+async def queue_events(database: Database, events: Sequence[Event], *receivers: str) -> None:
     def record() -> None:
         with database.write() as connection:
             record_events(connection, [(event, receivers) for event in events])
@@ -34,36 +35,65 @@ async def owe_events(database: Database, events: Sequence[Event], *receivers: st
     await database.run(record)
 
 
-async def freeze(database: Database, receiver: str, *, digest: bool = False) -> None:
-    """Make messages of all that a receiver is owed: one each, or one digest of all."""
+async def create_messages(database: Database, receiver: str, *, digest: bool = False) -> None:
+    """Create messages of all queued events of a receiver: one each, or one digest of all."""
     outbox = Outbox(database, receiver)
-    owed = await outbox.unsent()
-    if digest and owed:
-        numbers = tuple(each.number for each in owed)
-        identifier = "_".join(["msg", *map(str, numbers)])
-        new = [NewMessage(identifier, b'{"digest":true}', numbers)]
+    queued = await outbox.unsent()
+    if digest and queued:
+        numbers = tuple(each.number for each in queued)
+        message_id = "_".join(["msg", *map(str, numbers[:3])])
+        new = [NewMessage(message_id, b'{"digest":true}', numbers)]
     else:
-        new = [NewMessage(each.event.id, b'{"one":true}', (each.number,)) for each in owed]
-    await outbox.freeze(new, NOW)
+        new = [NewMessage(each.event.id, b'{"one":true}', (each.number,)) for each in queued]
+    await outbox.create_messages(new, NOW)
+
+
+async def next_message(database: Database, receiver: str) -> OutboxMessage:
+    message = await Outbox(database, receiver).next()
+    assert message is not None
+    return message
+
+
+def result_of(state: str, at: float = NOW, reason: str = "answered") -> AttemptResult:
+    """Return the result of an attempt that led to this state of a message."""
+    outcome = Outcome.DELIVERED if state == DELIVERED else Outcome.TRANSIENT
+    return AttemptResult(state, at, Attempt(outcome, reason))
+
+
+async def record_attempt(
+    database: Database,
+    message: OutboxMessage,
+    state: str,
+    reason: str = "answered",
+    at: float = NOW + 100,
+) -> list[float]:
+    """Record an attempt with this result."""
+    return await Outbox(database, message.receiver).record(message, result_of(state, at, reason))
 
 
 async def attempt(database: Database, receiver: str, state: str, reason: str = "answered") -> str:
-    """Try the next message of a receiver with this end; return its id."""
-    outbox = Outbox(database, receiver)
-    delivery = await outbox.next()
-    assert delivery is not None
-    await outbox.claim(delivery)
-    await outbox.record(delivery, Result(state, NOW + 100, reason))
-    return delivery.id
+    """Attempt the next message of a receiver with this result; return the message's id."""
+    message = await next_message(database, receiver)
+    await Outbox(database, receiver).claim(message)
+    await record_attempt(database, message, state, reason)
+    return message.id
 
 
-async def listed(database: Database, *states: str, receiver: str | None = None) -> list[Entry]:
-    selection = Selection(CONFIGURED, receiver=receiver)
+async def attempt_digest(database: Database, receiver: str, state: str, at: float = NOW) -> None:
+    """Attempt one message of all that is queued for a receiver, with this result."""
+    await create_messages(database, receiver, digest=True)
+    await record_attempt(database, await next_message(database, receiver), state, at=at)
+
+
+async def list_all(
+    database: Database, *states: str, receiver: str | None = None
+) -> list[DeliverySummary]:
+    criteria = DeliveryFilter(CONFIGURED, receiver=receiver)
     if states:
-        selection = Selection(CONFIGURED, (), receiver, states)
-    return (await database.run(entries, database, selection, 1000))[0]
+        criteria = DeliveryFilter(CONFIGURED, (), receiver, states)
+    return (await database.run(list_deliveries, database, criteria, 1000))[0]
 
 
-async def standings(database: Database) -> dict[tuple[str, str], str]:
-    """Return the state of every entry by receiver and id, as it is shown."""
-    return {(entry.receiver, entry.id): entry.state for entry in await listed(database)}
+async def shown_states(database: Database) -> dict[tuple[str, str], str]:
+    """Return the states of all deliveries, as listed, by receiver and id."""
+    return {(each.receiver, each.id): each.state for each in await list_all(database)}

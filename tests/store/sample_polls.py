@@ -1,4 +1,4 @@
-"""An account as the store sees it: readings, what they lead to, and who is owed what."""
+"""Snapshots of one account, and what polls of them store."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,35 +17,35 @@ def fine_tune(fine_tune_id: str, status: str = "training", **fields: Any) -> Fin
     return FineTune(fine_tune_id, model_id="sonic-3", status=status, **fields)
 
 
-def reading(*fine_tunes: FineTune, at: float = NOW) -> Snapshot:
+def snapshot_of(*fine_tunes: FineTune, at: float = NOW) -> Snapshot:
     return Snapshot({fine_tune.id: fine_tune for fine_tune in fine_tunes}, at)
 
 
-def record_of(
+def poll_result(
     before: AccountState | None,
     snapshot: Snapshot,
     receivers: Sequence[str] = ("slack", "webhook"),
     key: AccountKey = KEY,
 ) -> PollResult:
-    """What a poll that read `snapshot` stores; every receiver is told of every event."""
+    """Return the result of a poll whose events are queued for all receivers."""
     rules = Rules("store", key, "silent", 50, 1e9)
     return apply_snapshot(before, snapshot, rules, SeriesOptions(), lambda _: receivers)
 
 
-async def committed(
+async def commit_snapshot(
     database: Database,
     before: AccountState | None,
     snapshot: Snapshot,
     receivers: Sequence[str] = ("slack", "webhook"),
 ) -> AccountState:
-    """Commit one more reading and return the state after it."""
-    record = record_of(before, snapshot, receivers)
-    await Accounts(database).commit(record)
-    return record.state
+    """Commit a poll that read `snapshot` and return the state after it."""
+    result = poll_result(before, snapshot, receivers)
+    await Accounts(database).commit(result)
+    return result.state
 
 
-async def owe_failures(database: Database, number: int, receiver: str = "slack") -> None:
-    """Make a receiver owed `number` failures, of f0, f1, … in this order."""
-    state = await committed(database, None, reading())
+async def queue_failures(database: Database, number: int, receiver: str = "slack") -> None:
+    """Queue `number` failures for a receiver, of f0, f1, … in this order."""
+    state = await commit_snapshot(database, None, snapshot_of())
     failed = (fine_tune(f"f{n}", "failed") for n in range(number))
-    await committed(database, state, reading(*failed), [receiver])
+    await commit_snapshot(database, state, snapshot_of(*failed), [receiver])

@@ -1,39 +1,53 @@
-"""What an Alertmanager is owed, by the events that were recorded, told to somebody or not."""
+"""Outbox of one Alertmanager: which alerts it has, and what ends them."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy.event import listen, remove
 
 from exporter.core.active_alerts import AlertRow
 from exporter.core.events import Event, EventType
-from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
-from exporter.store.alert_outbox import AlertOutbox, Findings
-from exporter.store.database import Database, GuestDatabase
-from exporter.store.events import record_events
-from exporter.store.outbox import Backlog, ReceiverState
-from exporter.store.retention import Upkeep
+from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
+from exporter.store.alert_outbox import AlertOutbox
+from exporter.store.database import Database
+from exporter.store.events import DEAD, DELIVERED, PENDING, record_events
+from exporter.store.outbox import AttemptResult, Backlog, ReceiverState
+from exporter.store.retention import Retention
+from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import NOW, fine_tune
 
 AM = "alertmanager"
 
 
-async def happened(
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database(tmp_path / "state.db") as database:
+        yield database
+
+
+@pytest.fixture
+def outbox(database: Database) -> AlertOutbox:
+    return AlertOutbox(database, AM)
+
+
+async def record_event(
     database: Database,
-    kind: EventType,
+    event_type: EventType,
     at: float,
     *receivers: str,
     subject: str = "ft",
     account: str = "default",
 ) -> None:
-    """Record one event; it is told to the receivers."""
+    """Record one event and queue it for the receivers."""
     fields = (
         {"fine_tune": fine_tune(subject)}
-        if kind.startswith("fine_tune")
+        if event_type.startswith("fine_tune")
         else {"facts": {"receiver": subject}}
     )
-    event = Event(f"evt_{kind}_{subject}_{account}_{at}", kind, account, at, **fields)
+    event = Event(f"evt_{event_type}_{subject}_{account}_{at}", event_type, account, at, **fields)
 
     def record() -> None:
         with database.write() as connection:
@@ -42,168 +56,140 @@ async def happened(
     await database.run(record)
 
 
-def in_store(path, test: Callable[[Database, AlertOutbox], Coroutine[None, None, None]]) -> None:
-    async def run() -> None:
-        async with Database(path / "state.db") as database:
-            await test(database, AlertOutbox(database, AM))
-
-    asyncio.run(run())
-
-
-def test_it_is_owed_what_is_pending_and_what_was_taken_lately(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        for number in range(4):
-            await happened(database, "fine_tune.failed", NOW + number, AM, subject=f"ft{number}")
-        await happened(database, "fine_tune.failed", NOW, "slack", subject="other")
-        assert await outbox.record(Findings({1: NOW + 100, 2: NOW + 200}, {3: NOW})) == [100, 199]
-        assert await outbox.owed(NOW + 100) == [
-            AlertRow(4, NOW + 3),
-            AlertRow(2, NOW + 1, settled_at=NOW + 200),
-        ]
-        assert await outbox.backlog() == Backlog(1, 1, NOW + 3)
-
-    in_store(tmp_path, test)
+async def test_rows_are_the_pending_and_the_recently_delivered_events(database, outbox):
+    for number in range(4):
+        await record_event(database, "fine_tune.failed", NOW + number, AM, subject=f"ft{number}")
+    await record_event(database, "fine_tune.failed", NOW, "slack", subject="other")
+    assert await outbox.record([1], result_of(DELIVERED, NOW + 100)) == [100]
+    assert await outbox.record([2], result_of(DELIVERED, NOW + 200)) == [199]
+    assert await outbox.record([3], result_of(DEAD, NOW)) == []
+    assert await outbox.alert_rows(NOW + 100) == [
+        AlertRow(4, NOW + 3),
+        AlertRow(2, NOW + 1, settled_at=NOW + 200),
+    ]
+    assert await outbox.backlog() == Backlog(1, 1, NOW + 3)
 
 
-def test_a_failure_is_over_when_the_fine_tune_leaves_it_not_when_it_is_removed(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        await happened(database, "fine_tune.failed", NOW, AM)
-        await happened(database, "fine_tune.removed", NOW + 1)
-        await happened(database, "fine_tune.stuck", NOW + 2)
-        await happened(database, "fine_tune.changed", NOW + 3, subject="another")
-        await happened(database, "fine_tune.changed", NOW + 4, account="other")
-        await happened(database, "agent.poll_recovered", NOW + 5, subject="")
-        assert [alert.left_at for alert in await outbox.owed(0)] == [None]
-        await happened(database, "fine_tune.changed", NOW + 6)
-        await happened(database, "fine_tune.completed", NOW + 7)
-        assert [alert.left_at for alert in await outbox.owed(0)] == [NOW + 6]
-
-    in_store(tmp_path, test)
-
-
-def test_a_failure_after_a_failure_ends_the_first(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        for at in (NOW, NOW + 10):
-            await happened(database, "fine_tune.failed", at, AM)
-        assert await outbox.owed(0) == [
-            AlertRow(1, NOW, left_at=NOW + 10),
-            AlertRow(2, NOW + 10),
-        ]
-
-    in_store(tmp_path, test)
+async def test_a_failure_ends_when_the_fine_tune_leaves_the_status_not_when_it_is_removed(
+    database, outbox
+):
+    await record_event(database, "fine_tune.failed", NOW, AM)
+    await record_event(database, "fine_tune.removed", NOW + 1)
+    await record_event(database, "fine_tune.stuck", NOW + 2)
+    await record_event(database, "fine_tune.changed", NOW + 3, subject="another")
+    await record_event(database, "fine_tune.changed", NOW + 4, account="other")
+    await record_event(database, "agent.poll_recovered", NOW + 5, subject="")
+    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [None]
+    await record_event(database, "fine_tune.changed", NOW + 6)
+    await record_event(database, "fine_tune.completed", NOW + 7)
+    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW + 6]
 
 
-def test_the_agents_troubles_end_with_their_recoveries(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        await happened(database, "agent.poll_failing", NOW, AM, subject="")
-        await happened(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
-        await happened(database, "agent.baseline", NOW + 1, subject="")
-        await happened(database, "agent.poll_recovered", NOW + 2, subject="", account="b")
-        await happened(database, "agent.receiver_recovered", NOW + 3, subject="x", account="")
-        assert [alert.left_at for alert in await outbox.owed(0)] == [None, None]
-        await happened(database, "agent.poll_recovered", NOW + 4, subject="")
-        await happened(database, "agent.receiver_recovered", NOW + 5, subject="chat", account="")
-        assert [alert.left_at for alert in await outbox.owed(0)] == [NOW + 4, NOW + 5]
-
-    in_store(tmp_path, test)
+async def test_a_failure_after_a_failure_ends_the_first(database, outbox):
+    for at in (NOW, NOW + 10):
+        await record_event(database, "fine_tune.failed", at, AM)
+    assert await outbox.alert_rows(0) == [
+        AlertRow(1, NOW, left_at=NOW + 10),
+        AlertRow(2, NOW + 10),
+    ]
 
 
-def test_only_the_first_time_counts_and_delivered_wins_over_given_up(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        for number in range(2):
-            await happened(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
-        assert await outbox.expire(NOW + 1, NOW + 50) == 2
-        assert await outbox.record(Findings({1: NOW + 60})) == [60]
-        assert await outbox.record(Findings({1: NOW + 70}, {1: NOW + 70, 2: NOW + 70})) == []
-        assert await outbox.owed(0) == [AlertRow(1, NOW, settled_at=NOW + 60)]
-        assert await outbox.backlog() == Backlog(0, 1)
-
-    in_store(tmp_path, test)
-
-
-def test_health_and_what_follows_are_stored_with_it(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        assert await outbox.receiver_state() == ReceiverState()
-        bad = CircuitState(3, NOW, open=True, reason="answered 404")
-        event = Event("evt", "agent.receiver_unhealthy", "", NOW, facts={"receiver": AM})
-        findings = Findings(health=bad, resume_at=NOW + 60, told=[(event, ["slack"])])
-        for _ in range(2):
-            await outbox.record(findings)
-        assert await outbox.receiver_state() == ReceiverState(bad, NOW + 60)
-        assert (await AlertOutbox(database, "slack").backlog()).pending == 1
-        await outbox.record(Findings())
-        assert (await outbox.receiver_state()).health == CIRCUIT_CLOSED
-
-    in_store(tmp_path, test)
+async def test_agent_troubles_end_with_their_recoveries(database, outbox):
+    await record_event(database, "agent.poll_failing", NOW, AM, subject="")
+    await record_event(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    await record_event(database, "agent.baseline", NOW + 1, subject="")
+    await record_event(database, "agent.poll_recovered", NOW + 2, subject="", account="b")
+    await record_event(database, "agent.receiver_recovered", NOW + 3, subject="x", account="")
+    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [None, None]
+    await record_event(database, "agent.poll_recovered", NOW + 4, subject="")
+    await record_event(database, "agent.receiver_recovered", NOW + 5, subject="chat", account="")
+    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW + 4, NOW + 5]
 
 
-def test_its_version_is_another_when_something_happened_or_another_process_wrote(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        versions = [await outbox.version()]
-        await happened(database, "fine_tune.failed", NOW, AM)
-        versions.append(await outbox.version())
-        await happened(database, "fine_tune.changed", NOW)
-        versions.append(await outbox.version())
-        assert await outbox.record(Findings({1: NOW})) == [0]
-        assert await outbox.version() == versions[-1], "what it did itself it knows"
-        async with GuestDatabase(database.path) as beside:
-            await AlertOutbox(beside, AM).owed(0)
-            assert await outbox.version() == versions[-1], "to look changes nothing"
-            await AlertOutbox(beside, "another").record(Findings(resume_at=NOW))
-        versions.append(await outbox.version())
-        assert len(set(versions)) == 4
-
-    in_store(tmp_path, test)
+async def test_an_event_that_is_no_trouble_ends_when_it_begins(database, outbox):
+    await record_event(database, "agent.poll_recovered", NOW, AM, subject="")
+    await record_event(database, "fine_tune.completed", NOW + 1, AM)
+    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW, NOW + 1]
 
 
-def test_a_number_that_is_given_out_again_is_another_version(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        await happened(database, "fine_tune.changed", NOW, subject="old")
-        before = await outbox.version()
-        assert await Upkeep(database).delete_old(NOW + 1) == 1
-        await happened(database, "fine_tune.failed", NOW, AM)
-        assert [alert.number for alert in await outbox.owed(0)] == [1]
-        assert await outbox.version() != before
-
-    in_store(tmp_path, test)
-
-
-def test_events_are_read_by_number_without_those_that_are_gone(tmp_path):
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        for number in range(3):
-            await happened(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
-        assert await outbox.events([]) == {}
-        found = await outbox.events(range(1, 100))
-        assert [event.subject for event in found.values()] == ["ft0", "ft1", "ft2"]
-
-    in_store(tmp_path, test)
+async def test_only_the_first_delivery_counts_and_delivered_wins_over_dead(database, outbox):
+    for number in range(2):
+        await record_event(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
+    assert await outbox.expire(NOW + 1, NOW + 50) == 2
+    assert await outbox.record([1], result_of(DELIVERED, NOW + 60)) == [60]
+    assert await outbox.record([1], result_of(DELIVERED, NOW + 70)) == []
+    assert await outbox.record([1, 2], result_of(DEAD, NOW + 70)) == []
+    assert await outbox.alert_rows(0) == [AlertRow(1, NOW, settled_at=NOW + 60)]
+    assert await outbox.backlog() == Backlog(0, 1)
 
 
-def test_a_look_reads_no_more_than_what_it_returns(tmp_path):
-    """Years of delivered alerts must not be gone through every five seconds."""
+async def test_circuit_and_events_are_stored_with_a_result(database, outbox):
+    assert await outbox.receiver_state() == ReceiverState()
+    bad = CircuitState(3, NOW, open=True, reason="answered 404")
+    event = Event("evt", "agent.receiver_unhealthy", "", NOW, facts={"receiver": AM})
+    attempt = Attempt(Outcome.ENDPOINT, "answered 404")
+    result = AttemptResult(PENDING, NOW, attempt, bad, NOW + 60, [(event, ["slack"])])
+    for _ in range(2):
+        await outbox.record([], result)
+    assert await outbox.receiver_state() == ReceiverState(bad, NOW + 60)
+    assert (await AlertOutbox(database, "slack").backlog()).pending == 1
+    await outbox.record([], result_of(PENDING))
+    assert (await outbox.receiver_state()).circuit == CIRCUIT_CLOSED
 
-    async def test(database: Database, outbox: AlertOutbox) -> None:
-        asked: list[tuple[str, Any]] = []
 
-        def note(connection, cursor, statement, parameters, *_: Any) -> None:
-            if statement.startswith("SELECT"):
-                asked.append((statement, parameters))
+async def test_the_version_changes_with_a_new_event_or_a_write_of_another_process(database, outbox):
+    versions = [await outbox.version()]
+    await record_event(database, "fine_tune.failed", NOW, AM)
+    versions.append(await outbox.version())
+    await record_event(database, "fine_tune.changed", NOW)
+    versions.append(await outbox.version())
+    assert await outbox.record([1], result_of(DELIVERED)) == [0]
+    assert await outbox.version() == versions[-1], "its own result changes nothing"
+    async with Database(database.path, exclusive=False) as beside:
+        await AlertOutbox(beside, AM).alert_rows(0)
+        assert await outbox.version() == versions[-1], "reading changes nothing"
+        await AlertOutbox(beside, "another").record([], result_of(PENDING))
+    versions.append(await outbox.version())
+    assert len(set(versions)) == 4
 
-        listen(database._engine, "before_cursor_execute", note)
-        await outbox.owed(NOW)
-        remove(database._engine, "before_cursor_execute", note)
 
-        def plan(statement: str, parameters: Any) -> str:
-            with database.read() as connection:
-                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-                return "\n".join(row[3] for row in rows)
+async def test_a_number_that_is_used_again_changes_the_version(database, outbox):
+    await record_event(database, "fine_tune.changed", NOW, subject="old")
+    before = await outbox.version()
+    assert await Retention(database).delete_old(NOW + 1) == 1
+    await record_event(database, "fine_tune.failed", NOW, AM)
+    assert [alert.number for alert in await outbox.alert_rows(0)] == [1]
+    assert await outbox.version() != before
 
-        plans = [await database.run(plan, *each) for each in asked]
-        assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
-        assert ["(receiver=? AND state=? AND settled_at>?)" in plan for plan in plans] == [
-            False,
-            True,
-        ]
-        assert all("SCAN" not in plan and "TEMP B-TREE" not in plan for plan in plans)
 
-    in_store(tmp_path, test)
+async def test_events_are_read_by_number_without_deleted_ones(database, outbox):
+    for number in range(3):
+        await record_event(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
+    assert await outbox.events([]) == {}
+    found = await outbox.events(range(1, 100))
+    assert [event.subject for event in found.values()] == ["ft0", "ft1", "ft2"]
+
+
+async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, outbox):
+    statements: list[tuple[str, Any]] = []
+
+    def note(connection, cursor, statement, parameters, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            statements.append((statement, parameters))
+
+    listen(sqlalchemy_engine(database), "before_cursor_execute", note)
+    await outbox.alert_rows(NOW)
+    remove(sqlalchemy_engine(database), "before_cursor_execute", note)
+
+    def explain(statement: str, parameters: Any) -> str:
+        with database.read() as connection:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            return "\n".join(row[3] for row in rows)
+
+    plans = [await database.run(explain, *each) for each in statements]
+    assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
+    assert ["(receiver=? AND state=? AND settled_at>?)" in plan for plan in plans] == [
+        False,
+        True,
+    ]
+    assert all("SCAN" not in plan and "TEMP B-TREE" not in plan for plan in plans)

@@ -1,7 +1,5 @@
-"""Where the pages of a list begin is kept with the poll that found it, and is only a hint."""
+"""The cursors of an account's list: stored with the poll that found them, and only a hint."""
 
-import asyncio
-import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -10,7 +8,8 @@ from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from tests.store.sample_polls import KEY, NOW, fine_tune, reading, record_of
+from tests.store.raw_sqlite import execute, reject_inserts
+from tests.store.sample_polls import KEY, NOW, fine_tune, poll_result, snapshot_of
 
 HOSTILE = (
     "a/b&c?d",
@@ -23,90 +22,57 @@ HOSTILE = (
 SECOND = AccountKey("second", KEY.base_url)
 
 
-def read(path, key=KEY) -> tuple[str, ...]:
-    async def run() -> tuple[str, ...]:
-        async with Database(path) as database:
-            return await Accounts(database).cursors(key)
-
-    return asyncio.run(run())
-
-
-def commit(path, cursors, key=KEY) -> None:
-    async def run() -> None:
-        async with Database(path) as database:
-            accounts = Accounts(database)
-            state = await accounts.load(key)
-            record = record_of(state, reading(fine_tune("a")), key=key)
-            await accounts.commit(replace(record, cursors=cursors))
-
-    asyncio.run(run())
+async def commit(database, cursors, key=KEY) -> None:
+    accounts = Accounts(database)
+    state = await accounts.load(key)
+    result = poll_result(state, snapshot_of(fine_tune("a")), key=key)
+    await accounts.commit(replace(result, cursors=cursors))
 
 
-def test_an_account_that_was_never_read_has_none(tmp_path):
-    assert read(tmp_path / "state.db") == ()
+async def test_an_account_without_a_poll_has_no_cursors(database):
+    assert await Accounts(database).cursors(KEY) == ()
 
 
-def test_cursors_survive_a_restart_and_are_replaced_by_those_of_a_later_poll(tmp_path):
-    path = tmp_path / "state.db"
-    commit(path, HOSTILE)
-    assert read(path) == HOSTILE
-    commit(path, ["b"])
-    assert read(path) == ("b",)
-    commit(path, [])
-    assert read(path) == ()
+async def test_cursors_survive_a_restart_and_a_later_poll_replaces_them(tmp_path):
+    for cursors in (HOSTILE, ("b",), ()):
+        async with Database(tmp_path / "state.db") as database:
+            await commit(database, cursors)
+        async with Database(tmp_path / "state.db") as database:
+            assert await Accounts(database).cursors(KEY) == cursors
 
 
-def test_a_poll_whose_pages_begin_where_they_did_leaves_them(tmp_path):
-    path = tmp_path / "state.db"
-    commit(path, ["a"])
-    commit(path, None)
-    assert read(path) == ("a",)
+async def test_a_poll_with_unchanged_cursors_keeps_them(database):
+    await commit(database, ["a"])
+    await commit(database, None)
+    assert await Accounts(database).cursors(KEY) == ("a",)
 
 
-def test_accounts_have_cursors_of_their_own(tmp_path):
-    path = tmp_path / "state.db"
-    commit(path, ["first"])
-    commit(path, ["second"], SECOND)
-    assert (read(path), read(path, SECOND)) == (("first",), ("second",))
+async def test_accounts_have_separate_cursors(database):
+    await commit(database, ["first"])
+    await commit(database, ["second"], SECOND)
+    assert await Accounts(database).cursors(KEY) == ("first",)
+    assert await Accounts(database).cursors(SECOND) == ("second",)
 
 
-def test_new_cursors_are_something_to_write():
-    state = record_of(None, reading(fine_tune("a"))).state
-    record = record_of(state, reading(fine_tune("a"), at=NOW + 60))
-    assert record.is_empty
-    assert not replace(record, cursors=()).is_empty
+def test_a_result_with_new_cursors_is_not_empty():
+    state = poll_result(None, snapshot_of(fine_tune("a"))).state
+    result = poll_result(state, snapshot_of(fine_tune("a"), at=NOW + 60))
+    assert result.is_empty
+    assert not replace(result, cursors=()).is_empty
 
 
-def test_cursors_are_not_kept_of_a_poll_that_was_not(tmp_path):
-    path = tmp_path / "state.db"
-    commit(path, ["before"])
-
-    async def run() -> None:
-        async with Database(path) as database:
-
-            def forbid() -> None:
-                with database.write() as connection:
-                    connection.exec_driver_sql(
-                        "CREATE TRIGGER no BEFORE INSERT ON fine_tunes"
-                        " BEGIN SELECT RAISE(ABORT, 'no room'); END"
-                    )
-
-            await database.run(forbid)
-            state = await Accounts(database).load(KEY)
-            record = record_of(state, reading(fine_tune("a", "failed")))
-            with pytest.raises(StoreError, match="no room"):
-                await Accounts(database).commit(replace(record, cursors=["after"]))
-
-    asyncio.run(run())
-    assert read(path) == ("before",)
+async def test_a_failed_commit_does_not_change_the_cursors(database):
+    await commit(database, ["before"])
+    await reject_inserts(database, "fine_tunes")
+    state = await Accounts(database).load(KEY)
+    result = poll_result(state, snapshot_of(fine_tune("a", "failed")))
+    with pytest.raises(StoreError, match="no room"):
+        await Accounts(database).commit(replace(result, cursors=["after"]))
+    assert await Accounts(database).cursors(KEY) == ("before",)
 
 
-@pytest.mark.parametrize("damaged", ["", "[", '["a", 1]', "null"])
-def test_cursors_that_cannot_be_read_are_done_without(tmp_path, damaged):
-    path = tmp_path / "state.db"
-    commit(path, ["a"])
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("UPDATE cursors SET ids = ?", (damaged,))
-    connection.close()
-    assert read(path) == ()
+async def test_damaged_cursors_are_ignored(database):
+    await commit(database, ["a"])
+    for damaged in ("", "[", '["a", 1]', "null"):
+        await execute(database, "UPDATE cursors SET ids = ?", (damaged,))
+        assert await Accounts(database).cursors(KEY) == (), damaged

@@ -1,4 +1,4 @@
-"""How the database is used: journal, durability, transactions, its one thread."""
+"""Connections, transactions, the store's thread, and waiting for other processes."""
 
 import asyncio
 import sqlite3
@@ -10,214 +10,171 @@ import pytest
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.files import Lock
-from tests.store.sample_polls import committed, fine_tune, reading
+from tests.store.raw_sqlite import execute, sqlalchemy_engine
+from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-def pragma(database: Database, name: str) -> object:
-    with database.read() as connection:
-        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+async def pragma(database: Database, name: str) -> object:
+    def run() -> object:
+        with database.read() as connection:
+            return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+    return await database.run(run)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("journal_mode", "wal"),
-        ("synchronous", 2),  # FULL: what was committed survives a power cut
-        ("foreign_keys", 1),
-        ("busy_timeout", 5000),
-    ],
-)
-def test_the_connection_is_set_up_for_durability(tmp_path, name, value):
-    async def found() -> object:
-        async with Database(tmp_path / "state.db") as database:
-            return await database.run(pragma, database, name)
-
-    assert asyncio.run(found()) == value
-
-
-def statements(database: Database, kind: str) -> list[str]:
-    """What an empty transaction, of `read` or `write`, sends to SQLite."""
-    seen: list[str] = []
-    with database.read() as connection:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-    raw.set_trace_callback(seen.append)
-    with getattr(database, kind)():
-        pass
-    raw.set_trace_callback(None)
-    return seen
+async def test_a_commit_survives_a_power_cut(database):
+    """`synchronous` 2 is FULL: NORMAL may lose the last commits."""
+    for name, value in {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+    }.items():
+        assert await pragma(database, name) == value, name
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("read", "BEGIN"), ("write", "BEGIN IMMEDIATE")])
-def test_a_writer_takes_the_lock_at_once_and_a_reader_never(tmp_path, kind, begin):
-    async def found() -> list[str]:
-        async with Database(tmp_path / "state.db") as database:
-            return await database.run(statements, database, kind)
+async def test_only_a_write_transaction_takes_the_lock_at_once(database, kind, begin):
+    statements: list[str] = []
 
-    assert asyncio.run(found())[0].strip() == begin
+    def run() -> None:
+        with sqlalchemy_engine(database).connect() as connection:
+            raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.set_trace_callback(statements.append)
+        with getattr(database, kind)():
+            pass
+        raw.set_trace_callback(None)
+
+    await database.run(run)
+    assert statements[0].strip() == begin
 
 
-def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_not_disturbed(tmp_path):
-    def fail(database: Database) -> None:
+async def test_a_failed_transaction_is_rolled_back_and_the_next_one_succeeds(database):
+    def fail() -> None:
         with database.write() as connection:
             connection.exec_driver_sql("DELETE FROM meta")
             raise KeyError("mine")
 
-    async def run() -> object:
-        async with Database(tmp_path / "state.db") as database:
-            with pytest.raises(KeyError, match="mine"):
-                await database.run(fail, database)
-            await committed(database, None, reading(fine_tune("a")))
-            return await database.run(pragma, database, "integrity_check")
-
-    assert asyncio.run(run()) == "ok"
+    with pytest.raises(KeyError, match="mine"):
+        await database.run(fail)
+    await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
+    assert await pragma(database, "integrity_check") == "ok"
+    assert await execute(database, "SELECT count(*) FROM meta") == 1
 
 
-def test_every_call_runs_in_the_same_thread_which_is_not_the_loops(tmp_path):
-    async def threads() -> set[int]:
-        async with Database(tmp_path / "state.db") as database:
-            return {await database.run(threading.get_ident) for _ in range(20)}
-
-    [found] = asyncio.run(threads())
+async def test_all_calls_run_in_one_thread_beside_the_event_loop(database):
+    [found] = {await database.run(threading.get_ident) for _ in range(20)}
     assert found != threading.get_ident()
 
 
-def test_a_slow_disk_does_not_hold_up_the_event_loop(tmp_path):
-    async def run() -> None:
-        release = threading.Event()
-        async with Database(tmp_path / "state.db") as database:
-            slow = asyncio.create_task(database.run(release.wait, 10))
-            await asyncio.sleep(0)
-            assert not slow.done()
-            release.set()  # reached only because the loop was free
-            assert await slow
-
-    asyncio.run(run())
+async def test_a_slow_disk_does_not_block_the_event_loop(database):
+    release = threading.Event()
+    slow = asyncio.create_task(database.run(release.wait, 10))
+    await asyncio.sleep(0)
+    assert not slow.done()
+    release.set()  # reached only because the loop was free
+    assert await slow
 
 
-@pytest.mark.parametrize("name", ["a?mode=ro", "a#b", "100%41.db", "äöü 'q' \"d\".db", "file:x"])
-def test_any_name_is_the_name_of_a_file(tmp_path, name):
-    async def run() -> None:
-        async with Database(tmp_path / name) as database:
-            await committed(database, None, reading(fine_tune("a")))
-
-    asyncio.run(run())
-    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.lock"}
+async def test_any_name_is_the_name_of_a_file(tmp_path):
+    for number, name in enumerate(("a?mode=ro", "a#b", "100%41.db", "äöü 'q' \"d\".db", "file:x")):
+        folder = tmp_path / str(number)
+        async with Database(folder / name) as database:
+            await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
+        assert {path.name for path in folder.iterdir()} == {name, f"{name}.lock"}
 
 
-def test_each_store_has_an_identity_that_lasts(tmp_path):
+async def test_each_store_has_an_id_that_does_not_change(tmp_path):
     async def store_id(name: str) -> str:
         async with Database(tmp_path / name) as database:
             return database.store_id
 
-    first = asyncio.run(store_id("a"))
+    first = await store_id("a")
     assert first
-    assert asyncio.run(store_id("a")) == first
-    assert asyncio.run(store_id("b")) != first
+    assert await store_id("a") == first
+    assert await store_id("b") != first
 
 
-def test_another_process_that_writes_is_waited_for(tmp_path):
-    path = tmp_path / "state.db"
-
-    async def run() -> None:
-        async with Database(path) as database:
-            other = sqlite3.connect(path, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            commit = asyncio.create_task(committed(database, None, reading(fine_tune("a"))))
-            reader = sqlite3.connect(path)
-            reader.execute("SELECT * FROM accounts")
-            reader.close()
-            assert not commit.done()
-            other.execute("COMMIT")
-            other.close()
-            await commit
-
-    asyncio.run(run())
+async def test_a_write_waits_for_another_process(database):
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    commit = asyncio.create_task(commit_snapshot(database, None, snapshot_of(fine_tune("a"))))
+    reader = sqlite3.connect(database.path)
+    reader.execute("SELECT * FROM accounts")
+    reader.close()
+    assert not commit.done()
+    other.execute("COMMIT")
+    other.close()
+    await commit
 
 
-def test_one_that_never_ends_its_transaction_is_a_store_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporter.store.database._BUSY_MILLISECONDS", 50)
-    path = tmp_path / "state.db"
-
-    async def run() -> None:
-        async with Database(path) as database:
-            other = sqlite3.connect(path, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreError, match="locked"):
-                await committed(database, None, reading(fine_tune("a")))
-            other.close()
-            await committed(database, None, reading(fine_tune("a")))
-
-    asyncio.run(run())
-
-
-def test_of_many_writes_only_the_first_waits_for_one_that_never_ends_its_transaction(
+async def test_a_transaction_of_another_process_that_does_not_end_is_an_error(
     tmp_path, monkeypatch
 ):
-    """In the one thread of the store they would wait behind each other, and all reads with them."""
-    monkeypatch.setattr("exporter.store.database._BUSY_MILLISECONDS", 1000)
-    path = tmp_path / "state.db"
+    monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 50)
+    async with Database(tmp_path / "state.db") as database:
+        other = sqlite3.connect(database.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
+        other.close()
+        await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
 
-    async def failed(database: Database) -> float:
-        began = time.monotonic()
+
+async def test_only_the_first_of_many_writes_waits_for_the_whole_timeout(tmp_path, monkeypatch):
+    """In the one thread of the store they would wait one after the other, and all reads too."""
+    monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 1000)
+
+    async def failed_write(database: Database) -> float:
+        start = time.monotonic()
         with pytest.raises(StoreError, match="locked"):
             await database.try_to_write()
-        return time.monotonic() - began
+        return time.monotonic() - start
 
-    async def run() -> None:
-        async with Database(path) as database:
-            other = sqlite3.connect(path, isolation_level=None)
-            for _ in range(2):
-                other.execute("BEGIN IMMEDIATE")
-                waits = [await failed(database) for _ in range(4)]
-                assert waits[0] >= 0.9
-                assert max(waits[1:]) < 0.9
-                other.execute("COMMIT")
-                await database.try_to_write()
-            other.close()
-
-    asyncio.run(run())
+    async with Database(tmp_path / "state.db") as database:
+        other = sqlite3.connect(database.path, isolation_level=None)
+        for _ in range(2):
+            other.execute("BEGIN IMMEDIATE")
+            waits = [await failed_write(database) for _ in range(4)]
+            assert waits[0] >= 0.9
+            assert max(waits[1:]) < 0.9
+            other.execute("COMMIT")
+            await database.try_to_write()
+        other.close()
 
 
-def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
+async def test_a_disk_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr("exporter.store.database._CLOSE_SECONDS", 0.05)
     release = threading.Event()
-
-    async def run() -> Database:
-        async with Database(tmp_path / "state.db") as database:
-            hanging = asyncio.create_task(database.run(release.wait, 10))
-            await asyncio.sleep(0)
-        assert not hanging.done()
-        release.set()
-        await hanging
-        return database
-
-    database = asyncio.run(run())
-    database._close()  # what the end did not wait for
+    async with Database(tmp_path / "state.db") as database:
+        hanging = asyncio.create_task(database.run(release.wait, 10))
+        await asyncio.sleep(0)
+    assert not hanging.done()
+    release.set()
+    await hanging
+    database._engine.close()  # the end did not wait for it
 
 
-def test_an_opening_that_is_cancelled_leaves_no_lock(tmp_path):
+async def test_opening_releases_the_lock_when_it_is_cancelled(tmp_path):
     entered, release = threading.Event(), threading.Event()
     path = tmp_path / "state.db"
 
-    class Slow(Database):
-        def _check(self) -> None:
+    class SlowDatabase(Database):
+        def _check(self) -> str | None:
             entered.set()
             release.wait(10)
-            super()._check()
+            return super()._check()
 
-    async def run() -> None:
-        opening = asyncio.create_task(Slow(path).__aenter__())
-        await asyncio.to_thread(entered.wait, 10)
-        opening.cancel()
-        await asyncio.sleep(0)
-        release.set()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-
-    asyncio.run(run())
+    opening = asyncio.create_task(SlowDatabase(path).__aenter__())
+    await asyncio.to_thread(entered.wait, 10)
+    opening.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
     lock = Lock(path)
     lock.acquire()
     lock.release()

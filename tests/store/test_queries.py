@@ -1,113 +1,106 @@
-"""What is listed of the outbox: each message once, each event without one, in its state."""
+"""Lists of deliveries and events: each message once, each event without a message once."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
 
 from exporter.core.events import Event
-from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
 from exporter.store.outbox import Outbox
 from exporter.store.queries import (
     ORPHANED,
-    Entry,
+    DeliveryFilter,
+    DeliverySummary,
     EventFilter,
-    Happened,
-    Selection,
+    RecordedEvent,
     UnknownIdError,
-    details,
-    entries,
-    happened,
-    receivers_known,
+    list_deliveries,
+    list_events,
+    load_details,
+    stored_receivers,
 )
+from tests.store.raw_sqlite import execute
 from tests.store.sample_outbox import (
     CONFIGURED,
     attempt,
+    create_messages,
     failure,
-    freeze,
-    listed,
-    owe,
-    owe_events,
-    standings,
+    list_all,
+    next_message,
+    queue,
+    queue_events,
+    shown_states,
 )
 from tests.store.sample_polls import NOW
 
-ALL = Selection(CONFIGURED)
+ALL = DeliveryFilter(CONFIGURED)
 
 
-def with_store(tmp_path, work):
-    async def run():
-        async with Database(tmp_path / "state.db") as database:
-            return await work(database)
-
-    return asyncio.run(run())
-
-
-def test_an_event_that_no_message_carries_is_listed_by_its_own_id(tmp_path):
-    async def work(database: Database) -> list[Entry]:
-        await owe(database, [1], "ops")
-        return await listed(database)
-
-    assert with_store(tmp_path, work) == [
-        Entry(
+async def test_an_event_without_a_message_is_listed_by_its_own_id(database):
+    await queue(database, [1], "ops")
+    assert await list_all(database) == [
+        DeliverySummary(
             "ops", "evt_1", PENDING, ("fine_tune.failed",), 1, NOW + 1, 0, None, "",
             minimal=False, in_flight=False,
         )
     ]  # fmt: skip
 
 
-def test_a_message_is_listed_once_with_all_that_became_of_it(tmp_path):
-    async def work(database: Database) -> tuple[list[Entry], list[Entry]]:
-        completed = replace(failure(2), type="fine_tune.completed")
-        await owe_events(database, [failure(1), completed, failure(3)], "ops")
-        await freeze(database, "ops", digest=True)
-        await attempt(database, "ops", PENDING, "answered 503")
-        waiting = await listed(database)
-        delivery = await Outbox(database, "ops").next()
-        assert delivery is not None
-        await Outbox(database, "ops").replace_body(delivery, b"minimal")
-        await Outbox(database, "ops").claim(delivery)
-        return waiting, await listed(database)
-
-    [waiting], [sending] = with_store(tmp_path, work)
+async def test_a_message_is_listed_once_with_the_results_of_its_attempts(database):
+    completed = replace(failure(2), type="fine_tune.completed")
+    await queue_events(database, [failure(1), completed, failure(3)], "ops")
+    await create_messages(database, "ops", digest=True)
+    await attempt(database, "ops", PENDING, "answered 503")
+    [waiting] = await list_all(database)
     types = ("fine_tune.completed", "fine_tune.failed")
-    assert waiting == Entry(
+    assert waiting == DeliverySummary(
         "ops", "msg_1_2_3", PENDING, types, 3, NOW + 1, 1, NOW + 100, "answered 503",
         minimal=False, in_flight=False,
     )  # fmt: skip
-    assert sending == replace(waiting, minimal=True, in_flight=True)
+    message = await next_message(database, "ops")
+    await Outbox(database, "ops").replace_body(message, b"minimal")
+    await Outbox(database, "ops").claim(message)
+    assert await list_all(database) == [replace(waiting, minimal=True, in_flight=True)]
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_every_state_is_shown_and_selected_by_its_name(tmp_path, frozen):
-    """Without messages it is as for a receiver that is posted each of its events anew."""
+async def test_types_belong_to_their_own_delivery(database):
+    """Two receivers have the same ids, and one event is not in a message yet."""
+    completed = replace(failure(2), type="fine_tune.completed")
+    await queue_events(database, [failure(1), completed], "ops", "chat")
+    await create_messages(database, "ops")
+    await create_messages(database, "chat", digest=True)
+    await queue(database, [3], "ops")
+    failed_only, completed_only = ("fine_tune.failed",), ("fine_tune.completed",)
+    assert {(each.receiver, each.id): each.types for each in await list_all(database)} == {
+        ("ops", "evt_1"): failed_only,
+        ("ops", "evt_2"): completed_only,
+        ("ops", "evt_3"): failed_only,
+        ("chat", "msg_1_2"): (*completed_only, *failed_only),
+    }
+
+
+@pytest.mark.parametrize("in_messages", [True, False])
+async def test_every_state_is_listed_and_selected_by_its_name(database, in_messages):
+    """Deliveries of an Alertmanager have states without messages."""
     states = [("ops", state) for state in (PENDING, DEAD, DELIVERED, DISCARDED)]
     states += [("gone", state) for state in (PENDING, DEAD, DELIVERED)]
-
-    async def work(database: Database) -> dict[str, list[tuple[str, str]]]:
-        for number, (receiver, state) in enumerate(states):
-            await owe(database, [number], receiver)
-            if frozen:
-                await freeze(database, receiver)
-            await database.run(set_state, database, f"evt_{number}", state)
-        return {
-            state: [(e.receiver, e.id) for e in await listed(database, state)]
-            for state in (PENDING, DEAD, DELIVERED, DISCARDED, ORPHANED)
-        }
-
-    def set_state(database: Database, event_id: str, state: str) -> None:
-        with database.write() as connection:
-            connection.exec_driver_sql(
-                "UPDATE deliveries SET state = ? WHERE event ="
-                " (SELECT number FROM events WHERE id = ?)",
-                (state, event_id),
-            )
-            connection.exec_driver_sql(
-                "UPDATE messages SET state = ? WHERE id = ?", (state, event_id)
-            )
-
-    assert with_store(tmp_path, work) == {
+    for number, (receiver, state) in enumerate(states):
+        await queue(database, [number], receiver)
+        if in_messages:
+            await create_messages(database, receiver)
+        event_id = f"evt_{number}"
+        await execute(
+            database,
+            "UPDATE deliveries SET state = ? WHERE event ="
+            " (SELECT number FROM events WHERE id = ?)",
+            (state, event_id),
+        )
+        await execute(database, "UPDATE messages SET state = ? WHERE id = ?", (state, event_id))
+    found = {
+        state: [(each.receiver, each.id) for each in await list_all(database, state)]
+        for state in (PENDING, DEAD, DELIVERED, DISCARDED, ORPHANED)
+    }
+    assert found == {
         PENDING: [("ops", "evt_0")],
         DEAD: [("ops", "evt_1")],
         DELIVERED: [("ops", "evt_2"), ("gone", "evt_6")],
@@ -116,80 +109,68 @@ def test_every_state_is_shown_and_selected_by_its_name(tmp_path, frozen):
     }
 
 
-def test_the_newest_are_listed_the_newest_last_and_the_rest_is_counted(tmp_path):
-    async def work(database: Database) -> tuple[list[Entry], int]:
-        await owe(database, range(7), "ops")
-        await freeze(database, "ops", digest=True)
-        await owe(database, range(7, 12), "ops")
-        return await database.run(entries, database, ALL, 3)
-
-    found, total = with_store(tmp_path, work)
-    assert ([entry.id for entry in found], total) == (["evt_9", "evt_10", "evt_11"], 6)
+async def test_the_newest_are_listed_oldest_first_and_all_are_counted(database):
+    await queue(database, range(7), "ops")
+    await create_messages(database, "ops", digest=True)
+    await queue(database, range(7, 12), "ops")
+    found, total = await database.run(list_deliveries, database, ALL, 3)
+    assert ([each.id for each in found], total) == (["evt_9", "evt_10", "evt_11"], 6)
 
 
-def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(tmp_path):
-    async def work(database: Database) -> None:
-        await owe(database, [1, 10, 2], "ops", "chat")
-        await freeze(database, "ops")
+async def test_an_unambiguous_prefix_is_enough(database):
+    await queue(database, [1, 10, 2], "ops", "chat")
+    await create_messages(database, "ops")
 
-        async def ids(*given: str, receiver: str | None = None) -> list[tuple[str, str]]:
-            selection = Selection(CONFIGURED, given, receiver)
-            found, _ = await database.run(entries, database, selection, 10)
-            return [(entry.receiver, entry.id) for entry in found]
+    async def ids(*given: str, receiver: str | None = None) -> list[tuple[str, str]]:
+        criteria = DeliveryFilter(CONFIGURED, given, receiver)
+        found, _ = await database.run(list_deliveries, database, criteria, 10)
+        return [(each.receiver, each.id) for each in found]
 
-        assert await ids("evt_2") == [("ops", "evt_2"), ("chat", "evt_2")]
-        assert await ids("evt_2", receiver="chat") == [("chat", "evt_2")]
-        assert await ids("evt_10", receiver="ops") == [("ops", "evt_10")]
-        assert await ids("evt_1", receiver="ops") == [("ops", "evt_1")], (
-            "whole, though others go on"
-        )
-        with pytest.raises(UnknownIdError, match=r"evt_ is the beginning of evt_1, evt_10, evt_2"):
-            await ids("evt_")
-        for unknown in ("evt_3", "vt_2", "EVT_2", "%", "evt__", ""):
-            with pytest.raises(UnknownIdError, match="no delivery has the id"):
-                await ids("evt_2", unknown)
-        with pytest.raises(UnknownIdError, match="no delivery of gone has the id evt_2"):
-            await ids("evt_2", receiver="gone")
-
-    with_store(tmp_path, work)
+    assert await ids("evt_2") == [("ops", "evt_2"), ("chat", "evt_2")]
+    assert await ids("evt_2", receiver="chat") == [("chat", "evt_2")]
+    assert await ids("evt_10", receiver="ops") == [("ops", "evt_10")]
+    complete = await ids("evt_1", receiver="ops")
+    assert complete == [("ops", "evt_1")], "a complete id, though it is a prefix as well"
+    with pytest.raises(UnknownIdError, match=r"evt_ is the beginning of evt_1, evt_10, evt_2"):
+        await ids("evt_")
+    for unknown in ("evt_3", "vt_2", "EVT_2", "%", "evt__", ""):
+        with pytest.raises(UnknownIdError, match="no delivery has the id"):
+            await ids("evt_2", unknown)
+    with pytest.raises(UnknownIdError, match="no delivery of gone has the id evt_2"):
+        await ids("evt_2", receiver="gone")
 
 
-def test_all_of_a_delivery_is_its_entry_its_body_and_its_events(tmp_path):
-    async def work(database: Database) -> None:
-        await owe(database, [1, 2], "ops")
-        await freeze(database, "ops", digest=True)
-        await owe(database, [3], "ops")
-        unsent, digest = await database.run(
-            details, database, Selection(CONFIGURED, ("evt_3", "msg_1_2"))
-        )
-        if digest.body is None:
-            unsent, digest = digest, unsent
-        assert (digest.entry.id, digest.body) == ("msg_1_2", b'{"digest":true}')
-        assert digest.events == (failure(1), failure(2))
-        assert (unsent.entry.id, unsent.body, unsent.events) == ("evt_3", None, (failure(3),))
-
-    with_store(tmp_path, work)
+async def test_details_are_the_summary_the_body_and_the_events(database):
+    await queue(database, [1, 2], "ops")
+    await create_messages(database, "ops", digest=True)
+    await queue(database, [3], "ops")
+    criteria = DeliveryFilter(CONFIGURED, ("evt_3", "msg_1_2"))
+    found = await database.run(load_details, database, criteria)
+    digest, unsent = sorted(found, key=lambda each: each.body is None)
+    assert (digest.summary.id, digest.body) == ("msg_1_2", b'{"digest":true}')
+    assert digest.events == (failure(1), failure(2))
+    assert (unsent.summary.id, unsent.body, unsent.events) == ("evt_3", None, (failure(3),))
 
 
-def test_an_event_says_how_each_receiver_stands(tmp_path):
-    async def work(database: Database) -> list[Happened]:
-        await owe(database, [1], "ops", "chat", "gone")
-        await owe(database, [2])
-        await freeze(database, "ops")
-        await attempt(database, "ops", DELIVERED)
-        found, total = await database.run(happened, database, EventFilter(), CONFIGURED, 10)
-        assert total == 2
-        return found
-
-    assert with_store(tmp_path, work) == [
-        Happened(failure(1), {"chat": PENDING, "gone": ORPHANED, "ops": DELIVERED}),
-        Happened(failure(2), {}),
-    ]
+async def test_events_are_listed_with_the_state_of_each_delivery(database):
+    await queue(database, [1], "ops", "chat", "gone")
+    await queue(database, [2])
+    await create_messages(database, "ops")
+    await attempt(database, "ops", DELIVERED)
+    assert await database.run(list_events, database, EventFilter(), CONFIGURED, 10) == (
+        [
+            RecordedEvent(failure(1), {"chat": PENDING, "gone": ORPHANED, "ops": DELIVERED}),
+            RecordedEvent(failure(2), {}),
+        ],
+        2,
+    )
 
 
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [
+async def test_events_are_found_by_account_subject_and_type(database):
+    unhealthy = Event("evt_4", "agent.receiver_unhealthy", "main", NOW, facts={"receiver": "ops"})
+    completed = replace(failure(3), type="fine_tune.completed", account="second")
+    await queue_events(database, [failure(1), failure(2), completed, unhealthy])
+    for criteria, numbers in (
         (EventFilter(), [1, 2, 3, 4]),
         (EventFilter(account="main"), [1, 2, 4]),
         (EventFilter(subject="ft_2"), [2]),
@@ -197,30 +178,16 @@ def test_an_event_says_how_each_receiver_stands(tmp_path):
         (EventFilter(types=frozenset({"fine_tune.completed", "agent.baseline"})), [3]),
         (EventFilter("second", "ft_3", frozenset({"fine_tune.completed"})), [3]),
         (EventFilter("second", "ft_2"), []),
-    ],
-)
-def test_events_are_found_by_account_subject_and_type(tmp_path, wanted, found):
-    unhealthy = Event("evt_4", "agent.receiver_unhealthy", "main", NOW, facts={"receiver": "ops"})
-    completed = replace(failure(3), type="fine_tune.completed", account="second")
-
-    async def work(database: Database) -> tuple[list[Happened], int]:
-        events = [failure(1), failure(2), completed, unhealthy]
-        await owe_events(database, events)
-        newest, total = await database.run(happened, database, wanted, CONFIGURED, 2)
-        assert len(newest) == min(total, 2)
-        return await database.run(happened, database, wanted, CONFIGURED, 1000)
-
-    rows, total = with_store(tmp_path, work)
-    assert [each.event.id for each in rows] == [f"evt_{number}" for number in found]
-    assert total == len(found)
+    ):
+        ids = [f"evt_{number}" for number in numbers]
+        for limit in (2, 1000):
+            rows, total = await database.run(list_events, database, criteria, CONFIGURED, limit)
+            assert ([each.event.id for each in rows], total) == (ids[-limit:], len(ids)), criteria
 
 
-def test_a_receiver_is_known_while_anything_of_it_is_stored(tmp_path):
-    async def work(database: Database) -> list[str]:
-        await owe(database, [1, 2], "ops", "gone")
-        assert set(await standings(database)) == {
-            (name, each) for name in ("ops", "gone") for each in ("evt_1", "evt_2")
-        }
-        return await database.run(receivers_known, database)
-
-    assert with_store(tmp_path, work) == ["gone", "ops"]
+async def test_stored_receivers_are_those_with_a_delivery(database):
+    await queue(database, [1, 2], "ops", "gone")
+    assert set(await shown_states(database)) == {
+        (name, each) for name in ("ops", "gone") for each in ("evt_1", "evt_2")
+    }
+    assert await database.run(stored_receivers, database) == ["gone", "ops"]

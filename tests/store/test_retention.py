@@ -1,108 +1,74 @@
-"""Old events go when they are settled, and only then; what nobody sends is counted."""
-
-import asyncio
-import sqlite3
+"""Old events are deleted when they are settled, and only then; orphaned deliveries are counted."""
 
 import pytest
 
-from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import NewMessage, Outbox, Result
-from exporter.store.retention import Upkeep
-from tests.store.sample_polls import NOW, committed, fine_tune, owe_failures, reading
+from exporter.store.outbox import Outbox
+from exporter.store.retention import Retention
+from tests.store.raw_sqlite import count_rows
+from tests.store.sample_outbox import attempt_digest
+from tests.store.sample_polls import (
+    NOW,
+    commit_snapshot,
+    fine_tune,
+    queue_failures,
+    snapshot_of,
+)
 
 DAY = 86400.0
-
-
-async def settle(outbox: Outbox, state: str, at: float = NOW) -> None:
-    """Make one message of all that is owed, and let an attempt end so."""
-    owed = await outbox.unsent()
-    await outbox.freeze([NewMessage("m", b"body", tuple(o.number for o in owed))], at)
-    delivery = await outbox.next()
-    assert delivery is not None
-    await outbox.record(delivery, Result(state, at, "answered"))
-
-
-def rows(path, table: str) -> int:
-    connection = sqlite3.connect(path)
-    count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    connection.close()
-    return count
 
 
 @pytest.mark.parametrize(
     ("state", "settled_at", "before", "left"),
     [
-        (DELIVERED, NOW, NOW + 1, 0),  # delivered long ago: it goes
-        (DELIVERED, NOW + DAY, NOW + DAY, 3),  # delivered lately
-        (DELIVERED, NOW, NOW, 3),  # observed lately
+        (DELIVERED, NOW, NOW + 1, 0),  # delivered long ago
+        (DELIVERED, NOW + DAY, NOW + DAY, 3),  # delivered recently
+        (DELIVERED, NOW, NOW, 3),  # observed recently
         (DEAD, NOW, NOW + 900 * DAY, 3),
         (PENDING, NOW, NOW + 900 * DAY, 3),
     ],
 )
-def test_what_goes_and_what_stays(tmp_path, state, settled_at, before, left):
-    path = tmp_path / "state.db"
-
-    async def run() -> None:
-        async with Database(path) as database:
-            await owe_failures(database, 3)
-            await settle(Outbox(database, "slack"), state, settled_at)
-            assert await Upkeep(database).delete_old(before) == 3 - left
-
-    asyncio.run(run())
-    assert [rows(path, name) for name in ("events", "deliveries")] == [left, left]
-    assert rows(path, "messages") == bool(left)
+async def test_only_old_settled_events_are_deleted(database, state, settled_at, before, left):
+    await queue_failures(database, 3)
+    await attempt_digest(database, "slack", state, settled_at)
+    assert await Retention(database).delete_old(before) == 3 - left
+    tables = ("events", "deliveries", "messages")
+    assert [count_rows(database.path, name) for name in tables] == [left, left, bool(left)]
 
 
-def test_what_one_receiver_is_owed_keeps_the_event_for_it(tmp_path):
-    async def run() -> None:
-        async with Database(tmp_path / "state.db") as database:
-            state = await committed(database, None, reading())
-            await committed(database, state, reading(fine_tune("f", "failed")))
-            await settle(Outbox(database, "slack"), DELIVERED)
-            assert await Upkeep(database).delete_old(NOW + DAY) == 0
-            assert len(await Outbox(database, "webhook").unsent()) == 1
-
-    asyncio.run(run())
+async def test_a_pending_delivery_of_one_receiver_keeps_the_event(database):
+    state = await commit_snapshot(database, None, snapshot_of())
+    await commit_snapshot(database, state, snapshot_of(fine_tune("f", "failed")))
+    await attempt_digest(database, "slack", DELIVERED)
+    assert await Retention(database).delete_old(NOW + DAY) == 0
+    assert len(await Outbox(database, "webhook").unsent()) == 1
 
 
-def test_thousands_go_in_many_transactions_between_which_others_have_their_turn(tmp_path):
-    async def run() -> None:
-        async with Database(tmp_path / "state.db") as database:
-            await owe_failures(database, 1700)
-            await settle(Outbox(database, "slack"), DELIVERED)
-            commits = []
-            real = database.write
+async def test_many_events_are_deleted_in_several_transactions(database, monkeypatch):
+    """A delivery can be recorded between them."""
+    await queue_failures(database, 1700)
+    await attempt_digest(database, "slack", DELIVERED)
+    transactions, real = [], database.write
 
-            def counted():
-                commits.append(1)
-                return real()
+    def counted():
+        transactions.append(1)
+        return real()
 
-            database.write = counted  # type: ignore[method-assign]
-            assert await Upkeep(database).delete_old(NOW + DAY) == 1700
-            assert len(commits) == 5
-
-    asyncio.run(run())
+    monkeypatch.setattr(database, "write", counted)
+    assert await Retention(database).delete_old(NOW + DAY) == 1700
+    assert len(transactions) == 5  # four batches, and the empty messages
 
 
-def test_orphans_are_what_nobody_configured_is_owed_or_was_given_up_for(tmp_path):
-    async def run() -> None:
-        async with Database(tmp_path / "state.db") as database:
-            await owe_failures(database, 2, "gone")
-            upkeep = Upkeep(database)
-            assert await upkeep.orphaned(["slack"]) == {"gone": 2}
-            assert await upkeep.orphaned(["gone", "slack"]) == {}
-            await settle(Outbox(database, "gone"), DEAD)
-            assert await upkeep.orphaned([]) == {"gone": 2}
-
-    asyncio.run(run())
+async def test_pending_and_dead_deliveries_of_unknown_receivers_are_orphaned(database):
+    await queue_failures(database, 2, "gone")
+    retention = Retention(database)
+    assert await retention.orphaned(["slack"]) == {"gone": 2}
+    assert await retention.orphaned(["gone", "slack"]) == {}
+    await attempt_digest(database, "gone", DEAD)
+    assert await retention.orphaned([]) == {"gone": 2}
 
 
-def test_an_event_that_was_delivered_is_no_orphan(tmp_path):
-    async def run() -> None:
-        async with Database(tmp_path / "state.db") as database:
-            await owe_failures(database, 2, "gone")
-            await settle(Outbox(database, "gone"), DELIVERED)
-            assert await Upkeep(database).orphaned([]) == {}
-
-    asyncio.run(run())
+async def test_a_delivered_event_is_not_orphaned(database):
+    await queue_failures(database, 2, "gone")
+    await attempt_digest(database, "gone", DELIVERED)
+    assert await Retention(database).orphaned([]) == {}

@@ -1,4 +1,4 @@
-"""A real Alertmanager: it groups, keeps and resolves, and tells what it is told to a webhook."""
+"""Runs a real Alertmanager that notifies a webhook."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from tests.system.listening import listening
 
 @dataclass(frozen=True)
 class Alertmanager:
-    """What answers under a URL."""
+    """A running Alertmanager."""
 
     url: str
 
@@ -28,14 +28,14 @@ class Alertmanager:
 
 
 def notified(inbox: Inbox, status: str) -> list[dict[str, Any]]:
-    """The alerts of that status in all that Alertmanager told, in the order they came."""
+    """The alerts with this status in all notifications to the inbox, in order of arrival."""
     bodies = [json.loads(arrived.body) for arrived in inbox.requests]
     return [alert for body in bodies for alert in body["alerts"] if alert["status"] == status]
 
 
 @contextlib.contextmanager
 def alertmanager(folder: Path, inbox_url: str) -> Iterator[Alertmanager]:
-    """Run one in a new folder, which tells the path `/notified` of an inbox, group by group."""
+    """Run Alertmanager in a new folder; it notifies the path `/notified` of an inbox."""
     program = required("prometheus-alertmanager", package="prometheus-alertmanager")
     folder.mkdir()
     hook = {"url": f"{inbox_url}/notified", "send_resolved": True}

@@ -1,4 +1,4 @@
-"""Servers of other people that have to be told on which port they listen."""
+"""Runs Prometheus or Alertmanager on a free port."""
 
 import contextlib
 import socket
@@ -12,12 +12,12 @@ from tests.process.agent_process import get, until
 @contextlib.contextmanager
 def listening(folder: Path, *command: str) -> Iterator[str]:
     """Run Prometheus or Alertmanager in a folder; yield its URL once it is ready."""
-    # They cannot be given port 0; they have this one as soon as we let it go.
+    # They do not support port 0. This port is free again when the socket is closed.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    whole = [*command, f"--web.listen-address=127.0.0.1:{port}"]
+    arguments = [*command, f"--web.listen-address=127.0.0.1:{port}"]
     with (folder / f"{Path(command[0]).name}.log").open("wb") as log:
-        server = subprocess.Popen(whole, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=folder)
     try:
         url = f"http://127.0.0.1:{port}"
         until(lambda: get(f"{url}/-/ready").status_code == 200, seconds=30)

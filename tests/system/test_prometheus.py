@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real agent, and answers what dashboards and alerts ask."""
+"""A real Prometheus scrapes a real agent and answers the documented queries."""
 
 import re
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from exporter.simulator.world import Population, World
-from tests.docs.test_documented import documented
+from tests.docs.test_documented import documented_metrics
 from tests.process.agent_process import Agent, until, url_of
 from tests.process.fake_api import Api, agent_config, fake_api, webhook
 from tests.programs import required
 from tests.system.prometheus import Prometheus, prometheus
-from tests.web.authenticated_server import File, ask, hash_of
+from tests.web.authenticated_server import WebConfigFixture, ask, hash_of
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -31,23 +31,23 @@ USER, PASSWORD = "prometheus", "hunter2ThePassword"
 
 
 @dataclass(frozen=True)
-class Scraped:
-    """An agent with everything switched on, whose page Prometheus reads over TLS, by password."""
+class ScrapedAgent:
+    """An agent with all metrics, scraped over TLS with a password."""
 
     api: Api
     prometheus: Prometheus
     url: str
-    web: File
+    web: WebConfigFixture
 
     def page(self) -> str:
-        """What a person sees who has the password: the text format."""
+        """The page in the text format."""
         return ask(self.url, auth=(USER, PASSWORD), tls=self.web.client()).text
 
 
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScrapedAgent]:
     folder = tmp_path_factory.mktemp("scraped")
-    web = File(folder)
+    web = WebConfigFixture(folder)
     web.ca.cert_pem.write_to_path(folder / "ca.pem")
     web.write(tls_server_config=web.issue(), basic_auth_users={USER: hash_of(PASSWORD)})
     job: dict[str, Any] = {
@@ -62,8 +62,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         config["metrics"] = {"labels": ["model_id", "language", "dataset"], "per_fine_tune": True}
         with Agent(folder, **config).process(f"--web.config.file={web.path}") as process:
             url = url_of(process)
-            with prometheus(folder, url.removeprefix("https://"), **job) as scraping:
-                yield Scraped(api, scraping, f"{url}/metrics", web)
+            with prometheus(folder, url.removeprefix("https://"), **job) as server:
+                yield ScrapedAgent(api, server, f"{url}/metrics", web)
 
 
 def test_prometheus_sees_the_counts_and_the_first_failure(scraped):
@@ -84,19 +84,19 @@ def test_prometheus_sees_the_counts_and_the_first_failure(scraped):
     assert value('up{job="cartesia"}') == 1
     assert value("scrape_samples_post_metric_relabeling") > 50
     assert value('cartesia_exporter_poll_failures_total{reason="connect"}') == 0
-    seen = scraped.prometheus.exemplars
-    until(lambda: seen("cartesia_fine_tune_transitions_total") == {failing.id})
+    exemplars = scraped.prometheus.exemplars
+    until(lambda: exemplars("cartesia_fine_tune_transitions_total") == {failing.id})
     for query in (*queries_of_the_readme(), *queries_of_the_metrics()):
         value(query)
 
 
-def test_prometheus_sees_an_outage_go_from_keep_to_drop_and_back(scraped):
+def test_prometheus_sees_data_disappear_in_an_outage_and_return(scraped):
     value = scraped.prometheus.value
     until(lambda: value("cartesia_up") == 1, seconds=30)
     scraped.api.answer = lambda _: PlainTextResponse("down", 500)
     try:
-        marked = "count(cartesia_fine_tunes) and on () (cartesia_up + cartesia_stale == 0)"
-        until(lambda: value(marked))
+        failing = "count(cartesia_fine_tunes) and on () (cartesia_up + cartesia_stale == 0)"
+        until(lambda: value(failing))
         until(lambda: value("absent(cartesia_fine_tunes) and on () (cartesia_stale == 1)"))
         assert value("count(cartesia_fine_tune_status)") is None
         assert value("time() - cartesia_poll_success_timestamp_seconds") >= 6
@@ -107,12 +107,12 @@ def test_prometheus_sees_an_outage_go_from_keep_to_drop_and_back(scraped):
     until(lambda: value("cartesia_up") == 1)
 
 
-def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(scraped):
+def test_promtool_accepts_the_page_with_all_metrics(scraped):
     until(lambda: 'cartesia_up{account="main"} 1.0' in scraped.page())
     page = scraped.page()
     for name in ("cartesia_fine_tune_status{", 'cartesia_fine_tunes{account="main",dataset='):
         assert name in page
-    checked = subprocess.run(
+    result = subprocess.run(
         [required("promtool", package="prometheus"), "check", "metrics"],
         input=page,
         capture_output=True,
@@ -120,12 +120,12 @@ def test_promtool_finds_nothing_to_complain_about_with_everything_switched_on(sc
         timeout=60,
         check=False,
     )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_what_a_running_agent_serves_and_what_is_documented_are_the_same(scraped):
+def test_the_served_metrics_are_the_documented_ones(scraped):
     types = re.findall(r"^# TYPE (cartesia_\w+) (\w+)$", scraped.page(), re.MULTILINE)
-    rows = [(name.strip("`"), kind) for name, kind, *_ in documented()]
+    rows = [(name.strip("`"), metric_type) for name, metric_type, *_ in documented_metrics()]
     assert sorted(types) == sorted(rows)
 
 
@@ -144,11 +144,11 @@ def queries_of_the_metrics() -> list[str]:
     return queries
 
 
-def test_the_example_of_a_scrape_configuration_is_one():
+def test_the_example_scrape_configuration_is_valid():
     program = required("promtool", package="prometheus")
     file = ROOT / "deploy" / "prometheus" / "prometheus.yml"
-    checked = subprocess.run(
+    result = subprocess.run(
         [program, "check", "config", str(file)], capture_output=True, text=True, check=False
     )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert "localhost:10060" in file.read_text(encoding="utf-8")

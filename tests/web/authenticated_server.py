@@ -1,4 +1,4 @@
-"""Pages behind a web configuration, on real sockets, and the file that tests change."""
+"""A server behind AuthMiddleware on real sockets, and the web configuration file of a test."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import trustme
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter import http_server as asgi
+from exporter import http_server
 from exporter.config.web_file import WebFile
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
@@ -29,15 +29,15 @@ def hash_of(password: str, cost: int = 4) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
 
 
-async def page(scope: Scope, receive: Receive, send: Send) -> None:
-    """What is guarded: it says whether it may tell details, and sets headers of its own."""
+async def echo_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Return path, scheme and whether the client may see details, with some headers."""
     headers = {"X-Frame-Options": "deny", "Content-Security-Policy": "default-src 'none'"}
     text = f"{scope['path']} trusted={scope['state']['trusted']} {scope['scheme']}"
     await PlainTextResponse(text, headers=headers)(scope, receive, send)
 
 
-class File:
-    """The web configuration of a test, and certificates beside it."""
+class WebConfigFixture:
+    """A web configuration file in a folder, and an authority for its certificates."""
 
     def __init__(self, folder: Path, **config: Any) -> None:
         self.path = folder / "web.yml"
@@ -49,7 +49,7 @@ class File:
         self.path.write_text(json.dumps(config), encoding="utf-8")
 
     def issue(self, *names: str, ca: trustme.CA | None = None) -> dict[str, str]:
-        """Put a certificate for these names where the answer's keys say."""
+        """Write a certificate and key for these names; return the keys that name them."""
         issued = (ca or self.ca).issue_cert(*(names or ("127.0.0.1", "localhost")))
         cert = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
         (self.folder / "cert.pem").write_bytes(cert)
@@ -57,11 +57,12 @@ class File:
         return {"cert_file": "cert.pem", "key_file": "key.pem"}
 
     def trust_clients_of(self, ca: trustme.CA) -> dict[str, str]:
+        """Write the authority for client certificates; return the key that names it."""
         ca.cert_pem.write_to_path(self.folder / "clients.pem")
         return {"client_ca_file": "clients.pem"}
 
     def client(self, cert: trustme.LeafCert | None = None, **versions: Any) -> ssl.SSLContext:
-        """What a client needs to trust our certificates, and to be trusted for its own."""
+        """Return a client's context, with an optional certificate of its own."""
         context = ssl.create_default_context()
         self.ca.configure_trust(context)
         if cert is not None:
@@ -71,25 +72,26 @@ class File:
         return context
 
     @contextlib.contextmanager
-    def served(self, app: ASGIApp = page, listeners: int = 1) -> Iterator[list[str]]:
-        """Serve the pages as this file says; yield the URLs."""
+    def served(self, app: ASGIApp = echo_app, listeners: int = 1) -> Iterator[list[str]]:
+        """Serve ``app`` behind this web configuration; yield the URLs."""
         file = WebFile(self.path)
-        live = ReloadingWebConfig(file.read(), file.newest)
+        live = ReloadingWebConfig(file.read(), file.read_if_changed)
         with serving(AuthMiddleware(app, live), listeners, live.listening_tls) as urls:
             yield urls
 
 
 @contextlib.contextmanager
 def serving(app: ASGIApp, listeners: int, tls: ssl.SSLContext | None) -> Iterator[list[str]]:
-    ready, ended = threading.Event(), asyncio.Event()
+    """Serve ``app`` in a thread with its own event loop; yield the URLs."""
+    ready, stop = threading.Event(), asyncio.Event()
     urls: list[str] = []
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        sockets = [await asgi.listen("127.0.0.1", 0) for _ in range(listeners)]
-        urls.extend(asgi.base_url(each, tls=tls is not None) for each in sockets)
+        sockets = [await http_server.listen("127.0.0.1", 0) for _ in range(listeners)]
+        urls.extend(http_server.base_url(each, tls=tls is not None) for each in sockets)
         loop.call_soon(ready.set)
-        await asgi.serve(app, sockets, ended, tls)
+        await http_server.serve(app, sockets, stop, tls)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
@@ -97,7 +99,7 @@ def serving(app: ASGIApp, listeners: int, tls: ssl.SSLContext | None) -> Iterato
         assert ready.wait(10)
         yield urls
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        loop.call_soon_threadsafe(stop.set)
         thread.join(10)
         loop.close()
 
@@ -105,7 +107,7 @@ def serving(app: ASGIApp, listeners: int, tls: ssl.SSLContext | None) -> Iterato
 def ask(
     url: str, *, auth: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None, **more: Any
 ) -> httpx.Response:
-    """Send one request on a connection of its own."""
+    """Send a GET request on a new connection."""
     with httpx.Client(trust_env=False, timeout=10, verify=tls or False) as client:
         encoded = None if auth is None else (auth[0].encode(), auth[1].encode())
         return client.get(url, auth=encoded, **more)

@@ -1,55 +1,63 @@
-"""What stands before the pages: passwords, the rate limit, headers, and who is let past them."""
+"""Authentication: passwords, the rate limit, added headers, and exempt paths."""
 
+import asyncio
 import base64
 import re
 import socket
 import subprocess
+import threading
 from functools import partial
 from unittest.mock import patch
 
 import bcrypt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.core.health import Readiness
+from exporter.web import auth as auth_module
 from exporter.web.application import application
-from exporter.web.auth import BusyError, Passwords
+from exporter.web.auth import BusyError, PasswordChecker, TokenBucket, parse_basic_auth
+from exporter.web.live_config import RateLimit
 from tests.programs import required
-from tests.web.authenticated_server import PASSWORD, USER, File, ask, hash_of
-from tests.web.test_application import shown, view
+from tests.web.application_fixture import sample_status, web_context
+from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
 
 GOOD = (USER, PASSWORD)
 
 
 @pytest.fixture
 def file(tmp_path):
-    return File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD), "other": hash_of("x")})
+    return WebConfigFixture(
+        tmp_path, basic_auth_users={USER: hash_of(PASSWORD), "other": hash_of("x")}
+    )
 
 
 @pytest.fixture
 def compared():
-    """The hashes that passwords were compared with."""
-    seen: list[bytes] = []
+    """Hashes that passwords were compared with."""
+    hashes: list[bytes] = []
     real = bcrypt.checkpw
 
     def checkpw(password: bytes, hashed: bytes) -> bool:
-        seen.append(hashed)
+        hashes.append(hashed)
         return real(password, hashed)
 
     with patch.object(bcrypt, "checkpw", checkpw):
-        yield seen
+        yield hashes
 
 
-def test_a_user_with_the_password_is_let_in(file):
+def test_a_valid_password_is_accepted(file):
     with file.served() as [url]:
         answer = ask(f"{url}/metrics", auth=GOOD)
         assert (answer.status_code, answer.text) == (200, "/metrics trusted=True http")
 
 
-def test_anybody_else_is_not(file):
+def test_other_credentials_are_refused(file):
     wrong = [None, (USER, "wrong"), (USER, ""), (USER, f"{PASSWORD}x"), (USER, "x" * 73)]
-    nobody = [("nobody", PASSWORD), ("other", PASSWORD), ("", "")]
+    unknown = [("nobody", PASSWORD), ("other", PASSWORD), ("", "")]
     with file.served() as [url]:
-        for auth in (*wrong, *nobody):
+        for auth in (*wrong, *unknown):
             answer = ask(f"{url}/metrics", auth=auth)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Basic"
@@ -67,42 +75,42 @@ TARGETS = (
 CLOSE = b"Connection: close\r\n"
 
 
-def exchanged(url: str, sent: bytes) -> bytes:
-    """What comes back on one connection for requests of which the last asks to close it."""
+def send_raw(url: str, sent: bytes) -> bytes:
+    """Send requests on one connection, the last with ``Connection: close``; return the answer."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as client:
         client.sendall(sent)
         return b"".join(iter(partial(client.recv, 65536), b""))
 
 
-def test_no_spelling_of_a_request_gets_past_the_password(file):
+def test_no_spelling_of_a_request_bypasses_the_password(file):
     with file.served() as [url]:
-        lines = [f"{m} /metrics HTTP/1.1" for m in METHODS]
-        lines += [f"GET {t} HTTP/1.{minor}" for t in TARGETS for minor in (0, 1)]
-        for line in lines:
-            answer = exchanged(url, line.encode() + b"\r\nHost: a\r\n" + CLOSE + b"\r\n")
+        request_lines = [f"{m} /metrics HTTP/1.1" for m in METHODS]
+        request_lines += [f"GET {t} HTTP/1.{minor}" for t in TARGETS for minor in (0, 1)]
+        for line in request_lines:
+            answer = send_raw(url, line.encode() + b"\r\nHost: a\r\n" + CLOSE + b"\r\n")
             assert answer.startswith(b"HTTP/1.1 401 "), line
             assert b"trusted" not in answer, line
 
 
 def test_each_request_of_a_connection_needs_the_password(file):
-    """A page of health, or a password that was right, opens nothing for what comes behind it."""
+    """An exempt path or a valid password does not authenticate the next request."""
     right = b"Authorization: Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()) + b"\r\n"
     asked = [(b"/-/healthy", b""), (b"/metrics", b""), (b"/metrics", right), (b"/metrics", CLOSE)]
     sent = [b"GET %s HTTP/1.1\r\nHost: a\r\n%s\r\n" % each for each in asked]
     with file.served() as [url]:
-        found = exchanged(url, b"".join(sent))
+        found = send_raw(url, b"".join(sent))
     assert re.findall(rb"HTTP/1.1 (\d+) ", found) == [b"200", b"401", b"200", b"401"]
 
 
-def test_what_is_no_password_is_a_wrong_one(file):
+def test_malformed_authorization_headers_are_refused(file):
     odd = [b"", b"Basic", b"Basic ****", b"Basic YQ==", b"Basic \xff\xfe", b"Bearer eDp5"]
     with file.served() as [url]:
         for header in (*odd, b"Basic /////w==", b"Basic " + base64.b64encode(b"\xff:\x00")):
             assert ask(url, headers={b"Authorization": header}).status_code == 401
 
 
-def test_the_word_basic_is_read_in_any_case_and_curl_is_understood(file):
+def test_the_scheme_is_case_insensitive_and_curl_is_accepted(file):
     encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     curl = required("curl", package="curl")
     with file.served() as [url]:
@@ -112,18 +120,18 @@ def test_the_word_basic_is_read_in_any_case_and_curl_is_understood(file):
         assert done.stdout == b"/ trusted=True http"
 
 
-def test_a_password_of_72_bytes_is_used_whole_and_a_longer_one_is_wrong(tmp_path):
-    """Some bcrypt libraries cut it, so that anything may follow; others raise."""
+def test_all_72_bytes_of_a_password_count_and_longer_ones_are_refused(tmp_path):
+    """Some bcrypt libraries ignore what follows 72 bytes, others raise an error."""
     longest = "x" * 72
-    file = File(tmp_path, basic_auth_users={"a": hash_of(longest)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={"a": hash_of(longest)})
     with file.served() as [url]:
         assert ask(url, auth=("a", longest)).status_code == 200
         assert ask(url, auth=("a", f"{longest}y")).status_code == 401
         assert ask(url, auth=("a", longest[:-1])).status_code == 401
 
 
-def test_a_user_whom_nobody_knows_costs_as_much_as_one_with_a_wrong_password(tmp_path, compared):
-    file = File(tmp_path, basic_auth_users={"a": hash_of("x", 5), "b": hash_of("x", 4)})
+def test_an_unknown_user_costs_as_much_as_a_wrong_password(tmp_path, compared):
+    file = WebConfigFixture(tmp_path, basic_auth_users={"a": hash_of("x", 5), "b": hash_of("x", 4)})
     with file.served() as [url]:
         for user in ("a", "nobody", "nobody"):
             assert ask(url, auth=(user, "wrong")).status_code == 401
@@ -132,15 +140,15 @@ def test_a_user_whom_nobody_knows_costs_as_much_as_one_with_a_wrong_password(tmp
     assert unknown == again != known
 
 
-def test_the_password_of_the_dummy_hash_opens_nothing_however_often_it_is_tried(tmp_path):
-    """It is one that exporter-toolkit has in its source, of cost 10."""
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD, 10)})
+def test_the_password_of_the_dummy_hash_is_refused(tmp_path):
+    """It stands in the source of exporter-toolkit, with cost 10."""
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD, 10)})
     with file.served() as [url]:
         for _ in range(2):
             assert ask(url, auth=("nobody", "fakepassword")).status_code == 401
 
 
-def test_a_right_password_is_compared_once_and_a_wrong_one_each_time(file, compared):
+def test_only_a_valid_password_is_cached(file, compared):
     with file.served() as [url]:
         for _ in range(3):
             assert ask(url, auth=GOOD).status_code == 200
@@ -151,12 +159,12 @@ def test_a_right_password_is_compared_once_and_a_wrong_one_each_time(file, compa
 
 
 @pytest.mark.parametrize("listeners", [1, 2])
-def test_one_limit_for_all_listeners_and_it_comes_before_the_password(
+def test_the_rate_limit_is_for_all_listeners_and_precedes_the_password(
     tmp_path, compared, listeners
 ):
     users = {USER: hash_of(PASSWORD)}
     limit = {"interval": "1h", "burst": 2}
-    file = File(tmp_path, basic_auth_users=users, rate_limit=limit)
+    file = WebConfigFixture(tmp_path, basic_auth_users=users, rate_limit=limit)
     with file.served(listeners=listeners) as urls:
         found = [ask(urls[n % listeners], auth=(USER, "wrong")).status_code for n in range(4)]
         assert found == [401, 401, 429, 429]
@@ -165,8 +173,8 @@ def test_one_limit_for_all_listeners_and_it_comes_before_the_password(
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
-def test_health_needs_no_password_and_no_token_of_the_limit(tmp_path, path):
-    file = File(
+def test_health_needs_no_password_and_is_not_limited(tmp_path, path):
+    file = WebConfigFixture(
         tmp_path,
         basic_auth_users={USER: hash_of(PASSWORD)},
         rate_limit={"interval": "1h", "burst": 1},
@@ -178,14 +186,14 @@ def test_health_needs_no_password_and_no_token_of_the_limit(tmp_path, path):
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
-def test_a_right_password_gets_details_of_health_and_a_wrong_one_the_same_as_none(file, path):
+def test_only_a_valid_password_gives_details_of_health(file, path):
     with file.served() as [url]:
         assert ask(url + path, auth=GOOD).text == f"{path} trusted=True http"
         assert ask(url + path, auth=(USER, "wrong")).text == f"{path} trusted=False http"
 
 
-def test_passwords_cannot_be_guessed_at_the_health_pages_beyond_the_limit(tmp_path, compared):
-    file = File(
+def test_passwords_at_health_paths_count_for_the_rate_limit(tmp_path, compared):
+    file = WebConfigFixture(
         tmp_path,
         basic_auth_users={USER: hash_of(PASSWORD)},
         rate_limit={"interval": "1h", "burst": 2},
@@ -197,38 +205,39 @@ def test_passwords_cannot_be_guessed_at_the_health_pages_beyond_the_limit(tmp_pa
         assert "trusted=False" in ask(f"{url}/-/ready", auth=GOOD).text
 
 
-def test_who_would_wait_too_long_for_bcrypt_is_sent_away(file, monkeypatch):
-    async def accept(*_):
+def test_a_request_is_503_when_too_many_passwords_wait(file, monkeypatch):
+    async def check(*_):
         raise BusyError
 
-    monkeypatch.setattr(Passwords, "accept", accept)
+    monkeypatch.setattr(PasswordChecker, "check", check)
     with file.served() as [url]:
         answer = ask(url, auth=GOOD)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert ask(f"{url}/-/ready", auth=GOOD).text == "/-/ready trusted=False http"
 
 
-def test_without_users_everybody_is_trusted(tmp_path):
-    with File(tmp_path).served() as [url]:
+def test_without_users_every_client_sees_details(tmp_path):
+    with WebConfigFixture(tmp_path).served() as [url]:
         for path in ("/", "/-/ready"):
             assert ask(url + path).text == f"{path} trusted=True http"
 
 
-def test_ready_names_accounts_and_reasons_to_those_with_a_password(file):
-    broken = view(account="acme", up=False, failure="unauthorized")
-    app = application(shown(broken, view(), readiness=Readiness(1, 2, "no room in /var/lib")))
+def test_ready_gives_details_only_with_a_password(file):
+    broken = sample_status(account="acme", up=False, failure="unauthorized")
+    readiness = Readiness(1, 2, "no room in /var/lib")
+    app = application(web_context(broken, sample_status(), readiness=readiness))
     with file.served(app) as [url]:
-        told = ask(f"{url}/-/ready")
-        assert told.status_code == 503
-        word = "cartesia-exporter is not ready: 1 of 2 accounts have a fresh snapshot"
-        assert told.text == f"{word}.\n"
+        answer = ask(f"{url}/-/ready")
+        assert answer.status_code == 503
+        summary = "cartesia-exporter is not ready: 1 of 2 accounts have a fresh snapshot"
+        assert answer.text == f"{summary}.\n"
         assert ask(f"{url}/-/ready", auth=GOOD).text == (
-            f"{word}; the state cannot be stored: no room in /var/lib.\n"
+            f"{summary}; the state cannot be stored: no room in /var/lib.\n"
             "acme: failed: unauthorized\n"
         )
 
 
-def test_the_headers_are_on_every_answer(tmp_path):
+def test_headers_are_on_every_response(tmp_path):
     headers = {
         "Content-Security-Policy": "frame-ancestors 'none'",
         "X-Frame-Options": "sameorigin",
@@ -236,20 +245,178 @@ def test_the_headers_are_on_every_answer(tmp_path):
         "X-XSS-Protection": "1; mode=block",
         "Strict-Transport-Security": "max-age=31536000",
     }
-    file = File(
+    file = WebConfigFixture(
         tmp_path,
         http_server_config={"headers": headers},
         basic_auth_users={USER: hash_of(PASSWORD)},
         rate_limit={"interval": "1h", "burst": 2},
     )
     with file.served() as [url]:
-        asked = [ask(url, auth=GOOD), ask(url), ask(url), ask(f"{url}/-/healthy")]
-    assert [answer.status_code for answer in asked] == [200, 401, 429, 200]
-    for answer in asked:
+        answers = [ask(url, auth=GOOD), ask(url), ask(url), ask(f"{url}/-/healthy")]
+    assert [answer.status_code for answer in answers] == [200, 401, 429, 200]
+    for answer in answers:
         policies = answer.headers.get_list("content-security-policy")
         assert "frame-ancestors 'none'" in policies
-        # Both are in force; the other headers cannot be there twice.
+        # Browsers apply both policies. Other headers must not be repeated.
         assert ("default-src 'none'" in policies) == (answer.status_code == 200)
         assert answer.headers.get_list("x-frame-options") == ["sameorigin"]
         for name in set(headers) - {"Content-Security-Policy"}:
             assert answer.headers[name] == headers[name]
+
+
+HOST = "192.0.2.1"
+USERS = {b"a": b"$2b$04$a", b"b": b"$2b$04$b"}
+
+
+class FakeBcrypt:
+    """Replaces ``bcrypt.checkpw``: blocks until ``gate`` is set, and counts calls."""
+
+    def __init__(self) -> None:
+        self.gate, self.begun = threading.Event(), threading.Event()
+        self.running = self.max_running = self.calls = 0
+
+    def checkpw(self, password: bytes, hashed: bytes) -> bool:
+        self.calls += 1
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
+        self.begun.set()
+        assert self.gate.wait(10)
+        self.running -= 1
+        return password == b"right"
+
+
+@pytest.fixture
+def fake_bcrypt(monkeypatch):
+    fake = FakeBcrypt()
+    monkeypatch.setattr(bcrypt, "checkpw", fake.checkpw)
+    yield fake
+    fake.gate.set()
+
+
+@pytest.fixture
+def passwords():
+    return PasswordChecker()
+
+
+async def test_passwords_are_compared_one_at_a_time_off_the_event_loop(fake_bcrypt, passwords):
+    users = (b"a", b"b", b"nobody")
+    tasks = [asyncio.create_task(passwords.check(USERS, (u, b"right"), HOST)) for u in users]
+    while not fake_bcrypt.begun.is_set():  # noqa: ASYNC110 - another thread sets it
+        await asyncio.sleep(0.001)
+    fake_bcrypt.gate.set()
+    assert await asyncio.gather(*tasks) == [True, True, False]
+    assert (fake_bcrypt.max_running, fake_bcrypt.calls) == (1, 3)
+
+
+async def test_concurrent_requests_with_one_password_compare_it_once(fake_bcrypt, passwords):
+    tasks = [asyncio.create_task(passwords.check(USERS, (b"a", b"right"), HOST)) for _ in range(8)]
+    await asyncio.sleep(0)  # now all of them wait for the thread
+    fake_bcrypt.gate.set()
+    assert await asyncio.gather(*tasks) == [True] * 8
+    assert fake_bcrypt.calls == 1
+
+
+async def test_an_unknown_user_is_refused_even_if_bcrypt_accepts(fake_bcrypt, passwords):
+    fake_bcrypt.gate.set()
+    found = [await passwords.check(USERS, (b"nobody", b"right"), HOST) for _ in range(3)]
+    assert found == [False] * 3
+    assert fake_bcrypt.calls == 3
+
+
+async def test_a_full_queue_refuses_all_but_cached_passwords(fake_bcrypt, passwords):
+    fake_bcrypt.gate.set()
+    assert await passwords.check(USERS, (b"b", b"right"), HOST)
+    fake_bcrypt.gate.clear()
+    guesses = [
+        asyncio.create_task(passwords.check(USERS, (b"a", b"%d" % n), str(n % 5)))
+        for n in range(40)
+    ]
+    await asyncio.sleep(0)
+    assert await passwords.check(USERS, (b"b", b"right"), HOST)
+    with pytest.raises(BusyError):
+        await passwords.check(USERS, (b"a", b"right"), HOST)
+    fake_bcrypt.gate.set()
+    found = await asyncio.gather(*guesses, return_exceptions=True)
+    assert [each for each in found if each is False] == [False] * 32
+    assert sum(isinstance(each, BusyError) for each in found) == 8
+    assert await passwords.check(USERS, (b"a", b"right"), HOST)
+
+
+async def test_guesses_from_one_address_do_not_block_other_addresses(fake_bcrypt, passwords):
+    guesses = [
+        asyncio.create_task(passwords.check(USERS, (b"a", b"%d" % n), HOST)) for n in range(40)
+    ]
+    await asyncio.sleep(0)
+    right = asyncio.create_task(passwords.check(USERS, (b"a", b"right"), "192.0.2.2"))
+    fake_bcrypt.gate.set()
+    assert await right
+    found = await asyncio.gather(*guesses, return_exceptions=True)
+    assert sum(isinstance(each, BusyError) for each in found) == 32
+    assert not passwords._waiting, "an address without requests must not use memory"
+
+
+async def test_the_wait_is_bounded_and_its_result_is_cached(fake_bcrypt, passwords, monkeypatch):
+    """With a high cost, one comparison takes longer than a scrape, and 32 take minutes."""
+    monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 0.05)
+    checks = [passwords.check(USERS, (b"a", p), HOST) for p in (b"right", b"wrong", b"wrong")]
+    found = await asyncio.gather(*checks, return_exceptions=True)
+    assert [type(each) for each in found] == [BusyError] * 3
+    monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 10)
+    fake_bcrypt.gate.set()
+    assert await passwords.check(USERS, (b"a", b"right"), HOST)
+    assert fake_bcrypt.calls == 1
+
+
+async def test_a_cached_password_ends_with_its_hash_and_its_user(passwords):
+    old, new = hash_of("old").encode(), hash_of("new").encode()
+    assert await passwords.check({b"a": old}, (b"a", b"old"), HOST)
+    assert not await passwords.check({b"a": new}, (b"a", b"old"), HOST)
+    assert not await passwords.check({b"b": old}, (b"a", b"old"), HOST)
+    assert await passwords.check({b"a": old, b"b": new}, (b"a", b"old"), HOST)
+
+
+async def test_the_cache_has_at_most_100_entries_and_no_password(fake_bcrypt, passwords):
+    fake_bcrypt.gate.set()
+    users = {b"user-%d" % n: b"$2b$04$%d" % n for n in range(150)}
+    for user in users:
+        assert await passwords.check(users, (user, b"right"), HOST)
+    assert len(passwords._accepted) == 100
+    assert all(len(each) == 64 for each in passwords._accepted)
+    assert b"right" not in b"".join(passwords._accepted)
+
+
+@given(st.binary())
+def test_any_authorization_header_is_parsed_without_an_error(header):
+    found = parse_basic_auth(b"Basic " + header)
+    assert found is None or len(found) == 2
+    assert parse_basic_auth(header) is None or header[:5].lower() == b"basic"
+
+
+def test_the_rate_limit_allows_a_burst_and_then_one_request_per_interval():
+    bucket = TokenBucket(RateLimit(2.0, 3), 10.0)
+    assert [bucket.take(10.0) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.take(11.9)
+    assert bucket.take(12.0)
+    assert not bucket.take(12.1)
+
+
+def test_a_long_pause_refills_no_more_than_the_burst():
+    bucket = TokenBucket(RateLimit(1.0, 2), 0.0)
+    assert [bucket.take(0.0) for _ in range(3)] == [True, True, False]
+    assert [bucket.take(1e6) for _ in range(3)] == [True, True, False]
+
+
+@given(
+    st.lists(st.floats(0, 5), max_size=50),
+    st.floats(0.125, 10),
+    st.integers(1, 5),
+)
+def test_no_period_exceeds_the_burst_and_one_request_per_interval(waits, interval, burst):
+    bucket, now, allowed = TokenBucket(RateLimit(interval, burst), 0.0), 0.0, []
+    for wait in waits:
+        now += wait
+        if bucket.take(now):
+            allowed.append(now)
+    for first, start in enumerate(allowed):
+        for last, end in enumerate(allowed[first:], first):
+            assert last - first + 1 <= burst + (end - start) / interval + 1e-6

@@ -1,8 +1,10 @@
-"""The file counts as it is now: for each request and each connection, without a restart."""
+"""Changes of the web configuration take effect without a restart."""
 
 import os
 import socket
 import ssl
+import threading
+import time
 
 import httpx
 import pytest
@@ -10,8 +12,18 @@ import trustme
 from structlog.testing import capture_logs
 
 from exporter.config.web_file import WebFile
-from exporter.web.live_config import ReloadingWebConfig
-from tests.web.authenticated_server import PASSWORD, USER, File, ask, hash_of
+from exporter.web import live_config
+from exporter.web.auth import AuthMiddleware
+from exporter.web.live_config import ReloadingWebConfig, WebSettings
+from tests.web.authenticated_server import (
+    PASSWORD,
+    USER,
+    WebConfigFixture,
+    ask,
+    echo_app,
+    hash_of,
+    serving,
+)
 
 GOOD = (USER, PASSWORD)
 
@@ -22,8 +34,8 @@ def logged():
         yield entries
 
 
-def serial(url: str, context: ssl.SSLContext) -> bytes | None:
-    """The certificate that a new connection is shown."""
+def served_certificate(url: str, context: ssl.SSLContext) -> bytes | None:
+    """Return the certificate that the server presents to a new connection."""
     host, port = url.removeprefix("https://").split(":")
     with (
         socket.create_connection((host, int(port)), timeout=10) as plain,
@@ -32,10 +44,10 @@ def serial(url: str, context: ssl.SSLContext) -> bytes | None:
         return secured.getpeercert(binary_form=True)
 
 
-def answered(
+def connect(
     url: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
 ) -> tuple[ssl.SSLSession | None, bool | None]:
-    """The session of a connection that was answered, and whether it went on with the one given."""
+    """Send a request; return the TLS session, and whether the given one was resumed."""
     host, port = url.removeprefix("https://").split(":")
     plain = socket.create_connection((host, int(port)), timeout=10)
     with context.wrap_socket(plain, server_hostname=host, session=session) as secured:
@@ -46,7 +58,7 @@ def answered(
 
 
 def test_a_password_is_rotated_without_a_restart(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served() as [url], httpx.Client(trust_env=False) as client:
         old, new = (httpx.BasicAuth(USER.encode(), p.encode()) for p in (PASSWORD, "new"))
         assert client.get(url, auth=old).status_code == 200
@@ -59,8 +71,8 @@ def test_a_password_is_rotated_without_a_restart(tmp_path):
         assert client.get(url).headers["x-xss-protection"] == "0"
 
 
-def test_a_change_that_leaves_size_and_time_as_they_were_counts(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     with file.served() as [url]:
         assert ask(url, auth=GOOD).status_code == 200
         before = file.path.stat()
@@ -71,7 +83,7 @@ def test_a_change_that_leaves_size_and_time_as_they_were_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("invalid", "message"),
     [
         ('{"basic_auth_user": {}, "rate_limit": {"burst": "x"}}',
          'did you mean "basic_auth_users"?; rate_limit.burst: must be a whole number'),
@@ -81,32 +93,32 @@ def test_a_change_that_leaves_size_and_time_as_they_were_counts(tmp_path):
         ("tls_server_config: {cert_file: a, key_file: b}", "key_file: cannot read "),
     ],
 )  # fmt: skip
-def test_an_invalid_file_is_answered_500_until_it_is_mended_and_told_once(
-    tmp_path, logged, broken, said
+def test_an_invalid_file_is_logged_once_and_requests_are_500_until_it_is_valid(
+    tmp_path, logged, invalid, message
 ):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
-    good = file.path.read_text(encoding="utf-8")
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    valid = file.path.read_text(encoding="utf-8")
     with file.served() as [url]:
         assert ask(url, auth=GOOD).status_code == 200
         file.path.unlink()
-        if broken is not None:
-            file.path.write_text(broken, encoding="utf-8")
+        if invalid is not None:
+            file.path.write_text(invalid, encoding="utf-8")
         for _ in range(3):
             answer = ask(url, auth=GOOD)
             assert answer.status_code == 500
             assert answer.text.startswith("Internal Server Error: the web configuration")
             assert ask(f"{url}/-/healthy").text == "/-/healthy trusted=False http"
             assert ask(f"{url}/-/ready", auth=GOOD).text == "/-/ready trusted=False http"
-        told = [each["errors"] for each in logged if each["log_level"] == "error"]
-        assert len(told) == 1
-        assert said in told[0]
-        file.path.write_text(good, encoding="utf-8")
+        errors = [each["errors"] for each in logged if each["log_level"] == "error"]
+        assert len(errors) == 1
+        assert message in errors[0]
+        file.path.write_text(valid, encoding="utf-8")
         assert ask(url, auth=GOOD).status_code == 200
         assert ask(url).status_code == 401
 
 
-def test_a_certificate_is_rotated_without_a_restart_and_open_connections_stay(tmp_path):
-    file = File(tmp_path)
+def test_a_certificate_is_rotated_and_open_connections_stay(tmp_path):
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     trusted = file.client()
     with (
@@ -114,31 +126,31 @@ def test_a_certificate_is_rotated_without_a_restart_and_open_connections_stay(tm
         httpx.Client(trust_env=False, verify=trusted) as client,
     ):
         assert client.get(url).text == "/ trusted=True https"
-        before = serial(url, trusted)
+        before = served_certificate(url, trusted)
         file.issue()
-        after = serial(url, trusted)
+        after = served_certificate(url, trusted)
         assert before != after
-        assert after == serial(url, trusted)
+        assert after == served_certificate(url, trusted)
         assert client.get(url).status_code == 200
 
 
-def test_a_change_of_the_certificate_counts_for_clients_that_name_no_server(tmp_path):
-    """Those that connect to an address send no name; a callback for names alone would miss them."""
-    file = File(tmp_path)
+def test_a_certificate_is_rotated_for_clients_without_sni(tmp_path):
+    """Clients that connect to an IP address send no server name: a callback would miss them."""
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     with file.served() as [url]:
         ca = file.client()
-        assert serial(url, ca) == serial(url, ca)
+        assert served_certificate(url, ca) == served_certificate(url, ca)
         file.ca = trustme.CA()
         file.issue()
         with pytest.raises(ssl.SSLCertVerificationError):
-            serial(url, ca)
-        assert serial(url, file.client())
+            served_certificate(url, ca)
+        assert served_certificate(url, file.client())
 
 
-def test_certificates_that_a_link_points_to_are_exchanged_by_moving_the_link(tmp_path):
-    """As Kubernetes does: files are links through `..data`, which is another folder all at once."""
-    file = File(tmp_path)
+def test_a_certificate_is_rotated_by_replacing_a_symbolic_link(tmp_path):
+    """Kubernetes mounts files through the link `..data`, which it replaces atomically."""
+    file = WebConfigFixture(tmp_path)
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         for part in file.issue().values():
@@ -149,72 +161,72 @@ def test_certificates_that_a_link_points_to_are_exchanged_by_moving_the_link(tmp
     file.write(tls_server_config=pair)
     trusted = file.client()
     with file.served() as [url]:
-        before = serial(url, trusted)
+        before = served_certificate(url, trusted)
         (tmp_path / "next").symlink_to("new")
         (tmp_path / "next").rename(data)
-        assert serial(url, trusted) != before
+        assert served_certificate(url, trusted) != before
         assert ask(url, tls=trusted).status_code == 200
 
 
-def test_half_a_rotation_keeps_the_last_good_certificate_until_its_key_is_there(tmp_path, logged):
-    file = File(tmp_path)
+def test_a_certificate_without_its_key_is_not_used(tmp_path, logged):
+    file = WebConfigFixture(tmp_path)
     file.write(tls_server_config=file.issue())
     trusted = file.client()
     with file.served() as [url]:
-        before = serial(url, trusted)
+        before = served_certificate(url, trusted)
         old_key = (tmp_path / "key.pem").read_bytes()
         file.issue()
         new_key = (tmp_path / "key.pem").read_bytes()
         (tmp_path / "key.pem").write_bytes(old_key)
-        assert serial(url, trusted) == before
+        assert served_certificate(url, trusted) == before
         assert ask(url, tls=trusted).status_code == 500
         assert "key_file: must be the key of the certificate" in str(logged)
         (tmp_path / "key.pem").write_bytes(new_key)
         assert ask(url, tls=trusted).status_code == 200
-        assert serial(url, trusted) != before
+        assert served_certificate(url, trusted) != before
 
 
 def test_tls_versions_and_client_authorities_change_without_a_restart(tmp_path):
-    """With OpenSSL's callback for server names the certificate alone would change."""
-    file, clients = File(tmp_path), trustme.CA()
+    """OpenSSL's callback for server names would change only the certificate."""
+    file, clients = WebConfigFixture(tmp_path), trustme.CA()
     pair = file.issue()
     file.write(tls_server_config=pair)
     old = file.client(maximum_version=ssl.TLSVersion.TLSv1_2)
     with file.served() as [url]:
-        assert serial(url, old)
+        assert served_certificate(url, old)
         file.write(tls_server_config={**pair, "min_version": "TLS13"})
         with pytest.raises(ssl.SSLError):
-            serial(url, old)
+            served_certificate(url, old)
         demand = {"client_auth_type": "RequireAndVerifyClientCert"}
         file.write(tls_server_config={**pair, **file.trust_clients_of(clients), **demand})
         with pytest.raises((ssl.SSLError, httpx.TransportError)):
             ask(url, tls=file.client())
-        known = clients.issue_cert("a.test")
-        assert ask(url, tls=file.client(known)).status_code == 200
+        client = clients.issue_cert("a.test")
+        assert ask(url, tls=file.client(client)).status_code == 200
         file.trust_clients_of(trustme.CA())
         with pytest.raises((ssl.SSLError, httpx.TransportError)):
-            ask(url, tls=file.client(known))
+            ask(url, tls=file.client(client))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_whose_authority_was_taken_away_cannot_resume_its_session(tmp_path, version):
-    """What a session was let in with is not looked at again when it is resumed."""
-    file, clients = File(tmp_path), trustme.CA()
+def test_a_client_of_a_removed_authority_cannot_resume_its_session(tmp_path, version):
+    """A resumed session does not verify the client's certificate again."""
+    file, clients = WebConfigFixture(tmp_path), trustme.CA()
     demand = {"client_auth_type": "RequireAndVerifyClientCert", **file.trust_clients_of(clients)}
     file.write(tls_server_config={**file.issue(), **demand})
-    known = file.client(clients.issue_cert("a.test"), maximum_version=version)
+    client = file.client(clients.issue_cert("a.test"), maximum_version=version)
     with file.served() as [url]:
-        session, _ = answered(url, known)
-        assert answered(url, known, session)[1]
+        session, _ = connect(url, client)
+        assert connect(url, client, session)[1]
         file.trust_clients_of(trustme.CA())
         with pytest.raises((OSError, EOFError)):
-            answered(url, known, session)
+            connect(url, client, session)
 
 
 @pytest.mark.parametrize("at_first", [True, False])
-def test_tls_cannot_be_switched_while_it_runs_and_that_is_told(tmp_path, logged, at_first):
-    """Else a file that asks for TLS would have passwords sent in the clear."""
-    file = File(tmp_path)
+def test_tls_cannot_be_switched_on_or_off_while_running(tmp_path, logged, at_first):
+    """Otherwise passwords would be sent in clear text although the file requires TLS."""
+    file = WebConfigFixture(tmp_path)
     plain: dict[str, object] = {}
     secured = {"tls_server_config": file.issue()}
     first, second = (secured, plain) if at_first else (plain, secured)
@@ -230,16 +242,16 @@ def test_tls_cannot_be_switched_while_it_runs_and_that_is_told(tmp_path, logged,
         assert ask(url, tls=trusted).status_code == 200
 
 
-def test_a_change_of_the_rate_limit_waits_for_a_restart_and_is_told(tmp_path, logged):
-    file = File(tmp_path)
+def test_a_change_of_the_rate_limit_is_logged_and_needs_a_restart(tmp_path, logged):
+    file = WebConfigFixture(tmp_path)
     with file.served() as [url]:
         file.write(rate_limit={"interval": "1h", "burst": 1})
         assert [ask(url).status_code for _ in range(3)] == [200] * 3
     assert "rate_limit changed" in str(logged)
 
 
-def test_what_has_no_effect_in_a_file_that_changed_is_told(tmp_path, logged):
-    file = File(tmp_path)
+def test_a_key_without_effect_is_logged_after_a_change(tmp_path, logged):
+    file = WebConfigFixture(tmp_path)
     with file.served() as [url]:
         file.write(http_server_config={"http2": True})
         assert [ask(url).status_code for _ in range(2)] == [200] * 2
@@ -247,9 +259,54 @@ def test_what_has_no_effect_in_a_file_that_changed_is_told(tmp_path, logged):
     assert notes == ["http_server_config.http2 has no effect: only HTTP/1.1 is served"]
 
 
-def test_no_secret_is_shown_by_what_holds_one(tmp_path):
-    file = File(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+def test_repr_contains_no_hash(tmp_path):
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
     web = WebFile(file.path)
     settings = web.read()
-    shown = repr((web, settings, ReloadingWebConfig(settings, web.newest)))
-    assert hash_of(PASSWORD) not in shown
+    text = repr((web, settings, ReloadingWebConfig(settings, web.read_if_changed)))
+    assert hash_of(PASSWORD) not in text
+
+
+class HangingSource:
+    """A source that blocks while ``gate`` is not set, like a file system that hangs."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        self.gate, self.calls, self._settings = threading.Event(), 0, settings
+        self.gate.set()
+
+    def __call__(self) -> WebSettings | None:
+        self.calls += 1
+        assert self.gate.wait(30)
+        return self._settings
+
+
+def test_hanging_files_delay_requests_and_connections_only_briefly(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_config, "_REQUEST_WAIT_SECONDS", 0.1)
+    file = WebConfigFixture(tmp_path)
+    file.write(tls_server_config=file.issue())
+    settings = WebFile(file.path).read()
+    source = HangingSource(settings)
+    live = ReloadingWebConfig(settings, source)
+    with serving(AuthMiddleware(echo_app, live), 1, live.listening_tls) as [url]:
+        trusted = file.client()
+        assert ask(url, tls=trusted).status_code == 200
+        source.gate.clear()
+        before, calls = time.monotonic(), source.calls
+        assert [ask(url, tls=trusted).status_code for _ in range(2)] == [200, 200]
+        assert time.monotonic() - before < 5
+        assert source.calls == calls + 1
+        source.gate.set()
+        assert ask(url, tls=trusted).status_code == 200
+
+
+def test_hanging_files_block_the_event_loop_once_and_not_per_connection(tmp_path):
+    file = WebConfigFixture(tmp_path)
+    file.write(tls_server_config=file.issue())
+    settings = WebFile(file.path).read()
+    source = HangingSource(settings)
+    source.gate.clear()
+    live = ReloadingWebConfig(settings, source)
+    before = time.monotonic()
+    assert {live.newest_tls() for _ in range(100)} == {settings.tls}
+    assert time.monotonic() - before < 1
+    source.gate.set()

@@ -1,16 +1,16 @@
-"""The front page: the state of each account, and nothing that an account's text could do."""
+"""The status page: one row per account, and all text escaped."""
 
 import re
 from html.parser import HTMLParser
 
 from exporter import __version__
 from exporter.core.view import AccountStatus
-from exporter.web.status_pages import front_page
-from tests.web.test_application import HOSTILE, page, shown, view
+from exporter.web.status_pages import status_page
+from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
 
 
-class Cells(HTMLParser):
-    """The rows of the table, and every tag of the page; raises for what is not well nested."""
+class ParsedPage(HTMLParser):
+    """Rows of the table and all tags of a page. Raises AssertionError for bad nesting."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_each_account_has_a_row_with_its_state_and_counts():
-    views = [
-        view(),
-        view(account="broken", up=False, failure="rate_limited"),
+def test_each_account_has_a_row_with_its_last_poll_and_counts():
+    statuses = [
+        sample_status(),
+        sample_status(account="broken", up=False, failure="rate_limited"),
         AccountStatus("new"),
         AccountStatus("refused", up=False, polled_at=1.0, failure="unauthorized"),
-        view(account="old", up=False, failure="timeout", stale_at=50.0),
+        sample_status(account="old", up=False, failure="timeout", stale_at=50.0),
     ]
-    head, *rows = Cells(front_page(views, "/metrics", 50.0)).rows
+    head, *rows = ParsedPage(status_page(statuses, "/metrics", 50.0)).rows
     assert head[:3] == ["Account", "Last poll", "Last complete poll"]
     assert head[3:] == ["Created", "Training", "Completed", "Failed", "Unknown"]
     at = "2027-01-15T08:00:00Z"
@@ -58,25 +58,25 @@ def test_each_account_has_a_row_with_its_state_and_counts():
     ]
 
 
-def test_no_text_becomes_markup():
-    hostile = view(account=HOSTILE, up=False, failure=HOSTILE)
-    cells = Cells(front_page([hostile], f'/x"><script>{HOSTILE}', 0.0))
-    assert "script" not in cells.tags
-    assert cells.rows[1][0] == HOSTILE
+def test_text_is_escaped():
+    hostile = sample_status(account=HOSTILE, up=False, failure=HOSTILE)
+    page = ParsedPage(status_page([hostile], f'/x"><script>{HOSTILE}', 0.0))
+    assert "script" not in page.tags
+    assert page.rows[1][0] == HOSTILE
 
 
-def test_no_script_could_run_if_some_did():
-    answer = page("GET", "/", shown())
+async def test_the_content_security_policy_forbids_scripts():
+    answer = await request("GET", "/", web_context())
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_page_says_what_it_is_and_leads_on():
-    shown_page = page("GET", "/", shown()).text
-    assert "Counts the fine-tunes of Cartesia accounts" in shown_page
-    assert f"Version {__version__}" in shown_page
-    links = re.findall('href="([^"]+)"', shown_page)
+async def test_the_page_has_a_description_and_working_links():
+    page = (await request("GET", "/", web_context())).text
+    assert "Counts the fine-tunes of Cartesia accounts" in page
+    assert f"Version {__version__}" in page
+    links = re.findall('href="([^"]+)"', page)
     assert links == ["/metrics", "/config", "/-/healthy", "/-/ready"]
     for link in links:
-        assert page("GET", link, shown()).status_code == 200
+        assert (await request("GET", link, web_context())).status_code == 200

@@ -1,1 +1,1 @@
-"""The dashboard for Grafana, made out of code: `make docs` writes it."""
+"""The Grafana dashboard, generated from code: `make docs` writes it."""

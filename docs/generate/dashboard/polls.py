@@ -1,11 +1,21 @@
-"""Panels about the polls: whether the accounts can be read, how old the data is, what it costs."""
+"""Panels about polls: errors, age of the data, requests and durations."""
 
 from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
 from grafana_foundation_sdk.models import dashboard
 
-from docs.generate.dashboard.look import (
+from docs.generate.dashboard.panels import (
+    ACCOUNT,
+    RATE,
+    Query,
+    Text,
+    bar_panel,
+    line_panel,
+    number_panel,
+    state_panel,
+)
+from docs.generate.dashboard.style import (
+    ABOVE_ZERO,
     BLUE,
-    FROM_NOTHING,
     GREY,
     ORANGE,
     VERMILLION,
@@ -13,7 +23,6 @@ from docs.generate.dashboard.look import (
     coloured,
     dashed,
 )
-from docs.generate.dashboard.panels import ACCOUNT, RATE, Query, Text, bars, lines, number, states
 
 _STATES: States = {
     1: ("\u25cf read", BLUE),
@@ -21,22 +30,22 @@ _STATES: States = {
     2: ("\u25a0 failing, withheld", VERMILLION),
     3: ("\u25c6 withheld", VERMILLION),
 }
-_OLD = ((300, ORANGE), (900, VERMILLION))
+_AGE_THRESHOLDS = ((300, ORANGE), (900, VERMILLION))
 _SUCCESS = f"cartesia_poll_success_timestamp_seconds{{{ACCOUNT}}} > 0"
-_ON_THE_RIGHT = (
+_RIGHT_AXIS = (
     dashboard.DynamicConfigValue("unit", "short"),
     dashboard.DynamicConfigValue("custom.axisPlacement", "right"),
 )
 
 
-def not_readable() -> stat.Panel:
+def unreadable_accounts() -> stat.Panel:
     text = Text("Accounts not readable", "Those whose last poll did not read every page.")
-    return number(text, Query(f"sum(1 - cartesia_up{{{ACCOUNT}}})"), above=FROM_NOTHING)
+    return number_panel(text, Query(f"sum(1 - cartesia_up{{{ACCOUNT}}})"), above=ABOVE_ZERO)
 
 
 def oldest_data() -> stat.Panel:
     text = Text("Oldest data", "Since the last complete poll, where it is longest ago.")
-    return number(text, Query(f"time() - min({_SUCCESS})"), unit="s", above=_OLD)
+    return number_panel(text, Query(f"time() - min({_SUCCESS})"), unit="s", above=_AGE_THRESHOLDS)
 
 
 def accounts() -> statetimeline.Panel:
@@ -45,47 +54,49 @@ def accounts() -> statetimeline.Panel:
         "Whether the last poll read every page; withheld: nothing was read for poll.stale_after, "
         "and the counts are not shown.",
     )
-    read = f"min by (account) (cartesia_up{{{ACCOUNT}}})"
+    up = f"min by (account) (cartesia_up{{{ACCOUNT}}})"
     stale = f"2 * max by (account) (cartesia_stale{{{ACCOUNT}}})"
-    return states(text, Query(f"{read} + {stale}", "{{account}}"), _STATES)
+    return state_panel(text, Query(f"{up} + {stale}", "{{account}}"), _STATES)
 
 
-def age() -> timeseries.Panel:
+def data_age() -> timeseries.Panel:
     text = Text("Age of the data", "Since the last complete poll. Dashed: 5 and 15 minutes.")
     query = Query(f"time() - min by (account) ({_SUCCESS})", "{{account}}")
-    return lines(text, query, unit="s", above=_OLD)
+    return line_panel(text, query, unit="s", above=_AGE_THRESHOLDS)
 
 
-def failed() -> timeseries.Panel:
+def failed_polls() -> timeseries.Panel:
     text = Text("Failed polls", "By reason; the log and docs/runbooks.md say what to do.")
     grown = f"increase(cartesia_exporter_poll_failures_total{{{ACCOUNT}}}{RATE})"
     query = Query(f"sum by (account, reason) ({grown}) > 0", "{{account}}: {{reason}}")
-    return bars(text, query, colour=ORANGE)
+    return bar_panel(text, query, colour=ORANGE)
 
 
-def time_of_a_poll() -> timeseries.Panel:
+def poll_duration() -> timeseries.Panel:
     text = Text("Time of a poll", "Of the last one: every page of the list.")
-    took = f"max by (account) (cartesia_poll_duration_seconds{{{ACCOUNT}}})"
-    return lines(text, Query(took, "{{account}}"), unit="s")
+    duration = f"max by (account) (cartesia_poll_duration_seconds{{{ACCOUNT}}})"
+    return line_panel(text, Query(duration, "{{account}}"), unit="s")
 
 
 def requests() -> timeseries.Panel:
     text = Text("Requests to the API", "A second, by the HTTP status of the answer.")
-    answered = f"rate(cartesia_exporter_api_requests_total{{{ACCOUNT}}}{RATE})"
-    panel = bars(text, Query(f"sum by (code) ({answered})", "{{code}}"), unit="reqps")
+    rate = f"rate(cartesia_exporter_api_requests_total{{{ACCOUNT}}}{RATE})"
+    panel = bar_panel(text, Query(f"sum by (code) ({rate})", "{{code}}"), unit="reqps")
     return panel.override_by_regexp("/^[45]/", [coloured(VERMILLION)])
 
 
-def time_of_a_request() -> timeseries.Panel:
+def request_duration() -> timeseries.Panel:
     text = Text(
         "Time of a request, retries, skipped turns",
         "99 of 100 requests took less (left). Retries (dashed), and turns not taken because the "
         "API asked to wait or refused the key (dotted), in each step (right).",
     )
-    took = f"rate(cartesia_exporter_api_request_duration_seconds_bucket{{{ACCOUNT}}}{RATE})"
-    again = f"sum(increase(cartesia_exporter_api_request_retries_total{{{ACCOUNT}}}{RATE}))"
+    durations = f"rate(cartesia_exporter_api_request_duration_seconds_bucket{{{ACCOUNT}}}{RATE})"
+    retries = f"sum(increase(cartesia_exporter_api_request_retries_total{{{ACCOUNT}}}{RATE}))"
     skipped = f"sum(increase(cartesia_exporter_polls_skipped_total{{{ACCOUNT}}}{RATE}))"
-    quantile = Query(f"histogram_quantile(0.99, sum by (le) ({took}))", "99 of 100")
-    panel = lines(text, quantile, Query(again, "retries"), Query(skipped, "skipped"), unit="s")
-    panel = panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE), *_ON_THE_RIGHT])
-    return panel.override_by_query("C", [dashed(2, 6), coloured(GREY), *_ON_THE_RIGHT])
+    quantile = Query(f"histogram_quantile(0.99, sum by (le) ({durations}))", "99 of 100")
+    panel = line_panel(
+        text, quantile, Query(retries, "retries"), Query(skipped, "skipped"), unit="s"
+    )
+    panel = panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE), *_RIGHT_AXIS])
+    return panel.override_by_query("C", [dashed(2, 6), coloured(GREY), *_RIGHT_AXIS])

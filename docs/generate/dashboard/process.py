@@ -1,25 +1,25 @@
-"""Panels about the process: which version it is, what it uses, and whether it can be relied on."""
+"""Panels about the process: version, errors and resources."""
 
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.models import common
 
-from docs.generate.dashboard.look import FROM_NOTHING
-from docs.generate.dashboard.panels import RATE, Query, Text, number
+from docs.generate.dashboard.panels import RATE, Query, Text, number_panel
+from docs.generate.dashboard.style import ABOVE_ZERO
 
-# The metrics of a process have the same names in every other exporter.
-_OURS = "and on (job, instance) cartesia_exporter_build_info"
+# Every exporter has metrics of a process with these names.
+_OF_AGENTS = "and on (job, instance) cartesia_exporter_build_info"
 
 
 def version() -> stat.Panel:
     text = Text("Version", "How many agents run it.")
     query = Query("count by (version) (cartesia_exporter_build_info)", "{{version}}")
-    return number(text, query).text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+    return number_panel(text, query).text_mode(common.BigValueTextMode.VALUE_AND_NAME)
 
 
 def failed_reloads() -> stat.Panel:
     text = Text("Failed reloads", "Agents whose configuration could not be reloaded.")
     query = Query("sum(1 - cartesia_exporter_config_last_reload_successful)")
-    return number(text, query, above=FROM_NOTHING)
+    return number_panel(text, query, above=ABOVE_ZERO)
 
 
 def state_errors() -> stat.Panel:
@@ -28,20 +28,22 @@ def state_errors() -> stat.Panel:
         "Reads and writes of the state file that failed within the time of the dashboard.",
     )
     query = Query("round(sum(increase(cartesia_exporter_store_errors_total[$__range])))")
-    return number(text, query, above=FROM_NOTHING)
+    return number_panel(text, query, above=ABOVE_ZERO)
 
 
-def state_file() -> stat.Panel:
+def state_size() -> stat.Panel:
     text = Text("State file", "Its size, with the log that SQLite keeps beside it.")
-    return number(text, Query("sum(cartesia_exporter_store_size_bytes)"), unit="bytes")
+    return number_panel(text, Query("sum(cartesia_exporter_store_size_bytes)"), unit="bytes")
 
 
 def memory() -> stat.Panel:
     text = Text("Memory", "Of all agents.")
-    return number(text, Query(f"sum(process_resident_memory_bytes {_OURS})"), unit="bytes")
+    return number_panel(
+        text, Query(f"sum(process_resident_memory_bytes {_OF_AGENTS})"), unit="bytes"
+    )
 
 
 def processor() -> stat.Panel:
     text = Text("Processor", "Of all agents; 100 % is one core.")
-    query = Query(f"sum(rate(process_cpu_seconds_total{RATE}) {_OURS})")
-    return number(text, query, unit="percentunit")
+    query = Query(f"sum(rate(process_cpu_seconds_total{RATE}) {_OF_AGENTS})")
+    return number_panel(text, query, unit="percentunit")

@@ -1,17 +1,25 @@
-"""Panels about the receivers: whether they take what they are sent, and what they are owed."""
+"""Panels about receivers: circuits, pending and dead deliveries, requests."""
 
 from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
 
-from docs.generate.dashboard.look import (
+from docs.generate.dashboard.panels import (
+    RATE,
+    Query,
+    Text,
+    bar_panel,
+    line_panel,
+    number_panel,
+    state_panel,
+)
+from docs.generate.dashboard.style import (
+    ABOVE_ZERO,
     BLUE,
-    FROM_NOTHING,
     ORANGE,
     VERMILLION,
     States,
     coloured,
     dashed,
 )
-from docs.generate.dashboard.panels import RATE, Query, Text, bars, lines, number, states
 
 BACKLOG_SECONDS = 15 * 60
 
@@ -20,23 +28,23 @@ _PENDING = "cartesia_exporter_deliveries_pending"
 _DEAD = "cartesia_exporter_deliveries_dead"
 
 
-def owed() -> stat.Panel:
+def undelivered() -> stat.Panel:
     text = Text("Alerts", "Events that receivers are still owed, and those that were given up.")
-    waiting, dead = Query(f"sum({_PENDING})", "waiting"), Query(f"sum({_DEAD})", "given up")
-    return number(text, waiting, dead, above=FROM_NOTHING)
+    pending, dead = Query(f"sum({_PENDING})", "waiting"), Query(f"sum({_DEAD})", "given up")
+    return number_panel(text, pending, dead, above=ABOVE_ZERO)
 
 
 def receivers() -> statetimeline.Panel:
     text = Text("Receivers", "Down: the last request failed for the receiver's own sake.")
     query = Query("min by (receiver) (cartesia_exporter_receiver_up)", "{{receiver}}")
-    return states(text, query, _STATES)
+    return state_panel(text, query, _STATES)
 
 
 def backlog() -> timeseries.Panel:
     text = Text("Waiting and given up", "Events. Waiting: whole line; given up: dashed.")
-    waiting = Query(f"sum by (receiver) ({_PENDING})", "{{receiver}}")
+    pending = Query(f"sum by (receiver) ({_PENDING})", "{{receiver}}")
     dead = Query(f"sum by (receiver) ({_DEAD})", "{{receiver}}: given up")
-    return lines(text, waiting, dead).override_by_query("B", [dashed(10, 6)])
+    return line_panel(text, pending, dead).override_by_query("B", [dashed(10, 6)])
 
 
 def longest_wait() -> timeseries.Panel:
@@ -47,23 +55,23 @@ def longest_wait() -> timeseries.Panel:
     )
     oldest = "cartesia_exporter_delivery_oldest_pending_timestamp_seconds"
     query = Query(f"time() - min by (receiver) ({oldest})", "{{receiver}}")
-    return lines(text, query, unit="s", above=((BACKLOG_SECONDS, VERMILLION),))
+    return line_panel(text, query, unit="s", above=((BACKLOG_SECONDS, VERMILLION),))
 
 
 def requests() -> timeseries.Panel:
     text = Text("Requests to receivers", "All that were tried, in each step.")
-    tried = f"increase(cartesia_exporter_notifications_total{RATE})"
-    return bars(text, Query(f"sum by (receiver) ({tried})", "{{receiver}}"))
+    attempts = f"increase(cartesia_exporter_notifications_total{RATE})"
+    return bar_panel(text, Query(f"sum by (receiver) ({attempts})", "{{receiver}}"))
 
 
-def failed() -> timeseries.Panel:
+def failed_requests() -> timeseries.Panel:
     text = Text("Failed requests", "By reason. Expired: events that were given up for their age.")
     grown = f"increase(cartesia_exporter_notifications_failed_total{RATE})"
     query = Query(f"sum by (receiver, reason) ({grown}) > 0", "{{receiver}}: {{reason}}")
-    return bars(text, query, colour=ORANGE)
+    return bar_panel(text, query, colour=ORANGE)
 
 
-def delay() -> timeseries.Panel:
+def delivery_delay() -> timeseries.Panel:
     text = Text(
         "From seen to taken",
         "Of the events delivered within the day before. Whole line: half of them took less; "
@@ -72,5 +80,5 @@ def delay() -> timeseries.Panel:
     grown = "sum by (le) (increase(cartesia_exporter_notification_delay_seconds_bucket[1d]))"
     half = Query(f"histogram_quantile(0.5, {grown})", "half")
     most = Query(f"histogram_quantile(0.99, {grown})", "99 of 100")
-    panel = lines(text, half, most, unit="s")
+    panel = line_panel(text, half, most, unit="s")
     return panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE)])

@@ -1,9 +1,10 @@
-"""The API of the poll benchmark: pages of 100, serialised before the first request is answered.
+"""API server of the benchmarks, with pages of 100 that are serialised in advance.
 
-An asyncio protocol that looks the cursor up in a dict and writes the bytes that are there already,
-after a sleep of LATENCY seconds. It is not what is measured: an answer takes 15 to 35 microseconds
-of its processor, and the quickest client some 700 of another. Run as `pages.py FINE_TUNES LATENCY`;
-the first line says the port. `/requests` says how many were asked for since it was asked last.
+An asyncio protocol that looks up the cursor in a dict and writes the prepared response after
+LATENCY seconds. Its cost does not distort the results: a response takes 15 to 35 microseconds of
+CPU time, and the fastest client needs some 700 on another core. Run as
+`api_server.py FINE_TUNES LATENCY`; it prints its port. `/requests` returns the number of requests
+since the last call.
 """
 
 import asyncio
@@ -20,46 +21,46 @@ CURSOR = re.compile(rb"^GET /fine-tunes/?\?\S*?starting_after=(\w+)")
 
 def fine_tunes(number: int) -> list[dict[str, str]]:
     letters = string.ascii_letters + string.digits
-    chance = random.Random(0)
+    rng = random.Random(0)
     return [
         {
-            "id": f"fine_tune_{''.join(chance.choices(letters, k=22))}",
+            "id": f"fine_tune_{''.join(rng.choices(letters, k=22))}",
             "name": f"Voice {n}, support line",
             "description": f"The voice of customer {n} for the support line, second recording.",
-            "language": chance.choice(("en", "de", "fr")),
-            "model_id": chance.choice(("sonic-2", "sonic-3-2025-10-27", "sonic-3-2026-01-12")),
+            "language": rng.choice(("en", "de", "fr")),
+            "model_id": rng.choice(("sonic-2", "sonic-3-2025-10-27", "sonic-3-2026-01-12")),
             "dataset": f"dataset_{n % 97:08d}",
-            "status": chance.choice(("completed", "completed", "completed", "failed")),
+            "status": rng.choice(("completed", "completed", "completed", "failed")),
         }
         for n in range(number)
     ]
 
 
-def answer(body: bytes) -> bytes:
+def response(body: bytes) -> bytes:
     head = (
         f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-def answers(number: int) -> dict[bytes | None, bytes]:
-    """Return each page's answer by its cursor; behind the last id is an empty page, for the SDK."""
+def responses(number: int) -> dict[bytes | None, bytes]:
+    """Return each page's response by its cursor; the SDK needs an empty page after the last."""
     items = fine_tunes(number)
     found: dict[bytes | None, bytes] = {}
     cursor = None
     for begin in (*range(0, number, PAGE), number):
         page = items[begin : begin + PAGE]
         body = {"data": page, "has_more": begin + PAGE < number}
-        found[cursor] = answer(json.dumps(body, separators=(",", ":")).encode())
+        found[cursor] = response(json.dumps(body, separators=(",", ":")).encode())
         cursor = page[-1]["id"].encode() if page else None
     return found
 
 
-class LinkTemplates(asyncio.Protocol):
+class ListProtocol(asyncio.Protocol):
     requests = 0
 
-    def __init__(self, answers: dict[bytes | None, bytes], latency: float) -> None:
-        self._answers = answers
+    def __init__(self, responses: dict[bytes | None, bytes], latency: float) -> None:
+        self._responses = responses
         self._latency = latency
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
@@ -73,12 +74,12 @@ class LinkTemplates(asyncio.Protocol):
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             if head.startswith(b"GET /requests"):
-                self._transport.write(answer(str(LinkTemplates.requests).encode()))
-                LinkTemplates.requests = 0
+                self._transport.write(response(str(ListProtocol.requests).encode()))
+                ListProtocol.requests = 0
                 continue
-            LinkTemplates.requests += 1
+            ListProtocol.requests += 1
             found = CURSOR.match(head)
-            content = self._answers[found[1] if found else None]
+            content = self._responses[found[1] if found else None]
             if self._latency:
                 self._loop.call_later(self._latency, self._transport.write, content)
             else:
@@ -86,9 +87,9 @@ class LinkTemplates(asyncio.Protocol):
 
 
 async def main(number: int, latency: float) -> None:
-    ready = answers(number)
+    prepared = responses(number)
     server = await asyncio.get_running_loop().create_server(
-        lambda: LinkTemplates(ready, latency), "127.0.0.1", 0, backlog=128
+        lambda: ListProtocol(prepared, latency), "127.0.0.1", 0, backlog=128
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

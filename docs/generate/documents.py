@@ -1,10 +1,10 @@
-"""Which documents there are, and what they have to say."""
+"""The generated documents and their files."""
 
 import re
 from pathlib import Path
 
 from docs.generate import configuration, flags
-from docs.generate.dashboard import board
+from docs.generate.dashboard import document as dashboard
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -13,13 +13,13 @@ FLAGS = ROOT / "docs" / "flags.md"
 DASHBOARD = ROOT / "deploy" / "grafana" / "cartesia-fine-tunes.json"
 
 
-def written() -> dict[Path, str]:
+def render_documents() -> dict[Path, str]:
     """Return the text of each document by its path."""
     readme = README.read_text(encoding="utf-8")
-    table = re.compile(rf"^{re.escape(flags.HEAD)}\n(?:\|.*\n)*", re.MULTILINE)
+    table = re.compile(rf"^{re.escape(flags.HEADER)}\n(?:\|.*\n)*", re.MULTILINE)
     return {
-        README: table.sub(lambda _: f"{flags.table_of('run')}\n", readme),
-        CONFIGURATION: configuration.document(),
-        FLAGS: flags.document(),
-        DASHBOARD: board.document(),
+        README: table.sub(lambda _: f"{flags.flag_table('run')}\n", readme),
+        CONFIGURATION: configuration.render(),
+        FLAGS: flags.render(),
+        DASHBOARD: dashboard.render(),
     }

@@ -1,7 +1,7 @@
-"""The two servers that are compared: the agent's page, and prometheus_client's own.
+"""The two compared servers of /metrics: the agent's, and prometheus_client's own.
 
-Both serve the same series, `cartesia_fine_tune_status` of so many fine-tunes, and the figures of
-their process. Run as `servers.py {ours|peer} SERIES`; the first line says the port.
+Both serve the same series, `cartesia_fine_tune_status` of SERIES fine-tunes, and the metrics of
+their process. Run as `metrics_servers.py {ours|peer} SERIES`; it prints its port.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from exporter import http_server as asgi
+from exporter import http_server
 from exporter.agent.agent import new_registry
 from exporter.core.health import Readiness
 from exporter.core.view import AccountStatus, SeriesOptions
@@ -30,7 +30,7 @@ def fine_tunes(number: int, turn: int = 0) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def view(number: int, turn: int = 0) -> AccountStatus:
+def account_status(number: int, turn: int = 0) -> AccountStatus:
     return AccountStatus(
         "default",
         up=True,
@@ -40,8 +40,8 @@ def view(number: int, turn: int = 0) -> AccountStatus:
     )
 
 
-def page_of(views: StatusRegistry) -> Page:
-    return Page(Renderer(new_registry(), views.newest, time.monotonic))
+def page_of(statuses: StatusRegistry) -> Page:
+    return Page(Renderer(new_registry(), statuses.newest, time.monotonic))
 
 
 def peer_registry(number: int) -> CollectorRegistry:
@@ -56,14 +56,14 @@ def peer_registry(number: int) -> CollectorRegistry:
 
 
 async def ours(number: int) -> None:
-    views = StatusRegistry()
-    views.publish(view(number))
-    page = page_of(views)
-    listener = await asgi.listen("127.0.0.1", 0)
+    statuses = StatusRegistry()
+    statuses.publish(account_status(number))
+    page = page_of(statuses)
+    listener = await http_server.listen("127.0.0.1", 0)
     stop = asyncio.Event()
     print(listener.getsockname()[1], flush=True)
     app = application(WebContext(page, lambda: Readiness(1, 1)))
-    await asyncio.gather(asgi.serve(app, [listener], stop), page.run(stop))
+    await asyncio.gather(http_server.serve(app, [listener], stop), page.run(stop))
 
 
 def peer(number: int) -> None:

@@ -1,0 +1,145 @@
+"""Check of configured templates: each is rendered once with extreme sample messages."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from exporter.core.events import EVENT_TYPES, Event, EventType, baseline_facts
+from exporter.core.message import LinkTemplates, Message, build_message
+from exporter.core.model import FAILED, FineTune, Snapshot
+from exporter.core.text import LONGEST, timestamp
+from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, variables
+from exporter.receivers.template import Path, Template, TemplateBody, TemplateError
+
+Fault = tuple[Path, str]
+"""A place in a template, and what is wrong there: it starts with a line or with a verb."""
+
+_Samples = list[tuple[str, dict[str, Any]]]
+
+_MOST_VALUES: Final = 500
+_DEEPEST: Final = 20
+
+
+def body_faults(template: Mapping[str, Any]) -> list[Fault]:
+    """Return what is wrong with the template of a body, tried with all sample messages."""
+    # YAML's aliases turn a few lines into very many values, or into a cycle.
+    values = list(islice(_each_value(template), _MOST_VALUES + 1))
+    if len(values) > _MOST_VALUES or any(len(path) > _DEEPEST for path, _ in values):
+        return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
+    samples = [(name, variables(message)) for name, message in sample_messages()]
+    faults = [(path, fault) for path, value in values if (fault := _fault(value, samples))]
+    if not faults and (fault := _body_fault(template)):
+        faults.append(((), fault))
+    return faults
+
+
+def line_fault(text: str, clean: Clean) -> str | None:
+    """Return what is wrong with the template of a single text, or None.
+
+    ``clean`` is what its receiver does to each text before the template uses it.
+    """
+    samples = [(name, variables(message, clean)) for name, message in sample_messages()]
+    return _text_fault(text, samples)
+
+
+def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield each value in a map with its path, down to one level more than is allowed."""
+    yield path, value
+    if len(path) > _DEEPEST:
+        return
+    items = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else items:
+        yield from _each_value(item, (*path, key))
+
+
+def _fault(value: Any, samples: _Samples) -> str | None:
+    if isinstance(value, str):
+        return _text_fault(value, samples)
+    if isinstance(value, dict):
+        return None if all(map(_is_text, value)) else "must have text as its keys"
+    if isinstance(value, float):
+        return None if abs(value) < float("inf") else "must be a finite number"
+    if isinstance(value, int):
+        return None if abs(value) < 2**63 else "must be a smaller number"
+    if value is None or isinstance(value, list):
+        return None
+    return "must be text, a number, true, false, null, a list or a map"
+
+
+def _is_text(value: object) -> bool:
+    """Return whether it is text that can be sent; YAML's escapes can make half a character."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _text_fault(text: str, samples: _Samples) -> str | None:
+    if not _is_text(text):
+        return "must be valid Unicode text"
+    try:
+        template = Template(text)
+    except TemplateError as error:
+        return str(error)
+    for name, sample in samples:
+        try:
+            template.render(sample)
+        except TemplateError as error:
+            return f"{error}{_hint(str(error))} (tried with {name})"
+    return None
+
+
+def _hint(error: str) -> str:
+    if "'None' has no attribute" in error:
+        return "; guard it, as in {% if data.fine_tune %}…{% endif %}"
+    if "has no attribute" in error:
+        return f"; the names in data are account, observed_at, links, {', '.join(ABSENT)}"
+    return ""
+
+
+def _body_fault(template: Mapping[str, Any]) -> str | None:
+    try:
+        body = TemplateBody(template)
+    except TemplateError as error:
+        return str(error)
+    for name, message in sample_messages():
+        try:
+            body(message, minimal=False)
+        except TemplateError as error:
+            return f"{error} (tried with {name})"
+    return None
+
+
+_YEAR_9999: Final = 253_402_300_799.0  # its last second, the latest that datetime can format
+
+# Emoji take most bytes of all characters, in UTF-8 and in JSON.
+_LONG_TEXT: Final = "\"'\\{{ }} {% %} <!channel> &\n".ljust(LONGEST, "\U0001f5e3")
+_LONG_NAME: Final = "x" * 64
+
+_SHORT_LINKS: Final = LinkTemplates("https://play.example/")
+_ALL_LINKS: Final = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+
+_EMPTY: Final = FineTune("x", model_id="", status="")
+_FULL: Final = FineTune(*[_LONG_TEXT] * 7)
+
+
+def sample_messages() -> Iterator[tuple[str, Message]]:
+    """Yield a name and a message; no real message has longer texts, or fewer values."""
+    for event_type in EVENT_TYPES:
+        short, long = _event(event_type, _EMPTY, ""), _event(event_type, _FULL, _LONG_TEXT)
+        yield f"{event_type} with short texts", build_message([short], _SHORT_LINKS)
+        yield f"{event_type} with long texts", build_message([long], _ALL_LINKS)
+    many = [_event("fine_tune.failed", _FULL, _LONG_TEXT)] * MOST_EVENTS
+    yield f"a digest of {MOST_EVENTS} with long texts", build_message(many, _ALL_LINKS)
+    agent = [_event(each, _EMPTY, "") for each in EVENT_TYPES if each.startswith("agent.")]
+    yield "a digest without a fine-tune", build_message(agent, _SHORT_LINKS)
+
+
+def _event(event_type: EventType, fine_tune: FineTune, text: str) -> Event:
+    since = timestamp(_YEAR_9999)
+    facts: dict[str, object] = {"since": since} if event_type == "fine_tune.stuck" else {}
+    if not event_type.startswith("agent."):
+        return Event("evt", event_type, _LONG_NAME, _YEAR_9999, fine_tune, text or None, facts)
+    if event_type == "agent.baseline":
+        failed = FineTune(fine_tune.id, text, text, text, text, text, FAILED)
+        facts = baseline_facts(Snapshot({str(n): failed for n in range(MOST_EVENTS)}, _YEAR_9999))
+    elif text:
+        facts = {"reason": text, "receiver": _LONG_NAME, "text": text, "since": since}
+    return Event("evt", event_type, _LONG_NAME, _YEAR_9999, facts=facts)
