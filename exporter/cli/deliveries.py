@@ -1,16 +1,17 @@
 """`deliveries`: the deliveries in the store, and repairs of them beside a running agent."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
 from exporter.cli.options import config_file_option, limit_option, load, output_option
-from exporter.cli.output import Layout, Record, write
+from exporter.cli.output import Layout, Record, cell_text, write
 from exporter.cli.state import (
     LIST_HINT,
     check_configured,
@@ -22,10 +23,9 @@ from exporter.cli.state import (
 from exporter.core.text import one_line, timestamp
 
 if TYPE_CHECKING:
-    from exporter.config import Config
     from exporter.core.events import Event
     from exporter.store.database import Database
-    from exporter.store.queries import DeliveryDetails, DeliveryFilter, DeliverySummary
+    from exporter.store.queries import DeliveryDetails, DeliverySummary
 
 # As in exporter.store.queries, which --help must not import.
 _RETRYABLE: Final = ("pending", "dead")
@@ -43,11 +43,8 @@ _LAYOUT: Final = Layout(
     styled_by="state",
     styles={"dead": "red", "orphaned": "yellow", "delivered": "green", "discarded": "dim"},
 )
-_NO_MESSAGE: Final = "(no message carries it yet)"
-_NOT_RENDERED: Final = "(none: it could not be rendered, the agent's log says why)"
 
 _receiver_option: Final = click.option("--receiver", metavar="NAME", help="Of this receiver alone.")
-_ids_argument: Final = click.argument("ids", metavar="[ID]...", nargs=-1)
 
 
 @click.group()
@@ -76,14 +73,14 @@ def list_command(
     """Print deliveries, the newest last."""
     config = load(config_file)
     stream = standard_output("list the deliveries")
-    from exporter.store.queries import list_deliveries
+    from exporter.store.queries import DeliveryFilter, list_deliveries
 
     states = {None: _UNSETTLED, "all": _STATES}.get(state, (str(state),))
-    selection = _selection(config, (), receiver, states)
+    criteria = DeliveryFilter(configured_receivers(config), (), receiver, states)
 
     def query(database: "Database") -> Any:
         check_receiver(config, database, receiver)
-        return list_deliveries(database, selection, limit)
+        return list_deliveries(database, criteria, limit)
 
     found, total = run_in_state(config, "list the deliveries", query)
     write([_record(entry) for entry in found], _LAYOUT, output, stream)
@@ -98,67 +95,48 @@ def show(config_file: Path | None, delivery: str, receiver: str | None) -> None:
     """Print all about the delivery ID: each field, its events, the body as it is sent."""
     config = load(config_file)
     terminal = standard_output("show the delivery").isatty()
-    from exporter.store.queries import load_details
+    from exporter.store.queries import DeliveryFilter, load_details
 
-    selection = _selection(config, (delivery,), receiver, _STATES)
+    criteria = DeliveryFilter(configured_receivers(config), (delivery,), receiver)
     found = run_in_state(
-        config, "show the delivery", lambda database: load_details(database, selection)
+        config, "show the delivery", lambda database: load_details(database, criteria)
     )
     click.echo("\n\n".join("\n".join(_describe(detail, terminal=terminal)) for detail in found))
 
 
+def _selection_options(
+    states: tuple[str, ...], all_help: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator for a command that repairs deliveries in ``states``."""
+    options = (
+        config_file_option,
+        click.argument("ids", metavar="[ID]...", nargs=-1),
+        _receiver_option,
+        click.option("--state", type=click.Choice(states), help="In this state alone."),
+        click.option("--all", "everything", is_flag=True, help=all_help),
+    )
+    return lambda command: reduce(lambda decorated, add: add(decorated), options[::-1], command)
+
+
 @deliveries.command()
-@config_file_option
-@_ids_argument
-@_receiver_option
-@click.option("--state", type=click.Choice(_RETRYABLE), help="In this state alone.")
-@click.option("--all", "everything", is_flag=True, help="Everything that is pending or dead.")
-def retry(
-    config_file: Path | None,
-    ids: tuple[str, ...],
-    receiver: str | None,
-    state: str | None,
-    *,
-    everything: bool,
-) -> None:
+@_selection_options(_RETRYABLE, "Everything that is pending or dead.")
+def retry(**arguments: Any) -> None:
     """Have deliveries that are pending or dead tried at once, under the same ids.
 
     Say which: by ID, --receiver, --state or --all.
     """
-    _check_choice(ids, receiver, state, everything=everything)
-    config = load(config_file)
-    from exporter.store import repairs
-
-    selection = _selection(config, ids, receiver, (state,) if state else _RETRYABLE)
-    counts = _repair(config, "retry", selection, repairs.retry)
-    click.echo(f"{_counted(counts)} will be tried at once")
+    click.echo(f"{_repair('retry', _RETRYABLE, arguments)} will be tried at once")
 
 
 @deliveries.command()
-@config_file_option
-@_ids_argument
-@_receiver_option
-@click.option("--state", type=click.Choice(_UNSETTLED), help="In this state alone.")
-@click.option("--all", "everything", is_flag=True, help="Everything that is not settled.")
-def discard(
-    config_file: Path | None,
-    ids: tuple[str, ...],
-    receiver: str | None,
-    state: str | None,
-    *,
-    everything: bool,
-) -> None:
+@_selection_options(_UNSETTLED, "Everything that is not settled.")
+def discard(**arguments: Any) -> None:
     """Give up deliveries for good; they stay in the store, and are not sent.
 
     Say which: by ID, --receiver, --state or --all.
     """
-    _check_choice(ids, receiver, state, everything=everything)
-    config = load(config_file)
-    from exporter.store import repairs
-
-    selection = _selection(config, ids, receiver, (state,) if state else _UNSETTLED)
-    counts = _repair(config, "discard", selection, repairs.discard)
-    click.echo(f"{_counted(counts)} discarded; --state discarded lists what was")
+    discarded = _repair("discard", _UNSETTLED, arguments)
+    click.echo(f"{discarded} discarded; --state discarded lists what was")
 
 
 @deliveries.command()
@@ -181,43 +159,38 @@ def reassign(config_file: Path | None, source: str, target: str) -> None:
     result = run_in_state(config, "reassign the deliveries", work)
     if not result.moved and not result.discarded:
         fail(RUNTIME_ERROR, f"nothing is pending or dead for {source}; {LIST_HINT}")
-    text = f"{_number(result.moved, 'event')} of {source} will be told to {target} at once"
+    noun = "event" if result.moved == 1 else "events"
+    text = f"{result.moved} {noun} of {source} will be told to {target} at once"
     if result.discarded:
         text += f"; {result.discarded} discarded, {target} was to be told anyway"
     click.echo(text)
 
 
-def _check_choice(
-    ids: tuple[str, ...], receiver: str | None, state: str | None, *, everything: bool
-) -> None:
-    if not (ids or receiver or state or everything):
-        raise click.UsageError("say which deliveries: by ID, --receiver, --state or --all")
-    if everything and (ids or receiver or state):
-        raise click.UsageError("--all leaves no choice: give it without IDs, --receiver, --state")
-
-
-def _selection(
-    config: "Config", ids: tuple[str, ...], receiver: str | None, states: tuple[str, ...]
-) -> "DeliveryFilter":
-    from exporter.store.queries import DeliveryFilter
-
-    return DeliveryFilter(configured_receivers(config), ids, receiver, states)
-
-
 def _repair(
-    config: "Config", task: str, selection: "DeliveryFilter", repair: Any
-) -> Mapping[str, int]:
-    """Return the number of repaired deliveries per receiver, or end the process if there is none.
+    task: Literal["retry", "discard"], repairable: tuple[str, ...], arguments: Mapping[str, Any]
+) -> str:
+    """Repair the deliveries that the arguments of the command select; return their numbers as text.
 
-    ``repair`` is ``repairs.retry`` or ``repairs.discard``.
+    Ends the process if there is nothing to repair.
     """
+    ids, receiver, state = (arguments[name] for name in ("ids", "receiver", "state"))
+    if not (ids or receiver or state or arguments["everything"]):
+        raise click.UsageError("say which deliveries: by ID, --receiver, --state or --all")
+    if arguments["everything"] and (ids or receiver or state):
+        raise click.UsageError("--all leaves no choice: give it without IDs, --receiver, --state")
+    config = load(arguments["config_file"])
     from exporter.agent.build import SYSTEM_CLOCK
-    from exporter.store.queries import list_deliveries
+    from exporter.store import repairs
+    from exporter.store.queries import DeliveryFilter, list_deliveries
+
+    states = (state,) if state else repairable
+    criteria = DeliveryFilter(configured_receivers(config), ids, receiver, states)
+    repair = {"retry": repairs.retry, "discard": repairs.discard}[task]
 
     def work(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
-        check_receiver(config, database, selection.receiver)
-        orphans, _ = list_deliveries(database, replace(selection, states=("orphaned",)), 1)
-        return repair(database, selection, SYSTEM_CLOCK.now()), orphans
+        check_receiver(config, database, receiver)
+        orphans, _ = list_deliveries(database, replace(criteria, states=("orphaned",)), 1)
+        return repair(database, criteria, SYSTEM_CLOCK.now()), orphans
 
     counts, orphans = run_in_state(config, f"{task} deliveries", work)
     if not counts and orphans:
@@ -229,18 +202,10 @@ def _repair(
         )
     if not counts:
         fail(RUNTIME_ERROR, f"no delivery to {task} is among them; {LIST_HINT}")
-    return counts
-
-
-def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(
-        f"{_number(number, 'delivery')} of {receiver}" for receiver, number in counts.items()
+        f"{number} {'delivery' if number == 1 else 'deliveries'} of {name}"
+        for name, number in counts.items()
     )
-
-
-def _number(number: int, noun: str) -> str:
-    plural = {"delivery": "deliveries", "event": "events"}
-    return f"{number} {noun if number == 1 else plural[noun]}"
 
 
 def _record(entry: "DeliverySummary") -> Record:
@@ -264,20 +229,13 @@ def _record(entry: "DeliverySummary") -> Record:
 def _describe(detail: "DeliveryDetails", *, terminal: bool) -> Iterator[str]:
     """Yield the output of `deliveries show` line by line."""
     for name, value in _record(detail.summary).items():
-        yield f"{name}: {one_line(_field_text(value))}".rstrip()
+        text = ("no", "yes")[value] if isinstance(value, bool) else cell_text(value)
+        yield f"{name}: {one_line(text)}".rstrip()
     yield "contents:"
     for event in detail.events:
         yield f"  {_event_text(event)}"
     yield "body:"
     yield from _body_text(detail.body, terminal=terminal)
-
-
-def _field_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return " ".join(value)
-    return "" if value is None else str(value)
 
 
 def _event_text(event: "Event") -> str:
@@ -292,7 +250,9 @@ def _event_text(event: "Event") -> str:
 def _body_text(body: bytes | None, *, terminal: bool) -> list[str]:
     """Return a body line by line: JSON indented, other text without control characters."""
     if not body:
-        return [_NO_MESSAGE if body is None else _NOT_RENDERED]
+        if body is None:
+            return ["(no message carries it yet)"]
+        return ["(none: it could not be rendered, the agent's log says why)"]
     text = body.decode(errors="backslashreplace")
     try:
         # json.dumps escapes all but ASCII: no text can move a cursor or turn the reading order.

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,7 @@ from exporter.cli.exits import RUNTIME_ERROR, reason
 from exporter.cli.options import Address, Duration, Number
 
 if TYPE_CHECKING:
-    from exporter.agent.agent import RunOptions
     from exporter.core.view import AccountStatus
-    from exporter.simulator.receiver import Message
     from exporter.simulator.world import World
 
 _PORT: Final = 10060
@@ -66,12 +64,16 @@ def _number_option(
 @_number_option("--rate-limit", Number(0), 0.0, "Requests a second before 429; 0 is none.")
 def simulate(address: tuple[str, int], **options: Any) -> None:
     """Serve a simulated Cartesia API, for any key that begins with sk_car_."""
+    _run_until_signal(partial(_simulate, address, options))
+
+
+def _run_until_signal(main: Callable[[asyncio.Event], Awaitable[int]]) -> None:
     from exporter import logs
     from exporter.cli import process
 
-    process.exit_on_signal()
+    process.exit_on_signal()  # before the slow imports: a signal may come during them
     logs.set_up("warning", "logfmt")
-    process.run_until_signal(partial(_simulate, address, options))
+    process.run_until_signal(main)
 
 
 async def _simulate(address: tuple[str, int], options: dict[str, Any], stop: asyncio.Event) -> int:
@@ -95,12 +97,7 @@ async def _simulate(address: tuple[str, int], options: dict[str, Any], stop: asy
 @click.command()
 def demo() -> None:
     """Run simulator, agent and a receiver in one process; no key, no server needed."""
-    from exporter import logs
-    from exporter.cli import process
-
-    process.exit_on_signal()
-    logs.set_up("warning", "logfmt")
-    process.run_until_signal(_demo)
+    _run_until_signal(_demo)
 
 
 async def _demo(stop: asyncio.Event) -> int:
@@ -120,40 +117,39 @@ async def _demo(stop: asyncio.Event) -> int:
 
 async def _run_demo(stop: asyncio.Event) -> None:
     """Run the demo until ``stop`` is set; its state is in a temporary folder."""
-    from exporter.agent import agent
+    from exporter.agent.agent import RunOptions
+    from exporter.agent.agent import run as run_agent
     from exporter.config import load
     from exporter.simulator.api import Simulation, create_app
-    from exporter.simulator.receiver import Inbox, create_receiver
+    from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
     from exporter.simulator.serve import keep_ticking, serving
     from exporter.simulator.world import Population, World
+
+    def print_alert(message: Message) -> None:
+        click.echo(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
 
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartesia-exporter-"))
         world = World(Population(fine_tunes=25, fail_rate=0.3, churn=0.3, seed=7))
         api_app = create_app(Simulation(world))
-        receiver_app = create_receiver(Inbox(on_message=_print_alert))
+        inbox_app = create_receiver(Inbox(on_message=print_alert))
         api = await stack.enter_async_context(serving(api_app, "127.0.0.1", 0))
-        inbox = await stack.enter_async_context(serving(receiver_app, "127.0.0.1", 0))
+        inbox = await stack.enter_async_context(serving(inbox_app, "127.0.0.1", 0))
         click.echo(f"Simulated Cartesia API   {api}/fine-tunes/")
         path = Path(folder) / "config.yaml"
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
+        options = RunOptions(
+            addresses=(("127.0.0.1", await _free_port()),),
+            on_listening=_print_addresses,
+            on_status=_CountsPrinter().on_status,
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_ticking(world, _TICK_SECONDS, stop))
             group.create_task(_fail_one(world, stop))
-            group.create_task(agent.run(load(path, {}), await _run_options(), stop))
+            group.create_task(run_agent(load(path, {}), options, stop))
     click.echo("Ended; nothing was left behind.")
-
-
-async def _run_options() -> "RunOptions":
-    from exporter.agent.agent import RunOptions
-
-    return RunOptions(
-        addresses=(("127.0.0.1", await _free_port()),),
-        on_listening=_print_addresses,
-        on_status=_CountsPrinter().on_status,
-    )
 
 
 async def _free_port() -> int:
@@ -186,12 +182,6 @@ def _print_addresses(urls: Sequence[str]) -> None:
     click.echo("")
 
 
-def _print_alert(message: "Message") -> None:
-    from exporter.simulator.receiver import describe
-
-    click.echo(f"{_time()}  ALERT    {describe(message)}")
-
-
 class _CountsPrinter:
     """Prints the counts per status when they change."""
 
@@ -207,8 +197,4 @@ class _CountsPrinter:
         if counts and counts != self._printed:
             self._printed = counts
             text = ", ".join(f"{name} {counts[name]}" for name in STATUSES if counts[name])
-            click.echo(f"{_time()}  counts   {text}")
-
-
-def _time() -> str:
-    return time.strftime("%H:%M:%S")
+            click.echo(f"{time.strftime('%H:%M:%S')}  counts   {text}")

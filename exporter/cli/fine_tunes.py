@@ -1,8 +1,6 @@
 """`list`: the fine-tunes of every account, read from the API."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +11,8 @@ from exporter.cli.options import config_file_option, load, output_option
 from exporter.cli.output import Layout, Record, write
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from exporter.cartesia.listing import OnPage
     from exporter.config import Config
 
@@ -46,6 +46,7 @@ def list_command(config_file: Path | None, output: Any) -> None:
 
 async def _read_all(config: "Config") -> list[Record]:
     """Return the fine-tunes of all accounts, in the order of the configuration and the API."""
+    import msgspec
     from prometheus_client import CollectorRegistry
 
     from exporter.agent.build import SYSTEM_CLOCK, api_of, http_client_of, limits_of
@@ -54,7 +55,7 @@ async def _read_all(config: "Config") -> list[Record]:
 
     metrics = ClientMetrics(CollectorRegistry())
     records: list[Record] = []
-    with _progress() as begin:
+    with _progress() as progress:
         for account in config.accounts:
             async with http_client_of(account) as http_client:
                 api = api_of(account, config.poll.page_size)
@@ -62,42 +63,34 @@ async def _read_all(config: "Config") -> list[Record]:
                     http_client, api, metrics, SYSTEM_CLOCK, limits_of(config.poll)
                 )
                 try:
-                    on_page = begin(account.name)
+                    on_page = _page_counter(progress, account.name)
                     listing = await client.list_fine_tunes(config.poll.timeout, on_page=on_page)
                 except CartesiaError as error:
                     raise _ListingError(f"account {account.name}: {error}") from None
             records += [
-                {"account": account.name}
-                | {name: getattr(fine_tune, name) for name in fine_tune.__struct_fields__}
+                {"account": account.name} | msgspec.structs.asdict(fine_tune)
                 for fine_tune in listing.fine_tunes.values()
             ]
     return records
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], "OnPage"]]:
-    """Yield a function that adds an account to the progress display.
-
-    The display is on standard error, and only on a terminal.
-    """
+def _progress() -> "Progress":
+    """Return a progress display on standard error; it shows nothing unless that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[pages]} pages, {task.completed:.0f} fine-tunes"),
         TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
-        def begin(account: str) -> "OnPage":
-            task = progress.add_task(f"Reading {account}", total=None, pages=0)
 
-            def on_page(pages: int, fine_tunes: int) -> None:
-                progress.update(task, completed=fine_tunes, pages=pages)
-
-            return on_page
-
-        yield begin
+def _page_counter(progress: "Progress", account: str) -> "OnPage":
+    """Add an account to the display; return a function that updates its counts."""
+    task = progress.add_task(f"Reading {account}", total=None, pages=0)
+    return lambda pages, fine_tunes: progress.update(task, completed=fine_tunes, pages=pages)

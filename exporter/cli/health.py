@@ -6,12 +6,11 @@ uses no proxy and follows no redirect.
 
 import ssl
 from concurrent.futures import Future
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
@@ -24,45 +23,28 @@ _MAX_BODY_BYTES: Final = 4096
 _MAX_TEXT: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A URL, and what a request needs of it."""
-
-    url: str
-    scheme: str
-    host: str
-    port: int | None
-    path: str
-
-
-class _Url(click.ParamType[_Target]):
+class _Url(click.ParamType[str]):
     name = "url"
 
-    def convert(self, value: Any, *_: Any) -> _Target:
-        """Return the target; refuse userinfo, which every user of the machine could see."""
-        target = _target(str(value))
-        if target is None:
+    def convert(self, value: Any, *_: Any) -> str:
+        """Return the URL; refuse userinfo, which every user of the machine could see."""
+        url = str(value)
+        try:
+            split = urlsplit(url)
+            usable = (
+                split.scheme in {"http", "https"} and split.hostname and "@" not in split.netloc
+            )
+            split.port  # noqa: B018 - raises ValueError for an invalid port
+        except ValueError:
+            usable = False
+        if not (usable and url.isascii() and url.isprintable() and " " not in url):
             self.fail("write http://host:port/path or https://host:port/path, without a user")
-        return target
-
-
-def _target(url: str) -> _Target | None:
-    try:
-        split = urlsplit(url)
-        port = split.port
-    except ValueError:
-        return None
-    sendable = url.isascii() and url.isprintable() and " " not in url
-    if not sendable or split.scheme not in {"http", "https"} or "@" in split.netloc:
-        return None
-    path = (split.path or "/") + (f"?{split.query}" if split.query else "")
-    return _Target(url, split.scheme, split.hostname, port, path) if split.hostname else None
+        return url
 
 
 @click.command()
 @click.option(
     "--url",
-    "target",
     type=_Url(),
     default="http://127.0.0.1:10060/-/healthy",
     show_default=True,
@@ -79,20 +61,21 @@ def _target(url: str) -> _Target | None:
     is_flag=True,
     help="Take any certificate: for 127.0.0.1, ::1 and localhost, which it seldom names.",
 )
-def health(target: _Target, ca_file: Path | None, *, insecure: bool) -> None:
+def health(url: str, ca_file: Path | None, *, insecure: bool) -> None:
     """Ask a running agent whether it is healthy: the status is 0 if it is, 1 if not.
 
     It waits 5 seconds at the most, uses no proxy and follows no redirect.
     """
-    if insecure and not is_loopback(target.host):
+    split = urlsplit(url)
+    if insecure and not is_loopback(split.hostname or ""):
         raise click.UsageError("--insecure is for a loopback address; elsewhere use --ca-file")
     if insecure and ca_file is not None:
         raise click.UsageError("--insecure and --ca-file exclude each other")
-    tls = None if target.scheme == "http" else _tls_context(ca_file, insecure=insecure)
-    status, text = _get_within_timeout(target, tls)
+    tls = None if split.scheme == "http" else _tls_context(ca_file, insecure=insecure)
+    status, text = _get_within_timeout(url, tls)
     line = one_line(text, _MAX_TEXT)
     if status != HTTPStatus.OK:
-        fail(RUNTIME_ERROR, f"{target.url}: answered {status}: {line or 'nothing more'}")
+        fail(RUNTIME_ERROR, f"{url}: answered {status}: {line or 'nothing more'}")
     click.echo(line)
 
 
@@ -108,7 +91,7 @@ def _tls_context(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-def _get_within_timeout(target: _Target, tls: ssl.SSLContext | None) -> tuple[int, str]:
+def _get_within_timeout(url: str, tls: ssl.SSLContext | None) -> tuple[int, str]:
     """Return status and text of the response, or end the process with why there is none."""
     from http.client import HTTPException
 
@@ -116,7 +99,7 @@ def _get_within_timeout(target: _Target, tls: ssl.SSLContext | None) -> tuple[in
 
     def get() -> None:
         try:
-            response.set_result(_get(target, tls))
+            response.set_result(_get(urlsplit(url), tls))
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             response.set_exception(error)
 
@@ -126,20 +109,21 @@ def _get_within_timeout(target: _Target, tls: ssl.SSLContext | None) -> tuple[in
     try:
         return response.result(_TIMEOUT_SECONDS)
     except (OSError, HTTPException, UnicodeError) as error:
-        fail(RUNTIME_ERROR, f"{target.url}: {_reason(error)}")
+        fail(RUNTIME_ERROR, f"{url}: {_reason(error)}")
 
 
-def _get(target: _Target, tls: ssl.SSLContext | None) -> tuple[int, str]:
+def _get(url: SplitResult, tls: ssl.SSLContext | None) -> tuple[int, str]:
     from http.client import HTTPConnection, HTTPSConnection
 
-    host, port, timeout = target.host, target.port, _TIMEOUT_SECONDS
+    host, timeout = url.hostname or "", _TIMEOUT_SECONDS
     if tls is None:
-        connection = HTTPConnection(host, port, timeout=timeout)
+        connection = HTTPConnection(host, url.port, timeout=timeout)
     else:
-        connection = HTTPSConnection(host, port, timeout=timeout, context=tls)
+        connection = HTTPSConnection(host, url.port, timeout=timeout, context=tls)
     try:
         headers = {"User-Agent": f"cartesia-exporter/{__version__}", "Connection": "close"}
-        connection.request("GET", target.path, headers=headers)
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return response.status, response.read(_MAX_BODY_BYTES).decode("utf-8", "replace")
     finally:

@@ -110,20 +110,18 @@ def load_both(
     except ConfigError as error:
         errors.append(_error_text("configuration", path or "the environment", error.problems))
     try:
-        web = None if web_path is None else _load_web(web_path)
+        web = None
+        if web_path is not None:
+            from exporter.config.web_file import WebFile
+            from exporter.web.live_config import ReloadingWebConfig
+
+            file = WebFile(web_path)
+            web = ReloadingWebConfig(file.read(), file.read_if_changed)
     except ConfigError as error:
         errors.append(_error_text("web configuration", web_path, error.problems))
     if errors:
         fail(CONFIGURATION_ERROR, "\n".join(errors))
     return config, web
-
-
-def _load_web(path: Path) -> "ReloadingWebConfig":
-    from exporter.config.web_file import WebFile
-    from exporter.web.live_config import ReloadingWebConfig
-
-    file = WebFile(path)
-    return ReloadingWebConfig(file.read(), file.read_if_changed)
 
 
 def _error_text(subject: str, source: object, problems: list[str]) -> str:

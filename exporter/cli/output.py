@@ -62,7 +62,7 @@ def _write_csv(records: Sequence[Record], names: Sequence[str], stream: TextIO) 
     writer = csv.writer(stream)
     writer.writerow(names)
     for record in records:
-        cells = [_cell(record[name]) for name in names]
+        cells = [cell_text(record[name]) for name in names]
         writer.writerow([one_line(cell) for cell in cells] if stream.isatty() else cells)
 
 
@@ -73,7 +73,8 @@ def _write_table(records: Sequence[Record], layout: Layout, stream: TextIO) -> N
 
     columns = layout.columns
     rows = [
-        {name: one_line(_cell(record[name]), _MAX_CELL) for name in columns} for record in records
+        {name: one_line(cell_text(record[name]), _MAX_CELL) for name in columns}
+        for record in records
     ]
     longest = {name: max(len(name), *(len(row[name]) for row in rows), 0) for name in columns}
     # A shortened id is useless; a shortened name is not.
@@ -92,7 +93,8 @@ def _write_table(records: Sequence[Record], layout: Layout, stream: TextIO) -> N
     console.print(f"{len(rows)} {layout.noun}")
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return a value of a record as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, list):

@@ -96,7 +96,11 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
 
     web_file, lifecycle, activated = (web.pop(x) for x in ("web_file", "lifecycle", "activated"))
     if activated:
-        _refuse_addresses(click.get_current_context())
+        source = click.get_current_context().get_parameter_source("addresses")
+        if source is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                "--web.systemd-socket and --web.listen-address exclude each other"
+            )
     options = _run_options(**web)
     config, web_config = load_both(config_file, web_file)
     if check:
@@ -126,11 +130,6 @@ def _report_valid(config: "Config", web: "ReloadingWebConfig | None") -> None:
             click.echo(f"warning: {note}", err=True)
         tls = "plain HTTP" if web.first.tls is None else "TLS"
         click.echo(f"The web configuration is valid: {tls}, {len(web.first.users)} users.")
-
-
-def _refuse_addresses(context: click.Context) -> None:
-    if context.get_parameter_source("addresses") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--web.systemd-socket and --web.listen-address exclude each other")
 
 
 def _run_options(

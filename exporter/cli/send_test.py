@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,15 +14,13 @@ import click
 
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
 from exporter.cli.options import config_file_option, load
-from exporter.core.events import Event, sample_failure, stable_id, test_event
+from exporter.core.events import sample_failure, stable_id, test_event
 from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
-from exporter.core.retry import Attempt
 
 if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.config import Receiver as ReceiverSection
-    from exporter.receivers.receiver import Receiver
 
 _Sample = Literal["failed", "digest", "long"]
 
@@ -53,15 +51,6 @@ _SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """The body of the test message, the attempt (None for a dry run) and its time in seconds."""
-
-    body: bytes
-    attempt: Attempt | None
-    seconds: float
-
-
 @click.command("send-test")
 @config_file_option
 @click.argument("receiver")
@@ -74,38 +63,44 @@ class _Sent:
 def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: bool) -> None:
     """Send RECEIVER one test message, once, and say what came of it."""
     config = load(config_file)
-    section = _section_of(config, receiver)
+    section = next((each for each in config.receivers if each.name == receiver), None)
+    if section is None:
+        names = ", ".join(each.name for each in config.receivers) or "none is configured"
+        fail(
+            CONFIGURATION_ERROR,
+            f"there is no receiver {receiver} to send to; the receivers: {names}",
+        )
     try:
-        sent = asyncio.run(_open_and_send(config, section, sample, dry_run=dry_run))
+        text, succeeded = asyncio.run(_open_and_send(config, section, sample, dry_run=dry_run))
     except OSError as error:  # the ca_file cannot be used
         fail(RUNTIME_ERROR, f"cannot send: {reason(error)}")
-    if sent.attempt is None:
-        click.echo(sent.body.decode())
-        return
-    click.echo(f"{receiver}: {sent.attempt.outcome}: {sent.attempt.reason} ({sent.seconds:.2f} s)")
-    if sent.attempt.outcome != "delivered":
+    click.echo(text)
+    if not succeeded:
         sys.exit(RUNTIME_ERROR)
-
-
-def _section_of(config: "Config", name: str) -> "ReceiverSection":
-    sections = {section.name: section for section in config.receivers}
-    if name not in sections:
-        names = ", ".join(sections) or "none is configured"
-        fail(CONFIGURATION_ERROR, f"there is no receiver {name} to send to; the receivers: {names}")
-    return sections[name]
 
 
 async def _open_and_send(
     config: "Config", section: "ReceiverSection", sample: _Sample | None, *, dry_run: bool
-) -> _Sent:
+) -> tuple[str, bool]:
+    """Return the text to print, and whether the message was delivered (or only rendered)."""
     from exporter.agent.build import SYSTEM_CLOCK, open_receiver
 
     async with AsyncExitStack() as resources:
         receiver = await open_receiver(section, resources)
-        message = _message(config, sample, receiver.most_events, SYSTEM_CLOCK.now())
+        now = SYSTEM_CLOCK.now()
+        message = _message(config, sample, receiver.most_events, now)
+        body = receiver.render(message)
         if dry_run:
-            return _Sent(receiver.render(message), None, 0.0)
-        return await _send(receiver, message, SYSTEM_CLOCK.now())
+            return body.decode(), True
+        ids = [event.id for event in message.events]
+        message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
+        started = time.monotonic()
+        attempt = await receiver.send(
+            OutboxMessage(message_id, receiver.name, body, len(ids), now), now
+        )
+        seconds = time.monotonic() - started
+    text = f"{receiver.name}: {attempt.outcome}: {attempt.reason} ({seconds:.2f} s)"
+    return text, attempt.outcome == "delivered"
 
 
 def _message(config: "Config", sample: _Sample | None, max_events: int, now: float) -> Message:
@@ -113,27 +108,11 @@ def _message(config: "Config", sample: _Sample | None, max_events: int, now: flo
     link_templates = LinkTemplates(config.alerts.playground_url)
     if sample is None:
         return build_message([test_event(account, now, secrets.token_hex(16))], link_templates)
-    events = _sample_events(sample, account, now)[:max_events]
+    # New ids: a receiver that drops repeated ids would drop the second send-test.
+    events = [
+        sample_failure(fine_tune, account, now, secrets.token_hex(16))
+        for fine_tune in _SAMPLES[sample]()[:max_events]
+    ]
     message = build_message(events, link_templates)
     # A digest's title names no fine-tune, and a phone may show nothing but the title.
     return replace(message, title=f"TEST: {message.title}")
-
-
-def _sample_events(sample: _Sample, account: str, now: float) -> list[Event]:
-    """Return new events of a sample, observed at ``now`` (Unix seconds).
-
-    Their ids are random: a receiver that drops repeated ids would drop the second ``send-test``.
-    """
-    return [
-        sample_failure(fine_tune, account, now, secrets.token_hex(16))
-        for fine_tune in _SAMPLES[sample]()
-    ]
-
-
-async def _send(receiver: "Receiver", message: Message, now: float) -> _Sent:
-    ids = [event.id for event in message.events]
-    message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
-    queued = OutboxMessage(message_id, receiver.name, receiver.render(message), len(ids), now)
-    started = time.monotonic()
-    attempt = await receiver.send(queued, now)
-    return _Sent(queued.body, attempt, time.monotonic() - started)

@@ -23,11 +23,16 @@ class _UnknownReceiverError(Exception):
 
 def run_in_state(config: "Config", task: str, function: Callable[["Database"], _Result]) -> _Result:
     """Return the result of ``function``, or end the process with why ``task`` failed."""
+    from exporter.store.database import Database
     from exporter.store.errors import StoreError, StoreRefusedError
     from exporter.store.queries import UnknownIdError
 
+    async def run() -> _Result:
+        async with Database(config.storage.path, exclusive=False) as database:
+            return await database.run(function, database)
+
     try:
-        return asyncio.run(_run_in_state(config, function))
+        return asyncio.run(run())
     except StoreError as error:
         status = CONFIGURATION_ERROR if isinstance(error, StoreRefusedError) else RUNTIME_ERROR
         fail(status, f"cannot {task}: {error}")
@@ -35,13 +40,6 @@ def run_in_state(config: "Config", task: str, function: Callable[["Database"], _
         fail(CONFIGURATION_ERROR, str(error))
     except UnknownIdError as error:
         fail(RUNTIME_ERROR, f"{error}; {LIST_HINT}")
-
-
-async def _run_in_state(config: "Config", function: Callable[["Database"], _Result]) -> _Result:
-    from exporter.store.database import Database
-
-    async with Database(config.storage.path, exclusive=False) as database:
-        return await database.run(function, database)
 
 
 def configured_receivers(config: "Config") -> frozenset[str]:
