@@ -1,12 +1,12 @@
-"""Fixtures and settings for all tests: no proxy and no variables of the machine."""
+"""Environment, Hypothesis profiles and fixtures of all tests."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Without Hypothesis's own limits of time: a machine that is busy is no bug. What `make test` has
-# no time for, `make soak` looks at, with --hypothesis-profile.
+# Without Hypothesis's own time limits, which a busy machine exceeds. `make soak` selects its
+# profile with --hypothesis-profile.
 for _profile, _examples in {"soak": 500, "quick": 40}.items():
     settings.register_profile(
         _profile,
@@ -16,11 +16,11 @@ for _profile, _examples in {"soak": 500, "quick": 40}.items():
     )
 settings.load_profile("quick")
 
-_OURS = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are processors: many tests wait for processes and timers."""
+    """Use two workers per processor: many tests wait for processes and timers."""
     return 2 * (os.cpu_count() or 2)
 
 
@@ -33,15 +33,15 @@ def anyio_backend():
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     for name in list(os.environ):
-        if name.upper().startswith(_OURS):
+        if name.upper().startswith(_REMOVED_PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    """Start this test's processes without coverage, which is a third of what a start costs.
+    """Start the processes of a test without coverage, which takes a third of their start.
 
-    For those of which it would learn nothing: they are killed, or do what others are measured at.
+    For processes that are killed, or that run only code which other tests cover.
     """
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

@@ -1,4 +1,4 @@
-"""Programs of other people that tests run: what is missing skips the test, in CI it fails."""
+"""External programs of tests: a missing one skips the test, and fails it in CI."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ import pytest
 
 
 def required(program: str, *, package: str = "", otherwise: str = "") -> str:
-    """Return the program's path; without it, say how to get it, and skip or, in CI, fail.
+    """Return the path of a program; skip the test without it, or fail it in CI.
 
-    Those that came with the tests' own environment are taken first. How to get it is the name of
-    a Debian ``package``, or said ``otherwise``.
+    Prefers programs in the virtual environment of the tests. The message says how to install the
+    program: from a Debian ``package``, or as ``otherwise`` says.
     """
     own = str(Path(sys.executable).parent)
     path = shutil.which(program, path=os.pathsep.join((own, os.environ.get("PATH", ""))))

@@ -1,33 +1,50 @@
-"""`deliveries`: what is owed to whom, and what a person does about it beside a running agent."""
+"""`deliveries`: the deliveries in the store, and repairs of them beside a running agent."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from exporter.cli.exits import RUNTIME, fail, standard_output
+from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
 from exporter.cli.options import config_file_option, limit_option, load, output_option
+from exporter.cli.output import Layout, Record, cell_text, write
 from exporter.cli.state import (
-    HOW_TO_LIST,
+    LIST_HINT,
     check_configured,
     check_receiver,
-    in_state,
-    receiver_names,
-    say_cut,
+    configured_receivers,
+    report_omitted,
+    run_in_state,
 )
+from exporter.core.text import one_line, timestamp
 
 if TYPE_CHECKING:
-    from exporter.config import Config
+    from exporter.core.events import Event
     from exporter.store.database import Database
-    from exporter.store.queries import DeliveryFilter, DeliverySummary
+    from exporter.store.queries import DeliveryDetails, DeliverySummary
 
-_UNSETTLED: Final = ("pending", "dead", "orphaned")
+# As in exporter.store.queries, which --help must not import.
+_RETRYABLE: Final = ("pending", "dead")
+_UNSETTLED: Final = (*_RETRYABLE, "orphaned")
 _STATES: Final = (*_UNSETTLED, "delivered", "discarded")
 
+_LAYOUT: Final = Layout(
+    "deliveries",
+    (
+        *("receiver", "id", "state", "types", "events", "owed_since"),
+        *("attempts", "last_attempt_at", "last_result"),
+    ),
+    uncut=frozenset({"receiver", "id", "state", "owed_since", "last_attempt_at"}),
+    hidden=("minimal", "in_flight"),
+    styled_by="state",
+    styles={"dead": "red", "orphaned": "yellow", "delivered": "green", "discarded": "dim"},
+)
+
 _receiver_option: Final = click.option("--receiver", metavar="NAME", help="Of this receiver alone.")
-_ids_argument: Final = click.argument("ids", metavar="[ID]...", nargs=-1)
 
 
 @click.group()
@@ -56,19 +73,18 @@ def list_command(
     """Print deliveries, the newest last."""
     config = load(config_file)
     stream = standard_output("list the deliveries")
-    from exporter.cli.output import DELIVERIES, delivery_record, write
-    from exporter.store.queries import list_deliveries
+    from exporter.store.queries import DeliveryFilter, list_deliveries
 
     states = {None: _UNSETTLED, "all": _STATES}.get(state, (str(state),))
-    selection = _selection(config, (), receiver, states)
+    criteria = DeliveryFilter(configured_receivers(config), (), receiver, states)
 
-    def work(database: "Database") -> Any:
+    def query(database: "Database") -> Any:
         check_receiver(config, database, receiver)
-        return list_deliveries(database, selection, limit)
+        return list_deliveries(database, criteria, limit)
 
-    found, total = in_state(config, "list the deliveries", work)
-    write([delivery_record(entry) for entry in found], DELIVERIES, output, stream)
-    say_cut(len(found), total)
+    found, total = run_in_state(config, "list the deliveries", query)
+    write([_record(entry) for entry in found], _LAYOUT, output, stream)
+    report_omitted(len(found), total)
 
 
 @deliveries.command()
@@ -78,70 +94,49 @@ def list_command(
 def show(config_file: Path | None, delivery: str, receiver: str | None) -> None:
     """Print all about the delivery ID: each field, its events, the body as it is sent."""
     config = load(config_file)
-    stream = standard_output("show the delivery")
-    from exporter.cli.output import delivery_lines
-    from exporter.store.queries import load_details
+    terminal = standard_output("show the delivery").isatty()
+    from exporter.store.queries import DeliveryFilter, load_details
 
-    selection = _selection(config, (delivery,), receiver, _STATES)
-    found = in_state(
-        config, "show the delivery", lambda database: load_details(database, selection)
+    criteria = DeliveryFilter(configured_receivers(config), (delivery,), receiver)
+    found = run_in_state(
+        config, "show the delivery", lambda database: load_details(database, criteria)
     )
-    terminal = stream.isatty()
-    click.echo("\n\n".join("\n".join(delivery_lines(each, terminal=terminal)) for each in found))
+    click.echo("\n\n".join("\n".join(_describe(detail, terminal=terminal)) for detail in found))
+
+
+def _selection_options(
+    states: tuple[str, ...], all_help: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator for a command that repairs deliveries in ``states``."""
+    options = (
+        config_file_option,
+        click.argument("ids", metavar="[ID]...", nargs=-1),
+        _receiver_option,
+        click.option("--state", type=click.Choice(states), help="In this state alone."),
+        click.option("--all", "everything", is_flag=True, help=all_help),
+    )
+    return lambda command: reduce(lambda decorated, add: add(decorated), options[::-1], command)
 
 
 @deliveries.command()
-@config_file_option
-@_ids_argument
-@_receiver_option
-@click.option("--state", type=click.Choice(_UNSETTLED[:2]), help="In this state alone.")
-@click.option("--all", "everything", is_flag=True, help="Everything that is pending or dead.")
-def retry(
-    config_file: Path | None,
-    ids: tuple[str, ...],
-    receiver: str | None,
-    state: str | None,
-    *,
-    everything: bool,
-) -> None:
+@_selection_options(_RETRYABLE, "Everything that is pending or dead.")
+def retry(**arguments: Any) -> None:
     """Have deliveries that are pending or dead tried at once, under the same ids.
 
     Say which: by ID, --receiver, --state or --all.
     """
-    _check_chosen(ids, receiver, state, everything=everything)
-    config = load(config_file)
-    from exporter.store.repairs import retry as act
-
-    selection = _selection(config, ids, receiver, (state,) if state else _UNSETTLED[:2])
-    counts = _intervene(config, "retry", selection, act)
-    click.echo(f"{_counted(counts)} will be tried at once")
+    click.echo(f"{_repair('retry', _RETRYABLE, arguments)} will be tried at once")
 
 
 @deliveries.command()
-@config_file_option
-@_ids_argument
-@_receiver_option
-@click.option("--state", type=click.Choice(_UNSETTLED), help="In this state alone.")
-@click.option("--all", "everything", is_flag=True, help="Everything that is not settled.")
-def discard(
-    config_file: Path | None,
-    ids: tuple[str, ...],
-    receiver: str | None,
-    state: str | None,
-    *,
-    everything: bool,
-) -> None:
+@_selection_options(_UNSETTLED, "Everything that is not settled.")
+def discard(**arguments: Any) -> None:
     """Give up deliveries for good; they stay in the store, and are not sent.
 
     Say which: by ID, --receiver, --state or --all.
     """
-    _check_chosen(ids, receiver, state, everything=everything)
-    config = load(config_file)
-    from exporter.store.repairs import discard as act
-
-    selection = _selection(config, ids, receiver, (state,) if state else _UNSETTLED)
-    counts = _intervene(config, "discard", selection, act)
-    click.echo(f"{_counted(counts)} discarded; --state discarded lists what was")
+    discarded = _repair("discard", _UNSETTLED, arguments)
+    click.echo(f"{discarded} discarded; --state discarded lists what was")
 
 
 @deliveries.command()
@@ -155,72 +150,113 @@ def reassign(config_file: Path | None, source: str, target: str) -> None:
     config = load(config_file)
     check_configured(config, target)
     from exporter.agent.build import SYSTEM_CLOCK
-    from exporter.store import repairs as interventions
+    from exporter.store import repairs
 
-    def work(database: "Database") -> interventions.ReassignCounts:
+    def work(database: "Database") -> repairs.ReassignCounts:
         check_receiver(config, database, source)
-        return interventions.reassign(database, source, target, SYSTEM_CLOCK.now())
+        return repairs.reassign(database, source, target, SYSTEM_CLOCK.now())
 
-    done = in_state(config, "reassign the deliveries", work)
-    if not done.moved and not done.discarded:
-        fail(RUNTIME, f"nothing is pending or dead for {source}; {HOW_TO_LIST}")
-    text = f"{_number(done.moved, 'event')} of {source} will be told to {target} at once"
-    if done.discarded:
-        text += f"; {done.discarded} discarded, {target} was to be told anyway"
+    result = run_in_state(config, "reassign the deliveries", work)
+    if not result.moved and not result.discarded:
+        fail(RUNTIME_ERROR, f"nothing is pending or dead for {source}; {LIST_HINT}")
+    noun = "event" if result.moved == 1 else "events"
+    text = f"{result.moved} {noun} of {source} will be told to {target} at once"
+    if result.discarded:
+        text += f"; {result.discarded} discarded, {target} was to be told anyway"
     click.echo(text)
 
 
-def _check_chosen(
-    ids: tuple[str, ...], receiver: str | None, state: str | None, *, everything: bool
-) -> None:
-    if not (ids or receiver or state or everything):
+def _repair(
+    task: Literal["retry", "discard"], repairable: tuple[str, ...], arguments: Mapping[str, Any]
+) -> str:
+    """Repair the deliveries that the arguments of the command select; return their numbers as text.
+
+    Ends the process if there is nothing to repair.
+    """
+    ids, receiver, state = (arguments[name] for name in ("ids", "receiver", "state"))
+    if not (ids or receiver or state or arguments["everything"]):
         raise click.UsageError("say which deliveries: by ID, --receiver, --state or --all")
-    if everything and (ids or receiver or state):
+    if arguments["everything"] and (ids or receiver or state):
         raise click.UsageError("--all leaves no choice: give it without IDs, --receiver, --state")
-
-
-def _selection(
-    config: "Config", ids: tuple[str, ...], receiver: str | None, states: tuple[str, ...]
-) -> "DeliveryFilter":
-    from exporter.store.queries import DeliveryFilter
-
-    return DeliveryFilter(receiver_names(config), ids, receiver, states)
-
-
-def _intervene(
-    config: "Config", task: str, selection: "DeliveryFilter", act: Any
-) -> Mapping[str, int]:
-    """Return of how many deliveries of whom something was made, or end if there are none."""
+    config = load(arguments["config_file"])
     from exporter.agent.build import SYSTEM_CLOCK
-    from exporter.store.queries import list_deliveries
+    from exporter.store import repairs
+    from exporter.store.queries import DeliveryFilter, list_deliveries
 
-    def checked(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
-        check_receiver(config, database, selection.receiver)
-        orphans, _ = list_deliveries(database, replace(selection, states=("orphaned",)), 1)
-        return act(database, selection, SYSTEM_CLOCK.now()), orphans
+    states = (state,) if state else repairable
+    criteria = DeliveryFilter(configured_receivers(config), ids, receiver, states)
+    repair = {"retry": repairs.retry, "discard": repairs.discard}[task]
 
-    counts, orphans = in_state(config, f"{task} deliveries", checked)
+    def work(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
+        check_receiver(config, database, receiver)
+        orphans, _ = list_deliveries(database, replace(criteria, states=("orphaned",)), 1)
+        return repair(database, criteria, SYSTEM_CLOCK.now()), orphans
+
+    counts, orphans = run_in_state(config, f"{task} deliveries", work)
+    if not counts and orphans:
+        receiver = orphans[0].receiver
+        fail(
+            RUNTIME_ERROR,
+            f"receiver {receiver} is not in the configuration any more: "
+            f"`cartesia-exporter deliveries reassign --from {receiver} --to NAME` hands it on",
+        )
     if not counts:
-        fail(RUNTIME, _nothing(task, orphans))
-    return counts
-
-
-def _nothing(task: str, orphans: list["DeliverySummary"]) -> str:
-    if not orphans:
-        return f"no delivery to {task} is among them; {HOW_TO_LIST}"
-    receiver = orphans[0].receiver
-    return (
-        f"receiver {receiver} is not in the configuration any more: "
-        f"`cartesia-exporter deliveries reassign --from {receiver} --to NAME` hands it on"
-    )
-
-
-def _counted(counts: Mapping[str, int]) -> str:
+        fail(RUNTIME_ERROR, f"no delivery to {task} is among them; {LIST_HINT}")
     return ", ".join(
-        f"{_number(number, 'delivery')} of {receiver}" for receiver, number in counts.items()
+        f"{number} {'delivery' if number == 1 else 'deliveries'} of {name}"
+        for name, number in counts.items()
     )
 
 
-def _number(number: int, noun: str) -> str:
-    plural = {"delivery": "deliveries", "event": "events"}
-    return f"{number} {noun if number == 1 else plural[noun]}"
+def _record(entry: "DeliverySummary") -> Record:
+    return {
+        "receiver": entry.receiver,
+        "id": entry.id,
+        "state": entry.state,
+        "types": list(entry.types),
+        "events": entry.events,
+        "owed_since": timestamp(entry.queued_at),
+        "attempts": entry.attempts,
+        "last_attempt_at": None
+        if entry.last_attempt_at is None
+        else timestamp(entry.last_attempt_at),
+        "last_result": entry.last_result,
+        "minimal": entry.minimal,
+        "in_flight": entry.in_flight,
+    }
+
+
+def _describe(detail: "DeliveryDetails", *, terminal: bool) -> Iterator[str]:
+    """Yield the output of `deliveries show` line by line."""
+    for name, value in _record(detail.summary).items():
+        text = ("no", "yes")[value] if isinstance(value, bool) else cell_text(value)
+        yield f"{name}: {one_line(text)}".rstrip()
+    yield "contents:"
+    for event in detail.events:
+        yield f"  {_event_text(event)}"
+    yield "body:"
+    yield from _body_text(detail.body, terminal=terminal)
+
+
+def _event_text(event: "Event") -> str:
+    if event.fine_tune is None:
+        about = [event.account, event.subject, str(event.facts.get("text", ""))]
+    else:
+        status = f"{event.previous_status or 'none'} → {event.fine_tune.status}"
+        about = [event.account, event.fine_tune.id, event.fine_tune.name, status]
+    return "  ".join(filter(None, map(one_line, (event.type, *about, event.id))))
+
+
+def _body_text(body: bytes | None, *, terminal: bool) -> list[str]:
+    """Return a body line by line: JSON indented, other text without control characters."""
+    if not body:
+        if body is None:
+            return ["(no message carries it yet)"]
+        return ["(none: it could not be rendered, the agent's log says why)"]
+    text = body.decode(errors="backslashreplace")
+    try:
+        # json.dumps escapes all but ASCII: no text can move a cursor or turn the reading order.
+        return json.dumps(json.loads(text), indent=2).splitlines()
+    except ValueError:
+        lines = text.splitlines()
+    return [one_line(line, len(line) + 1) for line in lines] if terminal else lines

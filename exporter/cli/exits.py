@@ -1,4 +1,4 @@
-"""What a command ends with when it fails: a status, and one line that says why."""
+"""Exit statuses and one-line error messages of the commands."""
 
 import sys
 from typing import Final, NoReturn, TextIO
@@ -7,33 +7,30 @@ import click
 
 from exporter.core.text import os_error_text
 
-RUNTIME: Final = 1
-"""Something failed that may pass."""
+RUNTIME_ERROR: Final = 1
+"""A failure that may pass, such as a dead network."""
 
-CONFIGURATION: Final = 2
-"""Usage, configuration or state have to be mended first; click ends with it too."""
+CONFIGURATION_ERROR: Final = 2
+"""Usage, configuration or state must be fixed first; click uses the same status."""
 
 
 def fail(status: int, text: str) -> NoReturn:
-    """End the process with ``status`` and a line on standard error."""
+    """End the process with ``status`` and one line on standard error."""
     click.echo(f"cartesia-exporter: {text}", err=True)
     sys.exit(status)
 
 
 def standard_output(task: str) -> TextIO:
-    """Return where a task's result goes, or end at once when it would go nowhere."""
-    # None where the descriptor was closed; typeshed knows nothing of that.
+    """Return standard output, or end the process if it is closed, before ``task`` does any work."""
+    # Python sets it to None when the descriptor is closed; typeshed does not know that.
     stream: TextIO | None = sys.stdout
     if stream is None:
-        fail(RUNTIME, f"cannot {task}: standard output is closed")
+        fail(RUNTIME_ERROR, f"cannot {task}: standard output is closed")
     return stream
 
 
 def reason(error: Exception) -> str:
-    """Return what an error, or the first of a group, says.
-
-    The number of a system's error is left out: it says nothing to people.
-    """
+    """Return the text of an error, or of the first one of a group, without an errno."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if not isinstance(error, OSError):

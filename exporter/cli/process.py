@@ -1,4 +1,4 @@
-"""How the process ends: by a signal, by its work, or by a bug."""
+"""Lifetime and resources of the process: signals, exit status, limits, the terminal under make."""
 
 import asyncio
 import ctypes
@@ -9,185 +9,160 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Final, NoReturn
 
 import structlog
 
-_SWITCH_SECONDS: Final = 0.001
-"""After how long a thread at work lets another go on. With Python's 5 ms the event loop, which lets
-go at each system call, comes to a few of them in the time in which a large page is written."""
+_SHUTDOWN_SECONDS: Final = 9.5
+"""Limit for a shutdown after the first signal. Everything that must be kept is committed."""
 
-_FILES: Final = 65_536
-"""Files that may be open at once, where the system allows it."""
-
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h
-_LARGE: Final = 256 * 1024
-"""From how many bytes on a block is one of its own, which goes back when it is freed."""
-
-
-def allow_many_files() -> None:
-    """Have as many files open as the hard limit allows, as programs written in Go do.
-
-    The usual soft limit of 1024 is for programs that use select(); hundreds of accounts with a few
-    connections each are more, and then neither the state nor a page could be opened.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def give_memory_back() -> None:
-    """Have what large blocks took go back to the system when they are freed.
-
-    glibc learns from the first large block that is freed to keep the next ones of that size, and
-    with 100,000 fine-tunes there are a few in each poll. Elsewhere than on glibc nothing happens.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
-
-
-def keep_loop_free() -> None:
-    """Keep the work of other threads from holding up the event loop; after what is imported."""
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    # Modules are for good: to look them all over in search of garbage takes 100 ms, in which no
-    # thread goes on.
-    gc.freeze()
-
-
-@contextmanager
-def kept_from_make(environ: Mapping[str, str]) -> Iterator[None]:
-    """Have Ctrl-C reach this process alone where make started it on a terminal.
-
-    A terminal sends SIGINT to the whole group in its foreground, and make, once its command has
-    ended well, then ends itself by it with 130. Not so when make is in the background, or without
-    a terminal: nobody types Ctrl-C there.
-    """
-    terminal = _foreground() if "MAKELEVEL" in environ else None
-    if terminal is None:
-        yield
-        return
-    group = os.getpgrp()
-    # Ctrl-Z would stop this process, and not make, for which the shell waits.
-    for number in (signal.SIGTSTP, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        os.setpgid(0, 0)
-        os.tcsetpgrp(terminal, os.getpgrp())
-        yield
-    finally:
-        with suppress(OSError):  # the terminal, or make, may be gone
-            os.tcsetpgrp(terminal, group)
-        os.close(terminal)
-
-
-def _foreground() -> int | None:
-    """Open the terminal in whose foreground this process is; None if there is none."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with suppress(OSError):
-        if os.tcgetpgrp(terminal) == os.getpgrp():
-            return terminal
-    os.close(terminal)
-    return None
-
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-_LAST_SECONDS: Final = 9.5
-"""After a signal nothing may go on for longer; what must be kept is committed."""
-
-_LOOKUPS: Final = 256
-"""Names looked up at once. A lookup that hangs keeps its thread for minutes, and with asyncio's own
-six on a small machine a few dead receivers would keep the API and the others waiting."""
-
-_ONE_SIGNAL_SECONDS: Final = 0.5
-"""Two signals within this time are one: `timeout` and others send theirs to a process and again to
-its group."""
+_SAME_SIGNAL_SECONDS: Final = 0.5
+"""Signals within this time count as one: `timeout` signals a process and then its group."""
 
 _KILLED: Final = 128
-"""What a shell adds to the number of the signal that ended a process."""
+"""A shell adds this to the number of the signal that ended a process."""
+
+_LOOKUP_THREADS: Final = 256
+"""Concurrent name lookups. A hanging lookup occupies its thread for minutes. With asyncio's default
+of six threads on a small machine, a few dead receivers would block all other lookups."""
+
+_OPEN_FILES: Final = 65_536
+
+_SWITCH_SECONDS: Final = 0.001
+"""Switch interval of the interpreter. With Python's 5 ms the event loop, which releases the
+interpreter at each system call, gets only a few turns while another thread renders a large page."""
+
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+_MMAP_THRESHOLD_BYTES: Final = 256 * 1024
 
 log = structlog.get_logger()
 
 
 def run_until_signal(
-    work: Callable[[asyncio.Event], Awaitable[int]], hangup: asyncio.Event | None = None
+    main: Callable[[asyncio.Event], Awaitable[int]], reload: asyncio.Event | None = None
 ) -> NoReturn:
-    """Run ``work`` in an event loop and end the process with the status it returns.
+    """Run ``main`` in an event loop and end the process with the status that it returns.
 
-    SIGTERM and SIGINT set the event that it is given; another one, later, ends the process at once.
-    SIGHUP sets ``hangup``, or without it is one of them. An exception that leaves ``work`` is a
-    bug: it is logged with its traceback, the status is 1.
+    SIGTERM and SIGINT set the event that ``main`` is given; a later one ends the process at once.
+    SIGHUP sets ``reload``, or acts as SIGTERM without it. An exception that leaves ``main`` is a
+    bug: it is logged with its traceback, and the status is 1.
     """
     with asyncio.Runner() as runner:
         try:
-            status = runner.run(_signalled(work, hangup))
-        except BaseException:  # the last stop before the end of the process
+            status = runner.run(_run_main(main, reload))
+        except BaseException:  # nothing above this handles an exception
             log.critical("a bug ends the process, please report it", exc_info=True)
             status = 1
-        # Here, not behind the runner: it would wait for threads that cannot be cancelled, and a
-        # name resolution may hang for minutes. What must be kept is committed.
-        _end(status)
+        # Inside the `with`: Runner.close() would wait for threads that cannot be cancelled, such
+        # as a name lookup that hangs for minutes.
+        _exit(status)
 
 
-def end_at_once_on_signal(hangup: asyncio.Event | None = None) -> None:
-    """Have a signal end the process with 0 from now on: nothing has begun that it could cut off.
+def exit_on_signal(reload: asyncio.Event | None = None) -> None:
+    """Let a signal end the process with 0, as long as there is nothing to shut down.
 
-    SIGHUP sets ``hangup`` instead, if there is one.
+    SIGHUP sets ``reload`` instead, if given.
     """
-    for number in _ending(hangup):
+    for number in _stop_signals(reload):
         signal.signal(number, lambda *_: os._exit(0))
-    if hangup is not None:
-        signal.signal(signal.SIGHUP, lambda *_: hangup.set())
+    if reload is not None:
+        signal.signal(signal.SIGHUP, lambda *_: reload.set())
 
 
-def _ending(hangup: asyncio.Event | None) -> list[signal.Signals]:
-    """Return the signals that end the process, but those that it was started to ignore.
+async def _run_main(
+    main: Callable[[asyncio.Event], Awaitable[int]], reload: asyncio.Event | None
+) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup"))
 
-    `nohup` has it ignore one; where that asks for something, the wish counts.
-    """
-    return [
-        number
-        for number in _ENDING
-        if signal.getsignal(number) is not signal.SIG_IGN
-        and (hangup is None or number != signal.SIGHUP)
-    ]
+    stopped_at: float | None = None
+
+    def on_signal(number: int) -> None:
+        nonlocal stopped_at
+        if stopped_at is None:
+            stopped_at = loop.time()
+            stop.set()
+            loop.call_later(_SHUTDOWN_SECONDS, _exit, 0)
+        elif loop.time() - stopped_at > _SAME_SIGNAL_SECONDS:
+            os._exit(_KILLED + number)
+
+    for number in _stop_signals(reload):
+        loop.add_signal_handler(number, on_signal, number)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+    return await main(stop)
 
 
-def _end(status: int) -> NoReturn:
+def _stop_signals(reload: asyncio.Event | None) -> list[signal.Signals]:
+    """Return the signals that stop the process, except those ignored at its start (`nohup`)."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if reload is None:
+        numbers.append(signal.SIGHUP)
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _exit(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
-        # None when the descriptor was closed before the start, broken when its reader is gone.
+        # None if the descriptor was closed before the start; broken if its reader is gone.
         if stream is not None:
             with suppress(OSError, ValueError):
                 stream.flush()
     os._exit(status)
 
 
-async def _signalled(
-    work: Callable[[asyncio.Event], Awaitable[int]], hangup: asyncio.Event | None
-) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
+def raise_open_files_limit() -> None:
+    """Raise the soft limit of open files to the hard limit, as the Go runtime does.
 
-    first: float | None = None
+    The usual soft limit of 1024 is made for select(). Hundreds of accounts with a few connections
+    each exceed it, and then neither the state nor a page could be opened.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
-    def on_signal(number: int) -> None:
-        nonlocal first
-        if first is None:
-            first = loop.time()
-            stop.set()
-            loop.call_later(_LAST_SECONDS, _end, 0)
-        elif loop.time() - first > _ONE_SIGNAL_SECONDS:
-            os._exit(_KILLED + number)
 
-    for number in _ending(hangup):
-        loop.add_signal_handler(number, on_signal, number)
-    if hangup is not None:
-        loop.add_signal_handler(signal.SIGHUP, hangup.set)
-    return await work(stop)
+def return_freed_memory() -> None:
+    """Let glibc return large blocks to the system when they are freed; no effect elsewhere.
+
+    By default glibc raises its mmap threshold with the first large block that is freed, and keeps
+    later blocks of that size. With 100,000 fine-tunes each poll has a few of them.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
+def keep_loop_responsive() -> None:
+    """Shorten the time for which other threads block the event loop; call it after all imports."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    # A full collection of the imported modules takes 100 ms, in which all threads wait.
+    gc.freeze()
+
+
+@contextmanager
+def isolated_from_make(environ: Mapping[str, str]) -> Iterator[None]:
+    """Let Ctrl-C reach this process alone, if make started it in the foreground of a terminal.
+
+    The terminal sends SIGINT to the whole foreground process group. make would receive it too, and
+    exit with 130 although its command succeeded.
+    """
+    with ExitStack() as stack:
+        group = os.getpgrp()
+        terminal = None
+        with suppress(OSError):  # there is no terminal
+            if "MAKELEVEL" in environ:
+                file = stack.enter_context(Path("/dev/tty").open("r+b", buffering=0))
+                terminal = file.fileno() if os.tcgetpgrp(file.fileno()) == group else None
+        if terminal is not None:
+            # Ctrl-Z would stop this process but not make, for which the shell waits.
+            for number in (signal.SIGTSTP, signal.SIGTTOU):
+                signal.signal(number, signal.SIG_IGN)
+            os.setpgid(0, 0)
+            os.tcsetpgrp(terminal, os.getpgrp())
+            stack.enter_context(suppress(OSError))  # the terminal, or make, may be gone
+            stack.callback(os.tcsetpgrp, terminal, group)
+        yield

@@ -1,4 +1,4 @@
-"""`run`, the command that is meant: its flags, and the agent from its start to its end."""
+"""`run` and `check-config`: start the agent, or only check its configuration."""
 
 import asyncio
 import os
@@ -12,21 +12,18 @@ import click
 from click.core import ParameterSource
 
 from exporter import __version__
-from exporter.cli.exits import CONFIGURATION, RUNTIME, fail, reason
+from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
 from exporter.cli.options import (
     Address,
     config_file_option,
     load_both,
-    report_check,
     web_config_file_option,
 )
 
-# The rest is imported by the command when it runs: --help has to answer at once.
 if TYPE_CHECKING:
     from exporter.agent.agent import RunOptions
-    from exporter.agent.reload import Reloading
-    from exporter.agent.systemd import Notifier
     from exporter.config import Config
+    from exporter.web.live_config import ReloadingWebConfig
 
 _TELEMETRY_PATH: Final = re.compile(r"(?!/-/|/config$)(/[\w.~-]+)+", re.ASCII)
 
@@ -93,32 +90,49 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
     from exporter.cli import process
 
     hangup = asyncio.Event()
-    process.end_at_once_on_signal(hangup)
+    process.exit_on_signal(hangup)  # before the slow imports: a signal may come during them
+    from exporter.agent.reload import Reloading
+    from exporter.config import load
+
     web_file, lifecycle, activated = (web.pop(x) for x in ("web_file", "lifecycle", "activated"))
     if activated:
-        _refuse_addresses(click.get_current_context())
-    surface = _surface(**web)
+        source = click.get_current_context().get_parameter_source("addresses")
+        if source is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                "--web.systemd-socket and --web.listen-address exclude each other"
+            )
+    options = _run_options(**web)
     config, web_config = load_both(config_file, web_file)
     if check:
-        report_check(config, web_config)
+        _report_valid(config, web_config)
         return
     logs.set_up(level, style)
-    surface = _with_what_systemd_gave(replace(surface, web=web_config), activated=activated)
-    reloading = _reloading(config_file, hangup, surface.manager, over_http=lifecycle)
-    surface = replace(surface, reloading=reloading)
-    process.run_until_signal(partial(_run, config_file, config, surface), hangup)
+    options = _with_systemd(replace(options, web=web_config), activated=activated)
+    read = partial(load, config_file, os.environ)
+    options = replace(options, reloading=Reloading(read, hangup, lifecycle, options.manager))
+    process.run_until_signal(partial(_run, config_file, config, options), hangup)
 
 
-def _reloading(
-    path: Path | None, hangup: asyncio.Event, manager: "Notifier", *, over_http: bool
-) -> "Reloading":
-    from exporter.agent.reload import Reloading
-    from exporter.config import load as read
+@click.command("check-config")
+@config_file_option
+@web_config_file_option
+def check_config(config_file: Path | None, web_file: Path | None) -> None:
+    """Check the configuration, name every mistake, and exit."""
+    _report_valid(*load_both(config_file, web_file))
 
-    return Reloading(partial(read, path, os.environ), hangup, over_http, manager)
+
+def _report_valid(config: "Config", web: "ReloadingWebConfig | None") -> None:
+    """Print that the configuration is valid, with a warning for each web key without effect."""
+    counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
+    click.echo(f"The configuration is valid: {counts}.")
+    if web is not None:
+        for note in web.first.notes:
+            click.echo(f"warning: {note}", err=True)
+        tls = "plain HTTP" if web.first.tls is None else "TLS"
+        click.echo(f"The web configuration is valid: {tls}, {len(web.first.users)} users.")
 
 
-def _surface(
+def _run_options(
     addresses: tuple[tuple[str, int], ...], telemetry_path: str, external_url: str | None
 ) -> "RunOptions":
     from exporter.agent.agent import RunOptions
@@ -138,15 +152,11 @@ def _surface(
     return RunOptions(addresses, telemetry_path, external_url)
 
 
-def _refuse_addresses(context: click.Context) -> None:
-    if context.get_parameter_source("addresses") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--web.systemd-socket and --web.listen-address exclude each other")
+def _with_systemd(options: "RunOptions", *, activated: bool) -> "RunOptions":
+    """Add systemd's notification socket and, if ``activated``, the sockets that it passed.
 
-
-def _with_what_systemd_gave(surface: "RunOptions", *, activated: bool) -> "RunOptions":
-    """Return the surface with what the service manager passed, or end when it had to and did not.
-
-    All of it is taken out of the environment, whether it is used or not.
+    Ends the process if ``activated`` and no usable socket was passed. Removes systemd's variables
+    from the environment in any case.
     """
     import structlog
 
@@ -160,21 +170,21 @@ def _with_what_systemd_gave(surface: "RunOptions", *, activated: bool) -> "RunOp
             log.warning(
                 "sockets were passed, --web.systemd-socket would use them", number=len(passed)
             )
-        return replace(surface, manager=manager)
+        return replace(options, manager=manager)
     try:
         listeners = systemd.passed_listeners(passed)
     except systemd.PassedError as error:
-        fail(CONFIGURATION, f"--web.systemd-socket cannot be used: {error}")
-    return replace(surface, manager=manager, passed=listeners)
+        fail(CONFIGURATION_ERROR, f"--web.systemd-socket cannot be used: {error}")
+    return replace(options, manager=manager, passed=listeners)
 
 
 async def _run(
-    path: Path | None, config: "Config", surface: "RunOptions", stop: asyncio.Event
+    path: Path | None, config: "Config", options: "RunOptions", stop: asyncio.Event
 ) -> int:
     import structlog
 
-    from exporter.agent import agent as app
-    from exporter.cli import process as resources
+    from exporter.agent import agent
+    from exporter.cli import process
     from exporter.store.errors import StoreError, StoreRefusedError
 
     log = structlog.get_logger()
@@ -186,12 +196,13 @@ async def _run(
         receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
         state=str(config.storage.path),
     )
-    resources.allow_many_files()
-    resources.give_memory_back()
-    resources.keep_loop_free()
+    process.raise_open_files_limit()
+    process.return_freed_memory()
+    process.keep_loop_responsive()
     try:
-        await app.run(config, surface, stop)
+        await agent.run(config, options, stop)
     except (StoreError, OSError) as error:
         log.error("cannot start", error=reason(error))  # noqa: TRY400 - no bug, no traceback
-        return CONFIGURATION if isinstance(error, StoreRefusedError) else RUNTIME
+        refused = isinstance(error, StoreRefusedError)
+        return CONFIGURATION_ERROR if refused else RUNTIME_ERROR
     return 0

@@ -1,4 +1,4 @@
-"""`send-test`: one message to one receiver, once, and what came of it."""
+"""`send-test`: send one message to one receiver, once."""
 
 import asyncio
 import secrets
@@ -6,29 +6,27 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from exporter.cli.exits import CONFIGURATION, RUNTIME, fail, reason
+from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
 from exporter.cli.options import config_file_option, load
-from exporter.core.events import Event, sample_failure, stable_id, test_event
+from exporter.core.events import sample_failure, stable_id, test_event
 from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
-from exporter.core.retry import Attempt
 
 if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.config import Receiver as ReceiverSection
-    from exporter.receivers.receiver import Receiver
 
-Sample = Literal["failed", "digest", "long"]
+_Sample = Literal["failed", "digest", "long"]
 
 _MODELS: Final = ("sonic-2", "sonic-3", "sonic-turbo")
-_MANY: Final = 30
-_NOTHING_FAILED: Final = "A test of cartesia-exporter: nothing failed."
+_DIGEST_SIZE: Final = 30
+_DESCRIPTION: Final = "A test of cartesia-exporter: nothing failed."
 _MARKUP: Final = (
     "<!channel> <b>bold</b> *bold* `code` & &amp; <https://example.com|link> {{ braces }} %s "
 )
@@ -36,54 +34,21 @@ _RIGHT_TO_LEFT: Final = (
     "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u202eoverride\u202c "
 )
 _EMOJI: Final = "\U0001f469\u200d\U0001f680\U0001f3f3\ufe0f\u200d\U0001f308 "
+_DIFFICULT_TEXT: Final = _MARKUP + _RIGHT_TO_LEFT + _EMOJI
 
 
-def sample_events(sample: Sample, account: str, now: float) -> list[Event]:
-    """Return the events of a sample, observed at ``now`` (Unix seconds).
-
-    Their ids begin with ``test_``, as those of the fine-tunes, whose names begin with TEST; and
-    they are new each time: a receiver that knows a repeat by its id would drop the second try.
-    """
-    return [
-        sample_failure(fine_tune, account, now, secrets.token_hex(16))
-        for fine_tune in _FINE_TUNES[sample]()
-    ]
-
-
-def _one() -> list[FineTune]:
-    return [_fine_tune(1, "TEST Ada for the audiobook", _NOTHING_FAILED)]
-
-
-def _many() -> list[FineTune]:
-    return [_fine_tune(n, f"TEST voice {n}", _NOTHING_FAILED) for n in range(1, _MANY + 1)]
-
-
-def _long() -> list[FineTune]:
-    piece = _MARKUP + _RIGHT_TO_LEFT + _EMOJI
-    return [_fine_tune(1, f"TEST {piece * 20}", f"{_NOTHING_FAILED} {piece * 1_000}")]
-
-
-_FINE_TUNES: Final[Mapping[Sample, Callable[[], list[FineTune]]]] = {
-    "failed": _one,
-    "digest": _many,
-    "long": _long,
-}
-
-SAMPLES: Final = tuple(_FINE_TUNES)
-
-
-def _fine_tune(number: int, name: str, description: str) -> FineTune:
+def _fine_tune(number: int, name: str, description: str = _DESCRIPTION) -> FineTune:
     model = _MODELS[number % len(_MODELS)]
     return FineTune(f"test_{number}", name, description, "en", model, "test_dataset", FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The body of the test message, the attempt (None for a dry run) and its time in seconds."""
-
-    body: bytes
-    attempt: Attempt | None
-    seconds: float
+_SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
+    "failed": lambda: [_fine_tune(1, "TEST Ada for the audiobook")],
+    "digest": lambda: [_fine_tune(n, f"TEST voice {n}") for n in range(1, _DIGEST_SIZE + 1)],
+    "long": lambda: [
+        _fine_tune(1, f"TEST {_DIFFICULT_TEXT * 20}", f"{_DESCRIPTION} {_DIFFICULT_TEXT * 1_000}")
+    ],
+}
 
 
 @click.command("send-test")
@@ -91,65 +56,63 @@ class Sent:
 @click.argument("receiver")
 @click.option(
     "--sample",
-    type=click.Choice(SAMPLES),
+    type=click.Choice(tuple(_SAMPLES)),
     help="What an alert looks like, in place of a word of the agent: one, many, or a long one.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the body, send nothing.")
 def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: bool) -> None:
     """Send RECEIVER one test message, once, and say what came of it."""
     config = load(config_file)
-    section = _receiver_named(config, receiver)
+    section = next((each for each in config.receivers if each.name == receiver), None)
+    if section is None:
+        names = ", ".join(each.name for each in config.receivers) or "none is configured"
+        fail(
+            CONFIGURATION_ERROR,
+            f"there is no receiver {receiver} to send to; the receivers: {names}",
+        )
     try:
-        sent = asyncio.run(send(config, section, sample, dry_run=dry_run))
-    except OSError as error:
-        fail(RUNTIME, f"cannot send: {reason(error)}")
-    if sent.attempt is None:
-        click.echo(sent.body.decode())
-        return
-    click.echo(f"{receiver}: {sent.attempt.outcome}: {sent.attempt.reason} ({sent.seconds:.2f} s)")
-    if sent.attempt.outcome != "delivered":
-        sys.exit(RUNTIME)
+        text, succeeded = asyncio.run(_open_and_send(config, section, sample, dry_run=dry_run))
+    except OSError as error:  # the ca_file cannot be used
+        fail(RUNTIME_ERROR, f"cannot send: {reason(error)}")
+    click.echo(text)
+    if not succeeded:
+        sys.exit(RUNTIME_ERROR)
 
 
-def _receiver_named(config: "Config", name: str) -> "ReceiverSection":
-    sections = {section.name: section for section in config.receivers}
-    if name not in sections:
-        names = ", ".join(sections) or "none is configured"
-        fail(CONFIGURATION, f"there is no receiver {name} to send to; the receivers: {names}")
-    return sections[name]
-
-
-async def send(
-    config: "Config", section: "ReceiverSection", sample: Sample | None, *, dry_run: bool
-) -> Sent:
-    """Send a test message to a receiver once, without a retry; a dry run only renders it.
-
-    Raises OSError when its ca_file can't be used.
-    """
+async def _open_and_send(
+    config: "Config", section: "ReceiverSection", sample: _Sample | None, *, dry_run: bool
+) -> tuple[str, bool]:
+    """Return the text to print, and whether the message was delivered (or only rendered)."""
     from exporter.agent.build import SYSTEM_CLOCK, open_receiver
 
     async with AsyncExitStack() as resources:
         receiver = await open_receiver(section, resources)
-        told = _message(config, sample, receiver.most_events, SYSTEM_CLOCK.now())
+        now = SYSTEM_CLOCK.now()
+        message = _message(config, sample, receiver.most_events, now)
+        body = receiver.render(message)
         if dry_run:
-            return Sent(receiver.render(told), None, 0.0)
-        return await _send(receiver, told, SYSTEM_CLOCK.now())
+            return body.decode(), True
+        ids = [event.id for event in message.events]
+        message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
+        started = time.monotonic()
+        attempt = await receiver.send(
+            OutboxMessage(message_id, receiver.name, body, len(ids), now), now
+        )
+        seconds = time.monotonic() - started
+    text = f"{receiver.name}: {attempt.outcome}: {attempt.reason} ({seconds:.2f} s)"
+    return text, attempt.outcome == "delivered"
 
 
-def _message(config: "Config", sample: Sample | None, most: int, now: float) -> Message:
+def _message(config: "Config", sample: _Sample | None, max_events: int, now: float) -> Message:
     account = config.accounts[0].name
-    pages = LinkTemplates(config.alerts.playground_url)
+    link_templates = LinkTemplates(config.alerts.playground_url)
     if sample is None:
-        return build_message([test_event(account, now, secrets.token_hex(16))], pages)
-    told = build_message(sample_events(sample, account, now)[:most], pages)
-    # A digest's title names no fine-tune, and may be all that a telephone shows.
-    return replace(told, title=f"TEST: {told.title}")
-
-
-async def _send(receiver: "Receiver", told: Message, now: float) -> Sent:
-    ids = [event.id for event in told.events]
-    message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
-    queued = OutboxMessage(message_id, receiver.name, receiver.render(told), len(ids), now)
-    started = time.monotonic()
-    attempt = await receiver.send(queued, now)
-    return Sent(queued.body, attempt, time.monotonic() - started)
+        return build_message([test_event(account, now, secrets.token_hex(16))], link_templates)
+    # New ids: a receiver that drops repeated ids would drop the second send-test.
+    events = [
+        sample_failure(fine_tune, account, now, secrets.token_hex(16))
+        for fine_tune in _SAMPLES[sample]()[:max_events]
+    ]
+    message = build_message(events, link_templates)
+    # A digest's title names no fine-tune, and a phone may show nothing but the title.
+    return replace(message, title=f"TEST: {message.title}")

@@ -1,4 +1,4 @@
-"""A state file as an agent left it, and the commands that look into it."""
+"""A state file, and the commands that read and repair it."""
 
 import asyncio
 import json
@@ -11,13 +11,13 @@ from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
 from exporter.store.database import Database
-from tests.process.agent_process import KEY
+from tests.process.agent_process import API_KEY
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e]")
 HOSTILE = "\x1b[31mred \u202egpj.exe\nsecond line [bold]markup[/]"
 
 
-class State:
+class StoredState:
     """A configuration with the receivers ops and chat, and its state file."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,18 +28,18 @@ class State:
         content = {"storage": {"path": str(self.path)}, "receivers": receivers}
         self.config.write_text(json.dumps(content), encoding="utf-8")
 
-    def work(self, work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
-        """Do something in the state as the agent would."""
+    def run(self, work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
+        """Run ``work`` on the open state."""
 
-        async def run() -> None:
+        async def open_and_run() -> None:
             async with Database(self.path) as database:
                 await work(database)
 
-        asyncio.run(run())
+        asyncio.run(open_and_run())
 
     def invoke(self, *arguments: str) -> Result:
-        """Run a command; it has ended by itself, not of a bug."""
-        runner = CliRunner(env={"CARTESIA_API_KEY": KEY})
+        """Run a command, and check that it ended without an exception."""
+        runner = CliRunner(env={"CARTESIA_API_KEY": API_KEY})
         done = runner.invoke(main, [*arguments, f"--config.file={self.config}"])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done
@@ -49,9 +49,9 @@ class State:
         assert (done.exit_code, done.stderr) == (0, "")
         return done.stdout
 
-    def rows(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+    def rows(self, group: str, *arguments: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(
-            self.output(kind, "list", "--output=json", *arguments)
+            self.output(group, "list", "--output=json", *arguments)
         )
         return rows
 

@@ -1,4 +1,4 @@
-"""`deliveries`: what is said of each delivery, what is done to which, and when nothing is."""
+"""`deliveries`: output of list and show, and the effects of retry, discard and reassign."""
 
 import csv
 import io
@@ -7,10 +7,11 @@ import sqlite3
 
 import pytest
 
+from exporter.cli.deliveries import _body_text
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
-from tests.cli.stored_state import CONTROL, HOSTILE, State
+from tests.cli.stored_state import CONTROL, HOSTILE, StoredState
 from tests.store.sample_outbox import attempt, create_messages, failure, queue, queue_events
 
 COLUMNS = (
@@ -28,9 +29,9 @@ EVERY_STATE = {
 
 
 @pytest.fixture
-def state(tmp_path) -> State:
-    """One delivery in every state, and two that are pending."""
-    made = State(tmp_path)
+def state(tmp_path) -> StoredState:
+    """A state with one delivery in every state, and two that are pending."""
+    stored = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
         await queue(database, [1, 2], "ops")
@@ -43,12 +44,12 @@ def state(tmp_path) -> State:
         await queue(database, [6], "ops")
         await create_messages(database, "ops")
 
-    made.work(fill)
-    assert made.invoke("deliveries", "discard", "evt_6").exit_code == 0
-    return made
+    stored.run(fill)
+    assert stored.invoke("deliveries", "discard", "evt_6").exit_code == 0
+    return stored
 
 
-def test_json_has_every_delivery_and_all_of_its_fields(state):
+def test_json_has_all_fields_of_every_delivery(state):
     rows = state.rows("deliveries", "--state=all")
     assert state.states() == EVERY_STATE
     assert [tuple(row) for row in rows] == [COLUMNS] * 6
@@ -68,7 +69,7 @@ def test_json_has_every_delivery_and_all_of_its_fields(state):
     assert rows[3]["last_attempt_at"] is None
 
 
-def test_csv_has_the_same_in_one_cell_each(state):
+def test_csv_has_one_cell_per_field(state):
     text = state.output("deliveries", "list", "--state=dead", "--output=csv")
     assert list(csv.reader(io.StringIO(text))) == [
         list(COLUMNS),
@@ -93,58 +94,56 @@ def test_csv_has_the_same_in_one_cell_each(state):
         (["--receiver=ops", "--state=pending"], [3]),
     ],
 )
-def test_the_table_has_a_line_for_each_that_was_asked_for_the_newest_last(
-    state, arguments, numbers
-):
+def test_the_table_lists_the_selected_deliveries_with_the_newest_last(state, arguments, numbers):
     *lines, last = state.output("deliveries", "list", *arguments).splitlines()
     assert [line.split()[1] for line in lines[1:]] == [f"evt_{number}" for number in numbers]
     assert last == f"{len(numbers)} deliveries"
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
-def test_what_is_not_shown_is_said_beside_the_output(state, output):
+def test_omitted_deliveries_are_counted_on_standard_error(state, output):
     done = state.invoke("deliveries", "list", "--limit=1", f"--output={output}")
     assert (done.exit_code, done.stderr) == (0, "3 older ones are not shown: see --limit\n")
     assert "evt_5" in done.stdout
     assert "evt_4" not in done.stdout
 
 
-def test_all_of_a_delivery_is_shown_by_the_beginning_of_its_id(state):
+def test_show_finds_a_delivery_by_the_prefix_of_its_id(state):
     async def digest(database: Database) -> None:
         await queue(database, [7, 8], "chat")
         await create_messages(database, "chat", digest=True)
 
-    state.work(digest)
-    shown = state.output("deliveries", "show", "msg").splitlines()
-    fields = dict(line.split(": ", 1) for line in shown if ": " in line and line[0] != " ")
+    state.run(digest)
+    output = state.output("deliveries", "show", "msg").splitlines()
+    fields = dict(line.split(": ", 1) for line in output if ": " in line and line[0] != " ")
     assert fields["id"].startswith("msg_")
     assert fields | {"state": "pending", "events": "3", "in_flight": "no"} == fields
-    assert "last_result:" in shown
-    assert "  fine_tune.failed  main  ft_7  Voice 7  training → failed  evt_7" in shown
-    assert "\n".join(shown[shown.index("body:") + 1 :]) == '{\n  "digest": true\n}'
+    assert "last_result:" in output
+    assert "  fine_tune.failed  main  ft_7  Voice 7  training → failed  evt_7" in output
+    assert "\n".join(output[output.index("body:") + 1 :]) == '{\n  "digest": true\n}'
 
 
-def test_a_body_that_is_not_there_yet_or_could_not_be_rendered_is_said_so(state):
+def test_show_explains_a_missing_body(state):
     assert state.output("deliveries", "show", "evt_5").endswith("(no message carries it yet)\n")
 
-    async def forget(database: Database) -> None:
+    async def empty_body(database: Database) -> None:
         delivery = await Outbox(database, "ops").next()
         assert delivery is not None
         await Outbox(database, "ops").replace_body(delivery, b"")
 
-    state.work(forget)
+    state.run(empty_body)
     assert "(none: it could not be rendered" in state.output("deliveries", "show", "evt_3")
 
 
-def test_what_two_receivers_are_owed_under_one_id_is_shown_and_touched_for_one_or_both(state):
+def test_an_id_of_two_receivers_selects_both_or_one_by_receiver(state):
     async def both(database: Database) -> None:
         await queue(database, [9], "ops", "chat")
 
-    state.work(both)
+    state.run(both)
     assert state.output("deliveries", "show", "evt_9").count("receiver: ") == 2
     assert state.output("deliveries", "show", "evt_9", "--receiver=chat").count("receiver: ") == 1
-    said = state.output("deliveries", "retry", "evt_9")
-    assert said == "1 delivery of chat, 1 delivery of ops will be tried at once\n"
+    output = state.output("deliveries", "retry", "evt_9")
+    assert output == "1 delivery of chat, 1 delivery of ops will be tried at once\n"
     state.output("deliveries", "discard", "evt_9", "--receiver=chat")
     assert state.states() == EVERY_STATE | {
         ("ops", "evt_9"): "pending",
@@ -152,26 +151,26 @@ def test_what_two_receivers_are_owed_under_one_id_is_shown_and_touched_for_one_o
     }
 
 
-def test_hostile_text_is_harmless_in_tables_and_whole_for_programs(tmp_path):
-    state = State(tmp_path)
+def test_hostile_text_is_cleaned_in_tables_and_unchanged_in_json(tmp_path):
+    state = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
         await queue_events(database, [failure(1, name=HOSTILE)], "ops")
         await create_messages(database, "ops")
         await attempt(database, "ops", PENDING, HOSTILE)
 
-    state.work(fill)
+    state.run(fill)
     table = state.output("deliveries", "list")
-    shown = state.output("deliveries", "show", "evt_1")
-    assert not CONTROL.search(table + shown)
+    output = state.output("deliveries", "show", "evt_1")
+    assert not CONTROL.search(table + output)
     assert table.count("\n") == 3
     assert "[bold]markup[/]" in table
-    assert "[bold]markup[/]" in shown
+    assert "[bold]markup[/]" in output
     assert state.rows("deliveries")[0]["last_result"] == HOSTILE
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "changed"),
+    ("arguments", "output", "changed"),
     [
         (["--state=dead"], "1 delivery of ops", {("ops", "evt_2"): "pending"}),
         (["--receiver=ops"], "2 deliveries of ops", {("ops", "evt_2"): "pending"}),
@@ -180,14 +179,14 @@ def test_hostile_text_is_harmless_in_tables_and_whole_for_programs(tmp_path):
         (["--receiver=chat"], "1 delivery of chat", {}),
     ],
 )
-def test_a_retry_is_of_what_was_chosen_and_pending_or_dead(state, arguments, said, changed):
+def test_retry_changes_selected_pending_and_dead_deliveries(state, arguments, output, changed):
     line = state.output("deliveries", "retry", *arguments)
-    assert line == f"{said} will be tried at once\n"
+    assert line == f"{output} will be tried at once\n"
     assert state.states() == EVERY_STATE | changed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "gone"),
+    ("arguments", "output", "discarded"),
     [
         (["evt_3"], "1 delivery of ops", [3]),
         (["--state=orphaned"], "1 delivery of gone", [5]),
@@ -196,30 +195,30 @@ def test_a_retry_is_of_what_was_chosen_and_pending_or_dead(state, arguments, sai
         (["--all"], "1 delivery of chat, 1 delivery of gone, 2 deliveries of ops", [2, 3, 4, 5]),
     ],
 )
-def test_what_is_discarded_is_what_was_chosen_and_not_settled(state, arguments, said, gone):
+def test_discard_changes_selected_unsettled_deliveries(state, arguments, output, discarded):
     line = state.output("deliveries", "discard", *arguments)
-    assert line == f"{said} discarded; --state discarded lists what was\n"
-    changed = {key: "discarded" for key in EVERY_STATE if int(key[1][-1]) in gone}
+    assert line == f"{output} discarded; --state discarded lists what was\n"
+    changed = {key: "discarded" for key in EVERY_STATE if int(key[1][-1]) in discarded}
     assert state.states() == EVERY_STATE | changed
 
 
-def test_what_another_receiver_was_owed_is_owed_to_the_one_that_is_named(state):
-    said = state.output("deliveries", "reassign", "--from=ops", "--to=chat")
-    assert said == "2 events of ops will be told to chat at once\n"
-    said = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
-    assert said == "1 event of gone will be told to chat at once\n"
+def test_reassign_moves_unsettled_deliveries(state):
+    output = state.output("deliveries", "reassign", "--from=ops", "--to=chat")
+    assert output == "2 events of ops will be told to chat at once\n"
+    output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
+    assert output == "1 event of gone will be told to chat at once\n"
     pending = {("chat", f"evt_{number}"): "pending" for number in (2, 3, 4, 5)}
     settled = {("ops", "evt_1"): "delivered", ("ops", "evt_6"): "discarded"}
     assert state.states() == pending | settled
 
 
-def test_what_the_other_was_to_be_told_anyway_is_said(state):
+def test_reassign_reports_events_that_the_target_has_already(state):
     async def both(database: Database) -> None:
         await queue(database, [9], "gone", "chat")
 
-    state.work(both)
-    said = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
-    assert said == (
+    state.run(both)
+    output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
+    assert output == (
         "1 event of gone will be told to chat at once; 1 discarded, chat was to be told anyway\n"
     )
 
@@ -242,7 +241,7 @@ def test_what_the_other_was_to_be_told_anyway_is_said(state):
         (["retry", "--receiver=opps"], "no receiver opps"),
     ],
 )  # fmt: skip
-def test_a_wrong_choice_ends_with_2_and_changes_nothing(state, arguments, words):
+def test_an_invalid_selection_ends_with_2_and_changes_nothing(state, arguments, words):
     done = state.invoke("deliveries", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr
@@ -261,25 +260,25 @@ def test_a_wrong_choice_ends_with_2_and_changes_nothing(state, arguments, words)
         (["discard", "--receiver=ops", "--state=orphaned"], "no delivery to discard is among"),
     ],
 )
-def test_where_nothing_fits_it_ends_with_1_and_says_where_to_look(state, arguments, words):
+def test_an_empty_selection_ends_with_1_and_a_hint(state, arguments, words):
     done = state.invoke("deliveries", *arguments)
     assert (done.exit_code, done.stdout) == (1, "")
     assert words in done.stderr
     assert state.states() == EVERY_STATE
 
 
-def test_nothing_left_to_reassign_is_said(state):
+def test_reassign_without_deliveries_ends_with_1(state):
     state.output("deliveries", "discard", "--receiver=gone")
     done = state.invoke("deliveries", "reassign", "--from=gone", "--to=ops")
     assert done.exit_code == 1
     assert "nothing is pending or dead for gone" in done.stderr
 
 
-def test_a_state_that_is_locked_for_too_long_ends_with_1_and_one_line(state, monkeypatch):
+def test_a_locked_state_ends_with_1_and_one_line(state, monkeypatch):
     monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 50)
     writer = sqlite3.connect(state.path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    assert state.states() == EVERY_STATE, "to look takes no lock"
+    assert state.states() == EVERY_STATE, "a read needs no lock"
     done = state.invoke("deliveries", "retry", "--all")
     writer.close()
     assert (done.exit_code, done.stdout) == (1, "")
@@ -289,8 +288,8 @@ def test_a_state_that_is_locked_for_too_long_ends_with_1_and_one_line(state, mon
 
 
 @pytest.mark.parametrize("command", [["deliveries", "list"], ["events", "list"]])
-def test_a_state_that_is_not_there_or_damaged_ends_with_2(tmp_path, command):
-    state = State(tmp_path)
+def test_a_missing_or_damaged_state_ends_with_2(tmp_path, command):
+    state = StoredState(tmp_path)
     done = state.invoke(*command)
     assert done.exit_code == 2
     assert f"there is no state file {state.path}" in done.stderr
@@ -300,15 +299,13 @@ def test_a_state_that_is_not_there_or_damaged_ends_with_2(tmp_path, command):
     assert "is damaged" in done.stderr
 
 
-def test_the_body_of_another_format_is_shown_as_it_is_and_cleaned_for_a_terminal():
-    from exporter.cli.output import body_lines
-
+def test_a_text_body_is_unchanged_and_cleaned_for_a_terminal():
     body = f"{HOSTILE}\xff".encode()
-    assert "\n".join(body_lines(body, terminal=False)) == f"{HOSTILE}\xff"
-    cleaned = body_lines(body, terminal=True)
+    assert "\n".join(_body_text(body, terminal=False)) == f"{HOSTILE}\xff"
+    cleaned = _body_text(body, terminal=True)
     assert len(cleaned) == 2
     assert not CONTROL.search("".join(cleaned))
-    assert body_lines(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
+    assert _body_text(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
         "{",
         f'  "name": {json.dumps(HOSTILE)}',
         "}",

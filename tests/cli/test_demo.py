@@ -1,6 +1,5 @@
-"""`demo` as people run it: an alert within seconds, and nothing left behind."""
+"""`demo`: an alert within seconds, and no files left behind."""
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -10,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from exporter import http_server as asgi
+from exporter import http_server
 from exporter.cli import demo
 from tests.process.agent_process import MODULE, environment, get, started
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_demo_shows_an_alert_and_leaves_nothing_behind(tmp_path):
-    """Also where the usual port is taken and the environment is made for something else."""
+def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
+    """Also if the default port is in use and the environment configures something else."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     hostile = {
@@ -29,41 +28,43 @@ def test_the_demo_shows_an_alert_and_leaves_nothing_behind(tmp_path):
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1"),
     }
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # whoever has it, it is taken
+        with contextlib.suppress(OSError):  # it is in use already
             stack.enter_context(socket.create_server(("127.0.0.1", 10060)))
         process = stack.enter_context(started(tmp_path, "demo", **hostile))
-        api = process.line(r"^Simulated Cartesia API +(http://\S+)$").group(1)
-        agent = process.line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
-        metrics = process.line(r"^Metrics +(http://\S+)$").group(1)
+        api = process.wait_for_line(r"^Simulated Cartesia API +(http://\S+)$").group(1)
+        agent = process.wait_for_line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
+        metrics = process.wait_for_line(r"^Metrics +(http://\S+)$").group(1)
         assert get(api).status_code == 401
         assert "demo" in get(agent).text
-        for kind in ("slack", "webhook"):
-            process.line(rf"ALERT +{kind}: .*(Watching|agent\.baseline)", seconds=30)
-            process.line(rf"ALERT +{kind}: .*failed.*Ada for the audiobook", seconds=30)
+        for receiver in ("slack", "webhook"):
+            process.wait_for_line(rf"ALERT +{receiver}: .*(Watching|agent\.baseline)", seconds=30)
+            process.wait_for_line(
+                rf"ALERT +{receiver}: .*failed.*Ada for the audiobook", seconds=30
+            )
         assert 'cartesia_up{account="demo"} 1.0' in get(metrics).text
         assert agent != "http://127.0.0.1:10060/"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         assert process.stop(signal.SIGINT) == 0
-        assert process.lines[-1] == "Ended; nothing was left behind."
-        assert "Traceback" not in process.text
+        assert process.output_lines[-1] == "Ended; nothing was left behind."
+        assert "Traceback" not in process.output
     assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
 
 
-def test_the_demo_takes_the_usual_port_when_it_can(monkeypatch):
-    asked = []
+async def test_the_demo_prefers_the_default_port(monkeypatch):
+    addresses = []
 
     async def listen(host, port):
-        asked.append((host, port))
+        addresses.append((host, port))
         return socket.socket()
 
-    monkeypatch.setattr(asgi, "listen", listen)
-    assert asyncio.run(demo._free_port()) == 10060
-    assert asked == [("127.0.0.1", 10060)]
+    monkeypatch.setattr(http_server, "listen", listen)
+    assert await demo._free_port() == 10060
+    assert addresses == [("127.0.0.1", 10060)]
 
 
-def test_a_reader_that_has_enough_is_a_quiet_end(tmp_path):
+def test_a_closed_pipe_ends_the_demo_quietly(tmp_path):
     command = ["sh", "-c", '"$@" | head -2', "sh", *MODULE, "demo"]
     ended = subprocess.run(
         command,
@@ -79,10 +80,10 @@ def test_a_reader_that_has_enough_is_a_quiet_end(tmp_path):
 
 
 @pytest.mark.skipif(not (ROOT / ".venv/runtime").exists(), reason="make has not set up .venv here")
-def test_ctrl_c_ends_make_demo_well(tmp_path):
-    """On a terminal, where Ctrl-C goes to make as well as to the demo."""
+def test_ctrl_c_ends_make_demo_with_0(tmp_path):
+    """On a terminal, which sends SIGINT to make as well as to the demo."""
     terminal = "import pty, os, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    # What .venv was made from may have been touched since: that is not what is looked at.
+    # The locks may be newer than .venv/runtime: make must not install anything.
     command = ["make", "-C", str(ROOT), "--old-file=.venv/runtime", "demo"]
     with subprocess.Popen(
         [sys.executable, "-c", terminal, *command],

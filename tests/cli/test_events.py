@@ -1,4 +1,4 @@
-"""`events list`: what happened, to whom, and who was told."""
+"""`events list`: output and filters."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import pytest
 from exporter.core.events import Event
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
-from tests.cli.stored_state import CONTROL, HOSTILE, State
+from tests.cli.stored_state import CONTROL, HOSTILE, StoredState
 from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
 from tests.store.sample_polls import NOW
 
@@ -23,8 +23,8 @@ RECOVERED = Event(
 
 
 @pytest.fixture
-def state(tmp_path) -> State:
-    made = State(tmp_path)
+def state(tmp_path) -> StoredState:
+    stored = StoredState(tmp_path)
 
     async def fill(database: Database) -> None:
         await queue_events(database, [failure(1)], "ops", "chat", "gone")
@@ -36,11 +36,11 @@ def state(tmp_path) -> State:
         )
         await queue_events(database, [RECOVERED], "ops")
 
-    made.work(fill)
-    return made
+    stored.run(fill)
+    return stored
 
 
-def test_json_has_every_event_the_newest_last_and_who_was_told(state):
+def test_json_has_every_event_with_its_receivers_and_the_newest_last(state):
     rows = state.rows("events")
     assert [tuple(row) for row in rows] == [COLUMNS] * 3
     assert rows[0] == {
@@ -58,13 +58,13 @@ def test_json_has_every_event_the_newest_last_and_who_was_told(state):
     assert rows[2] | {"subject": "chat", "name": "", "status": None} == rows[2]
 
 
-def test_csv_has_the_same_in_one_cell_each(state):
+def test_csv_has_one_cell_per_field(state):
     rows = list(csv.DictReader(io.StringIO(state.output("events", "list", "--output=csv"))))
     assert rows[0]["receivers"] == "chat pending, gone orphaned, ops delivered"
     assert [row["previous_status"] for row in rows] == ["training", "training", ""]
 
 
-def test_the_table_has_a_line_for_each_whatever_its_name(state):
+def test_the_table_has_one_line_per_event_whatever_its_name(state):
     table = state.output("events", "list")
     assert table.endswith("\n3 events\n")
     assert table.count("\n") == 5
@@ -83,11 +83,11 @@ def test_the_table_has_a_line_for_each_whatever_its_name(state):
         (["--fine-tune=ft_2", "--type=failed"], []),
     ],
 )
-def test_events_are_found_by_account_type_and_fine_tune(state, arguments, found):
+def test_filters_by_account_type_and_fine_tune(state, arguments, found):
     assert [row["id"] for row in state.rows("events", *arguments)] == found
 
 
-def test_the_newest_are_shown_and_the_others_counted(state):
+def test_the_newest_are_listed_and_the_others_counted(state):
     done = state.invoke("events", "list", "--limit=1", "--output=csv")
     assert (done.exit_code, done.stderr) == (0, "2 older ones are not shown: see --limit\n")
     assert done.stdout.count("\n") == 2

@@ -1,67 +1,94 @@
-"""The end of a process, whatever its work does."""
+"""The end of a process by its work or by signals, and its resource settings."""
 
+import gc
+import resource
 import signal
 import sys
 
+from exporter.cli import process as cli_process
 from tests.process.agent_process import run, started
 
 PYTHON = """
 import asyncio, os, signal, sys
 from exporter.cli import process
 
-async def work(stop):
-    print("begun", flush=True)
+async def main(stop):
+    print("started", flush=True)
     {body}
-    print("not flushed by anybody", end="")
+    print("not flushed", end="")
     return 3
 
-process._LAST_SECONDS = 0.2
-process.run_until_signal(work)
+process._SHUTDOWN_SECONDS = 0.2
+process.run_until_signal(main)
 """
 
 
-def code(tmp_path, body):
+def program(tmp_path, body):
     path = tmp_path / "program.py"
     path.write_text(PYTHON.replace("{body}", body), encoding="utf-8")
     return str(path)
 
 
-def test_the_status_is_that_of_the_work_and_its_output_is_complete(tmp_path):
-    done = run(tmp_path, code(tmp_path, "pass"), command=[sys.executable])
-    assert (done.returncode, done.stdout) == (3, "begun\nnot flushed by anybody")
+def test_the_process_ends_with_the_status_of_its_work_and_complete_output(tmp_path):
+    done = run(tmp_path, program(tmp_path, "pass"), command=[sys.executable])
+    assert (done.returncode, done.stdout) == (3, "started\nnot flushed")
 
 
-def test_work_that_does_not_end_is_ended(tmp_path):
-    program = code(tmp_path, "await asyncio.Event().wait()")
-    with started(tmp_path, program, command=[sys.executable]) as process:
-        process.line("begun")
+def test_work_that_ignores_the_stop_is_ended(tmp_path):
+    path = program(tmp_path, "await asyncio.Event().wait()")
+    with started(tmp_path, path, command=[sys.executable]) as process:
+        process.wait_for_line("started")
         assert process.stop(signal.SIGTERM, seconds=5) == 0
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
-    """`timeout` sends its to the process and to its group; the work has its time all the same."""
+def test_two_signals_at_once_are_one(tmp_path):
+    """`timeout` sends its signal to the process and to its group."""
     body = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)"
-    done = run(tmp_path, code(tmp_path, f"{body}; await stop.wait()"), command=[sys.executable])
-    assert (done.returncode, done.stdout) == (3, "begun\nnot flushed by anybody")
+    done = run(tmp_path, program(tmp_path, f"{body}; await stop.wait()"), command=[sys.executable])
+    assert (done.returncode, done.stdout) == (3, "started\nnot flushed")
 
 
-def test_the_end_of_the_terminal_is_a_signal_to_stop(tmp_path):
+def test_sighup_stops_the_work(tmp_path):
     with started(
-        tmp_path, code(tmp_path, "await stop.wait()"), command=[sys.executable]
+        tmp_path, program(tmp_path, "await stop.wait()"), command=[sys.executable]
     ) as process:
-        process.line("begun")
+        process.wait_for_line("started")
         assert process.stop(signal.SIGHUP, seconds=5) == 3
 
 
-def test_a_signal_that_is_to_be_ignored_is(tmp_path):
-    """As `nohup` says."""
+def test_a_signal_that_is_ignored_at_start_stays_ignored(tmp_path):
+    """As with `nohup`."""
     body = "os.kill(os.getpid(), signal.SIGHUP); await asyncio.sleep(0); assert not stop.is_set()"
-    program = code(tmp_path, body)
+    path = program(tmp_path, body)
     command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable]
-    assert run(tmp_path, program, command=command).returncode == 3
+    assert run(tmp_path, path, command=command).returncode == 3
 
 
-def test_a_thread_that_cannot_be_cancelled_holds_up_nothing(tmp_path):
+def test_a_hanging_thread_does_not_delay_the_end(tmp_path):
     body = "import time; asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)"
-    done = run(tmp_path, code(tmp_path, body), command=[sys.executable])
+    done = run(tmp_path, program(tmp_path, body), command=[sys.executable])
     assert done.returncode == 3
+
+
+def test_the_loop_is_kept_responsive():
+    interval = sys.getswitchinterval()
+    try:
+        cli_process.keep_loop_responsive()
+        assert gc.get_freeze_count() > 10_000
+        assert sys.getswitchinterval() < interval
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)
+
+
+def test_the_limit_of_open_files_is_raised_to_the_hard_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        cli_process.raise_open_files_limit()
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert (raised[0] > 512, raised[1]) == (True, hard)
+        cli_process.raise_open_files_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

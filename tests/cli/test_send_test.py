@@ -1,4 +1,4 @@
-"""`send-test`: one message, once, and what came of it."""
+"""`send-test`: one message, sent once, and its outcome."""
 
 import json
 
@@ -7,59 +7,59 @@ from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
 from exporter.cli.main import main
-from tests.process.agent_process import KEY, Agent, run
-from tests.process.fake_api import cloud, watching, webhook
+from tests.process.agent_process import API_KEY, Agent, run
+from tests.process.fake_api import agent_config, fake_api, webhook
 
 
 @pytest.fixture(scope="module")
 def receivers(tmp_path_factory):
-    with cloud() as (api, inbox):
-        inbox.answer = lambda got: PlainTextResponse(
-            "no such hook", 404 if got.path == "/gone" else 200
+    with fake_api() as (api, inbox):
+        inbox.answer = lambda request: PlainTextResponse(
+            "no such hook", 404 if request.path == "/gone" else 200
         )
         nobody = {"name": "nobody", "type": "webhook", "url": "http://127.0.0.1:1/s3cret"}
         chat = {"name": "chat", "type": "slack", "url": f"{inbox.url}/chat"}
         sections = [webhook(inbox), webhook(inbox, "gone"), nobody, chat]
         folder = tmp_path_factory.mktemp("send")
-        yield Agent(folder, **watching(api, *sections)), inbox
+        yield Agent(folder, **agent_config(api, *sections)), inbox
 
 
 def send(receivers, name: str, *more: str):
     agent, inbox = receivers
-    before = len(inbox.arrived)
+    before = len(inbox.requests)
     command = ["send-test", f"--config.file={agent.file}", name, *more]
-    done = CliRunner(env={"CARTESIA_API_KEY": KEY}).invoke(main, command)
+    done = CliRunner(env={"CARTESIA_API_KEY": API_KEY}).invoke(main, command)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done, inbox.arrived[before:]
+    return done, inbox.requests[before:]
 
 
 @pytest.mark.parametrize("name", ["ops", "chat"])
-def test_a_message_that_was_taken_is_said_to_be_delivered(receivers, name):
-    done, arrived = send(receivers, name)
+def test_an_accepted_message_is_delivered(receivers, name):
+    done, requests = send(receivers, name)
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{name}: delivered: answered 200 (")
-    assert len(arrived) == 1
-    assert b"est" in arrived[0].body
+    assert len(requests) == 1
+    assert b"est" in requests[0].body
 
 
-def test_a_process_says_the_same(receivers):
+def test_the_process_prints_the_outcome(receivers):
     agent, inbox = receivers
-    before = len(inbox.arrived)
+    before = len(inbox.requests)
     done = run(agent.folder, "send-test", f"--config.file={agent.file}", "ops")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ops: delivered: answered 200 (")
-    assert len(inbox.arrived) == before + 1
+    assert len(inbox.requests) == before + 1
 
 
-def test_a_refusal_is_shown_with_its_outcome_and_time_and_is_not_repeated(receivers):
-    done, arrived = send(receivers, "gone")
+def test_a_refusal_is_printed_with_outcome_and_time_and_not_retried(receivers):
+    done, requests = send(receivers, "gone")
     assert done.exit_code == 1
     assert done.stdout.startswith("gone: endpoint: answered 404 (")
     assert done.stdout.endswith(" s)\n")
-    assert len(arrived) == 1
+    assert len(requests) == 1
 
 
-def test_a_receiver_that_is_not_there_is_said_not_to_be_there_without_its_url(receivers):
+def test_an_unreachable_receiver_is_reported_without_its_url(receivers):
     done, _ = send(receivers, "nobody")
     assert done.exit_code == 1
     assert done.stdout.startswith("nobody: transient: no connection")
@@ -67,19 +67,17 @@ def test_a_receiver_that_is_not_there_is_said_not_to_be_there_without_its_url(re
 
 
 def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
-    done, arrived = send(receivers, "ops", "--dry-run")
-    assert (done.exit_code, arrived) == (0, [])
+    done, requests = send(receivers, "ops", "--dry-run")
+    assert (done.exit_code, requests) == (0, [])
     assert json.loads(done.stdout)["type"] == "agent.test"
 
 
 @pytest.mark.parametrize(("sample", "number"), [("failed", 1), ("digest", 30), ("long", 1)])
-def test_a_sample_arrives_as_an_alert_does_and_says_everywhere_that_it_is_a_test(
-    receivers, sample, number
-):
-    done, [arrived] = send(receivers, "ops", f"--sample={sample}")
+def test_a_sample_is_an_alert_that_is_marked_as_a_test_everywhere(receivers, sample, number):
+    done, [request] = send(receivers, "ops", f"--sample={sample}")
     assert done.stdout.startswith("ops: delivered: answered 200 (")
-    assert arrived.id.startswith("test_")
-    data = json.loads(arrived.body)["data"]
+    assert request.id.startswith("test_")
+    data = json.loads(request.body)["data"]
     events = [event["data"] for event in data["events"]] if number > 1 else [data]
     assert len(events) == number
     assert data.get("title", "TEST: ").startswith("TEST: ")
@@ -92,37 +90,37 @@ def test_a_sample_arrives_as_an_alert_does_and_says_everywhere_that_it_is_a_test
 
 
 @pytest.mark.parametrize("sample", ["failed", "digest", "long"])
-def test_a_sample_in_chat_begins_with_test_and_is_within_the_limits(receivers, sample):
-    done, [arrived] = send(receivers, "chat", f"--sample={sample}")
+def test_a_slack_sample_starts_with_test_and_is_within_the_limits(receivers, sample):
+    done, [request] = send(receivers, "chat", f"--sample={sample}")
     assert done.exit_code == 0
-    body = json.loads(arrived.body)
+    body = json.loads(request.body)
     assert body["text"].startswith("TEST: ")
     assert len(body["text"]) + len(json.dumps(body["blocks"], ensure_ascii=False)) < 20_000
     assert "<!channel>" not in body["text"]
 
 
-def test_a_sample_is_new_each_time_and_only_shown_by_a_dry_run(receivers):
-    """A receiver that knows a repeat by its id would drop the second try."""
+def test_a_sample_has_new_ids_each_time_and_a_dry_run_sends_nothing(receivers):
+    """A receiver that drops repeated ids would drop the second sample."""
     ids = {send(receivers, "ops", "--sample=failed")[1][0].id for _ in range(2)}
     assert len(ids) == 2
-    done, arrived = send(receivers, "ops", "--sample=digest", "--dry-run")
-    assert (done.exit_code, arrived) == (0, [])
+    done, requests = send(receivers, "ops", "--sample=digest", "--dry-run")
+    assert (done.exit_code, requests) == (0, [])
     assert json.loads(done.stdout)["type"] == "fine_tune.digest"
 
 
-def test_a_digest_has_no_more_events_than_the_receiver_takes():
+def test_a_digest_sample_is_limited_to_the_events_of_the_receiver():
     from exporter.cli.send_test import _message
     from exporter.config import load
 
     config = load(None, {"CARTESIA_API_KEY": "sk_car_x"})
-    for most, kind in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
-        told = _message(config, "digest", most, 1_800_000_000.0)
-        assert (len(told.events), told.type) == (most, kind)
-    models = {event.fine_tune.model_id for event in told.events if event.fine_tune}
+    for max_events, message_type in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
+        message = _message(config, "digest", max_events, 1_800_000_000.0)
+        assert (len(message.events), message.type) == (max_events, message_type)
+    models = {event.fine_tune.model_id for event in message.events if event.fine_tune}
     assert len(models) == 3
 
 
-def test_an_unknown_receiver_is_told_the_known_ones(receivers):
+def test_an_unknown_receiver_is_refused_with_the_configured_names(receivers):
     done, _ = send(receivers, "opps")
     assert done.exit_code == 2
     assert "no receiver opps" in done.stderr

@@ -1,4 +1,4 @@
-"""`simulate` as a process: says where it listens, obeys its flags, ends well."""
+"""`simulate` as a process: address, flags, end."""
 
 import re
 import signal
@@ -10,26 +10,26 @@ from tests.process.agent_process import get, run, started, until
 HEADERS = {"Authorization": "Bearer sk_car_any", "Cartesia-Version": "2026-03-01"}
 
 
-def test_it_serves_the_world_that_its_flags_ask_for(tmp_path):
+def test_the_simulator_serves_the_world_of_its_flags(tmp_path):
     flags = (
         *("--listen", "127.0.0.1:0", "--fine-tunes", "7", "--latency", "50ms"),
         *("--tick", "50ms", "--churn", "1", "--seed", "3"),
     )
     with started(tmp_path, "simulate", *flags) as process:
-        url = process.line(r"Simulated Cartesia API: (http://127\.0\.0\.1:\d+)$").group(1)
-        began = time.monotonic()
+        url = process.wait_for_line(r"Simulated Cartesia API: (http://127\.0\.0\.1:\d+)$").group(1)
+        started_at = time.monotonic()
         first = get(f"{url}/fine-tunes/", **HEADERS).json()
-        assert time.monotonic() - began >= 0.05
+        assert time.monotonic() - started_at >= 0.05
         assert len(first["data"]) == 7
         assert first["has_more"] is False
         until(lambda: get(f"{url}/fine-tunes/", **HEADERS).json() != first)
         assert process.stop(signal.SIGINT, seconds=5) == 0
-        assert not re.search("Traceback|Exception", process.text)
+        assert not re.search("Traceback|Exception", process.output)
 
 
 def test_a_port_in_use_is_named(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as used_socket:
+        address = f"127.0.0.1:{used_socket.getsockname()[1]}"
         done = run(tmp_path, "simulate", "--listen", address)
     assert done.returncode == 1
     assert done.stderr == (

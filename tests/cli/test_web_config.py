@@ -1,4 +1,4 @@
-"""`check-config` and `--config.check` look at the web configuration too."""
+"""`check-config` and `--config.check` check the web configuration too."""
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +23,7 @@ def invoke(command, config, web):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_good_one_is_said_to_be_good_and_what_has_no_effect_is_told(tmp_path, config, command):
+def test_a_valid_file_is_reported_with_keys_without_effect(tmp_path, config, command):
     file = WebConfigFixture(tmp_path)
     file.write(
         tls_server_config=file.issue(),
@@ -44,7 +44,7 @@ def test_a_good_one_is_said_to_be_good_and_what_has_no_effect_is_told(tmp_path, 
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["run"]])
-def test_the_mistakes_of_both_files_are_named_at_once(tmp_path, config, command):
+def test_the_mistakes_of_both_files_are_reported_at_once(tmp_path, config, command):
     file = WebConfigFixture(
         tmp_path, rate_limit={"interval": "5"}, basic_auth_users={"a": "hunter2"}
     )
@@ -63,7 +63,7 @@ def test_the_mistakes_of_both_files_are_named_at_once(tmp_path, config, command)
     assert "hunter2" not in both.output
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path, config):
+def test_a_missing_file_is_named(tmp_path, config):
     result = invoke(["run"], config, tmp_path / "none.yml")
     assert result.exit_code == 2
     assert result.stderr.endswith(f"\n  {tmp_path}/none.yml: cannot be read: no such file\n")

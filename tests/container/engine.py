@@ -1,4 +1,4 @@
-"""Docker, or the programs that do the same without an engine, driven as a person would."""
+"""Builds images and runs containers, with Docker or with buildah and podman."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ RESTRICTED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges
 
 @dataclass(frozen=True)
 class Engine:
-    """How images are built and containers are run here; both are the beginning of a command."""
+    """Command prefixes for building images and running containers."""
 
     building: tuple[str, ...]
     running: tuple[str, ...]
@@ -28,40 +28,40 @@ class Engine:
             [*self.building, *given, f"--file={file}", f"--tag={IMAGE}", str(ROOT)], check=True
         )
 
-    def do(self, *words: str, ok: bool = True) -> "subprocess.CompletedProcess[str]":
+    def run(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             [*self.running, *words], capture_output=True, text=True, timeout=60, check=False
         )
-        assert done.returncode == 0 or not ok, done.stderr
+        assert done.returncode == 0 or not check, done.stderr
         return done
 
     @contextlib.contextmanager
     def container(self, *flags: str) -> Iterator[str]:
-        """Start the image, restricted as deploy/ does it; the container is gone when this ends."""
+        """Start the image, restricted as in deploy/; remove the container at the end."""
         words = ("run", "--detach", *self.run_flags, *RESTRICTED, *flags, IMAGE)
-        name = self.do(*words).stdout.strip()
+        name = self.run(*words).stdout.strip()
         try:
             yield name
         finally:
-            self.do("rm", "--force", name)
+            self.run("rm", "--force", name)
 
 
-def found() -> Engine:
-    """The stand-in's programs when STAND_IN names its folder, else Docker."""
+def find_engine() -> Engine:
+    """Return buildah and podman with the images in the folder STAND_IN, or Docker without it."""
     stand_in = os.environ.get("STAND_IN", "")
     if not stand_in:
         return Engine(("docker", "build"), ("docker",))
     folder = Path(stand_in).resolve()
-    places = (f"--root={folder}/store", f"--runroot={folder}/run", "--storage-driver=overlay")
-    # There is neither an index nor the machine's certificates in there: pip is told of the wheels.
+    storage = (f"--root={folder}/store", f"--runroot={folder}/run", "--storage-driver=overlay")
+    # A build reaches no package index: pip installs from a folder of wheels.
     offline = (
         f"--volume={folder}/wheels:/wheels:ro",
         f"--volume={folder}/pip.conf:/etc/pip.conf:ro",
     )
     building = ("build", "--isolation=chroot", "--network=host", "--pull=never", "--format=docker")
     return Engine(
-        ("buildah", *places, *building, *offline),
-        ("podman", "--runtime=runc", *places, "--cgroup-manager=cgroupfs"),
-        # Without systemd nobody starts health checks, and limits cannot be raised.
+        ("buildah", *storage, *building, *offline),
+        ("podman", "--runtime=runc", *storage, "--cgroup-manager=cgroupfs"),
+        # Without systemd, health checks are not started and limits cannot be raised.
         ("--network=none", "--no-healthcheck", *LIMITS),
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# stand-in.sh FOLDER [PYTHON]: what the official Python image is replaced by where no registry can be
-# reached: Debian's packages and this machine's Python 3.12, under the name that the Dockerfile asks
-# for. And the wheels of the locks, for a build that can reach no package index either.
+# stand-in.sh FOLDER [PYTHON]: builds a replacement for the official Python image without a registry:
+# Debian packages and this machine's Python 3.12, under the image name in the Dockerfile. Downloads the
+# wheels of the lock files, for a build without a package index.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -30,11 +30,11 @@ if ! "${build[@]}" inspect --type image docker.io/library/python:3.12-slim >/dev
     chroot "$folder/rootfs" ldconfig
     chroot "$folder/rootfs" /usr/local/bin/python3.12 -m ensurepip >/dev/null 2>&1
     ln -sf pip3 "$folder/rootfs/usr/local/bin/pip"
-    made=$("${build[@]}" from scratch)
-    "${build[@]}" add --quiet "$made" "$folder/rootfs" /
+    container=$("${build[@]}" from scratch)
+    "${build[@]}" add --quiet "$container" "$folder/rootfs" /
     "${build[@]}" config --cmd python3 --env LANG=C.UTF-8 \
-        --env PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin "$made"
-    "${build[@]}" commit --quiet --rm "$made" docker.io/library/python:3.12-slim
+        --env PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    "${build[@]}" commit --quiet --rm "$container" docker.io/library/python:3.12-slim
     rm -rf "$folder/rootfs"
 fi
 

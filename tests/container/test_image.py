@@ -1,11 +1,11 @@
-"""The image as it is run: nobody's root, nothing writable but its volume, ended in time."""
+"""The image in a restricted container: user, file system, health, shutdown."""
 
 import json
 
 import pytest
 
 from exporter import __version__
-from tests.container.engine import IMAGE, Engine, found
+from tests.container.engine import IMAGE, Engine, find_engine
 from tests.process.agent_process import until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
@@ -16,56 +16,56 @@ DEAD_API = "--env=CARTESIA_BASE_URL=http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    engine = found()
+    engine = find_engine()
     engine.build(VERSION=__version__, REVISION="of-the-test")
     return engine
 
 
-def test_the_image_says_what_it_is_and_runs_as_a_number(engine):
-    (image,) = json.loads(engine.do("image", "inspect", IMAGE).stdout)
+def test_the_image_has_labels_and_a_numeric_user(engine):
+    (image,) = json.loads(engine.run("image", "inspect", IMAGE).stdout)
     config = image["Config"]
     assert config["User"] == "10001:10001"
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert config["Labels"]["org.opencontainers.image.revision"] == "of-the-test"
     assert list(config["Volumes"]) == ["/data"]
-    said = engine.do("run", "--rm", *engine.run_flags, IMAGE, "--version").stdout
-    assert said == f"cartesia-exporter, version {__version__}\n"
+    output = engine.run("run", "--rm", *engine.run_flags, IMAGE, "--version").stdout
+    assert output == f"cartesia-exporter, version {__version__}\n"
 
 
-def test_the_image_holds_no_build_tools_and_nothing_that_the_agent_may_change(engine):
-    look = (
+def test_the_image_has_no_build_tools_and_no_writable_files(engine):
+    code = (
         "import glob, os, sys;"
         "print(glob.glob(sys.prefix + '/bin/pip*'), os.access(sys.prefix, os.W_OK), os.getuid())"
     )
-    python = ("--entrypoint=/opt/cartesia-exporter/bin/python", IMAGE, "-c", look)
-    assert engine.do("run", "--rm", *engine.run_flags, *python).stdout == "[] False 10001\n"
+    python = ("--entrypoint=/opt/cartesia-exporter/bin/python", IMAGE, "-c", code)
+    assert engine.run("run", "--rm", *engine.run_flags, *python).stdout == "[] False 10001\n"
 
 
-def test_a_restricted_container_is_healthy_while_the_api_is_down_and_keeps_its_state(engine):
-    volume = engine.do("volume", "create").stdout.strip()
+def test_a_restricted_container_is_healthy_without_the_api_and_keeps_its_state(engine):
+    volume = engine.run("volume", "create").stdout.strip()
     mounted = f"--volume={volume}:/data"
     try:
         with engine.container(KEY, DEAD_API, mounted) as name:
-            until(lambda: "msg=listening" in engine.do("logs", name).stderr, seconds=30)
-            asked = engine.do("exec", name, "cartesia-exporter", "health")
-            assert asked.stdout.startswith("cartesia-exporter is healthy")
-            written = engine.do("exec", name, "touch", "/opt/cartesia-exporter/x", ok=False)
+            until(lambda: "msg=listening" in engine.run("logs", name).stderr, seconds=30)
+            done = engine.run("exec", name, "cartesia-exporter", "health")
+            assert done.stdout.startswith("cartesia-exporter is healthy")
+            written = engine.run("exec", name, "touch", "/opt/cartesia-exporter/x", check=False)
             assert "Read-only file system" in written.stderr
-            engine.do("stop", "-t", "10", name)
-            (state,) = json.loads(engine.do("inspect", name).stdout)
-            assert state["State"]["ExitCode"] == 0  # 137 would say that it had to be killed
-        kept = ("ls", "-ln", "/data")
-        listing = engine.do(
-            "run", "--rm", *engine.run_flags, mounted, "--entrypoint=", IMAGE, *kept
+            engine.run("stop", "-t", "10", name)
+            (state,) = json.loads(engine.run("inspect", name).stdout)
+            assert state["State"]["ExitCode"] == 0  # 137: killed
+        command = ("ls", "-ln", "/data")
+        listing = engine.run(
+            "run", "--rm", *engine.run_flags, mounted, "--entrypoint=", IMAGE, *command
         )
         assert "state.db" in listing.stdout
         assert " 10001 10001 " in listing.stdout
     finally:
-        engine.do("volume", "rm", "--force", volume)
+        engine.run("volume", "rm", "--force", volume)
 
 
-def test_a_key_that_is_refused_at_the_start_ends_the_container_with_2(engine):
+def test_a_refused_key_ends_the_container_with_2(engine):
     admin = "--env=CARTESIA_API_KEY=sk_car_admin_of_the_test"
-    ended = engine.do("run", "--rm", *engine.run_flags, admin, IMAGE, ok=False)
+    ended = engine.run("run", "--rm", *engine.run_flags, admin, IMAGE, check=False)
     assert ended.returncode == 2
     assert "of_the_test" not in ended.stderr

@@ -29,13 +29,13 @@ from tests.deploy.dashboard_file import (
 from tests.deploy.promql import selectors, undocumented_names
 from tests.deploy.test_rules import RULES, RULES_BY_ALERT
 from tests.process.agent_process import Agent, until, url_of
-from tests.process.fake_api import Api, Arrived, cloud, watching, webhook
+from tests.process.fake_api import Api, ReceivedRequest, agent_config, fake_api, webhook
 from tests.system.prometheus import Prometheus, prometheus
 
 LABELS = ("account", "model_id", "receiver")
 
 
-def answer(arrived: Arrived) -> PlainTextResponse:
+def answer(arrived: ReceivedRequest) -> PlainTextResponse:
     """Answer for three receivers: one accepts, one fails, one refuses the messages."""
     statuses = {"/ops": 200, "/broken": 500, "/refusing": 422}
     return PlainTextResponse("", statuses[arrived.path])
@@ -45,10 +45,10 @@ def answer(arrived: Arrived) -> PlainTextResponse:
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Prometheus]]:
     """A Prometheus with the data of new, failed and completed fine-tunes and of an outage."""
     folder = tmp_path_factory.mktemp("scraped")
-    with cloud(world=World(Population(fine_tunes=30, fail_rate=0.2))) as (api, inbox):
+    with fake_api(world=World(Population(fine_tunes=30, fail_rate=0.2))) as (api, inbox):
         inbox.answer = answer
         names = ("ops", "broken", "refusing")
-        config = watching(api, *(webhook(inbox, name) for name in names))
+        config = agent_config(api, *(webhook(inbox, name) for name in names))
         with Agent(folder, **config).process() as process:
             target = url_of(process).removeprefix("http://")
             with prometheus(folder, target, [RULES]) as scraping:

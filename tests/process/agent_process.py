@@ -1,4 +1,4 @@
-"""The command as a process: started, watched line by line, and always ended."""
+"""Runs the command as a process and reads its output."""
 
 import contextlib
 import json
@@ -15,35 +15,37 @@ from typing import Any
 
 import httpx
 
-KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
+API_KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
 MODULE = (sys.executable, "-m", "exporter")
 INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """What a test's process sees of the world: nothing of the machine that it runs on.
+class Agent:
+    """The configuration and state of an agent, which a test can start several times."""
 
-    Except for what coverage tells the processes that it measures.
-    """
-    measured = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "LANG": "C.UTF-8",
-        "PYTHONWARNINGS": "error",
-        "CARTESIA_API_KEY": KEY,
-        **measured,
-        **more,
-    }
+    def __init__(self, folder: Path, **config: Any) -> None:
+        self.folder = folder
+        self.state = folder / "state.db"
+        self.file = folder / "config.yaml"
+        content = {"storage": {"path": str(self.state)}, **config}
+        self.file.write_text(json.dumps(content), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def process(
+        self, *arguments: str, command: Sequence[str] = MODULE, **env: str
+    ) -> Iterator["Process"]:
+        """Start the agent on any free port; kill it at the end if it still runs."""
+        flags = (f"--config.file={self.file}", "--web.listen-address=127.0.0.1:0")
+        with started(self.folder, *flags, *arguments, command=command, **env) as process:
+            yield process
 
 
 class Process:
-    """A running command, and every line that it wrote to standard output and error."""
+    """A running command and the lines of its standard output and error."""
 
     def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
-        self.lines: list[str] = []
-        self._said = threading.Condition()
+        self.output_lines: list[str] = []
+        self._changed = threading.Condition()
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -60,55 +62,57 @@ class Process:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with self._said:
-                self.lines.append(line.rstrip("\n"))
-                self._said.notify_all()
+            with self._changed:
+                self.output_lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
-    def text(self) -> str:
-        with self._said:
-            return "\n".join(self.lines)
+    def output(self) -> str:
+        with self._changed:
+            return "\n".join(self.output_lines)
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def line(self, pattern: str, seconds: float = 20, times: int = 1) -> re.Match[str]:
-        """Wait for the ``times``-th line that has the pattern."""
+    def wait_for_line(self, pattern: str, seconds: float = 20, times: int = 1) -> re.Match[str]:
+        """Return the match of the ``times``-th line that contains the pattern."""
 
-        def found() -> list[re.Match[str]]:
-            return [m for m in (re.search(pattern, line) for line in self.lines) if m]
+        def matches() -> list[re.Match[str]]:
+            return [m for m in (re.search(pattern, line) for line in self.output_lines) if m]
 
-        with self._said:
-            if not self._said.wait_for(lambda: len(found()) >= times, seconds):
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(matches()) >= times, seconds):
                 raise AssertionError(
-                    f"{pattern!r} was not said {times} times within {seconds} s; the process "
-                    f"{'runs' if self.runs else 'ended'} and said:\n" + "\n".join(self.lines)
+                    f"{pattern!r} was not printed {times} times within {seconds} s by a process "
+                    f"that {'runs' if self.is_running else 'ended'} and printed:\n"
+                    + "\n".join(self.output_lines)
                 )
-            return found()[times - 1]
+            return matches()[times - 1]
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def end(self, seconds: float = 10) -> int:
-        """Wait until it has ended by itself, and return its status."""
+    def wait(self, seconds: float = 10) -> int:
+        """Wait for the process to end, and return its exit status."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it still runs after {seconds} s:\n{self.text}") from None
+            raise AssertionError(f"it still runs after {seconds} s:\n{self.output}") from None
         self._reader.join(5)
         return status
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 10) -> int:
-        self.send(number)
-        return self.end(seconds)
+        """Send a signal, wait for the process to end, and return its exit status."""
+        self.send_signal(number)
+        return self.wait(seconds)
 
     def kill(self) -> None:
-        """End it as a power cut would, if it still runs."""
+        """Send SIGKILL if the process still runs."""
         self._process.kill()
         self._process.wait(10)
         self._reader.join(5)
@@ -120,7 +124,7 @@ class Process:
 def started(
     folder: Path, *arguments: str, command: Sequence[str] = MODULE, **env: str
 ) -> Iterator[Process]:
-    """Start the command in a folder; it has ended when this ends."""
+    """Start the command in a folder; kill it at the end if it still runs."""
     process = Process([*command, *arguments], folder, environment(folder, **env))
     try:
         yield process
@@ -128,45 +132,10 @@ def started(
         process.kill()
 
 
-class Agent:
-    """The agent of a configuration: started as often as a test needs."""
-
-    def __init__(self, folder: Path, **config: Any) -> None:
-        self.folder = folder
-        self.state = folder / "state.db"
-        self.file = folder / "config.yaml"
-        whole = {"storage": {"path": str(self.state)}, **config}
-        self.file.write_text(json.dumps(whole), encoding="utf-8")
-
-    @contextlib.contextmanager
-    def process(self, *arguments: str, **env: str) -> Iterator[Process]:
-        flags = (f"--config.file={self.file}", "--web.listen-address=127.0.0.1:0")
-        with started(self.folder, *flags, *arguments, **env) as process:
-            yield process
-
-
-def url_of(process: Process) -> str:
-    return process.line(r"msg=listening addresses=(\S+)").group(1)
-
-
-def get(url: str, **headers: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, timeout=10) as client:
-        return client.get(url, headers=headers)
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until the condition holds; an answer that does not come is no answer yet."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if condition():
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"the condition did not hold within {seconds} s")
-
-
-def run(folder: Path, *arguments: str, command: Sequence[str] = MODULE, **env: str) -> Any:
-    """Run a command that ends by itself; return what `subprocess.run` returns, output as text."""
+def run(
+    folder: Path, *arguments: str, command: Sequence[str] = MODULE, **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command that ends by itself."""
     return subprocess.run(
         [*command, *arguments],
         cwd=folder,
@@ -177,3 +146,46 @@ def run(folder: Path, *arguments: str, command: Sequence[str] = MODULE, **env: s
         timeout=60,
         check=False,
     )
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a process: nothing of this machine, but coverage's variables."""
+    coverage = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONWARNINGS": "error",
+        "CARTESIA_API_KEY": API_KEY,
+        **coverage,
+        **variables,
+    }
+
+
+def injected(folder: Path, code: str) -> dict[str, str]:
+    """Return the environment of a process that runs ``code`` before its own."""
+    injected_folder = folder / "injected"
+    injected_folder.mkdir(exist_ok=True)
+    (injected_folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return {"PYTHONPATH": str(injected_folder)}
+
+
+def url_of(process: Process) -> str:
+    return process.wait_for_line(r"msg=listening addresses=(\S+)").group(1)
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        return client.get(url, headers=headers)
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until the condition holds; a transport error of httpx counts as false."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if condition():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"the condition did not hold within {seconds} s")

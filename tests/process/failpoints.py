@@ -1,74 +1,83 @@
-"""Named points on the way from a poll to a settled delivery at which a process kills itself.
+"""Failpoints: steps between a poll and a recorded delivery at which the agent kills itself.
 
-The agent's own code runs up to the point, in its own process; `sitecustomize` puts the point there.
+`sitecustomize` wraps functions of the agent in its process. The failpoint that is armed is the
+content of a file, so that one process can run undisturbed before it is killed.
 """
 
 from pathlib import Path
+from typing import Final
 
-_POLL = ("exporter.store.accounts", "Accounts.commit")
-_FREEZE = ("exporter.store.outbox", "Outbox.freeze")
-_CLAIM = ("exporter.store.outbox", "Outbox.claim")
-_RECORD = ("exporter.store.outbox", "Outbox.record")
-_SENDING = ("exporter.http_client", "_Progress.trace")
+from tests.process.agent_process import injected
 
-# Where, before or after what stands there, and only if this is so of its arguments.
-_POINTS = {
-    "before the poll commits": (*_POLL, "before", "arguments[1].events"),
-    "when the poll has committed": (*_POLL, "after", "arguments[1].events"),
-    "when the messages are frozen": (*_FREEZE, "after", "True"),
-    "before the claim": (*_CLAIM, "before", "True"),
-    "when it is claimed": (*_CLAIM, "after", "True"),
-    "before the bytes go out": (*_SENDING, "before", "post('send_request_headers.started')"),
-    "when half the bytes are out": (*_SENDING, "before", "post('send_request_body.started')"),
-    "before an answer": (*_SENDING, "before", "post('receive_response_headers.started')"),
-    "when it is answered": (*_SENDING, "before", "post('receive_response_body.complete')"),
-    "before the result is recorded": (*_RECORD, "before", "True"),
-    "when the result is recorded": (*_RECORD, "after", "True"),
-}
+_CODE: Final = """
+import functools, importlib, os, pathlib, signal
 
-# Of the trace, only the steps of a POST: the API's requests are told by the same function. Which
-# request a step is of is told with its beginning only.
-_DYING = """
-import functools, os, signal
-import {module} as module
+armed = pathlib.Path({armed!r})
 
-posting = False
+def reached(failpoint):
+    if armed.exists() and armed.read_text() == failpoint:
+        armed.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
+def at(failpoint):
+    return lambda *_: reached(failpoint)
 
-def met(arguments):
-    def post(step):
-        global posting
-        if arguments[1].endswith("send_request_headers.started"):
-            posting = arguments[2]["request"].method == b"POST"
-        return posting and arguments[1].endswith(step)
+def wrap(module, owner, name, before=lambda *_: None, after=lambda *_: None):
+    owner = getattr(importlib.import_module(module), owner)
+    real = getattr(owner, name)
 
-    return {condition}
+    @functools.wraps(real)
+    async def wrapper(*arguments):
+        before(*arguments)
+        result = await real(*arguments)
+        after(*arguments)
+        return result
 
-owner, name = module.{owner}, "{name}"
-real = getattr(owner, name)
+    setattr(owner, name, wrapper)
 
-@functools.wraps(real)
-async def dying(*arguments):
-    now = met(arguments)
-    if now and "{when}" == "before":
-        kill()
-    result = await real(*arguments)
-    if now:
-        kill()
-    return result
+def before_commit(accounts, result):
+    if result.events:
+        reached("before the poll commits")
 
-setattr(owner, name, dying)
+def after_commit(accounts, result):
+    if result.events:
+        reached("after the poll has committed")
+
+wrap("exporter.store.accounts", "Accounts", "commit", before_commit, after_commit)
+outbox = "exporter.store.outbox", "Outbox"
+wrap(*outbox, "create_messages", after=at("after the messages are created"))
+wrap(*outbox, "claim", at("before the claim"), at("after the claim"))
+wrap(*outbox, "record", at("before the result is recorded"), at("after the result is recorded"))
+
+posts = set()
+steps = {{
+    "send_request_headers.started": "before the request is sent",
+    "send_request_body.started": "when half of the request is sent",
+    "receive_response_headers.started": "before the answer",
+    "receive_response_body.complete": "after the answer",
+}}
+
+def before_trace(progress, name, info):
+    # Only the first step has the request; polls (GET) use the same function.
+    step = name.partition(".")[2]
+    if step == "send_request_headers.started" and info["request"].method == b"POST":
+        posts.add(progress)
+    if progress in posts and step in steps:
+        reached(steps[step])
+
+wrap("exporter.http_client", "_Progress", "trace", before_trace)
 """
 
 
-def dying(folder: Path, point: str) -> dict[str, str]:
-    """Return the variables with which a process is killed (SIGKILL) once it gets to `point`."""
-    module, function, when, condition = _POINTS[point]
-    owner, name = function.split(".")
-    code = _DYING.format(module=module, owner=owner, name=name, when=when, condition=condition)
-    injected = folder / "injected"
-    injected.mkdir(exist_ok=True)
-    (injected / "sitecustomize.py").write_text(code, encoding="utf-8")
-    return {"PYTHONPATH": str(injected)}
+class Failpoints:
+    """Kills the processes that are started with ``env`` at the armed failpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self._armed = folder / "armed-failpoint"
+        self.env = injected(folder, _CODE.format(armed=str(self._armed)))
+
+    def arm(self, failpoint: str) -> None:
+        """Kill the next process that reaches ``failpoint``; its restart is not killed."""
+        replacement = self._armed.with_suffix(".new")
+        replacement.write_text(failpoint, encoding="utf-8")
+        replacement.replace(self._armed)

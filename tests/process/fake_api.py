@@ -1,4 +1,4 @@
-"""What the agent talks to, under a test's control: a Cartesia API and a receiver of messages."""
+"""A Cartesia API and a receiver of messages that a test controls, on loopback."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.simulator.served_app import served
 
 
 class Gate:
-    """What is held behind it waits, without holding up the rest; open at first."""
+    """Holds requests while it is closed; it is open at first."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -31,10 +31,10 @@ class Gate:
     def open(self) -> None:
         self._open.set()
 
-    async def passed(self) -> None:
+    async def wait(self) -> None:
         self.waiting += 1
         try:
-            while not self._open.is_set():  # noqa: ASYNC110 - another thread opens it
+            while not self._open.is_set():  # noqa: ASYNC110 - set by another thread
                 await asyncio.sleep(0.01)
         finally:
             self.waiting -= 1
@@ -42,31 +42,34 @@ class Gate:
 
 @dataclass
 class Api:
-    """A simulated API whose pages can be held, from the second one on, or answered otherwise."""
+    """A simulated API; ``is_held`` selects the requests that wait at the gate.
+
+    ``answer`` may return a response in place of the simulated one.
+    """
 
     world: World = field(default_factory=lambda: World(Population(fine_tunes=0)))
     gate: Gate = field(default_factory=Gate)
-    held: Callable[[Scope], bool] = lambda scope: True
+    is_held: Callable[[Scope], bool] = lambda scope: True
     answer: Callable[[Request], Response | None] = lambda request: None
     url: str = ""
-    asked: int = 0
+    request_count: int = 0
 
     def app(self) -> ASGIApp:
-        inner = create_app(Simulation(self.world))
+        simulated = create_app(Simulation(self.world))
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            self.asked += 1
-            if self.held(scope):
-                await self.gate.passed()
-            answer = self.answer(Request(scope)) or inner
+            self.request_count += 1
+            if self.is_held(scope):
+                await self.gate.wait()
+            answer = self.answer(Request(scope)) or simulated
             await answer(scope, receive, send)
 
         return app
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """One request that a receiver got, also one that it never answered."""
+class ReceivedRequest:
+    """A request to a receiver, whether it was answered or not."""
 
     path: str
     headers: dict[str, str]
@@ -79,36 +82,34 @@ class Arrived:
 
 @dataclass
 class Inbox:
-    """Takes every message, and answers it when the gate is open."""
+    """A receiver: ``is_held`` selects the requests that wait at the gate for their answer."""
 
     gate: Gate = field(default_factory=Gate)
-    held: Callable[[Arrived], bool] = lambda arrived: True
-    answer: Callable[[Arrived], Response] = lambda _: PlainTextResponse("ok")
+    is_held: Callable[[ReceivedRequest], bool] = lambda request: True
+    answer: Callable[[ReceivedRequest], Response] = lambda _: PlainTextResponse("ok")
     url: str = ""
-    arrived: list[Arrived] = field(default_factory=list)
-    answered: list[Arrived] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     def app(self) -> ASGIApp:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive)
-            got = Arrived(request.url.path, dict(request.headers), await request.body())
-            self.arrived.append(got)
-            if self.held(got):
-                await self.gate.passed()
-            await self.answer(got)(scope, receive, send)
-            self.answered.append(got)
+            http = Request(scope, receive)
+            request = ReceivedRequest(http.url.path, dict(http.headers), await http.body())
+            self.requests.append(request)
+            if self.is_held(request):
+                await self.gate.wait()
+            await self.answer(request)(scope, receive, send)
 
         return app
 
-    def got(self, number: int, seconds: float = 20) -> list[Arrived]:
-        """Wait until so many messages have arrived, and return all."""
-        until(lambda: len(self.arrived) >= number, seconds)
-        return self.arrived
+    def wait_for(self, number: int, seconds: float = 20) -> list[ReceivedRequest]:
+        """Wait for at least ``number`` requests, and return all."""
+        until(lambda: len(self.requests) >= number, seconds)
+        return self.requests
 
 
 @contextlib.contextmanager
-def cloud(**world: Any) -> Iterator[tuple[Api, Inbox]]:
-    """Serve an API and an inbox on loopback."""
+def fake_api(**world: Any) -> Iterator[tuple[Api, Inbox]]:
+    """Serve an API and a receiver."""
     api, inbox = Api(**world), Inbox()
     with served(api.app()) as api.url, served(inbox.app()) as inbox.url:
         try:
@@ -118,8 +119,8 @@ def cloud(**world: Any) -> Iterator[tuple[Api, Inbox]]:
             inbox.gate.open()
 
 
-def watching(api: Api, *receivers: dict[str, Any], **poll: Any) -> dict[str, Any]:
-    """The configuration of an agent that tells each failure as soon as it sees it."""
+def agent_config(api: Api, *receivers: dict[str, Any], **poll: Any) -> dict[str, Any]:
+    """Return a configuration that sends each failure as soon as a poll has seen it."""
     account = {"name": "main", "api_key_env": "CARTESIA_API_KEY", "base_url": api.url}
     return {
         "accounts": [account],
@@ -129,5 +130,5 @@ def watching(api: Api, *receivers: dict[str, Any], **poll: Any) -> dict[str, Any
     }
 
 
-def webhook(inbox: Inbox, name: str = "ops", **more: Any) -> dict[str, Any]:
-    return {"name": name, "type": "webhook", "url": f"{inbox.url}/{name}", **more}
+def webhook(inbox: Inbox, name: str = "ops", **settings: Any) -> dict[str, Any]:
+    return {"name": name, "type": "webhook", "url": f"{inbox.url}/{name}", **settings}

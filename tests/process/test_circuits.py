@@ -1,4 +1,4 @@
-"""A receiver that refuses us: the others hear of it once, it is probed, and nothing is lost."""
+"""The circuit of a receiver that is gone: notifications to the others, probes, recovery."""
 
 import json
 
@@ -6,32 +6,33 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from tests.process.agent_process import Agent, until
-from tests.process.fake_api import Inbox, cloud, watching, webhook
+from tests.process.fake_api import Inbox, agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def types(inbox: Inbox, name: str) -> list[str]:
-    return [json.loads(a.body)["type"] for a in inbox.arrived if a.path == f"/{name}"]
+    return [json.loads(r.body)["type"] for r in inbox.requests if r.path == f"/{name}"]
 
 
-def test_the_others_hear_once_of_a_receiver_that_is_gone_and_once_of_its_return(tmp_path):
-    with cloud() as (api, inbox):
-        inbox.answer = lambda arrived: PlainTextResponse(
-            "", 404 if arrived.path == "/gone" else 200
+def test_other_receivers_are_notified_once_of_an_open_circuit_and_once_of_its_recovery(tmp_path):
+    with fake_api() as (api, inbox):
+        inbox.answer = lambda request: PlainTextResponse(
+            "", 404 if request.path == "/gone" else 200
         )
-        agent = Agent(tmp_path, **watching(api, webhook(inbox, "gone"), webhook(inbox, "good")))
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox, "gone"), webhook(inbox, "good")))
         with agent.process() as process:
-            process.line("baseline taken")
+            process.wait_for_line("baseline taken")
             api.world.add(status="failed")
             until(lambda: "agent.receiver_unhealthy" in types(inbox, "good"))
-            unhealthy = "receiver unhealthy.*receiver=gone.*answered 404.*notified=good"
-            process.line(unhealthy, seconds=0)
-            assert types(inbox, "gone") == ["fine_tune.failed"], "it waits for its first probe"
+            process.wait_for_line(
+                "receiver unhealthy.*receiver=gone.*answered 404.*notified=good", seconds=0
+            )
+            assert types(inbox, "gone") == ["fine_tune.failed"], "the first probe comes later"
             assert process.stop() == 0
         with agent.process() as process:
-            until(lambda: len(types(inbox, "gone")) == 2)  # a start tries at once
-            process.line("delivery failed.*receiver=gone")
+            until(lambda: len(types(inbox, "gone")) == 2)  # a start probes at once
+            process.wait_for_line("delivery failed.*receiver=gone")
             inbox.answer = lambda _: PlainTextResponse("")
             assert process.stop() == 0
         with agent.process():
@@ -41,8 +42,8 @@ def test_the_others_hear_once_of_a_receiver_that_is_gone_and_once_of_its_return(
             "agent.receiver_unhealthy",
             "fine_tune.failed",
         ]
-        first, *again = [a for a in inbox.arrived if a.path == "/gone"]
-        assert {(a.id, a.body) for a in again} == {(first.id, first.body)}
-        recovered = next(a for a in inbox.arrived if b"receiver_recovered" in a.body)
+        first, *repeats = [r for r in inbox.requests if r.path == "/gone"]
+        assert {(r.id, r.body) for r in repeats} == {(first.id, first.body)}
+        recovered = next(r for r in inbox.requests if b"receiver_recovered" in r.body)
         data = json.loads(recovered.body)["data"]
         assert (data["receiver"], data["account"]) == ("gone", None)

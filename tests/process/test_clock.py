@@ -1,123 +1,137 @@
-"""A clock on the wall that jumps by a day while messages wait: none is lost, none comes twice."""
+"""Jumps of the wall clock by a day, in both directions, neither lose nor repeat a message."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
-from tests.process.agent_process import Agent, until
-from tests.process.fake_api import Api, Inbox, cloud, watching, webhook
-from tests.process.outage_scenario import fail_in_one_poll, rows, settled
-from tests.programs import required
+from tests.process.agent_process import Agent, injected, until
+from tests.process.delivery_scenario import (
+    all_delivered,
+    fail_in_one_poll,
+    failed_events,
+    query_state,
+)
+from tests.process.fake_api import (
+    Api,
+    Inbox,
+    ReceivedRequest,
+    agent_config,
+    fake_api,
+    webhook,
+)
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-HASTY = """
-import exporter.core.retry as circuit
+# The agent reads the wall clock by time.time alone: the linter bans all other ways. libfaketime
+# breaks time.sleep of Python 3.11, and lets the waits of threads return at once.
+INJECTED = """
+import pathlib, time
+import exporter.core.retry as retry
 from exporter.core.retry import BackOff
-circuit.DELIVERIES = BackOff(0.5, 1.0)
-circuit.DELIVERIES_LATER = BackOff(0.5, 1.0)
+
+retry.DELIVERIES = retry.DELIVERIES_LATER = BackOff(0.5, 1.0)
+offset, real = pathlib.Path({offset!r}), time.time
+time.time = lambda: real() + int(offset.read_text())
 """
-HALF_A_DAY = 43_200
+DAY = 86_400
 
 
-class Wall:
-    """The clock on the wall of processes: set by a file that libfaketime reads at each look."""
+class WallClock:
+    """The wall clock of the processes that are started with ``env``."""
 
     def __init__(self, folder: Path) -> None:
-        required("faketime", package="faketime")
-        [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
-        (folder / "sitecustomize.py").write_text(HASTY, encoding="utf-8")
-        self._file = folder / "faketime"
-        self.jump(0)
-        self.env = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",  # its name before libfaketime 0.9.8
-            "PYTHONPATH": str(folder),
-        }
+        self._offset = folder / "wall-clock-offset"
+        self.set(0)
+        self.env = injected(folder, INJECTED.format(offset=str(self._offset)))
 
-    def jump(self, days: int) -> None:
-        """Be so many days off."""
-        beside = self._file.with_suffix(".new")
-        beside.write_text(f"{days:+d}d\n", encoding="utf-8")
-        beside.replace(self._file)
+    def set(self, days: int) -> None:
+        """Set the clock ``days`` after the true time."""
+        replacement = self._offset.with_suffix(".new")
+        replacement.write_text(str(days * DAY), encoding="utf-8")
+        replacement.replace(self._offset)
 
 
-def attempts(agent: Agent) -> list[tuple[int, float]]:
-    """How often each message was tried, and when it was last."""
-    return rows(agent, "SELECT attempts, last_attempt_at FROM messages ORDER BY turn")
-
-
-def tried_after_the_jump(agent: Agent, before: float, days: int) -> None:
-    """Wait for an attempt by the new clock."""
-
-    def told() -> bool:
-        at = max((at or 0.0) for _, at in attempts(agent))
-        # Of the newest rows by turn: an old attempt may be ahead of the clock now.
-        newest = attempts(agent)[-1][1]
-        return abs((at if days > 0 else newest) - before - days * 86_400) < HALF_A_DAY
-
-    until(told)
-
-
-def two_wait(agent: Agent, api: Api, inbox: Inbox) -> list[str]:
-    """Have two fail that their receiver does not take; return their ids."""
+def reject_two(agent: Agent, api: Api, inbox: Inbox) -> list[str]:
+    """Let two fine-tunes fail while the receiver is down; return their ids after an attempt."""
     inbox.answer = lambda _: PlainTextResponse("down", 503)
-    failing = [api.world.add(status="training").id for _ in range(2)]
-    fail_in_one_poll(api, failing)
-    until(lambda: len(inbox.arrived) >= 2)
-    until(lambda: attempts(agent) and attempts(agent)[-1][0] > 0)
-    return failing
+    failed = [api.world.add(status="training").id for _ in range(2)]
+    fail_in_one_poll(api, failed)
+    until(lambda: pending(agent) == 2)
+    until(lambda: last_attempt(agent) is not None)
+    return failed
 
 
-def all_taken_once(agent: Agent, inbox: Inbox, failed: list[str]) -> None:
-    """Have the receiver take messages again, and check that each comes, and once."""
-    taken = []
+def pending(agent: Agent) -> int:
+    [(number,)] = query_state(agent, "SELECT count(*) FROM deliveries WHERE state = 'pending'")
+    return int(number)
 
-    def take(arrived):
-        taken.append(arrived.id)
+
+def last_attempt(agent: Agent) -> float | None:
+    """Return the time of the last attempt at the newest pending message."""
+    rows = query_state(
+        agent, "SELECT last_attempt_at FROM messages WHERE state = 'pending' ORDER BY turn"
+    )
+    return rows[-1][0] if rows else None
+
+
+def wait_for_attempt_after_jump(agent: Agent, before: float, days: int) -> None:
+    def attempted() -> bool:
+        at = last_attempt(agent)
+        return at is not None and abs(at - before - days * DAY) < DAY / 2
+
+    until(attempted)
+
+
+def assert_each_accepted_once(agent: Agent, inbox: Inbox, failed: Sequence[str]) -> None:
+    """Let the receiver accept messages; check that each of these failures is accepted once."""
+    accepted: list[str] = []
+
+    def accept(request: ReceivedRequest) -> Response:
+        accepted.append(request.id)
         return PlainTextResponse("ok")
 
-    inbox.answer = take
-    until(lambda: settled(agent))
-    events = dict(rows(agent, "SELECT id, subject FROM events WHERE type = 'fine_tune.failed'"))
-    assert sorted(events.values()) == sorted(failed)
-    assert sorted(taken) == sorted(events)
+    inbox.answer = accept
+    until(lambda: pending(agent) == 0)
+    assert all_delivered(agent)
+    events = failed_events(agent)
+    assert sorted(events[event_id] for event_id in accepted) == sorted(failed)
 
 
-@pytest.mark.parametrize("days", [1, -1])
-def test_a_jump_while_messages_wait_loses_nothing_and_repeats_nothing(tmp_path, days):
-    wall = Wall(tmp_path)
-    with cloud() as (api, inbox):
-        agent = Agent(tmp_path, **watching(api, webhook(inbox, events=["failed"])))
-        with agent.process(**wall.env) as process:
-            process.line("baseline taken")
-            failed = two_wait(agent, api, inbox)
-            before = attempts(agent)[-1][1]
-            wall.jump(days)
-            tried_after_the_jump(agent, before, days)
-            # One that fails by the new clock is told too.
-            another = api.world.add(status="failed").id
-            all_come = [*failed, another]
-            until(lambda: len(rows(agent, "SELECT id FROM events WHERE type LIKE '%failed'")) == 3)
-            all_taken_once(agent, inbox, all_come)
+def test_jumps_while_messages_are_pending(tmp_path):
+    clock = WallClock(tmp_path)
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox, events=["failed"])))
+        with agent.process(**clock.env) as process:
+            process.wait_for_line("baseline taken")
+            for days, offset in ((1, 1), (-1, 0), (-1, -1)):
+                failed = reject_two(agent, api, inbox)
+                before = last_attempt(agent)
+                assert before is not None
+                clock.set(offset)
+                wait_for_attempt_after_jump(agent, before, days)
+                failed.append(api.world.add(status="failed").id)
+                until(lambda: pending(agent) == 3)
+                assert_each_accepted_once(agent, inbox, failed)
             assert process.stop() == 0
 
 
-@pytest.mark.parametrize("days", [1, -1])
-def test_a_jump_across_a_restart_loses_nothing_and_repeats_nothing(tmp_path, days):
-    wall = Wall(tmp_path)
-    with cloud() as (api, inbox):
-        agent = Agent(tmp_path, **watching(api, webhook(inbox, events=["failed"])))
-        with agent.process(**wall.env) as process:
-            process.line("baseline taken")
-            failed = two_wait(agent, api, inbox)
+def test_jumps_across_restarts(tmp_path):
+    clock = WallClock(tmp_path)
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox, events=["failed"])))
+        with agent.process(**clock.env) as process:
+            process.wait_for_line("baseline taken")
+            failed = reject_two(agent, api, inbox)
             assert process.stop() == 0
-        wall.jump(days)
-        with agent.process(**wall.env) as process:
-            process.line("msg=listening")
-            all_taken_once(agent, inbox, failed)
+        clock.set(1)
+        with agent.process(**clock.env) as process:
+            assert_each_accepted_once(agent, inbox, failed)
+            failed = reject_two(agent, api, inbox)
+            assert process.stop() == 0
+        clock.set(0)
+        with agent.process(**clock.env) as process:
+            assert_each_accepted_once(agent, inbox, failed)
+            process.wait_for_line("msg=listening")
             assert process.stop() == 0

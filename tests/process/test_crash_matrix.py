@@ -1,101 +1,124 @@
-"""Killed at any step from the poll to the settled delivery, the agent loses nothing.
+"""An agent that is killed at any step between a poll and a recorded delivery loses no failure.
 
-What arrived before and after the power cut is compared with what failed: each failure at least
-once, and more than once only where its answer was lost; then with the same id and the same bytes.
+Each failure arrives at least once, and twice only if its answer was lost; then with the same id
+and the same bytes. One state goes through several kills: the process that recovers from one kill
+is the one that is killed next.
 """
 
 import json
 import signal
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from starlette.responses import PlainTextResponse
 
 from exporter.simulator.receiver import slack_refusal
 from tests.process.agent_process import Agent, until
-from tests.process.failpoints import dying
-from tests.process.fake_api import Api, Arrived, Inbox, cloud, watching, webhook
-from tests.process.outage_scenario import fail_while_away, settled
+from tests.process.delivery_scenario import all_delivered, fail_in_one_poll
+from tests.process.failpoints import Failpoints
+from tests.process.fake_api import Api, Inbox, ReceivedRequest, agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 REPEAT = "possible repeat: the answer to this message was lost"
 
-NOTHING_ARRIVED = [
+NOTHING_ARRIVED = (
     "before the poll commits",
-    "when the poll has committed",
-    "when the messages are frozen",
-    "when it is claimed",
-    "before the bytes go out",
-    "when half the bytes are out",
-]
-ARRIVED_UNKNOWN = ["before an answer", "when it is answered", "before the result is recorded"]
-ALL_KNOWN = ["when the result is recorded"]
+    "after the poll has committed",
+    "after the messages are created",
+    "after the claim",
+    "before the request is sent",
+    "when half of the request is sent",
+)
+ANSWER_LOST = ("before the answer", "after the answer", "before the result is recorded")
+RESULT_RECORDED = "after the result is recorded"
+
+Check = Callable[[str, Sequence[str], Sequence[ReceivedRequest]], None]
 
 
-def killed_and_started_again(agent: Agent, api: Api, point: str, number: int) -> list[str]:
-    """Kill an agent at a point of telling failures, start it again; return their ids once told."""
-    failing = fail_while_away(agent, api, number)
-    with agent.process(**dying(agent.folder, point)) as process:
-        assert process.end(20) == -signal.SIGKILL, f"it was not killed:\n{process.text}"
-        assert "baseline taken" not in process.text
-    asked = api.asked
-    with agent.process() as process:
-        until(lambda: api.asked > asked and settled(agent))
-        process.line("msg=listening")
-        assert process.stop() == 0
-        assert "level=error" not in process.text
-    return failing
+def kill_at_each(
+    failpoints: Sequence[str], agent: Agent, api: Api, inbox: Inbox, check: Check
+) -> None:
+    """Kill an agent at each failpoint while it delivers two failures, and restart it.
+
+    Calls ``check`` for each failpoint with the ids of the failed fine-tunes and the requests that
+    arrived before the kill and after the restart, without requests that were cut off.
+    """
+    armed = Failpoints(agent.folder)
+    killed_at, failed, seen = "", list[str](), 0
+    for number, failpoint in enumerate((*failpoints, "")):
+        with agent.process(**armed.env) as process:
+            if killed_at:
+                until(lambda: all_delivered(agent, 2 * number))  # noqa: B023 - called at once
+                requests = [each for each in inbox.requests[seen:] if is_complete(each)]
+                check(killed_at, failed, requests)
+            else:
+                process.wait_for_line("baseline taken")
+            if failpoint:
+                failed = [api.world.add(status="training").id for _ in range(2)]
+                seen = len(inbox.requests)
+                armed.arm(failpoint)
+                fail_in_one_poll(api, failed)
+                assert process.wait(20) == -signal.SIGKILL, failpoint
+                killed_at = failpoint
+            else:
+                process.wait_for_line("msg=listening")
+                assert process.stop() == 0
+            assert "level=error" not in process.output, (killed_at, process.output)
 
 
-def complete(inbox: Inbox) -> list[Arrived]:
-    """What arrived whole: a request that broke off in the middle is none."""
-    return [each for each in inbox.arrived if len(each.body) == int(each.headers["content-length"])]
+def is_complete(request: ReceivedRequest) -> bool:
+    return len(request.body) == int(request.headers["content-length"])
 
 
-def told_by_webhook(arrived: Sequence[Arrived]) -> Counter[str]:
-    return Counter(json.loads(each.body)["data"]["fine_tune"]["id"] for each in arrived)
-
-
-@pytest.mark.parametrize("point", [*NOTHING_ARRIVED, *ARRIVED_UNKNOWN, *ALL_KNOWN])
-def test_killed_at_any_step_a_webhook_is_told_each_failure(tmp_path, point):
-    with cloud() as (api, inbox):
-        agent = Agent(tmp_path, **watching(api, webhook(inbox)))
-        failed = killed_and_started_again(agent, api, point, 2)
-        arrived = complete(inbox)
-    assert told_by_webhook(arrived).keys() == {*failed}
-    again = [each for each in arrived[1:] if each.id == arrived[0].id]
-    assert [each.body for each in again] == ([arrived[0].body] if point in ARRIVED_UNKNOWN else [])
-    assert len(arrived) == 2 + len(again)
+def check_webhook(
+    killed_at: str, failed: Sequence[str], requests: Sequence[ReceivedRequest]
+) -> None:
+    ids = {json.loads(request.body)["data"]["fine_tune"]["id"] for request in requests}
+    assert ids == {*failed}, killed_at
+    first = requests[0]
+    repeats = [request.body for request in requests[1:] if request.id == first.id]
+    assert repeats == ([first.body] if killed_at in ANSWER_LOST else []), killed_at
+    assert len(requests) == 2 + len(repeats), killed_at
 
 
 @pytest.mark.parametrize(
-    ("point", "times", "says_so"),
-    [
-        ("before the claim", 1, False),
-        ("when it is claimed", 1, True),
-        ("before the result is recorded", 2, True),
-        ("when the result is recorded", 1, False),
-    ],
+    "failpoints", [NOTHING_ARRIVED, (*ANSWER_LOST, RESULT_RECORDED)], ids=["unsent", "sent"]
 )
-def test_killed_at_any_step_a_chat_is_told_once_or_that_it_may_be_a_repeat(
-    tmp_path, point, times, says_so
-):
-    with cloud() as (api, inbox):
+def test_webhook_gets_each_failure_and_repeats_only_a_lost_answer(
+    tmp_path: Path, failpoints: Sequence[str]
+) -> None:
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
+        kill_at_each(failpoints, agent, api, inbox, check_webhook)
+
+
+def check_slack(killed_at: str, failed: Sequence[str], requests: Sequence[ReceivedRequest]) -> None:
+    repeated = killed_at == "before the result is recorded"
+    says_so = killed_at in {"after the claim", "before the result is recorded"}
+    messages = [json.loads(request.body) for request in requests]
+    assert len(messages) == 1 + repeated, killed_at
+    assert [slack_refusal(message) for message in messages] == [None] * len(messages), killed_at
+    for fine_tune_id in failed:
+        assert fine_tune_id in json.dumps(messages[0]), killed_at
+    assert (REPEAT in json.dumps(messages[-1])) is says_so, killed_at
+    if repeated:
+        first, second = messages
+        assert second["text"] == f"{first['text']}\n{REPEAT}"
+        assert second["blocks"][:-1] == first["blocks"]
+
+
+def test_slack_gets_one_message_or_a_repeat_that_says_so(tmp_path: Path) -> None:
+    failpoints = (
+        "before the claim",
+        "after the claim",
+        "before the result is recorded",
+        "after the result is recorded",
+    )
+    with fake_api() as (api, inbox):
         inbox.answer = lambda _: PlainTextResponse("ok")
-        chat = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
-        config = watching(api, chat)
+        slack = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
+        config = agent_config(api, slack)
         config["alerts"]["digest_threshold"] = 1
-        agent = Agent(tmp_path, **config)
-        failed = killed_and_started_again(agent, api, point, 2)
-        messages = [json.loads(each.body) for each in inbox.arrived]
-    assert len(messages) == times
-    assert [slack_refusal(message) for message in messages] == [None] * times
-    for each in failed:
-        assert each in json.dumps(messages[0])
-    assert (REPEAT in json.dumps(messages[-1])) is says_so
-    if times > 1:
-        first, again = messages
-        assert again["text"] == f"{first['text']}\n{REPEAT}"
-        assert again["blocks"][:-1] == first["blocks"]
+        kill_at_each(failpoints, Agent(tmp_path, **config), api, inbox, check_slack)

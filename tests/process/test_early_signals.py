@@ -1,4 +1,4 @@
-"""A signal that comes before anything has begun ends the process as cleanly as any other."""
+"""Signals during the start, before there is anything to shut down."""
 
 import re
 import signal
@@ -9,16 +9,16 @@ import pytest
 
 from tests.process.agent_process import MODULE, environment, until
 
-# Holds the process where it has just begun to read its configuration.
-HELD = """
+# Blocks the process when it is about to read its configuration.
+BLOCKED = """
 import sys, time
 
-class Hold:
+class Block:
     def find_spec(self, name, *_):
         if name == "exporter.config":
             time.sleep(60)
 
-sys.meta_path.insert(0, Hold())
+sys.meta_path.insert(0, Block())
 """
 
 
@@ -29,8 +29,8 @@ def handles_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_the_start_is_a_clean_end(tmp_path, number):
-    (tmp_path / "sitecustomize.py").write_text(HELD, encoding="utf-8")
+def test_a_signal_during_the_start_ends_with_0_and_no_output(tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED, encoding="utf-8")
     process = subprocess.Popen(
         [*MODULE, "--web.listen-address=127.0.0.1:0"],
         cwd=tmp_path,
@@ -41,7 +41,7 @@ def test_a_signal_during_the_start_is_a_clean_end(tmp_path, number):
     try:
         until(lambda: handles_sigterm(process.pid))
         process.send_signal(number)
-        _, said = process.communicate(timeout=15)
+        _, stderr = process.communicate(timeout=15)
     finally:
         process.kill()
-    assert (process.returncode, said) == (0, b"")
+    assert (process.returncode, stderr) == (0, b"")

@@ -1,4 +1,4 @@
-"""The promise on the real process: under power cuts, and beside neighbours that fail."""
+"""Delivery of each failure through kills of the agent and beside receivers that fail."""
 
 import itertools
 import time
@@ -8,105 +8,108 @@ from pathlib import Path
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from tests.process.agent_process import Agent, until
-from tests.process.fake_api import Api, Arrived, Inbox, cloud, watching, webhook
-from tests.process.outage_scenario import fail_in_one_poll, rows, settled
+from tests.process.agent_process import Agent, injected, until
+from tests.process.delivery_scenario import all_delivered, fail_in_one_poll, failed_events
+from tests.process.fake_api import (
+    Api,
+    Inbox,
+    ReceivedRequest,
+    agent_config,
+    fake_api,
+    webhook,
+)
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-# The pauses behind a failure are not what is looked at.
-HASTY = """
-import exporter.core.retry as circuit
+SHORT_DELAYS = """
+import exporter.core.retry as retry
 from exporter.core.retry import BackOff
-circuit.DELIVERIES = BackOff(0.05, 0.5)
+retry.DELIVERIES = BackOff(0.05, 0.5)
 """
 
 
-def a_third_fails(inbox: Inbox) -> list[Arrived]:
-    """Have a receiver refuse each third request; return those that it takes."""
-    taken: list[Arrived] = []
+def reject_each_third(inbox: Inbox) -> list[ReceivedRequest]:
+    """Answer each third request with 503; return the list of the requests that are accepted."""
+    accepted: list[ReceivedRequest] = []
     number = itertools.count(1)
 
-    def answer(arrived: Arrived) -> Response:
+    def answer(request: ReceivedRequest) -> Response:
         if next(number) % 3 == 0:
             return PlainTextResponse("busy", 503)
-        taken.append(arrived)
+        accepted.append(request)
         return PlainTextResponse("ok")
 
     inbox.answer = answer
-    return taken
+    return accepted
 
 
-def killed_again_and_again(
-    agent: Agent, api: Api, inbox: Inbox, kills: int, each: int, **env: str
+def kill_repeatedly(
+    agent: Agent, api: Api, inbox: Inbox, kills: int, failures: int, **env: str
 ) -> list[str]:
-    """Have some more fail under each process, and kill it while it tells of them."""
+    """Let ``failures`` fine-tunes fail in each process, kill it meanwhile; return their ids."""
     failed: list[str] = []
     for number in range(kills):
         with agent.process(**env) as process:
-            process.line("msg=listening" if number else "baseline taken")
-            failing = [api.world.add(status="training").id for _ in range(each)]
+            process.wait_for_line("msg=listening" if number else "baseline taken")
+            failing = [api.world.add(status="training").id for _ in range(failures)]
             fail_in_one_poll(api, failing)
             failed += failing
-            arrived = len(inbox.arrived)
-            # Another step each time: none of its messages, the first, the second...
-            until(lambda: len(inbox.arrived) >= arrived + number % each)  # noqa: B023 - at once
+            # Before its first message, after the first, after the second ...
+            expected = len(inbox.requests) + number % failures
+            until(lambda: len(inbox.requests) >= expected)  # noqa: B023 - called at once
             process.kill()
     return failed
 
 
-def check_power_cuts(folder: Path, kills: int, each: int) -> None:
-    (folder / "sitecustomize.py").write_text(HASTY, encoding="utf-8")
-    env = {"PYTHONPATH": str(folder)}
-    with cloud() as (api, inbox):
-        taken = a_third_fails(inbox)
-        config = watching(api, webhook(inbox))
+def check_kills(folder: Path, kills: int, failures: int) -> None:
+    env = injected(folder, SHORT_DELAYS)
+    with fake_api() as (api, inbox):
+        accepted = reject_each_third(inbox)
+        config = agent_config(api, webhook(inbox))
         config["alerts"] |= {"digest_threshold": 1000}
         agent = Agent(folder, **config)
-        failed = killed_again_and_again(agent, api, inbox, kills, each, **env)
+        failed = kill_repeatedly(agent, api, inbox, kills, failures, **env)
         with agent.process(**env) as process:
-            until(lambda: settled(agent, len(failed)), seconds=60)
-            process.line("msg=listening")
+            until(lambda: all_delivered(agent, len(failed)), seconds=60)
+            process.wait_for_line("msg=listening")
             assert process.stop() == 0
-    events = dict(rows(agent, "SELECT id, subject FROM events WHERE type = 'fine_tune.failed'"))
+    events = failed_events(agent)
     assert sorted(events.values()) == sorted(failed)
-    assert {each.id for each in taken} == events.keys()
-    assert len({(each.id, each.body) for each in inbox.arrived}) == len(failed), "other bytes"
-    # At most one is in flight at each power cut.
-    assert len(taken) <= len(failed) + kills
+    assert {request.id for request in accepted} == events.keys()
+    contents = {(request.id, request.body) for request in inbox.requests}
+    assert len(contents) == len(failed), "a repeat has other bytes"
+    # At most one request is in flight at each kill.
+    assert len(accepted) <= len(failed) + kills
 
 
-def test_60_failures_arrive_through_power_cuts_at_a_receiver_that_fails_a_third_of_the_time(
-    tmp_path,
-):
-    check_power_cuts(tmp_path, kills=6, each=10)
+def test_60_failures_arrive_through_kills_at_a_receiver_that_rejects_each_third(tmp_path):
+    check_kills(tmp_path, kills=6, failures=10)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-def test_600_failures_arrive_through_60_power_cuts(tmp_path):
-    check_power_cuts(tmp_path, kills=60, each=10)
+def test_600_failures_arrive_through_60_kills(tmp_path):
+    check_kills(tmp_path, kills=60, failures=10)
 
 
-def test_a_good_receiver_is_told_within_3_s_beside_those_that_fail(tmp_path):
-    """One that hangs, one that answers 404 and one that throttles; all of them have been met."""
+def test_a_good_receiver_is_notified_within_3_s_beside_failing_ones(tmp_path):
     answers: dict[str, Callable[[], Response]] = {
         "/gone": lambda: PlainTextResponse("no_service", 404),
         "/throttles": lambda: PlainTextResponse("slow down", 429, {"retry-after": "60"}),
     }
-    with cloud() as (api, inbox):
-        inbox.held = lambda arrived: arrived.path == "/hangs"
+    with fake_api() as (api, inbox):
+        inbox.is_held = lambda request: request.path == "/hangs"
         inbox.gate.close()
-        inbox.answer = lambda arrived: answers.get(arrived.path, lambda: PlainTextResponse("ok"))()
+        inbox.answer = lambda request: answers.get(request.path, lambda: PlainTextResponse("ok"))()
         names = ("hangs", "gone", "throttles", "good")
         receivers = [webhook(inbox, name, events=["failed"]) for name in names]
-        agent = Agent(tmp_path, **watching(api, *receivers))
+        agent = Agent(tmp_path, **agent_config(api, *receivers))
         with agent.process() as process:
-            process.line("baseline taken")
-            for turn in range(1, 4):
+            process.wait_for_line("baseline taken")
+            for number in range(1, 4):
                 api.world.add(status="failed")
-                began = time.monotonic()
-                until(lambda: sum(each.path == "/good" for each in inbox.arrived) >= turn)  # noqa: B023 - at once
-                assert time.monotonic() - began < 3
-            assert {each.path for each in inbox.arrived} == {f"/{name}" for name in names}
+                started = time.monotonic()
+                until(lambda: [r.path for r in inbox.requests].count("/good") >= number)  # noqa: B023 - called at once
+                assert time.monotonic() - started < 3
+            assert {request.path for request in inbox.requests} == {f"/{name}" for name in names}
             process.kill()

@@ -1,4 +1,4 @@
-"""Two hundred accounts polled each second by one process, some of which are in trouble."""
+"""Two hundred accounts polled each second by one process; some of them fail."""
 
 import re
 import statistics
@@ -14,13 +14,13 @@ import pytest
 from starlette.requests import Request
 
 from tests.process.agent_process import Agent, Process, get, until, url_of
-from tests.process.fake_api import Api, cloud, watching
+from tests.process.fake_api import Api, agent_config, fake_api
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-CIRCUIT_CLOSED = [f"well-{number}" for number in range(188)]
+HEALTHY = [f"healthy-{number}" for number in range(188)]
 HANGING = [f"hanging-{number}" for number in range(8)]
-TROUBLES = {
+FAILURE_REASONS = {
     **dict.fromkeys(HANGING, "timeout"),
     "refused": "unauthorized",
     "keyless": "unauthorized",
@@ -28,7 +28,7 @@ TROUBLES = {
     "untrusted": "tls",
 }
 FINE_TUNES = 7
-TURNS = 5
+POLLS = 4
 
 
 def key(name: str) -> str:
@@ -36,16 +36,16 @@ def key(name: str) -> str:
 
 
 @dataclass
-class Asked:
-    """How often the API was asked with each key."""
+class RequestCounts:
+    """Counts the requests to the API by key."""
 
-    times: Counter[str] = field(default_factory=Counter)
+    by_key: Counter[str] = field(default_factory=Counter)
 
-    def note(self, request: Request) -> None:
-        self.times[request.headers["authorization"].removeprefix("Bearer ")] += 1
+    def count(self, request: Request) -> None:
+        self.by_key[request.headers["authorization"].removeprefix("Bearer ")] += 1
 
     def of(self, *names: str) -> list[int]:
-        return [self.times[key(name)] for name in names]
+        return [self.by_key[key(name)] for name in names]
 
 
 def accounts(url: str, key_file: Path) -> list[dict[str, Any]]:
@@ -54,73 +54,71 @@ def accounts(url: str, key_file: Path) -> list[dict[str, Any]]:
         "behind-a-dead-proxy": {"proxy_url": "http://127.0.0.1:1"},
         "untrusted": {"base_url": url.replace("http:", "https:")},
     }
-    # In the midst of the others: who waits for those before it would wait for these.
-    names = [*CIRCUIT_CLOSED[:100], *TROUBLES, *CIRCUIT_CLOSED[100:]]
+    # In the middle of the list: sequential polls would delay the accounts after them.
+    names = [*HEALTHY[:100], *FAILURE_REASONS, *HEALTHY[100:]]
     plain = [{"name": name, "api_key": key(name), "base_url": url} for name in names]
     return [{**each, **special.get(each["name"], {})} for each in plain]
 
 
 def hold(api: Api) -> None:
-    """Have the API never answer the accounts that hang."""
+    """Never answer the requests of the hanging accounts."""
     hanging = {(b"authorization", f"Bearer {key(name)}".encode()) for name in HANGING}
-    api.held = lambda scope: not hanging.isdisjoint(scope["headers"])
+    api.is_held = lambda scope: not hanging.isdisjoint(scope["headers"])
     api.gate.close()
 
 
-def shown(url: str, name: str) -> dict[tuple[str, ...], float]:
-    """The samples of a name by the values of their labels; the whole page is long to parse."""
+def samples_of(url: str, name: str) -> dict[tuple[str, ...], float]:
+    """Return samples by label values; parsing the whole page would take long."""
     text = get(f"{url}/metrics", **{"Accept-Encoding": "identity"}).text
     lines = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
     return {tuple(re.findall(r'"(.*?)"', labels)): float(value) for labels, value in lines}
 
 
-def in_trouble(url: str) -> set[str]:
-    return {account for (account,), up in shown(url, "cartesia_up").items() if not up}
+def failing_accounts(url: str) -> set[str]:
+    return {account for (account,), up in samples_of(url, "cartesia_up").items() if not up}
 
 
-def watched(url: str, process: Process, asked: Asked) -> tuple[list[float], int]:
-    """Wait until the well were polled often; return how long answers took, and most open files."""
-    took, files, folder = [], [], Path(f"/proc/{process.pid}/fd")
+def measure(url: str, process: Process, counts: RequestCounts) -> tuple[list[float], int]:
+    """Wait for some polls; return the response times and the largest number of open files."""
+    durations, files, folder = [], [], Path(f"/proc/{process.pid}/fd")
     with httpx.Client(trust_env=False, timeout=10) as client:
 
-        def over() -> bool:
-            begun = time.monotonic()
+        def polled() -> bool:
+            started = time.monotonic()
             assert client.get(f"{url}/-/healthy").status_code == 200
-            took.append(time.monotonic() - begun)
+            durations.append(time.monotonic() - started)
             files.append(len(list(folder.iterdir())))
-            return min(asked.of(*CIRCUIT_CLOSED)) >= TURNS
+            return min(counts.of(*HEALTHY)) >= POLLS
 
-        until(over, 25)
-    return took, max(files)
+        until(polled, 25)
+    return durations, max(files)
 
 
-def test_the_trouble_of_some_accounts_delays_and_hides_none_of_the_many_others(tmp_path):
-    asked, key_file = Asked(), tmp_path / "key"
+def test_failing_accounts_neither_delay_nor_hide_the_others(tmp_path):
+    counts, key_file = RequestCounts(), tmp_path / "key"
     key_file.write_text(key("keyless"), encoding="utf-8")
-    with cloud() as (api, _):
+    with fake_api() as (api, _):
         for _ in range(FINE_TUNES):
             api.world.add(status="completed")
-        api.answer = asked.note
+        api.answer = counts.count
         hold(api)
-        settings = {**watching(api), "accounts": accounts(api.url, key_file)}
+        settings = {**agent_config(api), "accounts": accounts(api.url, key_file)}
         with Agent(tmp_path, **settings).process() as process:
             url = url_of(process)
             key_file.unlink()
-            took, files = watched(url, process, asked)
-            assert files < len(CIRCUIT_CLOSED) + 60, (
-                "a connection for each poll under way, and no more"
+            durations, files = measure(url, process, counts)
+            assert files < len(HEALTHY) + 60, "more than one connection per poll"
+            polls = counts.of(*HEALTHY)
+            assert max(polls) - min(polls) <= 2, "sequential polls would drift apart"
+            assert counts.of("refused") == [1], "a refused key is retried after ten intervals"
+            assert statistics.median(durations) < 0.4, "the event loop is blocked"
+            until(lambda: failing_accounts(url) == FAILURE_REASONS.keys())
+            failures = samples_of(url, "cartesia_exporter_poll_failures_total")
+            assert all(
+                failures[account_and_reason] for account_and_reason in FAILURE_REASONS.items()
             )
-            counts = asked.of(*CIRCUIT_CLOSED)
-            assert max(counts) - min(counts) <= 2, "one after another, they would drift apart"
-            assert asked.of("refused") == [1], "it has ten times the time of the others"
-            assert statistics.median(took) < 0.4, "the loop is free"
-            until(lambda: in_trouble(url) == TROUBLES.keys())
-            failures = shown(url, "cartesia_exporter_poll_failures_total")
-            assert all(failures[trouble] for trouble in TROUBLES.items())
             counted = Counter[str]()
-            for (account, *_), number in shown(url, "cartesia_fine_tunes").items():
+            for (account, *_), number in samples_of(url, "cartesia_fine_tunes").items():
                 counted[account] += int(number)
-            assert {name: counted[name] for name in CIRCUIT_CLOSED} == dict.fromkeys(
-                CIRCUIT_CLOSED, FINE_TUNES
-            )
+            assert {name: counted[name] for name in HEALTHY} == dict.fromkeys(HEALTHY, FINE_TUNES)
             assert process.stop() == 0

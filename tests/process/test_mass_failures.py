@@ -1,4 +1,4 @@
-"""Many fine-tunes that fail at once: one message to people, and every event to programs."""
+"""Many failures in one poll: one chat message, and one webhook event for each."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from starlette.responses import PlainTextResponse
 
 from exporter.simulator.receiver import slack_refusal
 from tests.process.agent_process import Agent, until
-from tests.process.fake_api import Api, Arrived, cloud, watching, webhook
-from tests.process.outage_scenario import fail_in_one_poll, settled
+from tests.process.delivery_scenario import all_delivered, fail_in_one_poll
+from tests.process.fake_api import Api, ReceivedRequest, agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def texts(payload: dict[str, Any]) -> list[str]:
-    """Every text that Slack counts, of all blocks."""
+    """Return all texts of all blocks, which Slack counts."""
     return [
         text["text"]
         for block in payload["blocks"]
@@ -26,40 +26,40 @@ def texts(payload: dict[str, Any]) -> list[str]:
     ]
 
 
-def storm(tmp_path: Any, number: int) -> tuple[list[str], list[Arrived]]:
-    """Have so many fail in one poll of a running agent; return their ids and what arrived."""
-    with cloud() as (api, inbox):
+def deliver_failures(tmp_path: Any, number: int) -> tuple[list[str], list[ReceivedRequest]]:
+    """Let ``number`` fine-tunes fail in one poll; return their ids and the requests."""
+    with fake_api() as (api, inbox):
         inbox.answer = lambda _: PlainTextResponse("ok")
         chat = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
-        agent = Agent(tmp_path, **watching(api, chat, webhook(inbox)))
+        agent = Agent(tmp_path, **agent_config(api, chat, webhook(inbox)))
         failing = [api.world.add(status="training").id for _ in range(number)]
         with agent.process() as process:
-            process.line("baseline taken", seconds=60)
+            process.wait_for_line("baseline taken", seconds=60)
             fail_in_one_poll(api, failing)
-            until(lambda: settled(agent), seconds=60)
-            polled_once_more(api)
+            until(lambda: all_delivered(agent), seconds=60)
+            wait_for_next_poll(api)
             assert process.stop() == 0
-        return failing, inbox.arrived
+        return failing, inbox.requests
 
 
-def polled_once_more(api: Api) -> None:
+def wait_for_next_poll(api: Api) -> None:
     api.gate.close()
     until(lambda: api.gate.waiting)
     api.gate.open()
 
 
-def check_chat(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
-    """One message: 20 with their names, then ids, then how many more; within Slack's limits."""
-    [message] = arrived
+def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
+    """Expect one message within Slack's limits: 20 names, then ids, then a count of the rest."""
+    [message] = requests
     payload = json.loads(message.body)
     assert slack_refusal(payload) is None
-    said = texts(payload)
-    assert max(map(len, said)) <= 3_000
-    assert len(payload["text"]) + sum(map(len, said)) <= 10_000
+    all_texts = texts(payload)
+    assert max(map(len, all_texts)) <= 3_000
+    assert len(payload["text"]) + sum(map(len, all_texts)) <= 10_000
     assert payload["text"] == f"{len(failed)} fine-tunes failed"
-    whole = "\n".join(said)
+    whole = "\n".join(all_texts)
     lines = [
-        line for text in said for line in text.splitlines() if re.search(r"\(sonic.*\)$", line)
+        line for text in all_texts for line in text.splitlines() if re.search(r"\(sonic.*\)$", line)
     ]
     more = re.search(r"and (\d+) more; `cartesia-exporter events list` shows", whole)
     assert more
@@ -69,20 +69,20 @@ def check_chat(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
     assert len(named) > 200, "as many ids as fit"
 
 
-def check_webhook(arrived: Sequence[Arrived], failed: Sequence[str]) -> None:
-    """Every event, at most 100 a request, and no request more than that takes."""
-    told = [json.loads(each.body)["data"]["events"] for each in arrived]
-    assert max(map(len, told)) <= 100
-    assert len(told) == -(-len(failed) // 100)
-    ids = [event["data"]["fine_tune"]["id"] for events in told for event in events]
+def check_webhook(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
+    """Expect every event once, in the fewest requests of at most 100 events."""
+    batches = [json.loads(each.body)["data"]["events"] for each in requests]
+    assert max(map(len, batches)) <= 100
+    assert len(batches) == -(-len(failed) // 100)
+    ids = [event["data"]["fine_tune"]["id"] for events in batches for event in events]
     assert sorted(ids) == sorted(failed)
-    assert len({each.id for each in arrived}) == len(arrived)
+    assert len({each.id for each in requests}) == len(requests)
 
 
 def check(tmp_path: Any, number: int) -> None:
-    failed, arrived = storm(tmp_path, number)
-    check_chat([each for each in arrived if each.path == "/team"], failed)
-    check_webhook([each for each in arrived if each.path == "/ops"], failed)
+    failed, requests = deliver_failures(tmp_path, number)
+    check_chat([each for each in requests if each.path == "/team"], failed)
+    check_webhook([each for each in requests if each.path == "/ops"], failed)
 
 
 def test_400_failures_in_one_poll_are_one_chat_message_and_400_webhook_events(tmp_path):

@@ -1,36 +1,38 @@
-"""An API that cannot be read for long is told, and its end after a restart as well."""
+"""Notifications of a long outage of the API and of its end, across a restart."""
 
 import json
 
+import pytest
 from starlette.responses import PlainTextResponse
 
 from tests.process.agent_process import Agent
-from tests.process.fake_api import cloud, watching, webhook
+from tests.process.fake_api import agent_config, fake_api, webhook
 
 
-def test_an_outage_is_told_once_and_its_end_after_a_restart(tmp_path):
-    with cloud() as (api, inbox):
+@pytest.mark.usefixtures("unmeasured")
+def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
+    with fake_api() as (api, inbox):
         api.world.add(status="completed")
         api.answer = lambda request: PlainTextResponse("down", 500)
-        config = watching(api, webhook(inbox))
+        config = agent_config(api, webhook(inbox))
         config["alerts"] |= {"poll_failing_after": "1s", "first_run": "summary"}
         agent = Agent(tmp_path, **config)
         with agent.process() as process:
-            process.line("account cannot be read for long.*reason=server_error")
-            inbox.got(1)
+            process.wait_for_line("account cannot be read for long.*reason=server_error")
+            inbox.wait_for(1)
             assert process.stop() == 0
         with agent.process() as process:
-            process.line("poll failed", times=3)
+            process.wait_for_line("poll failed", times=3)
             api.answer = lambda request: None
-            inbox.got(3)
+            inbox.wait_for(3)
             assert process.stop() == 0
-    bodies = [json.loads(message.body) for message in inbox.arrived]
-    assert [body["type"] for body in bodies] == [
+    messages = [json.loads(request.body) for request in inbox.requests]
+    assert [message["type"] for message in messages] == [
         "agent.poll_failing",
         "agent.poll_recovered",
         "agent.baseline",
     ]
-    failing, recovered = bodies[0]["data"], bodies[1]["data"]
+    failing, recovered = messages[0]["data"], messages[1]["data"]
     assert failing["reason"] == "server_error"
     assert "the API answered 500" in failing["text"]
     assert recovered["since"] == failing["since"]

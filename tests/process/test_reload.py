@@ -1,28 +1,28 @@
-"""SIGHUP has a process read its configuration again, whenever it comes."""
+"""Reload of the configuration by SIGHUP."""
 
 import json
 import signal
 
 import httpx
 
-from tests.process.agent_process import Agent, get, until, url_of
-from tests.process.fake_api import cloud, watching
+from tests.process.agent_process import Agent, get, injected, until, url_of
+from tests.process.fake_api import agent_config, fake_api
 
 
-def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+def test_sighup_reloads_and_a_request_without_the_flag_does_not(tmp_path):
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         with agent.process() as process:
             url = url_of(process)
             settings = json.loads(agent.file.read_text(encoding="utf-8"))
             settings["accounts"].append({**settings["accounts"][0], "name": "second"})
             agent.file.write_text("accounts: [", encoding="utf-8")
-            process.send(signal.SIGHUP)
-            process.line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
+            process.send_signal(signal.SIGHUP)
+            process.wait_for_line(r"level=error .*reload refused.*config.yaml: line 1, column 12")
             assert "  - name: second\n" not in get(f"{url}/config").text
             agent.file.write_text(json.dumps(settings), encoding="utf-8")
-            process.send(signal.SIGHUP)
-            process.line(r'configuration reloaded.*started="poll second"')
+            process.send_signal(signal.SIGHUP)
+            process.wait_for_line(r'configuration reloaded.*started="poll second"')
             until(lambda: 'cartesia_up{account="second"} 1' in get(f"{url}/metrics").text)
             assert "  - name: second\n" in get(f"{url}/config").text
             answer = httpx.post(f"{url}/-/reload", trust_env=False)
@@ -30,20 +30,24 @@ def test_sighup_reloads_and_without_the_flag_a_request_does_not(tmp_path):
             assert process.stop() == 0
 
 
-def test_sighup_while_it_starts_ends_nothing(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\n"
-        "import exporter.cli.process as process\n"
-        "before = process.end_at_once_on_signal\n"
-        "def injected(*arguments):\n"
-        "    before(*arguments)\n"
-        "    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "process.end_at_once_on_signal = injected\n",
-        encoding="utf-8",
-    )
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
-        with agent.process(PYTHONPATH=str(tmp_path)) as process:
+SIGHUP_AT_START = """
+import os, signal
+import exporter.cli.process as process
+
+before = process.exit_on_signal
+
+def exit_on_signal(*arguments):
+    before(*arguments)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+process.exit_on_signal = exit_on_signal
+"""
+
+
+def test_sighup_during_the_start_reloads_after_it(tmp_path):
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
+        with agent.process(**injected(tmp_path, SIGHUP_AT_START)) as process:
             url_of(process)
-            process.line("configuration reloaded.*started=none")
+            process.wait_for_line("configuration reloaded.*started=none")
             assert process.stop() == 0

@@ -1,4 +1,4 @@
-"""A run with failures of every kind, after which no secret is anywhere that others can look."""
+"""No secret is visible in output, pages, state or command line, whatever fails."""
 
 import base64
 import ssl
@@ -10,8 +10,8 @@ import pytest
 import trustme
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from tests.process.agent_process import KEY, Agent, Process, get
-from tests.process.fake_api import Api, Inbox, cloud, watching
+from tests.process.agent_process import API_KEY, Agent, Process, get, injected
+from tests.process.fake_api import Api, Inbox, agent_config, fake_api
 
 OTHER_KEY = "sk_car_other.wVx3RefusedAndQuoted"
 TOKEN = "T0kenInTheUrlThatIsASecret"
@@ -21,7 +21,7 @@ BEARER = "b34rerTokenOfAWebhook"
 BASIC = "p4sswordOfAWebhook"
 HEADER = "h3aderOfAWebhook"
 ENCODED = base64.b64encode(f"agent:{BASIC}".encode()).decode()
-SECRETS = (KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
+SECRETS = (API_KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
 
 NO_RESOLVER = """
 import socket
@@ -34,7 +34,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-def quoting(request):
+def quote_key(request):
     key = request.headers.get("authorization", "")
     if OTHER_KEY not in key:
         return None
@@ -42,30 +42,30 @@ def quoting(request):
     return JSONResponse(problem, 401)
 
 
-def refusing(arrived):
-    kind = arrived.path.removesuffix("/api/v2/alerts").rsplit("/", 1)[1]
-    if kind == "redirect":
-        return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{KEY}"})
-    status = {"gone": 404, "broken": 500, "refused": 400, "throttled": 429}.get(kind, 200)
-    return PlainTextResponse(f"no {arrived.path} {KEY} {arrived.headers}", status)
+def fail_by_path(request):
+    failure = request.path.removesuffix("/api/v2/alerts").rsplit("/", 1)[1]
+    if failure == "redirect":
+        return PlainTextResponse("", 302, {"Location": f"https://{TOKEN}.example/{API_KEY}"})
+    status = {"gone": 404, "broken": 500, "refused": 400, "throttled": 429}.get(failure, 200)
+    return PlainTextResponse(f"no {request.path} {API_KEY} {request.headers}", status)
 
 
 def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
     def one(name: str, url: str, **more: object) -> dict[str, object]:
         return {"name": name, "type": "webhook", "url": url, "timeout": "1s", **more}
 
-    def member(kind: str) -> str:
-        return f"{inbox.url.replace('://', f'://agent:{PASSWORD}@')}/{TOKEN}/{kind}"
+    def member(failure: str) -> str:
+        return f"{inbox.url.replace('://', f'://agent:{PASSWORD}@')}/{TOKEN}/{failure}"
 
-    def at(kind: str) -> str:
-        return f"{inbox.url}/{TOKEN}/{kind}?token={TOKEN}"
+    def at(failure: str) -> str:
+        return f"{inbox.url}/{TOKEN}/{failure}?token={TOKEN}"
 
     bearer = {"bearer_token": BEARER, "headers": {"X-Key": HEADER}}
     basic = {"basic_auth": {"username": "agent", "password": BASIC}, "headers": {"X-Key": HEADER}}
-    failing = ("gone", "broken", "refused", "throttled", "redirect", "hangs")
+    failures = ("gone", "broken", "refused", "throttled", "redirect", "hangs")
     return [
         one("good", at("good"), secret=SIGNING, **bearer),
-        *(one(kind, at(kind), **bearer) for kind in failing),
+        *(one(failure, at(failure), **bearer) for failure in failures),
         one("alerts", at("refused"), format="alertmanager", **basic),
         one("template", at("broken"), format="template", template={"x": "{{ title }}"}, **basic),
         one("nobody", f"http://127.0.0.1:1/{TOKEN}", **basic),
@@ -83,7 +83,7 @@ def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
 
 @pytest.fixture
 def tls_server():
-    """A server whose certificate nobody trusts."""
+    """Yield the URL of a server with an untrusted certificate."""
     import socket
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -110,8 +110,8 @@ def tls_server():
     thread.join(5)
 
 
-def everything(process: Process, folder: Path, url: str) -> dict[str, str]:
-    """All that others can see of the agent, by where."""
+def all_visible(process: Process, folder: Path, url: str) -> dict[str, str]:
+    """Return all that others can see of the agent, by place."""
     paths = ("/", "/metrics", "/config", "/-/ready", "/-/healthy", "/none")
     pages = {path: get(url + path).text for path in paths}
     files = {
@@ -121,43 +121,47 @@ def everything(process: Process, folder: Path, url: str) -> dict[str, str]:
     }
     assert any(name.endswith("-wal") for name in files)
     command = Path(f"/proc/{process.pid}/cmdline").read_text(encoding="utf-8")
-    return {**pages, **files, "output": process.text, "command line": command}
+    return {**pages, **files, "output": process.output, "command line": command}
 
 
-def of_everything(api: Api, inbox: Inbox, tls: str) -> dict[str, Any]:
-    config = watching(api, *receivers(inbox, tls))
+def config_with_all_failures(api: Api, inbox: Inbox, tls: str) -> dict[str, Any]:
+    config = agent_config(api, *receivers(inbox, tls))
     other = {"name": "other", "api_key_env": "OTHER_KEY", "base_url": api.url}
     config["accounts"].append(other)
     config["alerts"]["first_run"] = "summary"
     return config
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("style", ["logfmt", "json"])
-def test_no_secret_leaves_whatever_fails(tmp_path, tls_server, style):
-    (tmp_path / "sitecustomize.py").write_text(NO_RESOLVER, encoding="utf-8")
-    with cloud() as (api, inbox):
-        api.answer = quoting
-        inbox.answer = refusing
-        inbox.held = lambda arrived: arrived.path.endswith("/hangs")
+def test_no_secret_is_visible_whatever_fails(tmp_path, tls_server, style):
+    with fake_api() as (api, inbox):
+        api.answer = quote_key
+        inbox.answer = fail_by_path
+        inbox.is_held = lambda request: request.path.endswith("/hangs")
         inbox.gate.close()
         names = [r["name"] for r in receivers(inbox, tls_server)]
-        agent = Agent(tmp_path, **of_everything(api, inbox, tls_server))
+        agent = Agent(tmp_path, **config_with_all_failures(api, inbox, tls_server))
         flags = ("--log.level=debug", f"--log.format={style}")
-        with agent.process(*flags, OTHER_KEY=OTHER_KEY, PYTHONPATH=str(tmp_path)) as process:
-            found = process.line(
+        with agent.process(
+            *flags, OTHER_KEY=OTHER_KEY, **injected(tmp_path, NO_RESOLVER)
+        ) as process:
+            found = process.wait_for_line(
                 r"(http://127[\d.]+:\d+).*listening|listening.*(http://127[\d.]+:\d+)"
             )
             url = found.group(1) or found.group(2)
             api.world.add(status="failed")
             for name in names[1:]:
-                process.line(rf"deliver(y failed|y dead|ed).*\b{name}\b|{name}.*delivery failed")
-            process.line("poll failed.*unauthorized|unauthorized.*poll failed")
-            seen = everything(process, tmp_path, url)
+                process.wait_for_line(
+                    rf"deliver(y failed|y dead|ed).*\b{name}\b|{name}.*delivery failed"
+                )
+            process.wait_for_line("poll failed.*unauthorized|unauthorized.*poll failed")
+            visible = all_visible(process, tmp_path, url)
             assert process.stop(seconds=10) == 0
-            seen["output to the end"] = process.text
-        for where, text in seen.items():
+            visible["output to the end"] = process.output
+        for where, text in visible.items():
             for secret in SECRETS:
                 assert secret not in text, f"{secret} in {where}"
-        assert "other" in seen["/"], "the page was looked at"
-        assert "api_key_env: OTHER_KEY" in seen["/config"]
-        assert seen["/config"].count("<secret>") > len(names)
+        assert "other" in visible["/"], "the page has content"
+        assert "api_key_env: OTHER_KEY" in visible["/config"]
+        assert visible["/config"].count("<secret>") > len(names)

@@ -1,4 +1,4 @@
-"""What an agent refuses to start with says so; what is only the API's trouble lets it run."""
+"""Starts that are refused, and starts with a wrong key or without a network."""
 
 import asyncio
 import re
@@ -9,39 +9,51 @@ import time
 import pytest
 
 from exporter.store.database import Database
-from tests.process.agent_process import KEY, MODULE, Agent, get, run, started, until, url_of
-from tests.process.fake_api import cloud, watching, webhook
+from tests.process.agent_process import (
+    API_KEY,
+    MODULE,
+    Agent,
+    get,
+    injected,
+    run,
+    started,
+    until,
+    url_of,
+)
+from tests.process.fake_api import agent_config, fake_api, webhook
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_second_agent_on_the_same_state_is_told_who_has_it_and_the_first_runs_on(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
+def test_a_second_agent_on_the_same_state_is_refused_and_the_first_continues(tmp_path):
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
         with agent.process() as first:
             url = url_of(first)
             with agent.process() as second:
-                assert second.end(20) == 2
-                said = second.line("level=error", seconds=0).string
-            assert f"process {first.pid} on {socket.gethostname()}" in said
-            assert str(agent.state) in said
-            asked = api.asked
-            until(lambda: api.asked > asked)
+                assert second.wait(20) == 2
+                error = second.wait_for_line("level=error", seconds=0).string
+            assert f"process {first.pid} on {socket.gethostname()}" in error
+            assert str(agent.state) in error
+            count = api.request_count
+            until(lambda: api.request_count > count)
             assert get(f"{url}/-/ready").status_code == 200
 
 
 def test_a_port_in_use_is_named(tmp_path):
-    with cloud() as (api, _), socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        agent = Agent(tmp_path, **watching(api))
+    with fake_api() as (api, _), socket.create_server(("127.0.0.1", 0)) as used_socket:
+        address = f"127.0.0.1:{used_socket.getsockname()[1]}"
+        agent = Agent(tmp_path, **agent_config(api))
         with started(
             tmp_path, f"--config.file={agent.file}", f"--web.listen-address={address}"
         ) as process:
-            assert process.end(20) == 1
-            process.line(f"cannot start.*cannot listen on {address}: Address already in use")
-            assert "Traceback" not in process.text
+            assert process.wait(20) == 1
+            process.wait_for_line(
+                f"cannot start.*cannot listen on {address}: Address already in use"
+            )
+            assert "Traceback" not in process.output
 
 
-def newer_schema(agent: Agent) -> None:
+def create_newer(agent: Agent) -> None:
     async def create() -> None:
         async with Database(agent.state):
             pass
@@ -52,44 +64,44 @@ def newer_schema(agent: Agent) -> None:
     connection.close()
 
 
-def corrupt(agent: Agent) -> None:
+def create_damaged(agent: Agent) -> None:
     agent.state.write_bytes(b"SQLite format 3\0" + b"not a database at all " * 500)
 
 
-def of_another_program(agent: Agent) -> None:
+def create_foreign(agent: Agent) -> None:
     with sqlite3.connect(agent.state) as connection:
-        connection.execute("CREATE TABLE recipes (name TEXT)")
+        connection.execute("CREATE TABLE songs (name TEXT)")
     connection.close()
 
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("create", "words"),
     [
-        (corrupt, "is damaged"),
-        (newer_schema, "schema version 999"),
-        (of_another_program, "not one of cartesia-exporter"),
+        (create_damaged, "is damaged"),
+        (create_newer, "schema version 999"),
+        (create_foreign, "not one of cartesia-exporter"),
     ],
 )
-def test_a_state_that_it_must_not_use_is_refused_and_left_as_it_is(tmp_path, make, words):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api))
-        make(agent)
+def test_an_unusable_state_is_refused_and_left_unchanged(tmp_path, create, words):
+    with fake_api() as (api, _):
+        agent = Agent(tmp_path, **agent_config(api))
+        create(agent)
         before = agent.state.read_bytes()
         with agent.process() as process:
-            assert process.end(20) == 2
-            assert words in process.line("level=error", seconds=0).string
-            assert "Traceback" not in process.text
+            assert process.wait(20) == 2
+            assert words in process.wait_for_line("level=error", seconds=0).string
+            assert "Traceback" not in process.output
         assert agent.state.read_bytes() == before
-        assert api.asked == 0
+        assert api.request_count == 0
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
+def test_a_wrong_key_is_named_in_log_and_page_and_a_corrected_one_is_used(tmp_path):
     key_file = tmp_path / "key"
     key_file.write_text("no_such_key\n", encoding="utf-8")
-    with cloud() as (api, _):
-        config = watching(api)
+    with fake_api() as (api, _):
+        config = agent_config(api)
         config["accounts"] = [
             {"name": "variable", "api_key_env": "WRONG_KEY", "base_url": api.url},
             {"name": "file", "api_key_file": str(key_file), "base_url": api.url},
@@ -97,8 +109,8 @@ def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
         agent = Agent(tmp_path, **config)
         with agent.process(WRONG_KEY="another_wrong_one") as process:
             url = url_of(process)
-            process.line(r"poll failed.*account=variable.*\$WRONG_KEY")
-            process.line(f"poll failed.*account=file.*{key_file}")
+            process.wait_for_line(r"poll failed.*account=variable.*\$WRONG_KEY")
+            process.wait_for_line(f"poll failed.*account=file.*{key_file}")
             page = get(f"{url}/metrics").text
             assert 'cartesia_up{account="file"} 0.0' in page
             assert not re.search(r"^cartesia_fine_tunes\{", page, re.MULTILINE)
@@ -107,15 +119,15 @@ def test_a_wrong_key_is_named_where_people_look_and_ends_nothing(tmp_path):
             assert not_ready.status_code == 503
             assert "0 of 2 accounts" in not_ready.text
             assert "unauthorized" in get(url).text
-            # The rotated key is taken up by itself.
-            key_file.write_text(KEY, encoding="utf-8")
+            # The agent reads a changed key file by itself.
+            key_file.write_text(API_KEY, encoding="utf-8")
             until(lambda: get(f"{url}/-/ready").status_code == 200)
-            assert process.runs
+            assert process.is_running
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_without_a_file_the_environment_is_enough(tmp_path):
-    with cloud() as (api, inbox):
+def test_the_environment_is_enough(tmp_path):
+    with fake_api() as (api, inbox):
         api.world.add(status="completed")
         environment = {
             "CARTESIA_BASE_URL": api.url,
@@ -125,20 +137,20 @@ def test_without_a_file_the_environment_is_enough(tmp_path):
         with started(tmp_path, "--web.listen-address=127.0.0.1:0", **environment) as process:
             page = f"{url_of(process)}/metrics"
             until(lambda: 'status="completed"} 1.0' in get(page).text)
-            assert "agent.baseline" in inbox.got(1)[0].body.decode()
+            assert "agent.baseline" in inbox.wait_for(1)[0].body.decode()
             assert process.stop() == 0
         assert (tmp_path / "here" / "state.db").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tmp_path):
-    """Without a network it runs, and counts that it cannot reach the API."""
+def test_the_key_alone_is_enough(tmp_path):
+    """Without a network the agent runs and counts the failed requests."""
     with started(
         tmp_path,
         "run",
         "--web.listen-address=127.0.0.1:0",
         HTTPS_PROXY="http://127.0.0.1:1",
-        CARTESIA_API_KEY=KEY,
+        CARTESIA_API_KEY=API_KEY,
     ) as process:
         page = f"{url_of(process)}/metrics"
         refused = 'request_failures_total{account="default",reason="connect"}'
@@ -147,7 +159,7 @@ def test_the_key_alone_is_enough_and_the_state_is_below_the_working_directory(tm
         process.kill()
 
 
-def test_without_anything_all_that_is_missing_is_said(tmp_path):
+def test_without_configuration_the_missing_key_is_named(tmp_path):
     ended = run(tmp_path, CARTESIA_API_KEY="")
     assert ended.returncode == 2
     assert "set CARTESIA_API_KEY" in ended.stderr
@@ -157,13 +169,13 @@ def test_without_anything_all_that_is_missing_is_said(tmp_path):
 INJECTED = """
 import gc, resource, sys
 from pathlib import Path
-import exporter.agent.agent as app
+import exporter.agent.agent as agent
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-def given_back():
-    large = bytearray(2**24)  # when it goes, glibc keeps the next one of its size by default
+def freed_memory_is_returned():
+    large = bytearray(2**24)  # glibc keeps later blocks of this size by default
     del large
     large = bytearray(2**24)
     behind = bytearray(100_000)
@@ -171,28 +183,27 @@ def given_back():
     del large
     return before - resident() > 2**23
 
-async def injected(*_):
-    many = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
+async def run(*_):
+    many_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
     frozen = gc.get_freeze_count() > 0
-    raise OSError(f"{many} {frozen} {sys.getswitchinterval()} {given_back()}")
+    raise OSError(f"{many_files} {frozen} {sys.getswitchinterval()} {freed_memory_is_returned()}")
 
-app.run = injected
+agent.run = run
 """
 
 
-def test_it_may_open_many_files_keeps_its_loop_free_and_gives_memory_back(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(INJECTED, encoding="utf-8")
+def test_resource_settings_of_the_process(tmp_path):
     limited = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", *MODULE]
-    with started(tmp_path, "run", command=limited, PYTHONPATH=str(tmp_path)) as process:
-        assert process.end() == 1
-        process.line("True True 0.001 True", seconds=0)
+    with started(tmp_path, "run", command=limited, **injected(tmp_path, INJECTED)) as process:
+        assert process.wait() == 1
+        process.wait_for_line("True True 0.001 True", seconds=0)
 
 
-def test_it_stops_while_it_starts(tmp_path):
-    with cloud() as (api, _):
-        agent = Agent(tmp_path, **watching(api, webhook(_)))
+def test_a_signal_during_the_start_stops_it(tmp_path):
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         with agent.process() as process:
-            process.line("msg=starting")
-            began = time.monotonic()
+            process.wait_for_line("msg=starting")
+            started_at = time.monotonic()
             assert process.stop() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - started_at < 5

@@ -1,4 +1,4 @@
-"""A real agent behind TLS and a password, scraped by a real Prometheus."""
+"""A real agent with TLS and a password, scraped by a real Prometheus."""
 
 import socket
 
@@ -6,15 +6,17 @@ import httpx
 import pytest
 
 from tests.process.agent_process import Agent, until, url_of
-from tests.process.fake_api import cloud, watching
+from tests.process.fake_api import agent_config, fake_api
 from tests.system.prometheus import prometheus
 from tests.web.authenticated_server import WebConfigFixture, ask, hash_of
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 PASSWORD, NEW = "hunter2ThePassword", "hunter3TheNextOne"
 
 
 def behind_tls(folder, password_file):
-    """The keys of a job that trusts our certificates and gives a password."""
+    """Return the keys of a scrape job that trusts our authority and sends a password."""
     return {
         "scheme": "https",
         "tls_config": {"ca_file": str(folder / "ca.pem")},
@@ -31,20 +33,20 @@ def web(tmp_path):
     return file
 
 
-def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, web):
+def test_prometheus_scrapes_over_tls_with_a_rotated_password(tmp_path, web):
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
     ):
         url = url_of(process)
         assert url.startswith("https://127.0.0.1:")
         assert ask(f"{url}/config", tls=web.client()).status_code == 401
-        shown = ask(f"{url}/config", tls=web.client(), auth=("prometheus", PASSWORD))
-        assert f"base_url: {api.url}\n" in shown.text
-        assert str(web.path) not in shown.text
-        assert "basic_auth_users" not in shown.text
+        answer = ask(f"{url}/config", tls=web.client(), auth=("prometheus", PASSWORD))
+        assert f"base_url: {api.url}\n" in answer.text
+        assert str(web.path) not in answer.text
+        assert "basic_auth_users" not in answer.text
         target = url.removeprefix("https://")
         with prometheus(tmp_path, target, **behind_tls(tmp_path, password)) as scraping:
             until(lambda: scraping.value("up") == 1, seconds=30)
@@ -54,37 +56,37 @@ def test_prometheus_scrapes_over_tls_with_a_password_that_is_rotated(tmp_path, w
             password.write_text(NEW)
             until(lambda: scraping.value("up") == 1, seconds=30)
         assert process.stop() == 0
-        assert "Traceback" not in process.text
-        for secret in (PASSWORD, NEW, hash_of(PASSWORD), hash_of(NEW), "PRIVATE KEY"):
-            assert secret not in process.text
+        assert "Traceback" not in process.output
+        for secret in (PASSWORD, NEW, hash_of(PASSWORD), hash_of(NEW), "PRIVATE API_KEY"):
+            assert secret not in process.output
 
 
-def test_an_agent_that_is_asked_to_stop_does_not_wait_for_open_tls_connections(tmp_path, web):
+def test_a_shutdown_does_not_wait_for_open_tls_connections(tmp_path, web):
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
         httpx.Client(trust_env=False, verify=web.client()) as client,
     ):
         url = url_of(process)
         assert client.get(f"{url}/-/healthy").status_code == 200
         port = int(url.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port)):  # says nothing
+        with socket.create_connection(("127.0.0.1", port)):  # sends nothing
             assert process.stop(seconds=5) == 0
 
 
-def test_what_has_no_effect_and_a_broken_file_are_logged_with_every_mistake(tmp_path, web):
+def test_keys_without_effect_and_all_mistakes_of_a_broken_file_are_logged(tmp_path, web):
     web.write(http_server_config={"http2": True})
     with (
-        cloud() as (api, _),
-        Agent(tmp_path, **watching(api)).process(f"--web.config.file={web.path}") as process,
+        fake_api() as (api, _),
+        Agent(tmp_path, **agent_config(api)).process(f"--web.config.file={web.path}") as process,
     ):
         url = url_of(process)
-        process.line("level=warning .*has no effect.*http2")
+        process.wait_for_line("level=warning .*has no effect.*http2")
         assert ask(f"{url}/metrics").status_code == 200
         web.write(http_server_config={"http3": PASSWORD}, basic_auth_users={"a": PASSWORD})
         assert ask(f"{url}/metrics").status_code == 500
         assert ask(f"{url}/-/healthy").status_code == 200
-        said = process.line("level=error .*the web configuration cannot be used").string
-        assert "basic_auth_users.a: must be a bcrypt hash" in said
-        assert "http_server_config.http3: unknown key" in said
-        assert PASSWORD not in process.text
+        error = process.wait_for_line("level=error .*the web configuration cannot be used").string
+        assert "basic_auth_users.a: must be a bcrypt hash" in error
+        assert "http_server_config.http3: unknown key" in error
+        assert PASSWORD not in process.output

@@ -29,7 +29,7 @@ class Alertmanager:
 
 def notified(inbox: Inbox, status: str) -> list[dict[str, Any]]:
     """The alerts with this status in all notifications to the inbox, in order of arrival."""
-    bodies = [json.loads(arrived.body) for arrived in inbox.arrived]
+    bodies = [json.loads(arrived.body) for arrived in inbox.requests]
     return [alert for body in bodies for alert in body["alerts"] if alert["status"] == status]
 
 

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from exporter.simulator.world import Population, World
 from tests.process.agent_process import Agent, until, url_of
-from tests.process.fake_api import Api, Inbox, cloud, watching
+from tests.process.fake_api import Api, Inbox, agent_config, fake_api
 from tests.system.alertmanager import alertmanager, notified
 from tests.system.prometheus import Prometheus, prometheus
 
@@ -62,9 +62,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AlertPaths]:
     rules = folder / "cartesia.rules.yml"
     rules.write_text(accelerated(RULES.read_text(encoding="utf-8")), encoding="utf-8")
     world = World(Population(fine_tunes=20, fail_rate=0))
-    with cloud(world=world) as (api, inbox), alertmanager(folder / "am", inbox.url) as receiver:
+    with fake_api(world=world) as (api, inbox), alertmanager(folder / "am", inbox.url) as receiver:
         direct = {"name": "direct", "type": "alertmanager", "urls": [receiver.url]}
-        config = watching(api, direct)
+        config = agent_config(api, direct)
         config["alerts"]["poll_failing_after"] = "2s"
         with Agent(folder, **config).process() as process:
             target, alertmanager_address = (

@@ -23,7 +23,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
 from tests.process.agent_process import Agent, Process, get, run, until, url_of
-from tests.process.fake_api import cloud, watching
+from tests.process.fake_api import agent_config, fake_api
 from tests.system.alertmanager import Alertmanager, alertmanager, notified
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -40,8 +40,8 @@ def wait_for_baseline(process: Process) -> None:
 
 
 def test_failures_are_grouped_and_resolved_over_a_restart(tmp_path):
-    with cloud() as (api, inbox), alertmanager(tmp_path / "am", inbox.url) as real:
-        agent = Agent(tmp_path, **watching(api, receiver_of(real.url, hold="10m")))
+    with fake_api() as (api, inbox), alertmanager(tmp_path / "am", inbox.url) as real:
+        agent = Agent(tmp_path, **agent_config(api, receiver_of(real.url, hold="10m")))
         fine_tunes = [api.world.add(name=f"Voice {n}", model_id="sonic-3") for n in range(3)]
         names = sorted(each.id for each in fine_tunes)
         with agent.process() as process:
@@ -49,14 +49,14 @@ def test_failures_are_grouped_and_resolved_over_a_restart(tmp_path):
             for each in fine_tunes:
                 api.world.set_status(each.id, "failed")
             until(lambda: len(notified(inbox, "firing")) >= 3)
-            [group] = inbox.arrived
+            [group] = inbox.requests
             assert json.loads(group.body)["commonLabels"]["model_id"] == "sonic-3"
             firing = {each["labels"]["fine_tune_id"]: each for each in notified(inbox, "firing")}
             assert sorted(firing) == real.names() == names
             assert firing[fine_tunes[0].id]["annotations"]["name"] == "Voice 0"
-            process.line("msg=delivered")
-            process.send(signal.SIGKILL)
-            process.end()
+            process.wait_for_line("msg=delivered")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         before = updated(real)
         with agent.process() as process:
             wait_for_baseline(process)
@@ -90,11 +90,11 @@ def updated(real: Alertmanager) -> float:
 
 def test_a_member_that_hangs_does_not_delay_the_other(tmp_path):
     with (
-        cloud() as (api, inbox),
+        fake_api() as (api, inbox),
         Server(silence) as hanging,
         alertmanager(tmp_path / "am", inbox.url) as real,
     ):
-        agent = Agent(tmp_path, **watching(api, receiver_of(hanging.base_url, real.url)))
+        agent = Agent(tmp_path, **agent_config(api, receiver_of(hanging.base_url, real.url)))
         with agent.process() as process:
             wait_for_baseline(process)
             first = api.world.add(status="failed")

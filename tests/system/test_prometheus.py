@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from exporter.simulator.world import Population, World
 from tests.docs.test_documented import documented_metrics
 from tests.process.agent_process import Agent, until, url_of
-from tests.process.fake_api import Api, cloud, watching, webhook
+from tests.process.fake_api import Api, agent_config, fake_api, webhook
 from tests.programs import required
 from tests.system.prometheus import Prometheus, prometheus
 from tests.web.authenticated_server import WebConfigFixture, ask, hash_of
@@ -56,8 +56,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScrapedAgent]:
         "basic_auth": {"username": USER, "password": PASSWORD},
     }
     world = World(Population(fine_tunes=30, fail_rate=0.2, reattempt_rate=0))
-    with cloud(world=world) as (api, inbox):
-        config = watching(api, webhook(inbox), stale_after="6s")
+    with fake_api(world=world) as (api, inbox):
+        config = agent_config(api, webhook(inbox), stale_after="6s")
         config["accounts"][0]["labels"] = {"team": "voices"}
         config["metrics"] = {"labels": ["model_id", "language", "dataset"], "per_fine_tune": True}
         with Agent(folder, **config).process(f"--web.config.file={web.path}") as process:
