@@ -1,9 +1,9 @@
-"""HTTP client of the API and the receivers: one bounded exchange per call.
+"""HTTP client of the API and the receivers: one request and its answer per call.
 
-Each exchange has a wall-clock deadline and a body limit. Redirects are not followed, cookies are
+Each call has a wall-clock deadline and a body limit. Redirects are not followed, cookies are
 not kept, and no error contains a secret. httpx's own time-outs are per read: a server that sends a
 byte a second never exceeds them. Only httpx's transport is used: its client's cookies, redirects
-and sessions, which are not needed here, take a fifth of the CPU time of an exchange.
+and sessions, which are not needed here, take a fifth of the CPU time of a call.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of one exchange: its total time, and the decoded body in bytes."""
+    """The limits of one call: its total time, and the decoded body in bytes."""
 
     seconds: float
     body: int
@@ -216,7 +216,7 @@ def _prepare(request: Request, seconds: float, progress: "_Progress") -> httpx.R
 
 
 class _Progress:
-    """Progress of one exchange, as the transport reports it."""
+    """Progress of one call, as the transport reports it."""
 
     def __init__(self) -> None:
         self.sent = False
@@ -266,7 +266,7 @@ async def _read_body(answer: httpx.Response, limit: int) -> tuple[bytes, bool]:
     return bytes(body), False
 
 
-# What an exchange may raise. anyio's errors, and those of TLS in an open connection, pass through
+# What a call may raise. anyio's errors, and those of TLS in an open connection, pass through
 # httpx unchanged.
 _EXCEPTIONS: Final = (
     httpx.HTTPError,
