@@ -1,9 +1,9 @@
-"""HTTP client of the API and the receivers: one bounded exchange per call.
+"""HTTP client of the API and the receivers: one request and its answer per call.
 
-Each exchange has a wall-clock deadline and a body limit. Redirects are not followed, cookies are
+Each call has a wall-clock deadline and a body limit. Redirects are not followed, cookies are
 not kept, and no error contains a secret. httpx's own time-outs are per read: a server that sends a
 byte a second never exceeds them. Only httpx's transport is used: its client's cookies, redirects
-and sessions, which are not needed here, take a fifth of the CPU time of an exchange.
+and sessions, which are not needed here, take a fifth of the CPU time of a call.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import socket
 import ssl
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -33,7 +33,6 @@ USER_AGENT: Final = f"cartesia-exporter/{__version__}"
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
 _CLOSE_TIMEOUT_SECONDS: Final = 0.5
-_UNSENDABLE: Final = "the URL or a header is not one that can be sent"
 
 # httpx logs every URL at level info, and a receiver's URL is its secret.
 for _library in ("httpx", "httpcore"):
@@ -42,6 +41,7 @@ for _library in ("httpx", "httpcore"):
 FailureReason = Literal["connect", "dns", "tls", "timeout", "protocol"]
 
 
+@dataclass(eq=False)
 class HttpClientError(Exception):
     """There is no complete answer.
 
@@ -50,13 +50,13 @@ class HttpClientError(Exception):
     cause: the exceptions of the libraries hold the request, and with it the secrets.
     """
 
-    def __init__(
-        self, reason: FailureReason, detail: str, *, sent: bool = False, permanent: bool = False
-    ) -> None:
-        super().__init__(detail)
-        self.reason: FailureReason = reason
-        self.sent = sent
-        self.permanent = permanent
+    reason: FailureReason
+    detail: str
+    sent: bool = False
+    permanent: bool = False
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -87,7 +87,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of one exchange: its total time, and the decoded body in bytes."""
+    """The limits of one call: its total time, and the decoded body in bytes."""
 
     seconds: float
     body: int
@@ -142,11 +142,8 @@ class HttpClient:
         except TimeoutError:
             detail = f"no complete answer within {bounds.seconds:.3g} s"
             error = HttpClientError("timeout", detail, sent=progress.sent)
-        except (zlib.error, _EncodingError) as exception:
+        except zlib.error as exception:
             detail = f"the body does not decode: {exception}"
-            error = HttpClientError("protocol", detail, sent=True)
-        except _SurplusAnswerError:
-            detail = "the connection held an answer that nobody had asked for"
             error = HttpClientError("protocol", detail, sent=True)
         except _EXCEPTIONS as exception:
             error = to_error(exception, sent=progress.sent)
@@ -157,9 +154,10 @@ class HttpClient:
     async def _send_once(self, request: Request, bounds: Bounds, progress: "_Progress") -> Response:
         try:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
-        except ValueError:
-            raise HttpClientError("protocol", _UNSENDABLE) from None
-        prepared = _prepare(request, bounds.seconds, progress)
+            prepared = _prepare(request, bounds.seconds, progress)
+        except (ValueError, httpx.InvalidURL):
+            detail = "the URL or a header is not one that can be sent"
+            raise HttpClientError("protocol", detail) from None
         transport = self._transport(proxy)
         async with aclosing(await transport.handle_async_request(prepared)) as answer:
             response = Response(prepared.url.host, answer.status_code, answer.headers)
@@ -170,7 +168,7 @@ class HttpClient:
     def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
         if proxy not in self._transports:
             try:
-                _ = urlsplit(proxy or "").port  # as in _check_url
+                _ = urlsplit(proxy or "").port  # as in _prepare
                 self._transports[proxy] = httpx.AsyncHTTPTransport(
                     verify=self._tls,
                     proxy=proxy,
@@ -194,110 +192,81 @@ def _environment_proxy(url: str) -> str | None:
 
 
 def _prepare(request: Request, seconds: float, progress: "_Progress") -> httpx.Request:
-    # Shorter than the deadline: httpcore leaks the socket of a TLS handshake that is cancelled.
-    timeout = httpx.Timeout(None, connect=min(CONNECT_TIMEOUT_SECONDS, 0.9 * seconds))
-    try:
-        _check_url(request.url)
-        url = httpx.URL(request.url)
-        defaults = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
-        headers = httpx.Headers(defaults)
-        headers.update(request.headers)  # ignores case, so that no header is sent twice
-        if url.username or url.password:
-            user = b64encode(f"{url.username}:{url.password}".encode()).decode()
-            headers["Authorization"] = f"Basic {user}"
-        return httpx.Request(
-            request.method,
-            url,
-            headers=headers,
-            content=request.body,
-            extensions={"timeout": timeout.as_dict(), "trace": progress.trace},
-        )
-    except (ValueError, httpx.InvalidURL):
-        raise HttpClientError("protocol", _UNSENDABLE) from None
-
-
-def _check_url(url: str) -> None:
-    """Raise ValueError for a host or port that httpx accepts and no socket does."""
-    parts = urlsplit(url)
-    _ = parts.port
+    """Return the request for the transport; raise ValueError or httpx.InvalidURL."""
+    parts = urlsplit(request.url)
+    _ = parts.port  # raises ValueError for a port that httpx accepts and no socket does
     if not parts.hostname:
         raise ValueError
+    url = httpx.URL(request.url)
+    defaults = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
+    headers = httpx.Headers(defaults)
+    headers.update(request.headers)  # ignores case, so that no header is sent twice
+    if url.username or url.password:
+        user = b64encode(f"{url.username}:{url.password}".encode()).decode()
+        headers["Authorization"] = f"Basic {user}"
+    # Shorter than the deadline: httpcore leaks the socket of a TLS handshake that is cancelled.
+    timeout = httpx.Timeout(None, connect=min(CONNECT_TIMEOUT_SECONDS, 0.9 * seconds))
+    return httpx.Request(
+        request.method,
+        url,
+        headers=headers,
+        content=request.body,
+        extensions={"timeout": timeout.as_dict(), "trace": progress.trace},
+    )
 
 
 class _Progress:
-    """Progress of one exchange, as the transport reports it."""
+    """Progress of one call, as the transport reports it."""
 
     def __init__(self) -> None:
         self.sent = False
         self.response: Response | None = None
-        self._loop_ran = False
+        self._loop_ran = asyncio.Event()
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Record an event; raise _SurplusAnswerError for an answer that preceded its request."""
+        """Record an event; raise HttpClientError for an answer that preceded its request."""
         if event.endswith("send_request_headers.started"):
             self.sent = self.sent or info["request"].method != b"CONNECT"  # sent to the proxy
         elif event.endswith("receive_response_headers.started"):
-            self._loop_ran = False
-            asyncio.get_running_loop().call_soon(self._record_loop_ran)
-        elif event.endswith("receive_response_headers.complete") and not self._loop_ran:
+            self._loop_ran.clear()
+            asyncio.get_running_loop().call_soon(self._loop_ran.set)
+        elif event.endswith("receive_response_headers.complete") and not self._loop_ran.is_set():
             # The answer was in the buffer already, after that of an earlier request. Taken for the
             # answer to this one, it would be a wrong page, or a delivery that did not happen.
-            raise _SurplusAnswerError
-
-    def _record_loop_ran(self) -> None:
-        self._loop_ran = True
-
-
-class _SurplusAnswerError(Exception):
-    """The connection held more answers than requests were sent."""
-
-
-class _EncodingError(Exception):
-    """The body's Content-Encoding is not one we asked for, or the body ends too early."""
+            detail = "the connection held an answer that nobody had asked for"
+            raise HttpClientError("protocol", detail, sent=True)
 
 
 async def _read_body(answer: httpx.Response, limit: int) -> tuple[bytes, bool]:
     """Return at most ``limit`` bytes of the decoded body, and whether it is longer.
 
-    Raises _EncodingError and zlib.error for a body that does not decode, httpx's errors for an
+    Inflates ``limit`` bytes at a time; httpx would inflate a whole chunk at once, which can be
+    1,000 times as long. Raises zlib.error for a body that does not decode, httpx's errors for an
     incomplete one.
     """
-    body = bytearray()
-    async with aclosing(_decode(answer, limit)) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limit:
-                return bytes(body[:limit]), True
-    return bytes(body), False
-
-
-async def _decode(answer: httpx.Response, limit: int) -> AsyncGenerator[bytes, None]:
-    """Yield the decoded body, inflated ``limit`` bytes at a time.
-
-    httpx would inflate a whole chunk at once, which can be 1,000 times as long.
-    """
     encoding = answer.headers.get("content-encoding", "").strip().lower()
-    if encoding in {"", "identity"}:
-        async for chunk in answer.aiter_raw():
-            yield chunk
-        return
-    if encoding not in {"gzip", "x-gzip"}:
-        raise _EncodingError("an encoding that was not asked for")
-    inflater = zlib.decompressobj(wbits=31)
-    is_empty = True
+    if encoding not in {"", "identity", "gzip", "x-gzip"}:
+        raise zlib.error("an encoding that was not asked for")
+    body, inflater = bytearray(), None
     async for chunk in answer.aiter_raw():
         data = chunk
         while data:
-            if inflater.eof:
-                inflater = zlib.decompressobj(wbits=31)
-            is_empty = False
-            yield inflater.decompress(data, limit + 1)
-            data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-    if not is_empty and not inflater.eof:
-        raise _EncodingError("it ends in the middle")
+            if encoding in {"", "identity"}:
+                body += data
+                data = b""
+            else:
+                if inflater is None or inflater.eof:
+                    inflater = zlib.decompressobj(wbits=31)
+                body += inflater.decompress(data, limit + 1)
+                data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            if len(body) > limit:
+                return bytes(body[:limit]), True
+    if inflater is not None and not inflater.eof:
+        raise zlib.error("it ends in the middle")
+    return bytes(body), False
 
 
-# What an exchange may raise. anyio's errors, and those of TLS in an open connection, pass through
+# What a call may raise. anyio's errors, and those of TLS in an open connection, pass through
 # httpx unchanged.
 _EXCEPTIONS: Final = (
     httpx.HTTPError,
@@ -317,22 +286,12 @@ _REASONS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
     (OSError, "connect", "the connection broke"),
 )
 
-# The end or reset of a TLS connection. SSLWantReadError is asyncio's signal to wait for more data
-# and the context of the error that came instead.
-_TLS_CLOSED: Final = (
-    ssl.SSLWantReadError,
-    ssl.SSLWantWriteError,
-    ssl.SSLEOFError,
-    ssl.SSLZeroReturnError,
-    ssl.SSLSyscallError,
-)
-
 _OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 
 
 def to_error(exception: Exception, *, sent: bool) -> HttpClientError:
     """Return the HttpClientError for an exception of the libraries or the system."""
-    causes = list(_causes(exception))
+    causes = _causes(exception)
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             detail = f"the host name cannot be resolved: {cause.strerror or 'no address'}"
@@ -343,7 +302,9 @@ def to_error(exception: Exception, *, sent: bool) -> HttpClientError:
             problem = "it is another host's" if is_other else cause.verify_message
             detail = f"the server's certificate is refused: {problem}"
             return HttpClientError("tls", detail, sent=sent, permanent=True)
-        if isinstance(cause, ssl.SSLError) and not _is_closed(cause):
+        # The other subclasses are the end or reset of a TLS connection, or asyncio's signal to wait
+        # for more data, which is the context of the error that came instead.
+        if type(cause) is ssl.SSLError and cause.reason != "UNEXPECTED_EOF_WHILE_READING":
             # An alert is the server's answer to our certificate or protocol. It is permanent, as
             # are most errors of the handshake.
             permanent = "ALERT" in (cause.reason or "") or isinstance(exception, httpx.ConnectError)
@@ -363,23 +324,18 @@ def to_error(exception: Exception, *, sent: bool) -> HttpClientError:
     return HttpClientError("protocol", detail, sent=sent)
 
 
-def _is_closed(error: ssl.SSLError) -> bool:
-    return isinstance(error, _TLS_CLOSED) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
-
-
-def _causes(exception: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all its causes, contexts and group members."""
-    seen = set[int]()
+def _causes(exception: BaseException) -> list[BaseException]:
+    """Return an exception and all its causes, contexts and group members."""
+    causes: list[BaseException] = []
     stack: list[BaseException | None] = [exception]
     while stack:
         cause = stack.pop()
-        if cause is None or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        stack += [cause.__cause__, cause.__context__]
-        if isinstance(cause, BaseExceptionGroup):
-            stack += cause.exceptions
+        if cause is not None and cause not in causes:
+            causes.append(cause)
+            stack += [cause.__cause__, cause.__context__]
+            if isinstance(cause, BaseExceptionGroup):
+                stack += cause.exceptions
+    return causes
 
 
 def file_version(path: Path | None) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from exporter.cartesia.fetch import ApiKey, ApiSettings, FetchContext, PageFetcher
+from exporter.cartesia.fetch import ApiKey, ApiSettings, PageFetcher
 from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
 from exporter.cartesia.pages import NONE_TRACKED, Page, PageCache
@@ -37,10 +37,10 @@ class CartesiaClient:
         self._rate_limiter = RateLimiter(limits, clock)
         self._page_cache = PageCache()
         self._lister = Lister()
-        context = FetchContext(api, self._key, self._rate_limiter, self._page_cache, metrics, clock)
         # One pool each: a pool that many requests share is slow (encode/httpx#3215).
         clones = (http_client.clone() for _ in range(limits.concurrency - 1))
-        self._fetchers = [PageFetcher(each, context) for each in (http_client, *clones)]
+        shared = (api, self._key, self._rate_limiter, self._page_cache, metrics, clock)
+        self._fetchers = [PageFetcher(each, *shared) for each in (http_client, *clones)]
         metrics.initialise(api.account)
 
     def remember(self, cursors: Sequence[str]) -> None:
@@ -59,29 +59,24 @@ class CartesiaClient:
         A fine-tune that equals the ``tracked`` one of its id is the same object. Raises
         CartesiaError if any page is missing, late or malformed, or if the list does not end.
         """
+
+        async def fetch(number: int, fetcher: PageFetcher, cursor: str | None) -> Page:
+            if (wait := started + _STAGGER_SECONDS * number - self._clock.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            return await fetcher.fetch(cursor, deadline)
+
         started = self._clock.monotonic()
         deadline = started + seconds
         self._rate_limiter.start_poll()
         self._page_cache.start(tracked)
         try:
-            connections = [
-                partial(self._fetch, fetcher, started + _STAGGER_SECONDS * number, deadline)
-                for number, fetcher in enumerate(self._fetchers)
-            ]
+            connections = [partial(fetch, *each) for each in enumerate(self._fetchers)]
             stall_timeout = min(STALL_TIMEOUT_SECONDS, seconds / 4)
             listing = await self._lister.read(connections, on_page, stall_timeout)
         finally:
-            await asyncio.gather(*(fetcher.aclose() for fetcher in self._fetchers))
+            await asyncio.gather(*(fetcher.http_client.aclose() for fetcher in self._fetchers))
         self._page_cache.commit()
         return listing
-
-    async def _fetch(
-        self, fetcher: PageFetcher, start: float, deadline: float, cursor: str | None
-    ) -> Page:
-        """Fetch a page, not before ``start``. Times are in monotonic seconds."""
-        if (wait := start - self._clock.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        return await fetcher.fetch(cursor, deadline)
 
     def key_is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""

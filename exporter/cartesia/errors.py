@@ -1,5 +1,6 @@
 """Errors of reading the Cartesia API."""
 
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 Reason = Literal[
@@ -22,6 +23,7 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 POLL_TIMEOUT: Final = "the time for the whole poll is over (poll.timeout)"
 
 
+@dataclass(eq=False)
 class CartesiaError(Exception):
     """The list could not be read completely; the text says why and what to check.
 
@@ -30,27 +32,11 @@ class CartesiaError(Exception):
     the API asked for, in seconds.
     """
 
-    def __init__(
-        self,
-        reason: Reason,
-        detail: str,
-        *,
-        status: int | None = None,
-        retryable: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.reason: Reason = reason
-        self.status = status
-        self.retryable = retryable
-        self.retry_after = retry_after
+    reason: Reason
+    detail: str
+    status: int | None = None
+    retryable: bool = False
+    retry_after: float | None = None
 
-    def on_page(self, number: int) -> "CartesiaError":
-        """Return the same error with the page's number (from 1) in its text."""
-        return CartesiaError(
-            self.reason,
-            f"page {number}: {self}",
-            status=self.status,
-            retryable=self.retryable,
-            retry_after=self.retry_after,
-        )
+    def __str__(self) -> str:
+        return self.detail

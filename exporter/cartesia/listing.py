@@ -4,7 +4,7 @@ A partial list would look like a mass deletion.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
@@ -21,7 +21,6 @@ STALL_TIMEOUT_SECONDS: Final = 5.0
 
 _CURSOR_GONE: Final = frozenset({400, 404})
 _MAX_FINE_TUNES: Final = 1_000_000
-_TOO_MANY: Final = f"the list is larger than {_MAX_FINE_TUNES:,} fine-tunes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,8 @@ async def _follow_cursors(
             while not reader.ended:
                 reader.add(await _next_page(reader, prefetcher))
                 if len(reader.fine_tunes) > _MAX_FINE_TUNES:
-                    return CartesiaError("too_large", _TOO_MANY)
+                    detail = f"the list is larger than {_MAX_FINE_TUNES:,} fine-tunes"
+                    return CartesiaError("too_large", detail)
                 if on_page is not None:
                     on_page(reader.pages, len(reader.fine_tunes))
         except CartesiaError as error:
@@ -112,16 +112,17 @@ async def _next_page(reader: "ListingReader", prefetcher: Prefetcher) -> Page:
     try:
         return await prefetcher.page(reader.cursor)
     except CartesiaError as error:
-        raise error if reader.cursor is None else error.on_page(reader.pages + 1) from None
+        detail = str(error) if reader.cursor is None else f"page {reader.pages + 1}: {error}"
+        raise replace(error, detail=detail) from None
 
 
 class ListingReader:
     """Follows the list's cursors, independent of when pages are fetched.
 
     ``cursor`` is that of the page that is needed next; None is the first page. ``pages`` is the
-    number of pages added, ``followed`` the cursors used so far. A page that contains one of the
-    ``known_cursors`` (of earlier listings) counts only up to it, so that the pages that follow are
-    those that were prefetched.
+    number of pages added. ``followed`` has the cursors used so far, each with the length of the
+    page that ended there. A page that contains one of the ``known_cursors`` (of earlier listings)
+    counts only up to it, so that the pages that follow are those that were prefetched.
     """
 
     def __init__(self, known_cursors: Iterable[str] = ()) -> None:
@@ -129,11 +130,8 @@ class ListingReader:
         self.ended = False
         self.pages = 0
         self.fine_tunes: dict[str, FineTune] = {}
-        self.followed: list[str] = []
+        self.followed: dict[str, int] = {}
         self._known_cursors = frozenset(known_cursors)
-        self._unused_cursors = set(self._known_cursors)
-        self._used_cursors = set[str]()
-        self._page_lengths: list[int] = []
 
     def add(self, page: Page) -> None:
         """Add the page after ``cursor``; if an id occurs twice, the later item counts.
@@ -141,7 +139,16 @@ class ListingReader:
         Raises CartesiaError for a page that says that more follow, but has no new cursor.
         """
         self.pages += 1
-        items = self._up_to_known_cursor(page.fine_tunes) if page.has_more else page.fine_tunes
+        items = page.fine_tunes
+        if page.has_more:
+            # A cursor that was followed already has moved in the list and does not count.
+            ends = (
+                number
+                for number in range(len(items), 0, -1)
+                if (cursor := items[number - 1].id) in self._known_cursors
+                and cursor not in self.followed
+            )
+            items = items[: next(ends, len(items))]
         self.fine_tunes.update((item.id, item) for item in items)
         if not page.has_more:
             self.ended = True
@@ -149,21 +156,10 @@ class ListingReader:
         if not items:
             raise CartesiaError("protocol", f"page {self.pages} is empty but says that more follow")
         cursor = items[-1].id
-        if cursor in self._used_cursors:
+        if cursor in self.followed:
             raise CartesiaError("protocol", f"page {self.pages} ends where an earlier page ended")
         self.cursor = cursor
-        self.followed.append(cursor)
-        self._used_cursors.add(cursor)
-        self._unused_cursors.discard(cursor)
-        self._page_lengths.append(len(page.fine_tunes))
-
-    def _up_to_known_cursor(self, items: Sequence[FineTune]) -> Sequence[FineTune]:
-        """Return the items up to the last known cursor; all of them if there is none.
-
-        A cursor that was followed already has moved in the list and does not count.
-        """
-        ends = (n for n in range(len(items), 0, -1) if items[n - 1].id in self._unused_cursors)
-        return items[: next(ends, len(items))]
+        self.followed[cursor] = len(page.fine_tunes)
 
     def cursors(self) -> tuple[str, ...]:
         """Return the cursors for the next listing: those followed, unless fewer pages suffice.
@@ -171,23 +167,17 @@ class ListingReader:
         What has to be divided anew is divided from its end, including what is new at the head. So
         the other pages keep their cursors from poll to poll while fine-tunes are added at the head.
         """
-        ids, length = list(self.fine_tunes), self._page_length()
+        ids, followed = list(self.fine_tunes), list(self.followed)
+        # The shortest page seen, because a gap between cursors that is longer than a page costs a
+        # second request. A page shorter than half of the longest is an exception and ignored.
+        lengths = self.followed.values() or [1]
+        length = max(min(lengths), max(lengths) // 2, 1)
         if self.pages > ceil(len(ids) / length):
             return _divide(ids, length)
-        reused = (n for n, cursor in enumerate(self.followed) if cursor in self._known_cursors)
+        reused = (n for n, cursor in enumerate(followed) if cursor in self._known_cursors)
         first_reused = next(reused, 0)
-        head = ids[: ids.index(self.followed[first_reused]) + 1] if first_reused else []
-        return (*_divide(head, length), *self.followed[first_reused:])
-
-    def _page_length(self) -> int:
-        """Return the length of a page that is not the last: the shortest one seen.
-
-        Pages may have different lengths, and a gap between cursors that is longer than a page costs
-        a second request. A page shorter than half of the longest is an exception and ignored.
-        """
-        shortest = min(self._page_lengths, default=1)
-        longest = max(self._page_lengths, default=1)
-        return max(shortest, longest // 2, 1)
+        head = ids[: ids.index(followed[first_reused]) + 1] if first_reused else []
+        return (*_divide(head, length), *followed[first_reused:])
 
 
 def _divide(ids: Sequence[str], length: int) -> tuple[str, ...]:

@@ -13,8 +13,6 @@ FetchPage = Callable[[str | None], Awaitable[Page]]
 """Fetches the page after a cursor over one connection; None is the cursor of the first page."""
 
 _MAX_BYTES: Final = 512 * 1024 * 1024
-_TOO_LARGE: Final = f"the pages of the list are larger than {_MAX_BYTES // 2**20} MiB"
-_URGENT: Final = -1
 
 
 class StalledError(Exception):
@@ -67,7 +65,7 @@ class Prefetcher:
         Raises the CartesiaError of its request, and StalledError if no connection becomes free.
         """
         if cursor not in self._requested:
-            self._queue.put_nowait((_URGENT, cursor))
+            self._queue.put_nowait((-1, cursor))  # before all that are queued
             await asyncio.wait([self._results[cursor]], timeout=self._stall_timeout)
             if cursor not in self._requested:
                 raise StalledError
@@ -86,18 +84,15 @@ class Prefetcher:
             if cursor in self._requested:
                 continue
             self._requested.add(cursor)
-            result = await self._fetch(fetch, cursor)
-            self._results[cursor].set_result(result)
-            if isinstance(result, Page):
+            result: Page | CartesiaError
+            try:
+                result = await fetch(cursor)
                 self._use_all.set()
+                self._bytes += result.size
+                if self._bytes > _MAX_BYTES:
+                    detail = f"the pages of the list are larger than {_MAX_BYTES // 2**20} MiB"
+                    result = CartesiaError("too_large", detail)
+            except CartesiaError as error:
+                result = error
+            self._results[cursor].set_result(result)
             await self._use_all.wait()
-
-    async def _fetch(self, fetch: FetchPage, cursor: str | None) -> Page | CartesiaError:
-        try:
-            page = await fetch(cursor)
-        except CartesiaError as error:
-            return error
-        self._bytes += page.size
-        if self._bytes > _MAX_BYTES:
-            return CartesiaError("too_large", _TOO_LARGE)
-        return page

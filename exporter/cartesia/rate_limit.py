@@ -14,11 +14,7 @@ from exporter.core.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Limits on the requests of one account.
-
-    ``concurrency`` is the number of requests in flight, ``per_second`` the number of requests that
-    start per second. 0 per second means no limit.
-    """
+    """Limits of one account: requests in flight, and requests started per second (0: no limit)."""
 
     concurrency: int = 8
     per_second: float = 0.0
@@ -59,10 +55,7 @@ class RateLimiter:
             # A 429 arrived while several requests held slots. Each queues again, for one slot.
 
     async def wait_to_start(self, deadline: float) -> None:
-        """Wait until a further request (a redirect) may start in a slot that is held already.
-
-        Raises CartesiaError if that is only after the deadline.
-        """
+        """Wait until a redirect may be followed in a slot that is held; raises like ``request``."""
         while not await self._wait(deadline):
             pass
 

@@ -52,11 +52,6 @@ class ActiveAlert(Struct, frozen=True, gc=False):
     pending: tuple[int, ...]
 
     @property
-    def number(self) -> int:
-        """The number of its event."""
-        return self.row.number
-
-    @property
     def version(self) -> tuple[int, bool]:
         """What differs between two posts that both matter: the event, and whether it has ended."""
         return self.row.number, self.row.left_at is not None
@@ -82,4 +77,4 @@ def active_alerts(
         )
         for same in rows_by_identity.values()
     ]
-    return sorted(alerts, key=lambda alert: (not alert.pending, alert.number))
+    return sorted(alerts, key=lambda alert: (not alert.pending, alert.row.number))

@@ -23,13 +23,12 @@ from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow,
 from exporter.core.clock import Clock
 from exporter.core.events import Event
 from exporter.core.retry import Attempt, CircuitState, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop, RetrySchedule
+from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from exporter.receivers.receiver import Endpoint, encoded
 from exporter.store.alert_outbox import AlertOutbox
-from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, ReceiverState
 from exporter.supervisor import Service
@@ -37,14 +36,11 @@ from exporter.supervisor import Service
 ROUND_SECONDS: Final = 60.0
 """Interval between two posts of the same alert: a member keeps alerts in memory only."""
 
-_EVENTS_PER_READ: Final = 100
-"""Events read in one query, so that other users of the store are not delayed."""
+_EVENTS_PER_READ: Final = 100  # in one query: other users of the store must not be delayed
 
-_Version = tuple[int, bool]
-"""The number of an event, and whether its alert has ended."""
-
+_Version = tuple[int, bool]  # the number of an event, and whether its alert has ended
+# The id of an event, and the digest of its alert's labels; None if it cannot become an alert.
 _AlertKey = tuple[str, bytes | None]
-"""The id of an event, and the digest of its alert's labels, None if it cannot become an alert."""
 
 log = structlog.get_logger()
 
@@ -85,7 +81,7 @@ class AlertDeliverer(Service):
     @property
     def wakeup_deadline(self) -> float:
         """The monotonic time by which every member will have set its next wake-up."""
-        return min(member.loop.wakeup_deadline for member in self.members)
+        return min(member.wakeup_deadline for member in self.members)
 
     @property
     def circuit(self) -> CircuitState:
@@ -96,7 +92,7 @@ class AlertDeliverer(Service):
     def wake(self) -> None:
         """Wake all members: the outbox changed."""
         for member in self.members:
-            member.loop.wake()
+            member.wake()
 
     def forget(self) -> None:
         """Remove the receiver's series."""
@@ -106,7 +102,7 @@ class AlertDeliverer(Service):
         """Post alerts until ``stop`` is set; requests in flight are finished."""
         async with asyncio.TaskGroup() as group:
             for member in self.members:
-                group.create_task(member.loop.run(member.post_due, stop))
+                group.create_task(member.run(stop))
 
     async def load_state(self) -> ReceiverState:
         """Return the stored state of the receiver; raise StoreError."""
@@ -128,26 +124,37 @@ class AlertDeliverer(Service):
             started = self.clock.monotonic()
             version = self._retry_requests, await self._outbox.version()
             changed = version != self._active_version or started >= self._active_until
-            if changed and started >= self.next_read_at:
-                self._active = await self._read_active()
-                self._active_version, self._active_until = version, started + ROUND_SECONDS
-                # While events keep coming, half of the time is left to everything else.
-                ended = self.clock.monotonic()
-                self.next_read_at = ended + min(ended - started, LOOK_SECONDS)
+            if not changed or started < self.next_read_at:
+                return self._active
+            now, hold = self.clock.now(), self.receiver.hold
+            rows = await self._outbox.alert_rows(now - hold - RESOLVED_SECONDS)
+            # All other deliveries are stored, and in these rows.
+            delivered = [each for each in self._unstored if each[1].state == DELIVERED]
+            self._delivered_at = {n: result.at for numbers, result in delivered for n in numbers}
+            await self._load_alert_keys(rows)
+            rows = [self._with_delivery(row) for row in rows if row.number in self._alert_keys]
+            # In a thread: there may be a hundred thousand.
+            self._active = await asyncio.to_thread(
+                active_alerts, rows, lambda number: self._alert_keys[number][1], now, hold
+            )
+            self._active_version, self._active_until = version, started + ROUND_SECONDS
+            # While events keep coming, half of the time is left to everything else.
+            ended = self.clock.monotonic()
+            self.next_read_at = ended + min(ended - started, LOOK_SECONDS)
             return self._active
 
     async def body(self, batch: Sequence[ActiveAlert], minimal: Collection[_Version]) -> bytes:
         """Return the request for a batch; those in ``minimal`` have their minimal form."""
-        events = await self._outbox.events([alert.number for alert in batch])
+        events = await self._outbox.events([alert.row.number for alert in batch])
         now, hold, links = self.clock.now(), self.receiver.hold, self._settings.link_templates
         return render(
             Alert(
-                content_of(events[alert.number], links, minimal=alert.version in minimal),
+                content_of(events[alert.row.number], links, minimal=alert.version in minimal),
                 alert.row.began_at,
                 self._with_delivery(alert.row).ends_at(now, hold),
             )
             for alert in batch
-            if alert.number in events
+            if alert.row.number in events
         )
 
     def record_attempt(
@@ -161,7 +168,7 @@ class AlertDeliverer(Service):
 
     def record_refusal(self, member: int, alert: ActiveAlert, attempt: Attempt) -> None:
         """Log that a member refused both forms of an alert; it is dead if all members did."""
-        number = alert.number
+        number = alert.row.number
         is_pending = number in alert.pending and number not in self._delivered_at
         is_dead = is_pending and all(alert.version in each.refused for each in self.members)
         if is_dead:
@@ -199,19 +206,6 @@ class AlertDeliverer(Service):
     async def update_metrics(self) -> None:
         """Publish backlog and circuit; raise StoreError."""
         self.metrics.update(self.name, await self._outbox.backlog(), self.circuit)
-
-    async def _read_active(self) -> list[ActiveAlert]:
-        now, hold = self.clock.now(), self.receiver.hold
-        rows = await self._outbox.alert_rows(now - hold - RESOLVED_SECONDS)
-        # All other deliveries are stored, and in these rows.
-        delivered = [each for each in self._unstored if each[1].state == DELIVERED]
-        self._delivered_at = {n: result.at for numbers, result in delivered for n in numbers}
-        await self._load_alert_keys(rows)
-        rows = [self._with_delivery(row) for row in rows if row.number in self._alert_keys]
-        # In a thread: there may be a hundred thousand.
-        return await asyncio.to_thread(
-            active_alerts, rows, lambda number: self._alert_keys[number][1], now, hold
-        )
 
     def _with_delivery(self, row: AlertRow) -> AlertRow:
         if row.settled_at is None and row.number in self._delivered_at:
@@ -259,7 +253,7 @@ class AlertDeliverer(Service):
         self._unstored.append((numbers, result))
 
 
-class MemberDeliverer:
+class MemberDeliverer(DeliveryLoop):
     """Posts to one member of an Alertmanager.
 
     Alertmanager answers 400 for a whole request, though it accepts the valid alerts in it. A
@@ -268,8 +262,7 @@ class MemberDeliverer:
     """
 
     def __init__(self, number: int, member: Endpoint, shared: AlertDeliverer) -> None:
-        self.schedule = RetrySchedule(shared.clock, 0.0)
-        self.loop = DeliveryLoop(shared.name, shared.clock.monotonic)
+        super().__init__(shared.name, shared.metrics, shared.clock, 0.0)
         self.has_work = True
         self.refused: set[_Version] = set()
         self._number = number
@@ -282,7 +275,7 @@ class MemberDeliverer:
         self._minimal: set[_Version] = set()
         self._halves: list[Sequence[ActiveAlert]] = []
         # By its place in the configuration: the URL is a secret.
-        self._log = log.bind(receiver=shared.name, member=number + 1)
+        self._log = self._log.bind(member=number + 1)
 
     def apply(self, state: ReceiverState) -> None:
         """Apply the stored state: a requested retry ends the pause and forgets refusals."""
@@ -291,12 +284,8 @@ class MemberDeliverer:
             self._minimal.clear()
             self._active = ()
 
-    async def post_due(self) -> float:
-        """Make one request if one is due; return the seconds until the next look.
-
-        Raises StoreError when the store cannot be read. While it cannot be written, posts go on
-        and their results are stored later.
-        """
+    async def deliver_due(self) -> float:
+        """Make one post if one is due; its result is stored later while the store fails."""
         self.apply(await self._shared.load_state())
         await self._store()
         wait = await self._post_due()
@@ -307,8 +296,7 @@ class MemberDeliverer:
         if (paused := self.schedule.wait()) > 0:
             self.has_work = False
             return paused
-        active, clock = await self._shared.active(), self._shared.clock
-        now = clock.monotonic()
+        active, now = await self._shared.active(), self._clock.monotonic()
         # In a thread: a new list, or a new round, goes through all alerts.
         batch = await asyncio.to_thread(self._next_batch, active, now)
         self.has_work = bool(batch)
@@ -316,10 +304,8 @@ class MemberDeliverer:
             times = self._round_ends, self._shared.next_read_at
             return min(at - now for at in times if at > now)
         body = await self._shared.body(batch, self._minimal)
-        started = clock.monotonic()
-        with self.loop.deadline(self._member.seconds):
-            attempt = await self._member.attempt(body, {}, clock.now())
-        self._shared.metrics.record_request(self._shared.name, clock.monotonic() - started)
+        with self.request(self._member.seconds):
+            attempt = await self._member.attempt(body, {}, self._clock.now())
         self._record(batch, attempt)
         await self._store(expire=attempt.outcome is not Outcome.DELIVERED)
         return 0.0
@@ -364,7 +350,7 @@ class MemberDeliverer:
             shared.record_attempt(attempt, before, batch)
             return
         shared.record_attempt(attempt, before)
-        shared.metrics.record_failures(shared.name, attempt.outcome.value)
+        self._metrics.record_failures(self.name, attempt.outcome.value)
         if attempt.outcome is Outcome.PAYLOAD and self._halve(batch):
             shared.record_refusal(self._number, batch[0], attempt)
             return
@@ -391,10 +377,8 @@ class MemberDeliverer:
         return batch[0].version in self.refused
 
     async def _store(self, *, expire: bool = False) -> None:
-        try:
+        with self.log_store_error():
             await self._shared.store()
-            self.loop.log_store_recovery()
+            self.log_store_recovery()
             if expire:
                 await self._shared.expire()
-        except StoreError as error:
-            self.loop.log_store_error(error)

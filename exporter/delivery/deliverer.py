@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from exporter.core.clock import Clock
 from exporter.core.events import Event, stable_id
 from exporter.core.message import build_message, group_events
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop, RetrySchedule
+from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.receiver import Receiver
-from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, NewMessage, Outbox, PendingEvent
 from exporter.supervisor import Service
@@ -24,10 +21,8 @@ from exporter.supervisor import Service
 _MOST_UNSTORED: Final = 100
 """Results kept while the store cannot be written; at this number nothing more is sent."""
 
-log = structlog.get_logger()
 
-
-class Deliverer(Service):
+class Deliverer(DeliveryLoop, Service):
     """Service that delivers to one receiver.
 
     It has its own queue, schedule and circuit, so that receivers do not delay each other.
@@ -41,43 +36,23 @@ class Deliverer(Service):
         metrics: DeliveryMetrics,
         clock: Clock,
     ) -> None:
-        self.name = receiver.name
+        super().__init__(receiver.name, metrics, clock, receiver.spacing)
         self._receiver = receiver
         self._outbox = outbox
         self._settings = settings
-        self._metrics = metrics
-        self._clock = clock
-        self._schedule = RetrySchedule(clock, receiver.spacing)
-        self._loop = DeliveryLoop(receiver.name, clock.monotonic)
         self._unstored: dict[str, tuple[OutboxMessage, AttemptResult]] = {}
-        self._log = log.bind(receiver=receiver.name)
         metrics.initialise(receiver.name)
-
-    @property
-    def wakeup_deadline(self) -> float:
-        """The monotonic time by which it will have set its next wake-up."""
-        return self._loop.wakeup_deadline
-
-    def wake(self) -> None:
-        """Wake the deliverer: the outbox changed."""
-        self._loop.wake()
 
     def forget(self) -> None:
         """Remove the receiver's series."""
         self._metrics.forget(self.name)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Send messages until ``stop`` is set; a request in flight is finished."""
-        await self._loop.run(self.deliver_due, stop)
-
     async def deliver_due(self) -> float:
-        """Make one attempt if one is due; return the seconds until the next look.
-
-        Raises StoreError when the outbox cannot be read. While it cannot be written, messages that
-        exist are still sent, each once.
-        """
-        self._schedule.apply(await self._outbox.receiver_state())
-        await self._store_results()
+        """Attempt one message; while the outbox cannot be written, each is sent only once."""
+        self.schedule.apply(await self._outbox.receiver_state())
+        with self.log_store_error():
+            for message, result in list(self._unstored.values()):
+                await self._store_result(message, result)
         if not self._metrics.has(self.name):  # before a request that may hang
             await self._update_metrics()
         wait = await self._attempt_due()
@@ -85,60 +60,51 @@ class Deliverer(Service):
         return wait
 
     async def _attempt_due(self) -> float:
-        paused = self._schedule.wait()
-        if paused > 0:
+        if (paused := self.schedule.wait()) > 0:
             return paused
         wait = await self._create_due_messages()
         if len(self._unstored) >= _MOST_UNSTORED:
             return LOOK_SECONDS
         message = await self._outbox.next(skipping=self._unstored.keys())
-        if message is None:
-            message = await self._next_unstored()
+        message = message or await self._next_unstored()
         if message is None:
             return wait
         attempt = await self._send(message) if message.body else NOT_RENDERED
-        result = self._evaluate(message, attempt)
-        self._log_result(message, result)
+        result = self._record_attempt(message, attempt)
         # Kept until it is stored: while a disk is full, the message must not be sent again and
         # again because its result could not be stored.
         self._unstored[message.id] = message, result
-        try:
+        with self.log_store_error():
             await self._store_result(message, result)
-            if result.state != DELIVERED:
-                await self._expire()
-        except StoreError as error:
-            self._loop.log_store_error(error)
+            if result.state == DELIVERED:
+                return 0.0
+            # Only after a failed attempt, so that none expires untried.
+            now, max_age = self._clock.now(), self._settings.max_age
+            if expired := await self._outbox.expire(now - max_age, now):
+                self._metrics.record_failures(self.name, "expired", expired)
+                self._log.error("deliveries expired", events=expired, max_age=f"{max_age:.0f}s")
         return 0.0
 
     async def _create_due_messages(self) -> float:
         """Create messages of queued events when their time has come; return the seconds to wait."""
         queued = await self._outbox.unsent()
-        if not queued or not await self._may_create_messages():
+        if not queued:
+            return LOOK_SECONDS
+        # During an outage each attempt would otherwise create a message, and the backlog would
+        # arrive as many messages instead of one digest. Their number grows with the logarithm of
+        # the failures, so that there are always others to try than one that the receiver fails on.
+        most = self.schedule.circuit.failures.bit_length()
+        if most and await self._outbox.count_pending_messages() > most:
             return LOOK_SECONDS
         now = self._clock.now()
         waited = now - queued[0].since
         # A clock that was set back would otherwise hold the events for as long.
         if 0 <= waited < self._settings.group_wait:
             return self._settings.group_wait - waited
-        try:
+        with self.log_store_error():
             await self._outbox.create_messages(await self._group(queued), now)
-        except StoreError as error:
-            self._loop.log_store_error(error)
-            return LOOK_SECONDS
-        self._loop.log_store_recovery()
-        return 0.0
-
-    async def _may_create_messages(self) -> bool:
-        """Return whether more messages may be created now.
-
-        During an outage each attempt would otherwise create a message, and the backlog would arrive
-        as many messages instead of one digest. Their number grows with the logarithm of the
-        failures, so that there are always others to try than one that the receiver fails on.
-        """
-        failures = self._schedule.circuit.failures
-        return failures == 0 or (
-            await self._outbox.count_pending_messages() <= failures.bit_length()
-        )
+            self.log_store_recovery()
+        return LOOK_SECONDS if self._store_error else 0.0
 
     async def _group(self, queued: Sequence[PendingEvent]) -> list[NewMessage]:
         numbers = {item.event.id: item.number for item in queued}
@@ -184,36 +150,35 @@ class Deliverer(Service):
         return replace(message, repeat=before.repeat or result.attempt.ambiguous)
 
     async def _send(self, message: OutboxMessage) -> Attempt:
-        try:
+        with self.log_store_error():
             await self._outbox.claim(message)
-        except StoreError as error:
-            self._loop.log_store_error(error)
         body = self._receiver.repeated(message.body) if message.repeat else message.body
-        started = self._clock.monotonic()
-        with self._loop.deadline(self._receiver.seconds):
-            attempt = await self._receiver.send(replace(message, body=body), self._clock.now())
-        self._metrics.record_request(self.name, self._clock.monotonic() - started)
-        return attempt
+        with self.request(self._receiver.seconds):
+            return await self._receiver.send(replace(message, body=body), self._clock.now())
 
-    def _evaluate(self, message: OutboxMessage, attempt: Attempt) -> AttemptResult:
-        now, before = self._clock.now(), self._schedule.circuit
+    def _record_attempt(self, message: OutboxMessage, attempt: Attempt) -> AttemptResult:
+        """Update schedule and metrics, and log the attempt; return what is to be stored of it."""
+        now, before = self._clock.now(), self.schedule.circuit
         if message.body:
-            self._schedule.record_attempt(attempt)
-        if attempt.outcome is Outcome.DELIVERED:
-            state = DELIVERED
-        else:
-            self._metrics.record_failures(self.name, attempt.outcome.value)
-            state = DEAD if attempt.outcome is Outcome.PAYLOAD and message.minimal else PENDING
-        after = self._schedule.circuit
+            self.schedule.record_attempt(attempt)
+        outcome, after = attempt.outcome, self.schedule.circuit
         events = circuit_events(self._settings, self.name, before, after, now)
-        return AttemptResult(state, now, attempt, after, self._schedule.resume_at(), events)
-
-    async def _store_results(self) -> None:
-        try:
-            for message, result in list(self._unstored.values()):
-                await self._store_result(message, result)
-        except StoreError as error:
-            self._loop.log_store_error(error)
+        attempt_log = self._log.bind(
+            message=message.id, events=message.events, attempt=message.attempts + 1
+        )
+        if outcome is Outcome.DELIVERED:
+            state = DELIVERED
+            attempt_log.info("delivered")
+        else:
+            self._metrics.record_failures(self.name, outcome.value)
+            attempt_log = attempt_log.bind(outcome=outcome.value, reason=attempt.reason)
+            if outcome is Outcome.PAYLOAD and message.minimal:
+                state = DEAD
+                attempt_log.error("delivery dead")
+            else:
+                state = PENDING
+                attempt_log.warning("delivery failed", retry_in=f"{self.schedule.wait():.1f}s")
+        return AttemptResult(state, now, attempt, after, self.schedule.resume_at(), events)
 
     async def _store_result(self, message: OutboxMessage, result: AttemptResult) -> None:
         if result.attempt.outcome is Outcome.PAYLOAD and result.state == PENDING:
@@ -222,31 +187,9 @@ class Deliverer(Service):
                 await self._outbox.replace_body(message, self._render(events, minimal=True))
         self._metrics.record_delays(self.name, await self._outbox.record(message, result))
         del self._unstored[message.id]
-        self._loop.log_store_recovery()
+        self.log_store_recovery()
         if result.events:
             self._settings.wake()
 
-    async def _expire(self) -> None:
-        """Mark deliveries older than ``max_age`` as dead, after a failed attempt."""
-        now, max_age = self._clock.now(), self._settings.max_age
-        if expired := await self._outbox.expire(now - max_age, now):
-            self._metrics.record_failures(self.name, "expired", expired)
-            self._log.error("deliveries expired", events=expired, max_age=f"{max_age:.0f}s")
-
     async def _update_metrics(self) -> None:
-        self._metrics.update(self.name, await self._outbox.backlog(), self._schedule.circuit)
-
-    def _log_result(self, message: OutboxMessage, result: AttemptResult) -> None:
-        message_log = self._log.bind(
-            message=message.id, events=message.events, attempt=message.attempts + 1
-        )
-        outcome, reason = result.attempt.outcome.value, result.attempt.reason
-        if result.state == DELIVERED:
-            message_log.info("delivered")
-        elif result.state == DEAD:
-            message_log.error("delivery dead", outcome=outcome, reason=reason)
-        else:
-            retry_in = f"{self._schedule.wait():.1f}s"
-            message_log.warning(
-                "delivery failed", outcome=outcome, reason=reason, retry_in=retry_in
-            )
+        self._metrics.update(self.name, await self._outbox.backlog(), self.schedule.circuit)

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -10,6 +11,7 @@ import structlog
 
 from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
+from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.errors import StoreError
 from exporter.store.outbox import ReceiverState
 from exporter.supervisor import pause
@@ -68,54 +70,69 @@ class RetrySchedule:
         self._paused_until = at + self.circuit.pause(attempt, now, self._clock.random())
 
 
-class DeliveryLoop:
+class DeliveryLoop(ABC):
     """Runs the turns of one receiver: on wake-up, when one is due, and at least every 5 s.
 
     ``wakeup_deadline`` is the monotonic time by which the next wake-up will be set.
     """
 
-    def __init__(self, receiver: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, name: str, metrics: DeliveryMetrics, clock: Clock, spacing: float) -> None:
+        self.name = name
+        self.schedule = RetrySchedule(clock, spacing)
         self.wakeup_deadline = math.inf
-        self._monotonic = monotonic
+        self._metrics = metrics
+        self._clock = clock
         self._changed = asyncio.Event()
         self._store_error = ""
-        self._log = log.bind(receiver=receiver)
+        self._log = log.bind(receiver=name)
+
+    @abstractmethod
+    async def deliver_due(self) -> float:
+        """Make one request if one is due; return the seconds until the next look.
+
+        Raises StoreError when the store cannot be read. While it cannot be written, requests go on
+        and their results are stored later.
+        """
 
     def wake(self) -> None:
         """Start the next turn now: the outbox changed."""
         self._changed.set()
 
-    async def run(self, turn: Callable[[], Awaitable[float]], stop: asyncio.Event) -> None:
-        """Run turns until ``stop`` is set; each returns the seconds until the next one is due."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run turns until ``stop`` is set; a request in flight is finished."""
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _: self.wake())
         try:
             while not stop.is_set():
                 self._changed.clear()
-                self.wakeup_deadline = self._monotonic()
-                try:
-                    wait = min(await turn(), LOOK_SECONDS)
-                except StoreError as error:
-                    self.log_store_error(error)
-                    wait = LOOK_SECONDS
+                self.wakeup_deadline = self._clock.monotonic()
+                wait = LOOK_SECONDS
+                with self.log_store_error():
+                    wait = min(await self.deliver_due(), LOOK_SECONDS)
                 if wait > 0 and not stop.is_set():
-                    self.wakeup_deadline = self._monotonic() + wait
+                    self.wakeup_deadline = self._clock.monotonic() + wait
                     await pause(self._changed, wait)
         finally:
             stopping.cancel()
 
     @contextmanager
-    def deadline(self, seconds: float) -> Iterator[None]:
-        """Allow ``seconds`` for a request within a turn."""
-        self.wakeup_deadline = self._monotonic() + seconds
+    def request(self, seconds: float) -> Iterator[None]:
+        """Allow ``seconds`` for the request within the context, and count it."""
+        started = self._clock.monotonic()
+        self.wakeup_deadline = started + seconds
         yield
-        self.wakeup_deadline = self._monotonic()
+        self.wakeup_deadline = self._clock.monotonic()
+        self._metrics.record_request(self.name, self.wakeup_deadline - started)
 
-    def log_store_error(self, error: StoreError) -> None:
-        """Log that the store cannot be used; the same text is logged once."""
-        if str(error) != self._store_error:
-            self._store_error = str(error)
-            self._log.error("outbox unavailable", error=self._store_error)
+    @contextmanager
+    def log_store_error(self) -> Iterator[None]:
+        """Log a StoreError of the context instead of raising it; the same text is logged once."""
+        try:
+            yield
+        except StoreError as error:
+            if str(error) != self._store_error:
+                self._store_error = str(error)
+                self._log.error("outbox unavailable", error=self._store_error)
 
     def log_store_recovery(self) -> None:
         """Log that the store can be used again, if it could not."""

@@ -93,10 +93,7 @@ class DeliveryMetrics(Collector):
             "delivery_oldest_pending_timestamp_seconds",
             "Unix time since when the oldest of the pending events is owed; absent without one.",
         )
-        up = _gauge(
-            "receiver_up",
-            "Whether the last request did not fail for the receiver's sake.",
-        )
+        up = _gauge("receiver_up", "Whether the last request did not fail for the receiver's sake.")
         for receiver, (backlog, circuit) in self._backlogs.items():
             pending.add_metric((receiver,), backlog.pending)
             dead.add_metric((receiver,), backlog.dead)

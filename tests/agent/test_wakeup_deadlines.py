@@ -135,10 +135,10 @@ async def test_one_member_that_hangs_makes_its_alertmanager_late_whatever_the_ot
         await fixture.queue_failures("x")
         async with running(deliverer):
             await until(lambda: bool(slow.requests) and bool(quick.requests))
-            assert deliverer.members[0].loop.wakeup_deadline == NOW + 15
+            assert deliverer.members[0].wakeup_deadline == NOW + 15
             fixture.clock.now += 100
             deliverer.wake()
-            await until(lambda: deliverer.members[1].loop.wakeup_deadline == NOW + 105)
+            await until(lambda: deliverer.members[1].wakeup_deadline == NOW + 105)
             assert deliverer.wakeup_deadline == NOW + 15
             slow.released.set()
             await until(lambda: deliverer.wakeup_deadline == NOW + 105)

@@ -59,7 +59,7 @@ def test_a_cursor_that_was_followed_does_not_cut_a_second_page():
     reader = ListingReader(["a", "b"])
     reader.add(page("ab"))
     reader.add(page("cbd"))
-    assert (reader.cursor, reader.followed) == ("d", ["b", "d"])
+    assert (reader.cursor, list(reader.followed)) == ("d", ["b", "d"])
 
 
 def test_followed_cursors_are_kept_while_fewer_pages_do_not_suffice():

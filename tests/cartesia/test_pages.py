@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cartesia.pages import Page, PageError, Problem, read_page, read_problem
+from exporter.cartesia.errors import CartesiaError
+from exporter.cartesia.pages import Page, Problem, read_page, read_problem
 from exporter.core.model import FineTune
 
 KEY = "sk_car_test.secret"
@@ -141,7 +142,7 @@ def test_a_byte_order_mark_is_accepted(encoding):
     ],
 )
 def test_a_body_that_is_not_a_page_is_refused(body, reason):
-    with pytest.raises(PageError, match=reason):
+    with pytest.raises(CartesiaError, match=f"an odd page: .*{reason}"):
         read_page(body)
 
 
@@ -160,13 +161,13 @@ def test_a_body_that_is_not_a_page_is_refused(body, reason):
     ],
 )
 def test_a_page_with_an_item_without_id_is_refused(item):
-    with pytest.raises(PageError, match="item 1 has no id"):
+    with pytest.raises(CartesiaError, match="item 1 has no id"):
         read_page(f'{{"data":[{{"id":"a"}},{item},{{"id":"c"}}],"has_more":false}}'.encode())
 
 
 @pytest.mark.parametrize("odd", ["7", '["b"]', "false", "{}"])
 def test_a_page_with_an_id_that_is_not_a_string_is_refused(odd):
-    with pytest.raises(PageError, match="item 1 has an id that is not a text"):
+    with pytest.raises(CartesiaError, match="item 1 has an id that is not a text"):
         read_page(f'{{"data":[{{"id":"a"}},{{"id":{odd}}}],"has_more":false}}'.encode())
 
 
@@ -180,7 +181,7 @@ def test_a_page_with_an_id_that_is_not_a_string_is_refused(odd):
 )
 def test_a_page_with_invalid_utf_8_is_refused(body):
     """One flipped bit could remove a field, and so change the status of a fine-tune."""
-    with pytest.raises(PageError, match="not JSON"):
+    with pytest.raises(CartesiaError, match="not JSON"):
         read_page(body)
 
 
@@ -198,13 +199,13 @@ def test_deeply_nested_json_is_a_page_or_refused(body):
     limit = sys.getrecursionlimit()
     for depth in (*range(limit - 150, limit), 100_000):
         nested = "[" * depth + "]" * depth
-        with suppress(PageError):
+        with suppress(CartesiaError):
             read_page(body.format(nested).encode())
 
 
 @given(st.binary())
 def test_any_bytes_are_a_page_or_refused(body):
-    with suppress(PageError):
+    with suppress(CartesiaError):
         assert isinstance(read_page(body), Page)
 
 
@@ -220,7 +221,7 @@ items = st.dictionaries(st.sampled_from(FineTune.__struct_fields__), json_values
 def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
     try:
         page = read_page(json.dumps(value).encode())
-    except PageError:
+    except CartesiaError:
         return
     assert [fine_tune.id for fine_tune in page.fine_tunes if not fine_tune.id] == []
     for fine_tune in page.fine_tunes:

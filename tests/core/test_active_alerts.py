@@ -81,13 +81,13 @@ def test_an_alert_after_its_hold_is_not_posted_instead_of_an_active_one():
 def test_pending_alerts_come_first():
     delivered = AlertRow(1, NOW, settled_at=NOW)
     alerts = posted(delivered, AlertRow(3, NOW), AlertRow(2, NOW))
-    assert [alert.number for alert in alerts] == [2, 3, 1]
+    assert [alert.row.number for alert in alerts] == [2, 3, 1]
 
 
 def test_an_event_without_identity_is_left_out():
     rows = [AlertRow(1, NOW), AlertRow(2, NOW)]
     found = active_alerts(rows, lambda number: None if number == 1 else "some", NOW, HOLD)
-    assert [alert.number for alert in found] == [2]
+    assert [alert.row.number for alert in found] == [2]
 
 
 def test_every_trouble_has_an_end_and_only_a_failure_is_both():
@@ -106,7 +106,7 @@ alert_rows = st.lists(
 @given(alert_rows, times, st.integers(1, 5))
 def test_no_pending_alert_is_left_out_and_none_ends_before_it_begins(rows, now, labels):
     found = active_alerts(rows, lambda number: number % labels, now, HOLD)
-    assert len({alert.number % labels for alert in found}) == len(found)
+    assert len({alert.row.number % labels for alert in found}) == len(found)
     assert all(alert.row.ends_at(now, HOLD) >= alert.row.began_at for alert in found)
     pending = [number for alert in found for number in alert.pending]
     assert sorted(pending) == sorted(row.number for row in rows if row.settled_at is None)
@@ -115,7 +115,9 @@ def test_no_pending_alert_is_left_out_and_none_ends_before_it_begins(rows, now, 
 @given(alert_rows, times)
 def test_the_ends_of_delivered_alerts_never_change(rows, now):
     def ends(at: float) -> dict[int, float]:
-        return {alert.number: alert.row.ends_at(at, HOLD) for alert in posted(*delivered, now=at)}
+        return {
+            alert.row.number: alert.row.ends_at(at, HOLD) for alert in posted(*delivered, now=at)
+        }
 
     delivered = [row for row in rows if row.settled_at is not None]
     before, after = ends(now), ends(now + 30)
@@ -152,4 +154,4 @@ def test_an_older_list_has_the_same_alerts_and_ends_as_a_new_one(ended_ago, deli
 
 
 def number_of(alert: ActiveAlert) -> int:
-    return alert.number
+    return alert.row.number

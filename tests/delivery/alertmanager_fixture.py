@@ -105,7 +105,7 @@ class AlertmanagerFixture:
     async def post_all(self, *members: int) -> None:
         """Run turns of these members, or all, until none has a request due."""
         for number in members or range(len(self.members)):
-            while await self.deliverer.members[number].post_due() == 0:
+            while await self.deliverer.members[number].deliver_due() == 0:
                 pass
 
     async def rows(self) -> list[AlertRow]:

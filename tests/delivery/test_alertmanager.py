@@ -307,7 +307,7 @@ async def test_only_the_last_of_many_circuits_is_kept_while_the_store_cannot_be_
     )
     member.answers += [BUSY] * 20
     while member.answers:
-        single.clock.now += await single.deliverer.members[0].post_due()
+        single.clock.now += await single.deliverer.members[0].deliver_due()
     assert len(single.deliverer._unstored) == 2
     await single.execute("DROP TRIGGER no")
     await single.deliverer.store()
@@ -339,7 +339,7 @@ async def test_an_alert_discarded_during_its_request_is_delivered(single):
     [member] = single.members
     member.released.clear()
     await single.queue_failures("ft")
-    request = asyncio.create_task(single.deliverer.members[0].post_due())
+    request = asyncio.create_task(single.deliverer.members[0].deliver_due())
     await until(lambda: bool(member.requests))
     await single.execute("UPDATE deliveries SET state = 'discarded'")
     member.released.set()

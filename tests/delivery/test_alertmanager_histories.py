@@ -97,7 +97,7 @@ class AlertmanagerMachine(RuleBasedStateMachine):
 
     @rule(member=members)
     def member_runs_turn(self, member: int) -> None:
-        self.runner.run(self.fixture.deliverer.members[member].post_due())
+        self.runner.run(self.fixture.deliverer.members[member].deliver_due())
 
     @rule(seconds=st.sampled_from([5.0, 61.0, 900.0, 3600.0]))
     def time_passes(self, seconds: float) -> None:

@@ -150,7 +150,7 @@ async def test_halving_goes_on_with_what_is_left_when_alerts_are_discarded(singl
     [member] = single.members
     member.alerts.refuses = about("d")
     await single.queue_failures("a", "b", "c", "d")
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     discard = "UPDATE deliveries SET state = 'discarded' WHERE event IN (1, 2)"
     await single.execute(discard)
     await single.queue_failures("e")
@@ -258,7 +258,7 @@ async def post_to(member: Any, outbox: Any) -> None:
     metrics, clock = DeliveryMetrics(CollectorRegistry()), FakeClock(NOW).clock
     receiver = Alertmanager(AM, [member], HOLD)
     deliverer = AlertDeliverer(receiver, outbox, delivery_settings(), metrics, clock)
-    while await deliverer.members[0].post_due() == 0:
+    while await deliverer.members[0].deliver_due() == 0:
         pass
 
 

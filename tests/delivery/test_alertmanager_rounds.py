@@ -34,7 +34,7 @@ async def test_a_new_alert_is_posted_at_once_and_all_of_them_each_round(single):
     await single.queue_failures("a")
     await single.post_all()
     single.clock.now += 1
-    assert await single.deliverer.members[0].post_due() == ROUND_SECONDS - 1
+    assert await single.deliverer.members[0].deliver_due() == ROUND_SECONDS - 1
     await single.queue_failures("b")
     await single.post_all()
     single.clock.now += ROUND_SECONDS - 1
@@ -45,7 +45,7 @@ async def test_a_new_alert_is_posted_at_once_and_all_of_them_each_round(single):
 async def test_a_round_that_takes_longer_than_its_time_is_finished_first(single):
     await single.queue_failures(*names(150))
     for _ in range(6):
-        assert await single.deliverer.members[0].post_due() == 0
+        assert await single.deliverer.members[0].deliver_due() == 0
         single.clock.now += 2 * ROUND_SECONDS
     first, second = posted(single.members[0])[:3], posted(single.members[0])[3:]
     assert [len(request) for request in first] == [64, 64, 22]
@@ -83,25 +83,25 @@ async def test_20000_alerts_do_not_block_the_event_loop(single):
 
 async def test_what_another_process_discards_is_not_in_the_next_request(single):
     await single.queue_failures(*names(2 * MOST_ALERTS))
-    assert await single.deliverer.members[0].post_due() == 0
+    assert await single.deliverer.members[0].deliver_due() == 0
 
     def discard_elsewhere() -> None:
         with closing(sqlite3.connect(single.database.path)) as connection, connection:
             connection.execute("UPDATE deliveries SET state = 'discarded' WHERE state = 'pending'")
 
     await asyncio.to_thread(discard_elsewhere)
-    assert await single.deliverer.members[0].post_due() > 0
+    assert await single.deliverer.members[0].deliver_due() > 0
     assert single.members[0].alerts.names() == names(MOST_ALERTS)
 
 
 async def test_an_alert_that_ended_since_the_last_request_is_resolved_by_the_next(single):
     await single.queue_failures(*names(2 * MOST_ALERTS))
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     last = names(2 * MOST_ALERTS)[-1]
     single.clock.now += 1
     left = Event("left", "fine_tune.changed", "default", single.clock.now, fine_tune(last))
     await single.record_event(left)
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     assert single.members[0].ends()[last] == NOW + 1
 
 
@@ -109,7 +109,7 @@ async def test_an_event_deleted_since_the_list_was_built_is_left_out(single):
     await single.queue_failures(*names(2 * MOST_ALERTS))
     await single.post_all()
     single.clock.now += ROUND_SECONDS
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     for table, column in (("deliveries", "event"), ("events", "number")):
         await single.execute(f"DELETE FROM {table} WHERE {column} = 100")
     await single.post_all()
@@ -127,9 +127,9 @@ async def test_all_members_get_the_same_end(cluster):
 
 async def test_a_pending_alert_ends_a_hold_after_the_request_not_after_the_list_was_built(single):
     await single.queue_failures(*names(2 * MOST_ALERTS))
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     single.clock.now += 3
-    await single.deliverer.members[0].post_due()
+    await single.deliverer.members[0].deliver_due()
     ends = single.members[0].ends().values()
     assert sorted(set(ends)) == [NOW + HOLD, NOW + 3 + HOLD]
 
@@ -150,8 +150,8 @@ async def test_after_a_slow_read_there_is_a_pause_as_long_but_at_most_5_seconds(
     event = Event("b", "fine_tune.failed", "default", NOW, fine_tune("b"))
     await single.record_event(event, AM)
     [member] = single.deliverer.members
-    assert await member.post_due() == pause
+    assert await member.deliver_due() == pause
     assert single.members[0].alerts.names() == ["a"]
     single.clock.now += pause
-    assert await member.post_due() == 0
+    assert await member.deliver_due() == 0
     assert single.members[0].alerts.names() == ["a", "b"]

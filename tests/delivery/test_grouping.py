@@ -112,6 +112,17 @@ async def test_events_during_an_outage_do_not_join_a_message_that_was_tried(tmp_
         assert again.attempts == 1
 
 
+async def test_events_that_are_queued_during_an_outage_become_few_messages(tmp_path):
+    """Their number grows with the logarithm of the failures, not with their number."""
+    receiver = answering(*[BUSY] * 16)
+    async with open_delivery(tmp_path, receiver, delivery_settings(digest_threshold=1)) as delivery:
+        for number in range(16):
+            await delivery.queue_failures(f"ft_{number}")
+            await delivery.make_attempts(1)
+        await delivery.deliver_all()
+        assert len({message.id for message in receiver.sent}) <= 6
+
+
 async def test_a_message_is_stored_before_it_is_sent(tmp_path):
     class ReadingReceiver(FakeReceiver):
         outbox: Outbox

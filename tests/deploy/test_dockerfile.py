@@ -2,6 +2,7 @@
 
 import re
 from pathlib import PurePath
+from urllib.parse import urlsplit
 
 from tests.deploy.tools import DEPLOY, ROOT, assert_tool_passes, parse_flags
 
@@ -40,7 +41,7 @@ def test_both_stages_use_the_same_supported_python():
 
 def test_the_health_check_is_a_valid_command():
     (command,) = re.findall(r'CMD \["cartesia-exporter", "(\w+)"\]', TEXT)
-    page = parse_flags(command)["page"]
+    page = urlsplit(parse_flags(command)["url"])
     exposed = re.findall(r"^EXPOSE (\d+)$", TEXT, re.MULTILINE)
     assert [str(page.port)] == exposed
     assert PurePath(page.path) == PurePath("/-/healthy")
