@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -115,7 +114,13 @@ def _selection_options(
         click.option("--state", type=click.Choice(states), help="In this state alone."),
         click.option("--all", "everything", is_flag=True, help=all_help),
     )
-    return lambda command: reduce(lambda decorated, add: add(decorated), options[::-1], command)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for add_option in reversed(options):
+            command = add_option(command)
+        return command
+
+    return decorate
 
 
 @deliveries.command()

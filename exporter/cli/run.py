@@ -13,12 +13,7 @@ from click.core import ParameterSource
 
 from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
-from exporter.cli.options import (
-    Address,
-    config_file_option,
-    load_both,
-    web_config_file_option,
-)
+from exporter.cli.options import Address, config_file_option, load_both, web_config_file_option
 
 if TYPE_CHECKING:
     from exporter.agent.agent import RunOptions
