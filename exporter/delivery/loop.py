@@ -76,10 +76,11 @@ class DeliveryLoop(ABC):
     ``wakeup_deadline`` is the monotonic time by which the next wake-up will be set.
     """
 
+    wakeup_deadline = math.inf
+
     def __init__(self, name: str, metrics: DeliveryMetrics, clock: Clock, spacing: float) -> None:
         self.name = name
         self.schedule = RetrySchedule(clock, spacing)
-        self.wakeup_deadline = math.inf
         self._metrics = metrics
         self._clock = clock
         self._changed = asyncio.Event()

@@ -282,7 +282,7 @@ COSTLIER += ["rows|select('in', a)", "events|sort(attribute='text,number,text')"
 
 
 def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
-    """A twentieth of the permitted work: measured up to 0.2 s; with coverage on a slow machine 0.75 s."""
+    """A twentieth of the permitted work: up to 0.2 s, 0.75 s with coverage on a slow machine."""
     monkeypatch.setattr(template, "MOST_WORK", MOST_WORK // 20)
     rows = [{"text": "x\U0001f5e3 " * 330 + str(n), "number": n} for n in range(100)]
     long = ("x\U0001f5e3 " * 22_000)[:65_500]
