@@ -45,7 +45,7 @@ LATE_SECONDS: Final = 60.0
 class Liveness:
     """Number of services, and the seconds by which the late ones are late, by name."""
 
-    parts: int
+    services: int
     late: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -56,7 +56,7 @@ class Liveness:
     @property
     def counts(self) -> str:
         """Number of services on time and in total, in words."""
-        return f"{self.parts - len(self.late)} of {self.parts} parts are on time"
+        return f"{self.services - len(self.late)} of {self.services} parts are on time"
 
 
 def liveness(deadlines: Mapping[str, float], now: float, running_since: float = -inf) -> Liveness:

@@ -89,8 +89,8 @@ def test_changed_rows_accumulate_to_the_state_and_match_the_list(polls):
 
 @given(histories)
 def test_counters_equal_the_sum_of_the_events(polls):
-    taken = poll_results(polls)
-    events: list[Event] = [event for result in taken[1:] for event in events_of(result)]
+    results = poll_results(polls)
+    events: list[Event] = [event for result in results[1:] for event in events_of(result)]
     moved: Counter[tuple[str, str, str]] = Counter()
     removed: Counter[str] = Counter()
     for event in events:
@@ -102,8 +102,8 @@ def test_counters_equal_the_sum_of_the_events(polls):
             previous = event.previous_status
             origin = "none" if previous is None else status_label(previous)
             moved[event.fine_tune.model_id, origin, status] += 1
-    assert taken[-1].state.counters.transitions == moved
-    assert taken[-1].state.counters.removed == removed
+    assert results[-1].state.counters.transitions == moved
+    assert results[-1].state.counters.removed == removed
 
 
 @given(histories)
@@ -114,13 +114,13 @@ def test_event_ids_are_unique(polls):
 
 @given(histories, st.integers(min_value=0))
 def test_a_result_computed_again_after_a_crash_has_the_same_event_ids(polls, crash):
-    taken = poll_results(polls)
+    results = poll_results(polls)
     number = crash % len(polls)
-    before = taken[number - 1].state if number else None
+    before = results[number - 1].state if number else None
     later = poll_result(before, snapshot(polls[number], number + 1000), rules())
-    assert poll_result(before, snapshot(polls[number], number), rules()) == taken[number]
+    assert poll_result(before, snapshot(polls[number], number), rules()) == results[number]
     assert [event.id for event in events_of(later)] == [
-        event.id for event in events_of(taken[number])
+        event.id for event in events_of(results[number])
     ]
 
 

@@ -37,7 +37,7 @@ def test_liveness_counts_in_words():
 @given(st.dictionaries(st.text(max_size=3), TIMES | st.just(inf)), TIMES, TIMES)
 def test_time_stopped_does_not_count_as_lateness(due, now, since):
     found = liveness(due, now, since)
-    assert found.parts == len(due)
+    assert found.services == len(due)
     for part, at in due.items():
         behind = now - max(at, since)
         assert found.late.get(part) == (behind if behind > LATE_SECONDS else None)

@@ -99,13 +99,13 @@ def test_one_stuck_event_per_time_in_status(polls, after):
 
 @given(histories, afters)
 def test_stuck_changes_no_counter_and_no_other_event(polls, after):
-    for watched, plain in zip(
+    for with_stuck, plain in zip(
         poll_results(polls, rules(stuck_after=after)), poll_results(polls), strict=True
     ):
-        others = [each for each in events_of(watched) if each.type != "fine_tune.stuck"]
+        others = [each for each in events_of(with_stuck) if each.type != "fine_tune.stuck"]
         assert others == events_of(plain)
-        assert watched.state.counters == plain.state.counters
-        assert watched.state.labels == plain.state.labels
+        assert with_stuck.state.counters == plain.state.counters
+        assert with_stuck.state.labels == plain.state.labels
 
 
 @given(histories, afters)
@@ -129,16 +129,16 @@ def test_stuck_mark_is_stored_with_its_event(polls, after):
 
 def jumping(polls: list[Poll], at: int, jump: float, after: float) -> list[PollResult]:
     """What each poll leads to when the wall clock jumps before the one with number ``at``."""
-    taken: list[PollResult] = []
+    results: list[PollResult] = []
     state: AccountState | None = None
     for number, poll in enumerate(polls):
         read = snapshot(poll, number)
         if number >= at:
             now = read.read_at + jump
             read = replace(read, read_at=now, clock_jump=jump if number == at else 0.0)
-        taken.append(poll_result(state, read, rules(stuck_after=after)))
-        state = taken[-1].state
-    return taken
+        results.append(poll_result(state, read, rules(stuck_after=after)))
+        state = results[-1].state
+    return results
 
 
 @given(histories, st.integers(0, 13), st.sampled_from([DAY, -DAY, 1e9, 30.0]), afters)

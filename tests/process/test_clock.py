@@ -21,11 +21,12 @@ from tests.process.fake_api import (
     fake_api,
     webhook,
 )
+from tests.programs import required
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-# The agent reads the wall clock by time.time alone: the linter bans all other ways. libfaketime
-# breaks time.sleep of Python 3.11, and lets the waits of threads return at once.
+# The agent reads the wall clock by time.time alone: the linter bans all other ways. Most tests
+# replace it: libfaketime breaks time.sleep of Python 3.11, so that threads wait without sleeping.
 INJECTED = """
 import pathlib, time
 import exporter.core.retry as retry
@@ -51,6 +52,30 @@ class WallClock:
         replacement = self._offset.with_suffix(".new")
         replacement.write_text(str(days * DAY), encoding="utf-8")
         replacement.replace(self._offset)
+
+
+class FakedSystemClock(WallClock):
+    """The wall clock of all system calls of the processes, faked by libfaketime."""
+
+    def __init__(self, folder: Path) -> None:
+        required("faketime", package="faketime")
+        [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+        super().__init__(folder)  # its injected code shortens the back-off
+        self._fake_time = folder / "faketime"
+        self._fake_time.write_text("+0d\n", encoding="utf-8")
+        self.env |= {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._fake_time),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # its name before libfaketime 0.9.8
+        }
+
+    def set_system_clock(self, days: int) -> None:
+        """Set the clock ``days`` after the true time."""
+        replacement = self._fake_time.with_suffix(".new")
+        replacement.write_text(f"{days:+d}d\n", encoding="utf-8")
+        replacement.replace(self._fake_time)
 
 
 def reject_two(agent: Agent, api: Api, inbox: Inbox) -> list[str]:
@@ -114,6 +139,21 @@ def test_jumps_while_messages_are_pending(tmp_path):
                 failed.append(api.world.add(status="failed").id)
                 until(lambda: pending(agent) == 3)
                 assert_each_accepted_once(agent, inbox, failed)
+            assert process.stop() == 0
+
+
+def test_a_jump_of_the_system_clock_while_messages_are_pending(tmp_path):
+    clock = FakedSystemClock(tmp_path)
+    with fake_api() as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox, events=["failed"])))
+        with agent.process(**clock.env) as process:
+            process.wait_for_line("baseline taken")
+            failed = reject_two(agent, api, inbox)
+            before = last_attempt(agent)
+            assert before is not None
+            clock.set_system_clock(1)
+            wait_for_attempt_after_jump(agent, before, 1)
+            assert_each_accepted_once(agent, inbox, failed)
             assert process.stop() == 0
 
 
