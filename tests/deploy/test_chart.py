@@ -4,7 +4,6 @@ import importlib
 import re
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -42,6 +41,8 @@ def test_the_chart_passes_helm_lint(home, values):
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_every_field_is_in_the_schemas_of_kubernetes(rendered, version):
+    import kubernetes_validate  # it takes 2 s, which every worker would spend
+
     documents = [document for document in rendered.documents if document["kind"] not in OPERATOR]
     assert len(documents) >= 3
     for document in documents:

@@ -296,8 +296,8 @@ def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
         accepted = bisect_left(sources, True, key=lambda source: not is_accepted(source)) - 1
         assert 0 < accepted < len(sources) - 1, operation
         compiled = Template(sources[accepted])
-        seconds = min(cpu_seconds(compiled, variables) for _ in range(3))
-        assert seconds < 15 / 20, (operation, accepted)
+        attempts = (cpu_seconds(compiled, variables) for _ in range(3))
+        assert any(seconds < 15 / 20 for seconds in attempts), (operation, accepted)
 
 
 def cpu_seconds(compiled: Template, variables: dict[str, Any]) -> float:
