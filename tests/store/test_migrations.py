@@ -82,9 +82,9 @@ async def test_created_tables_equal_those_of_the_revisions(tmp_path):
     assert set(migrated) == {*metadata.tables, "alembic_version"}
 
 
-def test_constraints_and_indexes_exist_in_both():
+def test_constraints_and_indexes_exist_in_both(tmp_path):
     """A guard of the comparison above: it must see what it compares."""
-    with create_engine("sqlite://").begin() as connection:
+    with sqlite_file(tmp_path / "migrated.db") as engine, engine.begin() as connection:
         migrations.upgrade(connection)
         found = describe(connection)
         assert [index["name"] for index in found["deliveries"]["indexes"]] == [

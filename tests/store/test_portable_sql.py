@@ -1,6 +1,7 @@
 """The check of statements finds what PostgreSQL refuses, and no SQL evades it."""
 
 import ast
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,10 @@ def test_statements_of_sqlite_alone_are_found(statement: Select[tuple[object]], 
 
 
 def test_upserts_and_tables_pass():
-    with create_engine("sqlite://").begin() as connection:
+    engine = create_engine("sqlite://")
+    with ExitStack() as resources:
+        resources.callback(engine.dispose)
+        connection = resources.enter_context(engine.begin())
         metadata.create_all(connection)
         insert = dialect_insert(connection, events).on_conflict_do_nothing(index_elements=["id"])
         check(insert.returning(events.c.number))
