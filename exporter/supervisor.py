@@ -91,7 +91,7 @@ class Supervisor(asyncio.TaskGroup):
         _, late = await asyncio.wait([each.task for each in stopped], timeout=_GRACE_SECONDS)
         for task in late:
             log.warning(
-                "service cancelled at shutdown; pending deliveries are kept",
+                "service cancelled, it did not stop in time; pending deliveries are kept",
                 service=task.get_name(),
                 after=f"{_GRACE_SECONDS:.0f}s",
             )

@@ -216,7 +216,7 @@ def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     # DOTALL: the names of fine-tunes may contain line breaks, and `.*` has to match them.
     match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
     types = frozenset().union(*(SUBSCRIPTIONS[name] for name in events_of(section, alerts)))
-    if isinstance(section, AlertmanagerReceiver):
+    if section.TROUBLES_ONLY:
         types &= TROUBLES
     return Route(section.name, types, match)
 

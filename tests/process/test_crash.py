@@ -37,6 +37,27 @@ def test_a_failure_in_a_poll_that_was_killed_is_seen_after_the_restart(tmp_path)
         assert [request.id for request in inbox.requests] == [*failed_events(agent)]
 
 
+def test_what_was_committed_is_sent_after_a_restart_with_another_group_wait(tmp_path):
+    with fake_api() as (api, inbox):
+        config = agent_config(api, webhook(inbox))
+        config["alerts"]["group_wait"] = "5m"
+        agent = Agent(tmp_path, **config)
+        with agent.process() as process:
+            process.wait_for_line("baseline taken")
+            api.world.add(status="failed")
+            process.wait_for_line("fine-tune failed")
+            process.kill()
+        [event_id] = failed_events(agent)
+        assert inbox.requests == []
+        config["alerts"]["group_wait"] = "0s"
+        agent = Agent(tmp_path, **config)
+        with agent.process():
+            until(lambda: all_delivered(agent, 1))
+            count = api.request_count
+            until(lambda: api.request_count >= count + 2)  # one more poll
+        assert [request.id for request in inbox.requests] == [event_id] == [*failed_events(agent)]
+
+
 BUG = "raise KeyError('the injected bug')"
 CANCELLATION = "import asyncio; raise asyncio.CancelledError('the injected bug')"
 

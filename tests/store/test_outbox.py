@@ -13,7 +13,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import Backlog, NewMessage, Outbox
+from exporter.store.outbox import Backlog, NewMessage, Outbox, request_retry
 from tests.store.raw_sqlite import sqlalchemy_engine
 from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import (
@@ -83,6 +83,22 @@ async def test_a_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_pat
         assert await outbox.unsent() == []
         assert await outbox.next() == replace(message, attempts=1)
         assert [event.subject for event in await outbox.events_of(message)] == ["f0", "f1"]
+
+
+async def test_a_result_keeps_a_retry_request_made_during_the_attempt(database, outbox):
+    """Otherwise the deliverer would not notice that a retry was requested."""
+    await queue_failures(database, 1)
+    await create_message_per_event(outbox)
+    message = await next_message(outbox)
+    await outbox.claim(message)
+
+    def request() -> None:
+        with database.write() as connection:
+            request_retry(connection, "slack")
+
+    await database.run(request)
+    await outbox.record(message, result_of(PENDING, NOW, "503"))
+    assert (await outbox.receiver_state()).retry_requests == 1
 
 
 async def test_the_minimal_body_replaces_the_full_one_under_the_same_id(database, outbox):
