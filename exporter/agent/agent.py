@@ -24,6 +24,7 @@ from exporter.agent.build import (
     SpecFactory,
     poll_service,
     route_of,
+    view_settings,
 )
 from exporter.agent.housekeeping import Housekeeper
 from exporter.agent.reload import Reloader, Reloading
@@ -41,9 +42,11 @@ from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.supervisor import Service, Supervisor
+from exporter.web.actions import Actions
 from exporter.web.application import Reload, WebContext, application
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
+from exporter.web.pages import PagesContext
 
 _FIRST_POLLS_SECONDS: Final = 5.0
 """The first polls of all accounts are spread over this time, or over the interval if shorter."""
@@ -123,6 +126,7 @@ class Agent:
     ) -> None:
         self._options = options
         self._database = database
+        self._reader = database.reader()
         self._supervisor = supervisor
         self._statuses = StatusRegistry()
         self._observers = [self._statuses.publish, options.on_status]
@@ -228,14 +232,36 @@ class Agent:
             WebContext(
                 self._page,
                 self._readiness,
+                self._pages_context(),
                 options.telemetry_path,
                 self._statuses.newest,
                 reload,
-                lambda: render_masked(self._config),
                 self._watchdog.liveness,
             )
         )
         return pages if options.web is None else AuthMiddleware(pages, options.web)
+
+    def _pages_context(self) -> PagesContext:
+        clock, options = SYSTEM_CLOCK, self._options
+        actions = None
+        if options.reloading is not None and options.reloading.over_http:
+            actions = Actions(
+                self._database,
+                self._database.form_key,
+                lambda: frozenset(section.name for section in self._config.receivers),
+                clock.now,
+                self._wake,
+            )
+        return PagesContext(
+            self._reader,
+            lambda: view_settings(self._config),
+            self._statuses.newest,
+            lambda: render_masked(self._config),
+            clock.now,
+            clock.monotonic,
+            options.telemetry_path,
+            actions,
+        )
 
     def _publish(self, status: AccountStatus) -> None:
         for observe in self._observers:

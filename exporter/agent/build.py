@@ -49,7 +49,9 @@ from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
+from exporter.store.overview import ReceiverSummary
 from exporter.supervisor import Service
+from exporter.web.view import ViewSettings, WatchedAccount
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
@@ -177,6 +179,26 @@ class SpecFactory:
             return heartbeat
 
         return ServiceSpec((url, accounts), build)
+
+
+def view_settings(config: Config) -> ViewSettings:
+    """Return what the pages need of a configuration."""
+    return ViewSettings(
+        tuple(
+            WatchedAccount(each.name, each.base_url, tuple(each.labels.items()))
+            for each in config.accounts
+        ),
+        tuple(
+            ReceiverSummary(each.name, each.type, tuple(events_of(each, config.alerts)))
+            for each in config.receivers
+        ),
+        config.poll.interval,
+        config.poll.timeout,
+        config.poll.stale_after,
+        config.storage.retention,
+        config.alerts.stuck_after,
+        config.alerts.playground_url,
+    )
 
 
 def poll_service(account: Account) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PORT: Final = 10060
 _TICK_SECONDS: Final = 2.0
+_PAST_SECONDS: Final = 7 * 86_400.0
 _FIRST_FAILURE_SECONDS: Final = 8.0
 _KEY: Final = "sk_car_demo.only_for_the_simulator"
 _SECRET: Final = "whsec_ZGVtbyBzZWNyZXQgb2YgdGhlIGRlbW8gcmVjZWl2ZXI="  # noqa: S105 - not secret
@@ -120,7 +121,9 @@ async def _run_demo(stop: asyncio.Event) -> None:
     from exporter.agent.agent import RunOptions
     from exporter.agent.agent import run as run_agent
     from exporter.config import load
+    from exporter.core.model import AccountKey
     from exporter.simulator.api import Simulation, create_app
+    from exporter.simulator.past import Past, write_past
     from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
     from exporter.simulator.serve import keep_ticking, serving
     from exporter.simulator.world import Population, World
@@ -130,7 +133,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
 
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartesia-exporter-"))
-        world = World(Population(fine_tunes=25, fail_rate=0.3, churn=0.3, seed=7))
+        world = World(Population(fine_tunes=25, fail_rate=0.15, churn=0.3, seed=7))
         api_app = create_app(Simulation(world))
         inbox_app = create_receiver(Inbox(on_message=print_alert))
         api = await stack.enter_async_context(serving(api_app, "127.0.0.1", 0))
@@ -140,6 +143,10 @@ async def _run_demo(stop: asyncio.Event) -> None:
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
+        past = Past(
+            _PAST_SECONDS, time.time(), {"slack": "answered 200", "webhook": "answered 204"}
+        )
+        await write_past(state, AccountKey("demo", api), world, past)
         options = RunOptions(
             addresses=(("127.0.0.1", await _free_port()),),
             on_listening=_print_addresses,

@@ -131,7 +131,7 @@ def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
         lines += (f"and {unnamed} more",)
     return Message(
         event.type,
-        _agent_title(event),
+        title_of(event),
         (event,),
         link_templates,
         facts=(*facts, ("Observed", timestamp(event.observed_at))),
@@ -140,7 +140,8 @@ def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
     )
 
 
-def _agent_title(event: Event) -> str:
+def title_of(event: Event) -> str:
+    """Return what happened, in words, without the name of a fine-tune."""
     return event.traits.title.format(account=event.account, subject=event.subject)
 
 
@@ -180,7 +181,7 @@ def _event_line(event: Event) -> str:
         return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
     if event.fine_tune is None:
         reason = one_line(str(event.facts.get("reason", "")), 100)
-        return f"{_agent_title(event)}: {reason}" if reason else _agent_title(event)
+        return f"{title_of(event)}: {reason}" if reason else title_of(event)
     if event.type == "fine_tune.stuck":
         since = f"{event.fine_tune.status} since {event.facts.get('since')}"
         return f"{describe_fine_tune(event.fine_tune)} {one_line(since, 100)}"

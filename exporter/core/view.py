@@ -45,7 +45,8 @@ class AccountStatus:
     ``counts`` is None before this process's first complete poll. ``oldest`` is the time since when
     the first fine-tune in a status is in it, as observed. ``failure`` is the reason of the last
     poll's failure, empty if it succeeded. From ``stale_at`` on, in monotonic seconds, the data is
-    too old to be exported: a change of the wall clock does not make it older.
+    too old to be exported: a change of the wall clock does not make it older. ``failing_since`` is
+    the first of the polls that failed in a row.
     """
 
     account: str
@@ -63,6 +64,8 @@ class AccountStatus:
     series: tuple[Series, ...] = ()
     examples: Examples = field(default_factory=dict)
     stale_at: float = math.inf
+    next_poll_at: float = 0.0
+    failing_since: float = 0.0
 
     def is_stale(self, monotonic: float) -> bool:
         """Whether the data is too old at this monotonic time in seconds."""

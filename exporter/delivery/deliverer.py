@@ -69,8 +69,10 @@ class Deliverer(DeliveryLoop, Service):
         message = message or await self._next_unstored()
         if message is None:
             return wait
+        started = self._clock.monotonic()
         attempt = await self._send(message) if message.body else NOT_RENDERED
         result = self._record_attempt(message, attempt)
+        result = replace(result, seconds=self._clock.monotonic() - started)
         # Kept until it is stored: while a disk is full, the message must not be sent again and
         # again because its result could not be stored.
         self._unstored[message.id] = message, result

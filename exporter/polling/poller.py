@@ -236,7 +236,10 @@ class Poller(Service):
         self._metrics.folded.inc(len(result.folded - self._folded))
         self._folded = result.folded
         examples = {**self._status.examples, **result.status.examples}
-        self._status = replace(result.status, stale_at=stale_at, examples=examples)
+        next_poll_at = snapshot.read_at - snapshot.duration + self._settings.interval
+        self._status = replace(
+            result.status, stale_at=stale_at, examples=examples, next_poll_at=next_poll_at
+        )
         self._intervals_to_skip = 0
         self._settings.publish(self._status)
         if result.events or result.recovery:
@@ -249,7 +252,13 @@ class Poller(Service):
         self._outages.failed(reason, error, has_baseline=self._state is not None)
         now = self._clock.now()
         self._status = replace(
-            self._status, up=False, polled_at=now, duration=duration, failure=reason
+            self._status,
+            up=False,
+            polled_at=now,
+            duration=duration,
+            failure=reason,
+            next_poll_at=now + delay,
+            failing_since=self._outages.outage.since if self._outages.outage else now,
         )
         self._settings.publish(self._status)
         self._log.warning(

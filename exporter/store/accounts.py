@@ -5,7 +5,17 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Result,
+    Table,
+    and_,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
@@ -16,6 +26,7 @@ from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import record_events
+from exporter.store.history import record_poll
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
 
@@ -67,6 +78,10 @@ class Accounts:
             number = _find_number(connection, result.account)
             if number is None:
                 number = _add_account(connection, result)
+            else:
+                table = schema.accounts
+                read = update(table).where(table.c.number == number)
+                connection.execute(read.values(read_at=result.read_at))
             before, after = result.before or AccountState(), result.state
             changed = (_fine_tune_row(number, each) for each in result.changed.values())
             upsert(connection, schema.fine_tunes, changed)
@@ -78,6 +93,7 @@ class Accounts:
             table = schema.poll_outages
             outage = delete(table).where(_is_account(table, result.account))
             ended = result.recovery and connection.execute(outage).rowcount
+            record_poll(connection, number, result)
             record_events(connection, [*(result.recovery if ended else ()), *result.events])
 
     @in_store_thread
@@ -110,7 +126,10 @@ def _find_number(connection: Connection, account: AccountKey) -> int | None:
 def _add_account(connection: Connection, result: PollResult) -> int:
     table, account = schema.accounts, result.account
     statement = insert(table).values(
-        name=account.name, base_url=account.base_url, baseline_at=result.read_at
+        name=account.name,
+        base_url=account.base_url,
+        baseline_at=result.read_at,
+        read_at=result.read_at,
     )
     number: int = connection.execute(statement.returning(table.c.number)).scalar_one()
     return number

@@ -74,7 +74,7 @@ class AlertOutbox(ReceiverOutbox):
                 connection.execute(
                     update(deliveries)
                     .where(mine, deliveries.c.event == bindparam("number"))
-                    .values(state=result.state, settled_at=result.at),
+                    .values(state=result.state, settled_at=result.at, answer=result.attempt.reason),
                     [{"number": number} for number in found],
                 )
         return [max(result.at - at, 0.0) for at in found.values() if result.state == DELIVERED]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, migrate, read_revision
+from exporter.store.reader import Reader
 from exporter.store.schema import meta
 
 _Parameters = ParamSpec("_Parameters")
@@ -65,6 +66,7 @@ class Database:
         self.trouble = ""
         self.engine: StoreEngine = SQLiteEngine(path)
         self._exclusive = exclusive
+        self._form_key = b""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def __aenter__(self) -> Self:
@@ -90,6 +92,15 @@ class Database:
         """Run ``work`` in the store's thread and return its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
+
+    def reader(self) -> Reader:
+        """Return a reader with a thread and a connection of its own."""
+        return Reader(self.engine.reader())
+
+    @property
+    def form_key(self) -> bytes:
+        """The key that signs the forms of the pages; any replica has the same."""
+        return self._form_key
 
     def read(self) -> AbstractContextManager[Connection]:
         """Return a context with a connection in a transaction that only reads."""
@@ -131,6 +142,8 @@ class Database:
         if self._exclusive:
             with self.engine.migrating(), self.write() as connection:
                 self.store_id = migrate(connection, self.engine)
+                key = select(meta.c.value).where(meta.c.name == "form_key")
+                self._form_key = connection.scalars(key).one().encode()
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
                 f"{self.engine.description} has schema version {revision or 'none'}, this program "

@@ -64,7 +64,14 @@ def _row(event: Event) -> dict[str, Any]:
         "subject": event.subject,
         "observed_at": event.observed_at,
         "content": msgspec.json.encode(content).decode(),
+        **_searched(event.fine_tune),
     }
+
+
+def _searched(fine_tune: FineTune | None) -> dict[str, str]:
+    """Return the columns by which events are found; empty for an event about the agent."""
+    found = fine_tune or FineTune("", model_id="", status="")
+    return {name: getattr(found, name) for name in ("name", "model_id", "dataset", "status")}
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -23,7 +23,7 @@ from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
-from exporter.store.schema import CARRIES, deliveries, events, messages, receivers
+from exporter.store.schema import CARRIES, attempts, deliveries, events, messages, receivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,9 @@ class ReceiverState:
 class AttemptResult:
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
 
-    ``state`` is their state from ``at`` (Unix seconds). ``circuit`` is the receiver's, which may be
-    tried again at ``resume_at``. ``events`` follow from the attempt and are queued with it.
+    ``state`` is their state from ``at`` (Unix seconds); the request took ``seconds``. ``circuit``
+    is the receiver's, which may be tried again at ``resume_at``. ``events`` follow from the attempt
+    and are queued with it.
     """
 
     state: str
@@ -52,6 +53,7 @@ class AttemptResult:
     circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
     events: RoutedEvents = ()
+    seconds: float = 0.0
 
 
 def store_result(connection: Connection, receiver: str, result: AttemptResult) -> None:
@@ -254,12 +256,24 @@ class Outbox(ReceiverOutbox):
                     last_result=result.attempt.reason,
                 )
             )
+            connection.execute(
+                insert(attempts).values(
+                    receiver=self._receiver,
+                    message=message.id,
+                    at=result.at,
+                    seconds=result.seconds,
+                    outcome=result.attempt.outcome.value,
+                    answer=result.attempt.reason,
+                )
+            )
             if result.state == PENDING:
                 return []
             carried = self._carried_by(message)
             state = _unless_discarded(deliveries.c.state, result.state)
             connection.execute(
-                update(deliveries).where(carried).values(state=state, settled_at=result.at)
+                update(deliveries)
+                .where(carried)
+                .values(state=state, settled_at=result.at, answer=result.attempt.reason)
             )
             observed = (
                 select(events.c.observed_at)

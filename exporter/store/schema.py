@@ -41,6 +41,7 @@ accounts: Final = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("base_url", sa.Text, nullable=False),
     sa.Column("baseline_at", sa.Float, nullable=False),
+    sa.Column("read_at", sa.Float, nullable=False),
     sa.UniqueConstraint("name", "base_url"),
 )
 
@@ -62,6 +63,8 @@ fine_tunes: Final = sa.Table(
     sa.Column("missed_polls", sa.BigInteger, nullable=False),
     sa.Column("removals", sa.BigInteger, nullable=False),
     sa.Column("stuck", sa.Boolean, nullable=False),
+    sa.Index("fine_tunes_by_since", "since"),
+    sa.Index("fine_tunes_of_dataset", "account", "dataset"),
 )
 
 label_values: Final = sa.Table(
@@ -126,8 +129,13 @@ events: Final = sa.Table(
     sa.Column("observed_at", sa.Float, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
     sa.UniqueConstraint("id"),
     sa.Index("events_of_subject", "account", "subject", "number"),
+    sa.Index("events_of_type", "type", "observed_at"),
 )
 
 deliveries: Final = sa.Table(
@@ -139,6 +147,7 @@ deliveries: Final = sa.Table(
     sa.Column("queued_at", sa.Float, nullable=False),
     sa.Column("message", sa.Text),
     sa.Column("settled_at", sa.Float),
+    sa.Column("answer", sa.Text, nullable=False, default=""),
     _state_check(),
     sa.Index("deliveries_of_message", "receiver", "message"),
     sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
@@ -174,6 +183,59 @@ receivers: Final = sa.Table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),
     sa.Column("retry_requests", sa.BigInteger, nullable=False, default=0),
+)
+
+trainings: Final = sa.Table(
+    "trainings",
+    metadata,
+    _reference("account", "accounts"),
+    sa.Column("fine_tune", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("began_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float),
+    sa.Column("ended_as", sa.Text, nullable=False),
+    sa.Index("trainings_of_model", "model_id", "ended_as", "ended_at"),
+    sa.Index("trainings_by_end", "ended_at"),
+)
+
+hourly_counts: Final = sa.Table(
+    "hourly_counts",
+    metadata,
+    _reference("account", "accounts"),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("training", sa.BigInteger, nullable=False),
+    sa.Column("completed", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("unknown", sa.BigInteger, nullable=False),
+)
+
+outages: Final = sa.Table(
+    "outages",
+    metadata,
+    sa.Column("number", _GENERATED_KEY, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("outages_by_end", "until"),
+)
+
+attempts: Final = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("number", _GENERATED_KEY, primary_key=True),
+    sa.Column("receiver", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Index("attempts_of_message", "receiver", "message", "number"),
+    sa.Index("attempts_by_time", "at"),
 )
 
 CARRIES: Final = sa.and_(

@@ -8,15 +8,17 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.core.health import Liveness, Readiness
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
+from exporter.web.api import Api
 from exporter.web.auth import may_see_details
+from exporter.web.pages import Pages, PagesContext, query_error
+from exporter.web.query import QueryError
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
-from exporter.web.status_pages import SECURITY_HEADERS, describe_poll, status_page
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reloads the configuration. Returns why it was refused, or an empty list if it is in force."""
@@ -35,21 +37,20 @@ class WebContext:
     Attributes:
         page: the metrics.
         readiness: returns the current readiness.
+        pages: what the pages and the JSON API read.
         telemetry_path: path of the metrics.
         statuses: returns the newest status of each account.
         reload: reloads the configuration; None if HTTP requests must not do that.
-        configuration: returns the current configuration as YAML without secrets. It is called for
-            each request, in a thread.
         liveness: returns which services are late.
         monotonic: the clock by which data becomes stale, in seconds.
     """
 
     page: Page
     readiness: Callable[[], Readiness]
+    pages: PagesContext
     telemetry_path: str = "/metrics"
     statuses: Callable[[], Sequence[AccountStatus]] = tuple
     reload: Reload | None = None
-    configuration: Callable[[], str] = str
     liveness: Callable[[], Liveness] = lambda: Liveness(0)
     monotonic: Callable[[], float] = time.monotonic
 
@@ -72,24 +73,16 @@ def application(context: WebContext) -> Starlette:
             details = _describe_troubled(context.statuses(), context.monotonic())
         return _health_response("ready", counts, details, ok=readiness.ready)
 
-    async def status(_: Request) -> Response:
-        text = status_page(context.statuses(), context.telemetry_path, context.monotonic())
-        return HTMLResponse(text, headers=SECURITY_HEADERS)
-
-    # Not async: a large configuration takes long to serialise and would block the event loop.
-    def configuration(_: Request) -> Response:
-        headers = {"Cache-Control": "no-store", **NO_SNIFF}
-        return PlainTextResponse(context.configuration(), headers=headers)
-
     return Starlette(
         routes=[
-            Route("/", status),
             Route(context.telemetry_path, metrics_endpoint(context.page)),
-            Route("/config", configuration),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
-        ]
+            *Pages(context.pages).routes(),
+            *Api(context.pages).routes(),
+        ],
+        exception_handlers={QueryError: query_error},
     )
 
 
@@ -103,6 +96,15 @@ def _describe_troubled(statuses: Sequence[AccountStatus], monotonic: float) -> s
     """Return a line for each account that is stale or failed its last poll."""
     troubled = [each for each in statuses if not each.up or each.is_stale(monotonic)]
     return "".join(f"{each.account}: {describe_poll(each, monotonic)}\n" for each in troubled)
+
+
+def describe_poll(status: AccountStatus, monotonic: float) -> str:
+    """Return the result of the last poll in words, and whether the data is withheld as stale."""
+    is_withheld = status.counts and status.is_stale(monotonic)
+    note = "; its data is too old and withheld" if is_withheld else ""
+    if status.up:
+        return f"complete{note}"
+    return f"failed: {status.failure.replace('_', ' ')}{note}" if status.failure else "not yet"
 
 
 def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Response]]:

@@ -48,8 +48,30 @@ class StoreEngine(Protocol):
     def size(self) -> int:
         """Return the size of the database in bytes. Raises OSError."""
 
+    def reader(self) -> "ReadEngine":
+        """Return a connection of its own that only reads; not opened yet."""
+
     def close(self) -> None:
         """Close all connections and release the lock."""
+
+
+class ReadEngine(Protocol):
+    """A connection that only reads, used from one thread beside a StoreEngine."""
+
+    def begin(self, seconds: float) -> AbstractContextManager[Connection]:
+        """Return a context with a transaction, interrupted after ``seconds`` with TimeoutError.
+
+        Errors of SQLAlchemy and of the driver leave it as StoreError.
+        """
+
+    def version(self, connection: Connection) -> Hashable:
+        """Return a value that changes with every commit to the database."""
+
+    def damaged(self, how: str) -> StoreRefusedError:
+        """Return the error for a damaged database: what is wrong and what to do."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 def batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:

@@ -4,7 +4,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -20,6 +22,9 @@ _REPEATED_BUSY_MILLISECONDS = 50
 _LOCKED: Final = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _MAX_ERROR_LENGTH: Final = 200
+
+_INSTRUCTIONS_PER_LOOK: Final = 10_000
+"""Instructions of SQLite's virtual machine between two looks at the clock: less than 1 ms."""
 
 
 class SQLiteEngine:
@@ -56,7 +61,7 @@ class SQLiteEngine:
         keys within a transaction.
         """
         files.restrict(self._path)
-        with self._convert_errors():
+        with self.convert_errors():
             self._execute("PRAGMA journal_mode = WAL")
             self._execute("PRAGMA foreign_keys = OFF")
             try:
@@ -72,7 +77,7 @@ class SQLiteEngine:
         after the other they would block the store's thread for minutes.
         """
         engine = self._writer if write else self._reader
-        with self._convert_errors(), engine.connect() as connection, connection.begin():
+        with self.convert_errors(), engine.connect() as connection, connection.begin():
             yield connection
         if write:
             self._shorten_busy_timeout(shorten=False)
@@ -97,14 +102,21 @@ class SQLiteEngine:
         log = self._path.with_name(self._path.name + "-wal")
         return self._path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
+    def reader(self) -> "SQLiteReader":
+        """Return a connection of its own that only reads; not opened yet."""
+        return SQLiteReader(self._path, self)
+
     def close(self) -> None:
         """Close the connection and release the lock."""
         self._reader.dispose()
         self._lock.release()
 
     @contextmanager
-    def _convert_errors(self) -> Iterator[None]:
-        """Raise StoreRefusedError for damage and StoreError for any other error of SQLite."""
+    def convert_errors(self) -> Iterator[None]:
+        """Raise StoreRefusedError for damage and StoreError for any other error of SQLite.
+
+        A statement that a progress handler interrupted raises TimeoutError.
+        """
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -115,6 +127,8 @@ class SQLiteEngine:
                 raise self.damaged("a text is not what was written") from error
             if primary_code in _DAMAGED or text == "unsupported file format":
                 raise self.damaged(text) from error
+            if primary_code == sqlite3.SQLITE_INTERRUPT:
+                raise TimeoutError from error
             if primary_code == sqlite3.SQLITE_BUSY:
                 self._shorten_busy_timeout(shorten=True)
                 text = _LOCKED
@@ -133,6 +147,49 @@ class SQLiteEngine:
         """Execute a statement outside of transactions."""
         with self._reader.connect().execution_options(begin="") as connection:
             connection.exec_driver_sql(statement)
+
+
+class SQLiteReader:
+    """A connection to the state file that only reads; a ReadEngine."""
+
+    def __init__(self, path: Path, owner: SQLiteEngine) -> None:
+        self._owner = owner
+        self._engine = _create_engine(path)
+        self._deadline = inf
+        event.listen(self._engine, "connect", self._configure)
+
+    @contextmanager
+    def begin(self, seconds: float) -> Iterator[Connection]:
+        """Yield a connection in a transaction that is interrupted after ``seconds``."""
+        self._deadline = monotonic() + seconds
+        with (
+            self._owner.convert_errors(),
+            self._engine.connect() as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def version(self, connection: Connection) -> int:
+        """Return a number that changes when another connection commits.
+
+        https://sqlite.org/pragma.html#pragma_data_version
+        """
+        version: int = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        return version
+
+    def damaged(self, how: str) -> StoreRefusedError:
+        """Return the error for a damaged file."""
+        return self._owner.damaged(how)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
+
+    def _configure(self, connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA query_only = ON")
+        connection.set_progress_handler(
+            lambda: monotonic() >= self._deadline, _INSTRUCTIONS_PER_LOOK
+        )
 
 
 def _create_engine(path: Path) -> Engine:

@@ -39,7 +39,8 @@ def migrate(connection: sa.Connection, engine: StoreEngine) -> str:
         metadata.create_all(connection, checkfirst=False)
         _alembic_version.create(connection)
         connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
-        connection.execute(sa.insert(meta).values(name="store_id", value=secrets.token_hex(16)))
+        for name in ("store_id", "form_key"):
+            connection.execute(sa.insert(meta).values(name=name, value=secrets.token_hex(16)))
     elif revision != REVISIONS[-1]:
         upgrade(connection)
     return connection.execute(_select_meta("store_id")).scalar_one()

@@ -1,0 +1,240 @@
+"""Lists of events and of their deliveries, newest first."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+
+from exporter.core.events import Event
+from exporter.core.message import title_of
+from exporter.core.records import AttemptRecord, DeliveryRecord, EventRecord, at, at_or_none
+from exporter.store.events import DEAD, PENDING, event_of
+from exporter.store.pages import Page, PageRequest, UnknownCursorError, after, page_of
+from exporter.store.queries import ORPHANED
+from exporter.store.schema import attempts, deliveries, events, messages, receivers
+
+_UNFINISHED: Final = (PENDING, DEAD)
+
+_Row = Row[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Criteria for events and their deliveries; all must match, None and empty match all.
+
+    ``fine_tune`` is an id, ``statuses`` are those that a fine-tune entered. ``text`` is part of
+    the name or of the id of a fine-tune, whatever its case. ``since`` is Unix seconds. An event
+    matches ``receiver`` and ``states`` if one of its deliveries matches both.
+    """
+
+    account: str | None = None
+    fine_tune: str | None = None
+    types: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    text: str = ""
+    since: float | None = None
+    receiver: str | None = None
+    states: tuple[str, ...] = ()
+
+
+class Events:
+    """Queries of events. ``configured`` are the receivers in the configuration."""
+
+    def __init__(self, connection: Connection, configured: frozenset[str]) -> None:
+        self._connection = connection
+        self._configured = configured
+
+    def page(self, criteria: EventFilter, request: PageRequest) -> Page[EventRecord]:
+        """Return one page of events with all their deliveries. Raises UnknownCursorError."""
+        query = _event_conditions(select(events), criteria)
+        delivered = _delivery_conditions(
+            select(deliveries.c.event).where(deliveries.c.event == events.c.number),
+            criteria,
+            self._configured,
+        )
+        if criteria.receiver is not None or criteria.states:
+            query = query.where(delivered.exists())
+        if request.starting_after is not None:
+            number = self._event_number(request.starting_after)
+            query = query.where(events.c.number < number)
+        ordered = query.order_by(events.c.number.desc()).limit(request.limit + 1)
+        page = page_of(self._connection.execute(ordered).all(), request.limit)
+        return Page(self.records(page.elements), page.has_more)
+
+    def of_fine_tune(self, account: str, fine_tune_id: str, most: int) -> list[EventRecord]:
+        """Return the last events of a fine-tune, oldest first, at most ``most``."""
+        query = (
+            select(events)
+            .where(events.c.account == account, events.c.subject == fine_tune_id)
+            .order_by(events.c.number.desc())
+            .limit(most)
+        )
+        return self.records(self._connection.execute(query).all()[::-1])
+
+    def records(self, rows: Sequence[_Row]) -> list[EventRecord]:
+        """Return the records of rows of ``events``."""
+        numbers = [row.number for row in rows]
+        queued: dict[int, list[DeliveryRecord]] = {number: [] for number in numbers}
+        query = _delivery_query().where(deliveries.c.event.in_(numbers))
+        for row in self._connection.execute(query.order_by(deliveries.c.receiver)):
+            queued[row.number].append(self._delivery(row))
+        return [_event_record(event_of(row), queued[row.number]) for row in rows]
+
+    def deliveries(self, criteria: EventFilter, request: PageRequest) -> Page[DeliveryRecord]:
+        """Return one page of deliveries. Raises UnknownCursorError."""
+        query = _event_conditions(_delivery_query(), criteria)
+        query = _delivery_conditions(query, criteria, self._configured)
+        keys = [(deliveries.c.event, True), (deliveries.c.receiver, False)]
+        if request.starting_after is not None:
+            event_id, _, receiver = request.starting_after.partition(":")
+            query = after(query, keys, (self._event_number(event_id), receiver))
+        ordered = query.order_by(*(c.desc() if down else c.asc() for c, down in keys))
+        rows = self._connection.execute(ordered.limit(request.limit + 1)).all()
+        page = page_of(rows, request.limit)
+        return Page([self._delivery(row) for row in page.elements], page.has_more)
+
+    def attempts(self, receiver: str, message: str, most: int) -> list[AttemptRecord]:
+        """Return the last attempts of a message, oldest first, at most ``most``."""
+        query = (
+            select(attempts)
+            .where(attempts.c.receiver == receiver, attempts.c.message == message)
+            .order_by(attempts.c.number.desc())
+            .limit(most)
+        )
+        return [
+            AttemptRecord(
+                at=at(row.at), seconds=row.seconds, outcome=row.outcome, answer=row.answer
+            )
+            for row in self._connection.execute(query).all()[::-1]
+        ]
+
+    def _event_number(self, event_id: str) -> int:
+        number = self._connection.scalar(select(events.c.number).where(events.c.id == event_id))
+        if number is None:
+            raise UnknownCursorError(f"there is no event {event_id}")
+        return int(number)
+
+    def _delivery(self, row: _Row) -> DeliveryRecord:
+        orphaned = row.state in _UNFINISHED and row.receiver not in self._configured
+        event = event_of(row)
+        return DeliveryRecord(
+            id=f"{row.id}:{row.receiver}",
+            event=row.id,
+            type=row.type,
+            account=row.account,
+            fine_tune=None if event.fine_tune is None else event.fine_tune.id,
+            name=title_of(event) if event.fine_tune is None else event.fine_tune.name,
+            status=None if event.fine_tune is None else event.fine_tune.status,
+            observed_at=at(row.observed_at),
+            receiver=row.receiver,
+            state=ORPHANED if orphaned else row.state,
+            queued_at=at(row.queued_at),
+            settled_at=at_or_none(row.settled_at),
+            attempts=row.attempts or 0,
+            last_attempt_at=at_or_none(row.last_attempt_at),
+            next_attempt_at=_next_attempt(row, orphaned=orphaned),
+            answer=row.answer or row.last_result or "",
+            message=row.message,
+            message_events=row.message_events or 1,
+        )
+
+
+def _next_attempt(row: _Row, *, orphaned: bool) -> Any:
+    if row.state != PENDING or orphaned or not row.failures:
+        return None
+    return at_or_none(row.resume_at)
+
+
+def _event_record(event: Event, queued: list[DeliveryRecord]) -> EventRecord:
+    fine_tune = event.fine_tune
+    return EventRecord(
+        id=event.id,
+        type=event.type,
+        title=title_of(event),
+        account=event.account,
+        observed_at=at(event.observed_at),
+        fine_tune=None if fine_tune is None else fine_tune.id,
+        name="" if fine_tune is None else fine_tune.name,
+        model_id="" if fine_tune is None else fine_tune.model_id,
+        dataset="" if fine_tune is None else fine_tune.dataset,
+        status=None if fine_tune is None else fine_tune.status,
+        previous_status=event.previous_status,
+        facts=dict(event.facts),
+        deliveries=queued,
+    )
+
+
+def _delivery_query() -> Select[Any]:
+    carried = and_(
+        messages.c.receiver == deliveries.c.receiver, messages.c.id == deliveries.c.message
+    )
+    return select(
+        events,
+        deliveries.c.receiver,
+        deliveries.c.state,
+        deliveries.c.queued_at,
+        deliveries.c.settled_at,
+        deliveries.c.answer,
+        deliveries.c.message,
+        messages.c.attempts,
+        messages.c.last_attempt_at,
+        messages.c.last_result,
+        messages.c.events.label("message_events"),
+        receivers.c.resume_at,
+        receivers.c.failures,
+    ).select_from(
+        events.join(deliveries)
+        .outerjoin(messages, carried)
+        .outerjoin(receivers, receivers.c.name == deliveries.c.receiver)
+    )
+
+
+def _event_conditions(query: Select[Any], criteria: EventFilter) -> Select[Any]:
+    equal = ((events.c.account, criteria.account), (events.c.subject, criteria.fine_tune))
+    for column, value in equal:
+        if value is not None:
+            query = query.where(column == value)
+    if criteria.types:
+        query = query.where(events.c.type.in_(criteria.types))
+    if criteria.statuses:
+        query = query.where(events.c.status.in_(criteria.statuses))
+    if criteria.text:
+        query = query.where(
+            or_(
+                events.c.name.icontains(criteria.text, autoescape=True),
+                events.c.subject.icontains(criteria.text, autoescape=True),
+            )
+        )
+    if criteria.since is not None:
+        query = query.where(events.c.observed_at >= criteria.since)
+    return query
+
+
+def _delivery_conditions(
+    query: Select[Any], criteria: EventFilter, configured: Iterable[str]
+) -> Select[Any]:
+    if criteria.receiver is not None:
+        query = query.where(deliveries.c.receiver == criteria.receiver)
+    if not criteria.states:
+        return query
+    orphaned = deliveries.c.receiver.not_in(sorted(configured))
+    conditions: list[ColumnElement[bool]] = []
+    for state in criteria.states:
+        if state == ORPHANED:
+            conditions.append(and_(deliveries.c.state.in_(_UNFINISHED), orphaned))
+        elif state in _UNFINISHED:
+            conditions.append(and_(deliveries.c.state == state, ~orphaned))
+        else:
+            conditions.append(deliveries.c.state == state)
+    return query.where(or_(*conditions))
+
+
+def count_failures(connection: Connection, accounts: Sequence[str], since: float) -> int:
+    """Return the number of failures observed from ``since`` (Unix seconds) on."""
+    query = select(func.count()).where(
+        events.c.type == "fine_tune.failed",
+        events.c.account.in_(accounts),
+        events.c.observed_at >= since,
+    )
+    return connection.scalars(query).one()

@@ -1,0 +1,261 @@
+"""Lists of fine-tunes, their trainings, and the usual training time of a model."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final, Literal, get_args
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, tuple_
+
+from exporter.core.model import COMPLETED, TRAINING
+from exporter.core.records import FineTuneRecord, StatusLabel, TrainingRecord, at
+from exporter.store.pages import (
+    AmbiguousCursorError,
+    Page,
+    PageRequest,
+    UnknownCursorError,
+    after,
+    page_of,
+)
+from exporter.store.schema import accounts, fine_tunes, trainings
+
+Label = Callable[[str], StatusLabel]
+"""Returns the label of an API status."""
+
+STUCK: Final = "stuck"
+REMOVED: Final = "removed"
+"""Values of a status filter beside the statuses themselves."""
+
+Sort = Literal[
+    "since", "-since", "name", "-name", "status", "-status", "model_id", "-model_id", "dataset",
+    "-dataset", "account", "-account",
+]  # fmt: skip
+SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
+
+USUAL_OF: Final = 50
+"""Number of completed trainings of a model whose median is its usual training time."""
+
+_REMOVED_POLLS: Final = 2
+_IS_REMOVED: Final = fine_tunes.c.missed_polls >= _REMOVED_POLLS
+
+_Row = Row[Any]
+_Key = tuple[int, str]  # the number of an account, and the id of a fine-tune
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneFilter:
+    """Criteria for fine-tunes; all must match. None and empty match all.
+
+    ``statuses`` are labels, texts of the API, STUCK or REMOVED; without one, removed fine-tunes
+    are left out. ``text`` is part of a name or of an id, whatever its case. ``changed_since`` is
+    Unix seconds.
+    """
+
+    account: str | None = None
+    statuses: tuple[str, ...] = ()
+    model_id: str | None = None
+    dataset: str | None = None
+    text: str = ""
+    changed_since: float | None = None
+
+
+class FineTunes:
+    """Queries of the fine-tunes of the accounts that are shown.
+
+    ``account_names`` maps the numbers of these accounts to their names; ``label`` returns the
+    label of an API status; ``now`` is Unix seconds.
+    """
+
+    def __init__(
+        self, connection: Connection, account_names: Mapping[int, str], label: Label, now: float
+    ) -> None:
+        self._connection = connection
+        self._names = account_names
+        self._label = label
+        self._now = now
+        self._usual: dict[str, float | None] = {}
+
+    def page(
+        self, criteria: FineTuneFilter, request: PageRequest, sort: Sort = "-since"
+    ) -> Page[FineTuneRecord]:
+        """Return one page. Raises UnknownCursorError, AmbiguousCursorError."""
+        name, descends = sort.removeprefix("-"), sort.startswith("-")
+        column: ColumnElement[Any] = accounts.c.name if name == "account" else fine_tunes.c[name]
+        keys = [(column, descends), (fine_tunes.c.account, descends), (fine_tunes.c.id, descends)]
+        query = self._matching(criteria)
+        if request.starting_after is not None:
+            query = after(query, keys, self._cursor_values(request, column))
+        ordered = query.order_by(*(c.desc() if down else c.asc() for c, down in keys))
+        rows = self._connection.execute(ordered.limit(request.limit + 1)).all()
+        page = page_of(rows, request.limit)
+        return Page(self.records(page.elements), page.has_more)
+
+    def find(self, account: str, fine_tune_id: str) -> FineTuneRecord | None:
+        """Return the fine-tune with this id, or None."""
+        query = self._all().where(accounts.c.name == account, fine_tunes.c.id == fine_tune_id)
+        records = self.records(self._connection.execute(query).all())
+        return records[0] if records else None
+
+    def counts(self, criteria: FineTuneFilter) -> dict[str, int]:
+        """Return the numbers of matching fine-tunes by label, and those STUCK and REMOVED.
+
+        The statuses of ``criteria`` are ignored.
+        """
+        query = self._conditions(
+            select(
+                fine_tunes.c.status,
+                func.count().filter(~_IS_REMOVED),
+                func.count().filter(~_IS_REMOVED, fine_tunes.c.stuck),
+                func.count().filter(_IS_REMOVED),
+            )
+            .select_from(fine_tunes.join(accounts))
+            .group_by(fine_tunes.c.status),
+            criteria,
+        )
+        totals: dict[str, int] = {}
+        for status, listed, stuck, removed in self._connection.execute(query):
+            for name, number in ((self._label(status), listed), (STUCK, stuck), (REMOVED, removed)):
+                totals[name] = totals.get(name, 0) + number
+        return totals
+
+    def model_ids(self, most: int) -> list[str]:
+        """Return the models of the fine-tunes, at most ``most``, in alphabetical order."""
+        query = select(fine_tunes.c.model_id).distinct().order_by(fine_tunes.c.model_id)
+        shown = query.where(fine_tunes.c.account.in_(self._names))
+        return list(self._connection.scalars(shown.limit(most)))
+
+    def trainings(self, account: str, fine_tune_id: str) -> list[TrainingRecord]:
+        """Return the trainings of a fine-tune that were seen to end, oldest first."""
+        query = (
+            select(trainings)
+            .join(accounts)
+            .where(accounts.c.name == account, accounts.c.number.in_(self._names))
+            .where(trainings.c.fine_tune == fine_tune_id)
+            .order_by(trainings.c.sequence)
+        )
+        return [
+            TrainingRecord(
+                attempt=number,
+                began_at=at(row.began_at),
+                ended_at=at(row.ended_at),
+                seconds=row.seconds,
+                ended_as=row.ended_as,
+            )
+            for number, row in enumerate(self._connection.execute(query), 1)
+        ]
+
+    def usual_seconds(self, model_id: str) -> float | None:
+        """Return the median of the model's last completed trainings, or None without one."""
+        if model_id not in self._usual:
+            query = (
+                select(trainings.c.seconds)
+                .where(trainings.c.model_id == model_id, trainings.c.ended_as == COMPLETED)
+                .where(trainings.c.seconds.is_not(None))
+                .order_by(trainings.c.ended_at.desc())
+                .limit(USUAL_OF)
+            )
+            seconds = self._connection.scalars(query).all()
+            self._usual[model_id] = median(seconds) if seconds else None
+        return self._usual[model_id]
+
+    def records(self, rows: Sequence[_Row]) -> list[FineTuneRecord]:
+        """Return the records of rows of ``fine_tunes``."""
+        last = self._last_trainings([(row.account, row.id) for row in rows])
+        return [self._record(row, *last.get((row.account, row.id), (0, None))) for row in rows]
+
+    def _record(self, row: _Row, ended: int, trained: float | None) -> FineTuneRecord:
+        label = self._label(row.status)
+        if label == TRAINING and row.missed_polls < _REMOVED_POLLS:
+            trained = max(self._now - row.since, 0.0) if row.since_seen else None
+        return FineTuneRecord(
+            id=row.id,
+            account=self._names[row.account],
+            name=row.name,
+            description=row.description,
+            language=row.language,
+            model_id=row.model_id,
+            dataset=row.dataset,
+            status=row.status,
+            status_label=label,
+            since=at(row.since),
+            since_seen=row.since_seen,
+            stuck=row.stuck,
+            removed=row.missed_polls >= _REMOVED_POLLS,
+            trainings=ended,
+            trained_seconds=trained,
+            usual_seconds=self.usual_seconds(row.model_id),
+        )
+
+    def _last_trainings(self, keys: Iterable[_Key]) -> dict[_Key, tuple[int, float | None]]:
+        """Return the number of ended trainings, and the seconds of the last, by fine-tune."""
+        found: dict[_Key, tuple[int, float | None]] = {}
+        query = (
+            select(trainings.c.account, trainings.c.fine_tune, trainings.c.seconds)
+            .where(tuple_(trainings.c.account, trainings.c.fine_tune).in_(list(keys)))
+            .order_by(trainings.c.sequence)
+        )
+        for account, fine_tune, seconds in self._connection.execute(query):
+            number, _ = found.get((account, fine_tune), (0, None))
+            found[account, fine_tune] = number + 1, seconds
+        return found
+
+    def _cursor_values(self, request: PageRequest, column: ColumnElement[Any]) -> Sequence[Any]:
+        query = (
+            select(column, fine_tunes.c.account, fine_tunes.c.id)
+            .select_from(fine_tunes.join(accounts))
+            .where(fine_tunes.c.id == request.starting_after)
+            .where(fine_tunes.c.account.in_(self._names))
+        )
+        if request.account is not None:
+            query = query.where(accounts.c.name == request.account)
+        rows = self._connection.execute(query.limit(2)).all()
+        if not rows:
+            raise UnknownCursorError(f"there is no fine-tune {request.starting_after}")
+        if len(rows) > 1:
+            raise AmbiguousCursorError(
+                f"several accounts have a fine-tune {request.starting_after}: give its account too"
+            )
+        return rows[0]
+
+    def _all(self) -> Select[Any]:
+        return (
+            select(fine_tunes)
+            .select_from(fine_tunes.join(accounts))
+            .where(fine_tunes.c.account.in_(self._names))
+        )
+
+    def _matching(self, criteria: FineTuneFilter) -> Select[Any]:
+        query = self._conditions(self._all(), criteria)
+        if not criteria.statuses:
+            return query.where(~_IS_REMOVED)
+        stored = self._connection.scalars(select(fine_tunes.c.status).distinct())
+        statuses = [s for s in stored if {s, self._label(s)} & {*criteria.statuses}]
+        conditions: list[ColumnElement[bool]] = [
+            and_(~_IS_REMOVED, fine_tunes.c.status.in_(statuses))
+        ]
+        if STUCK in criteria.statuses:
+            conditions.append(and_(~_IS_REMOVED, fine_tunes.c.stuck))
+        if REMOVED in criteria.statuses:
+            conditions.append(_IS_REMOVED)
+        return query.where(or_(*conditions))
+
+    def _conditions(self, query: Select[Any], criteria: FineTuneFilter) -> Select[Any]:
+        query = query.where(fine_tunes.c.account.in_(self._names))
+        equal = (
+            (accounts.c.name, criteria.account),
+            (fine_tunes.c.model_id, criteria.model_id),
+            (fine_tunes.c.dataset, criteria.dataset),
+        )
+        for column, value in equal:
+            if value is not None:
+                query = query.where(column == value)
+        if criteria.text:
+            query = query.where(
+                or_(
+                    fine_tunes.c.name.icontains(criteria.text, autoescape=True),
+                    fine_tunes.c.id.icontains(criteria.text, autoescape=True),
+                )
+            )
+        if criteria.changed_since is not None:
+            query = query.where(fine_tunes.c.since >= criteria.changed_since)
+        return query

@@ -1,0 +1,212 @@
+"""Queries for an overview: receivers, hourly counts, outages and the failures of datasets."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from exporter.core.model import STATUSES
+from exporter.core.records import (
+    HourRecord,
+    OutageRecord,
+    ReceiverCondition,
+    ReceiverRecord,
+    StatusCounts,
+    at,
+    at_or_none,
+)
+from exporter.store.events import DEAD, DELIVERED, PENDING
+from exporter.store.history import HOUR_SECONDS
+from exporter.store.schema import (
+    accounts,
+    deliveries,
+    events,
+    hourly_counts,
+    outages,
+    poll_outages,
+    receivers,
+)
+
+WEEK_SECONDS = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSummary:
+    """What the configuration says of a receiver: name, type and the words of its events."""
+
+    name: str
+    type: str
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """What is stored of an account; times are Unix seconds.
+
+    ``read_at`` is its last complete poll, at most a minute behind. ``failing_since`` is the first
+    failed poll of an outage.
+    """
+
+    number: int
+    name: str
+    base_url: str
+    baseline_at: float
+    read_at: float
+    failing_since: float | None
+
+
+def stored_accounts(connection: Connection) -> list[StoredAccount]:
+    """Return all accounts with a baseline, by name."""
+    outage = (poll_outages.c.name == accounts.c.name) & (
+        poll_outages.c.base_url == accounts.c.base_url
+    )
+    query = (
+        select(
+            accounts.c.number,
+            accounts.c.name,
+            accounts.c.base_url,
+            accounts.c.baseline_at,
+            accounts.c.read_at,
+            poll_outages.c.since,
+        )
+        .select_from(accounts.outerjoin(poll_outages, outage))
+        .order_by(accounts.c.name, accounts.c.number)
+    )
+    return [StoredAccount(*row) for row in connection.execute(query)]
+
+
+def receiver_records(
+    connection: Connection, configured: Sequence[ReceiverSummary], now: float
+) -> list[ReceiverRecord]:
+    """Return the configured receivers in their order, then those with unsettled deliveries."""
+    counts = {
+        row.receiver: row
+        for row in connection.execute(
+            select(
+                deliveries.c.receiver,
+                func.count().filter(deliveries.c.state == PENDING).label("pending"),
+                func.count().filter(deliveries.c.state == DEAD).label("dead"),
+                func.count()
+                .filter(
+                    deliveries.c.state == DELIVERED,
+                    deliveries.c.settled_at >= now - WEEK_SECONDS,
+                )
+                .label("delivered"),
+                func.max(deliveries.c.settled_at)
+                .filter(deliveries.c.state == DELIVERED)
+                .label("last_success"),
+            ).group_by(deliveries.c.receiver)
+        )
+    }
+    circuits = {row.name: row for row in connection.execute(select(receivers))}
+    known = {each.name for each in configured}
+    others = (
+        ReceiverSummary(name, "")
+        for name, row in sorted(counts.items())
+        if name not in known and (row.pending or row.dead)
+    )
+    records = []
+    for each in (*configured, *others):
+        row, circuit = counts.get(each.name), circuits.get(each.name)
+        failures = 0 if circuit is None else circuit.failures
+        pending = 0 if row is None else row.pending
+        records.append(
+            ReceiverRecord(
+                id=each.name,
+                type=each.type,
+                state=_condition(circuit, used=row is not None),
+                configured=each.name in known,
+                pending=pending,
+                dead=0 if row is None else row.dead,
+                delivered_7d=0 if row is None else row.delivered,
+                last_success_at=None if row is None else at_or_none(row.last_success),
+                failing_since=at(circuit.since) if circuit is not None and failures else None,
+                failures=failures,
+                reason=circuit.reason if circuit is not None and failures else "",
+                next_attempt_at=_next_attempt(circuit, pending),
+                events=list(each.events),
+            )
+        )
+    return records
+
+
+def _condition(circuit: Row[Any] | None, *, used: bool) -> ReceiverCondition:
+    if circuit is not None and circuit.open:
+        return "unhealthy"
+    if circuit is not None and circuit.failures:
+        return "retrying"
+    return "delivering" if used else "unused"
+
+
+def _next_attempt(circuit: Row[Any] | None, pending: int) -> datetime | None:
+    if circuit is None or not (circuit.failures and pending):
+        return None
+    return at(circuit.resume_at)
+
+
+def hour_records(
+    connection: Connection, names: Mapping[int, str], since: float
+) -> list[HourRecord]:
+    """Return the hourly counts from the hour of ``since`` (Unix seconds) on, oldest first.
+
+    Each account's first record is the one in force at ``since``, if there is one.
+    """
+    first_hour = int(since // HOUR_SECONDS)
+    before = (
+        select(hourly_counts.c.account, func.max(hourly_counts.c.hour).label("hour"))
+        .where(hourly_counts.c.hour <= first_hour, hourly_counts.c.account.in_(names))
+        .group_by(hourly_counts.c.account)
+        .subquery()
+    )
+    in_force = (hourly_counts.c.account == before.c.account) & (
+        hourly_counts.c.hour == before.c.hour
+    )
+    earlier = select(hourly_counts).select_from(hourly_counts.join(before, in_force))
+    later = select(hourly_counts).where(
+        hourly_counts.c.hour > first_hour, hourly_counts.c.account.in_(names)
+    )
+    rows = [
+        *connection.execute(earlier),
+        *connection.execute(later.order_by(hourly_counts.c.hour, hourly_counts.c.account)),
+    ]
+    return [
+        HourRecord(
+            account=names[row.account],
+            hour=at(row.hour * HOUR_SECONDS),
+            counts=StatusCounts(**{status: getattr(row, status) for status in STATUSES}),
+        )
+        for row in rows
+    ]
+
+
+def outage_records(
+    connection: Connection, keys: Iterable[tuple[str, str]], since: float
+) -> list[OutageRecord]:
+    """Return the outages of accounts that ended after ``since`` (Unix seconds), oldest first.
+
+    ``keys`` are their names and base URLs.
+    """
+    shown = frozenset(keys)
+    query = select(outages).where(outages.c.until >= since).order_by(outages.c.since)
+    return [
+        OutageRecord(
+            account=row.account, since=at(row.since), until=at(row.until), reason=row.reason
+        )
+        for row in connection.execute(query)
+        if (row.account, row.base_url) in shown
+    ]
+
+
+def dataset_failures(connection: Connection, account: str, dataset: str, since: float) -> int:
+    """Return the number of failures of a dataset observed from ``since`` (Unix seconds) on."""
+    if not dataset:
+        return 0
+    query = select(func.count()).where(
+        events.c.type == "fine_tune.failed",
+        events.c.account == account,
+        events.c.dataset == dataset,
+        events.c.observed_at >= since,
+    )
+    return connection.scalars(query).one()

@@ -1,0 +1,76 @@
+"""Changes to deliveries on request of a user."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from exporter.store import repairs
+from exporter.store.database import Database
+from exporter.store.errors import StoreError
+from exporter.store.queries import DeliveryFilter, UnknownIdError
+
+_DAY_SECONDS: Final = 86_400
+
+_REPAIRS: Final = {"retry": repairs.retry, "discard": repairs.discard}
+
+log = structlog.get_logger()
+
+
+class ActionError(Exception):
+    """A change was not made; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """Retry and discard of deliveries; each is logged with its user.
+
+    ``key`` signs the tokens of forms. It is kept in the store, so that any replica accepts them.
+    ``wake`` is called after a change. ``now`` is Unix time in seconds.
+    """
+
+    database: Database
+    key: bytes
+    configured: Callable[[], frozenset[str]]
+    now: Callable[[], float]
+    wake: Callable[[], None]
+
+    def token(self, user: str) -> str:
+        """Return the token of forms for a user and the current day."""
+        return self._token(user, int(self.now() // _DAY_SECONDS))
+
+    def token_is_valid(self, user: str, token: str) -> bool:
+        """Return whether a token is the user's, of this day or of the one before."""
+        today = int(self.now() // _DAY_SECONDS)
+        given = token.encode("utf-8", "replace")
+        return any(
+            hmac.compare_digest(self._token(user, day).encode(), given)
+            for day in (today, today - 1)
+        )
+
+    async def act(self, action: str, delivery: str, user: str) -> Mapping[str, int]:
+        """Retry or discard a delivery, given by its id; return the numbers by receiver.
+
+        All events of its message are changed with it. Raises ActionError.
+        """
+        repair = _REPAIRS.get(action)
+        event, colon, receiver = delivery.partition(":")
+        if repair is None or not colon:
+            raise ActionError("An action is retry or discard of a delivery's id.")
+        criteria = DeliveryFilter(self.configured(), (event,), receiver)
+        try:
+            changed = await self.database.run(repair, self.database, criteria, self.now())
+        except (UnknownIdError, StoreError) as error:
+            raise ActionError(str(error)) from None
+        if not changed:
+            raise ActionError("The delivery is settled already, or its receiver is not configured.")
+        log.info("deliveries changed", action=action, delivery=delivery, user=user or "anonymous")
+        self.wake()
+        return changed
+
+    def _token(self, user: str, day: int) -> str:
+        text = f"{user}\n{day}".encode()
+        return hmac.new(self.key, text, hashlib.sha256).hexdigest()

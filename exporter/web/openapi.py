@@ -1,0 +1,204 @@
+"""The OpenAPI document of the JSON API, made from the types that it serves."""
+
+from typing import Any, Final, get_args
+
+import msgspec
+
+from exporter import __version__
+from exporter.core.events import EVENT_TYPES
+from exporter.core.records import (
+    AccountRecord,
+    DeliveryRecord,
+    EventRecord,
+    FineTuneRecord,
+    ReceiverRecord,
+)
+from exporter.store.fine_tunes import SORTS
+from exporter.web.api import (
+    EVENTS_PARAMETERS,
+    FINE_TUNES_PARAMETERS,
+    PAGING,
+    PREFIX,
+    ChangeAnswer,
+    ErrorAnswer,
+    ListAnswer,
+    StatusAnswer,
+    StoryAnswer,
+)
+from exporter.web.query import (
+    DEFAULT_ELEMENTS,
+    DELIVERY_STATES,
+    EVENT_WORDS,
+    LONGEST_TEXT,
+    MOST_ELEMENTS,
+)
+
+_UNITS: Final = "".join(f"([0-9]{{1,4}}{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms"))
+_DURATION: Final = f"^(0|{_UNITS})$"
+
+_TEXT: Final = {"type": "string", "maxLength": LONGEST_TEXT}
+
+
+def _several(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema, "maxItems": 20}
+
+
+_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "account": ("Name of an account.", _TEXT),
+    "status": (
+        "Status: a label of the metrics, a text of the API, `stuck` or `removed`.",
+        _several(_TEXT),
+    ),
+    "model_id": ("Model.", _TEXT),
+    "dataset": ("Dataset.", _TEXT),
+    "q": ("Part of a name or of an id of a fine-tune, whatever its case.", _TEXT),
+    "since": (
+        "Only what changed within this time until now, such as `24h`.",
+        {"type": "string", "pattern": _DURATION, "maxLength": 40},
+    ),
+    "sort": ("Order; a minus sign reverses it.", {"type": "string", "enum": list(SORTS)}),
+    "fine_tune": ("Id of a fine-tune.", _TEXT),
+    "receiver": ("Name of a receiver.", _TEXT),
+    "state": (
+        "State of a delivery.",
+        _several({"type": "string", "enum": list(DELIVERY_STATES)}),
+    ),
+    "type": (
+        "Type of an event, or its last word, or `agent`.",
+        _several({"type": "string", "enum": [*EVENT_WORDS, *EVENT_TYPES]}),
+    ),
+    "limit": (
+        "Most elements of the answer.",
+        {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_ELEMENTS,
+            "default": DEFAULT_ELEMENTS,
+        },
+    ),
+    "starting_after": ("The id of the last element of the page before.", _TEXT),
+}
+
+_LISTS: Final[dict[str, tuple[str, Any, frozenset[str]]]] = {
+    "/accounts": ("Accounts and the age of their data", ListAnswer[AccountRecord], PAGING),
+    "/fine-tunes": ("Fine-tunes", ListAnswer[FineTuneRecord], FINE_TUNES_PARAMETERS),
+    "/events": (
+        "Events with their deliveries, newest first",
+        ListAnswer[EventRecord],
+        EVENTS_PARAMETERS,
+    ),
+    "/deliveries": ("Deliveries, newest first", ListAnswer[DeliveryRecord], EVENTS_PARAMETERS),
+    "/receivers": ("Receivers", ListAnswer[ReceiverRecord], PAGING),
+}
+
+_ERRORS: Final = {
+    "400": "A parameter is not valid, or `starting_after` is not in the list.",
+    "401": "The web configuration has users, and the credentials are not theirs.",
+    "403": "Changes are off, or the request came from another site.",
+    "404": "There is no such element.",
+    "409": "The delivery cannot be changed.",
+    "415": "The request is not application/json.",
+    "503": "The state cannot be read at present; `Retry-After` says when to try again.",
+}
+
+
+def document() -> dict[str, Any]:
+    """Return the document, in OpenAPI 3.1."""
+    lists = {path: listed for path, (_, listed, _) in _LISTS.items()}
+    types = (*lists.values(), StatusAnswer, StoryAnswer, ChangeAnswer, ErrorAnswer)
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    by_type = dict(zip(types, schemas, strict=True))
+    paths: dict[str, Any] = {
+        "/status": _get("Trust, failures of the last day, accounts and receivers", StatusAnswer),
+    }
+    for path, (summary, _, parameters) in _LISTS.items():
+        paths[path] = _get(summary, lists[path], parameters)
+    paths["/fine-tunes/{account}/{id}"] = _get("The story of a fine-tune", StoryAnswer)
+    paths["/fine-tunes/{account}/{id}"]["parameters"] = [_in_path("account"), _in_path("id")]
+    for action, meaning in _ACTIONS.items():
+        paths[f"/deliveries/{{id}}/{action}"] = _post(meaning)
+    found = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "cartesia-exporter",
+            "version": __version__,
+            "description": "What the agent knows of fine-tunes, failures and notifications.",
+        },
+        "servers": [{"url": PREFIX}],
+        "paths": {path: _resolved(item, by_type) for path, item in paths.items()},
+        "components": {"schemas": components},
+    }
+    return _with_readable_names(found)
+
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+
+_ACTIONS: Final = {
+    "retry": "Try a delivery and its message at once; only with `--web.enable-lifecycle`",
+    "discard": "Give up a delivery and its message; only with `--web.enable-lifecycle`",
+}
+
+
+def _get(summary: str, answer: Any, parameters: frozenset[str] = frozenset()) -> dict[str, Any]:
+    described = []
+    for name, (description, schema) in _PARAMETERS.items():
+        if name in parameters:
+            one = {"name": name, "in": "query", "description": description, "schema": schema}
+            described.append(one)
+    responses = {"200": ("The answer.", answer), **_errors("400", "401", "404", "503")}
+    responses["304"] = ("Nothing changed since the answer with the ETag of `If-None-Match`.", None)
+    operation = {"summary": summary, "parameters": described, "responses": responses}
+    return {"get": operation}
+
+
+def _post(summary: str) -> dict[str, Any]:
+    errors = _errors("400", "401", "403", "404", "409", "415", "503")
+    body = {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}
+    operation = {
+        "summary": summary,
+        "requestBody": body,
+        "responses": {"200": ("The number of deliveries.", ChangeAnswer), **errors},
+    }
+    return {"parameters": [_in_path("id")], "post": operation}
+
+
+def _errors(*statuses: str) -> dict[str, tuple[str, Any]]:
+    return {status: (_ERRORS[status], ErrorAnswer) for status in statuses}
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
+
+
+def _resolved(item: dict[str, Any], schemas: dict[Any, Any]) -> dict[str, Any]:
+    """Return a path with the schemas of its answers in place of their types."""
+    for operation in item.values():
+        if isinstance(operation, dict):
+            operation["responses"] = {
+                status: {
+                    "description": description,
+                    **(
+                        {}
+                        if answer is None
+                        else {"content": {_content_type(status): {"schema": schemas[answer]}}}
+                    ),
+                }
+                for status, (description, answer) in sorted(operation["responses"].items())
+            }
+    return item
+
+
+def _content_type(status: str) -> str:
+    # The refusal of a missing password is that of all paths.
+    return "text/plain" if status == "401" else "application/json"
+
+
+def _with_readable_names(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with FineTuneList in place of ListAnswer_FineTuneRecord_."""
+    text = msgspec.json.encode(found).decode()
+    for _, listed_type, _ in _LISTS.values():
+        name = get_args(listed_type)[0].__name__
+        listed = f"{name.removesuffix('Record')}List"
+        text = text.replace(f"ListAnswer_{name}_", listed).replace(f"ListAnswer[{name}]", listed)
+    decoded: dict[str, Any] = msgspec.json.decode(text)
+    return decoded

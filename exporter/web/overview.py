@@ -1,0 +1,400 @@
+"""Content of the overview page: what failed, who was notified, and the last days."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any, Final
+
+from sqlalchemy import func, select
+
+from exporter.core.model import COMPLETED, STATUSES
+from exporter.core.records import (
+    EventRecord,
+    FineTuneRecord,
+    HourRecord,
+    OutageRecord,
+    StatusCounts,
+    at,
+)
+from exporter.store.event_lists import count_failures
+from exporter.store.fine_tunes import STUCK, FineTuneFilter
+from exporter.store.overview import dataset_failures, hour_records, outage_records
+from exporter.store.pages import PageRequest
+from exporter.store.schema import events, trainings
+from exporter.web.charts import AccountHistory, StripRow, TimeRange, strip_row
+from exporter.web.times import short_time
+from exporter.web.view import View
+
+DAY: Final = timedelta(days=1)
+HOUR: Final = timedelta(hours=1)
+RANGES: Final[Mapping[str, tuple[str, timedelta]]] = {
+    "24h": ("24 hours", DAY),
+    "7d": ("7 days", 7 * DAY),
+    "30d": ("30 days", 30 * DAY),
+}
+"""Names and lengths of the ranges of the strip."""
+
+_SHOWN_FAILURES: Final = 10
+"""Failures of the last hour, and of the day before it, with a row of their own."""
+
+_MOST_FAILURES: Final = 500
+"""Failures that are read: more have no mark in the strip."""
+
+_SHOWN_ROWS: Final = 10
+_SHOWN_COUNTS: Final = 30
+_SHOWN_ACCOUNTS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure in the list: its event, the training that ended, and a remark."""
+
+    event: EventRecord
+    trained_seconds: float | None
+    usual_seconds: float | None
+    note: str
+    stale: bool
+
+
+def overview(view: View, range_key: str) -> dict[str, Any]:
+    """Return the variables of the overview's template."""
+    trust = view.trust
+    failures = _failures(view, RANGES[range_key][1])
+    day = [each for each in failures if each.observed_at > view.now - DAY]
+    hour = [each for each in day if each.observed_at > view.now - HOUR]
+    names = [each.name for each in view.settings.accounts]
+    in_day = count_failures(view.connection, names, (view.now - DAY).timestamp())
+    in_hour = count_failures(view.connection, names, (view.now - HOUR).timestamp())
+    return {
+        "trust": trust,
+        "failures": in_day,
+        "headline": _headline(view, in_day, in_hour),
+        "totals": _totals(view),
+        "failed": {
+            "hour": [_failure(view, each) for each in hour[:_SHOWN_FAILURES]],
+            "day": [_failure(view, each) for each in day[len(hour) :][:_SHOWN_FAILURES]],
+            "more_in_hour": max(in_hour - _SHOWN_FAILURES, 0),
+            "more_in_day": max(in_day - in_hour - _SHOWN_FAILURES, 0),
+        },
+        "quiet": {} if day else _quiet(view),
+        "strip": _strip(view, range_key, failures),
+        "stuck": _table(view, STUCK, "longer than expected in created or training"),
+        "training": _table(view, "training", "dashed: median of the last 50 of the model"),
+        "counts": _counts(view),
+        "statuses": STATUSES,
+        "interval": view.settings.interval,
+    }
+
+
+def _failures(view: View, length: timedelta) -> list[EventRecord]:
+    """Return the failures of the last ``length``, at least of a day, newest first."""
+    since = (view.now - max(length, DAY)).timestamp()
+    names = [each.name for each in view.settings.accounts]
+    query = (
+        select(events)
+        .where(events.c.type == "fine_tune.failed", events.c.observed_at >= since)
+        .where(events.c.account.in_(names))
+        .order_by(events.c.number.desc())
+        .limit(_MOST_FAILURES)
+    )
+    return view.events.records(view.connection.execute(query).all())
+
+
+def _failure(view: View, event: EventRecord) -> Failure:
+    fine_tune_id = event.fine_tune or ""
+    ended = view.fine_tunes.trainings(event.account, fine_tune_id)
+    at_failure = [
+        each for each in ended if abs(each.ended_at - event.observed_at) < timedelta(1e-5)
+    ]
+    trained = at_failure[0].seconds if at_failure else None
+    usual = view.fine_tunes.usual_seconds(event.model_id)
+    stale = event.account in view.trust.stale_names
+    return Failure(event, trained, usual, _note(view, event), stale)
+
+
+def _note(view: View, event: EventRecord) -> str:
+    """Return the remark on a failure: what became of it, or how often the dataset failed."""
+    now = view.fine_tunes.find(event.account, event.fine_tune or "")
+    if now is not None and now.removed:
+        return "removed since"
+    if now is not None and now.since > event.observed_at:
+        when = short_time(now.since, view.now)
+        words = {"failed": f"trained again, failed again {when}", "completed": f"completed {when}"}
+        return words.get(now.status_label, f"{now.status_label} again since {when}")
+    week = (event.observed_at - 7 * DAY).timestamp()
+    number = dataset_failures(view.connection, event.account, event.dataset, week)
+    return f"{_ordinal(number)} failure of this dataset in 7 days" if number > 1 else ""
+
+
+def _ordinal(number: int) -> str:
+    if number % 100 in {11, 12, 13}:
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
+
+
+def _headline(view: View, in_day: int, in_hour: int) -> dict[str, Any]:
+    stale = [each for each in view.accounts if each.state == "stale"]
+    unseen = ", ".join(each.id for each in stale[:2])
+    if stale:
+        seen = stale[0].as_of
+        unseen += f" not seen since {short_time(seen, view.now)}" if seen else " not seen"
+    if in_day:
+        text = f"{in_day:,} failed in the last 24 hours"
+        note = f"{in_hour:,} in the last hour" if in_hour else "none in the last hour"
+        note = f"{note}; {unseen}" if unseen else note
+        return {"text": f"At least {text}" if stale else text, "note": note, "since": None}
+    baseline = max((s.baseline_at for s in view.stored.values()), default=0.0)
+    if stale:
+        return {"text": "No failure seen in the last 24 hours", "note": unseen, "since": None}
+    if not baseline:
+        return {"text": "Nothing read yet", "note": "", "since": None}
+    if at(baseline) > view.now - DAY:
+        return {"text": "Nothing failed since the baseline", "note": "", "since": at(baseline)}
+    return {"text": "Nothing failed in the last 24 hours", "note": "", "since": None}
+
+
+def _totals(view: View) -> dict[str, Any]:
+    current = [each for each in view.accounts if each.state not in {"stale", "waiting"}]
+    totals = Counter[str]()
+    for each in current:
+        totals.update({status: getattr(each.counts, status) for status in STATUSES})
+    label = "Now"
+    if len(current) < len(view.accounts):
+        label = f"{', '.join(e.id for e in current[:3])} only" if current else "No current data"
+    stuck = view.fine_tunes.counts(FineTuneFilter(statuses=(STUCK,))).get(STUCK, 0)
+    order = ("failed", "training", "created", "completed", "unknown")
+    notes = {"training": f", {stuck} stuck" if stuck else ""}
+    return {
+        "label": label,
+        "statuses": [(each, totals[each], notes.get(each, "")) for each in order],
+    }
+
+
+def _quiet(view: View) -> dict[str, Any]:
+    """Return what the page says when nothing failed."""
+    baseline = min((s.baseline_at for s in view.stored.values()), default=None)
+    if baseline is None:
+        return {"baseline_at": None}
+    query = select(events.c.content).where(events.c.type == "agent.baseline")
+    total = failed = 0
+    for record in view.events.records(
+        view.connection.execute(
+            query.with_only_columns(events).where(events.c.account.in_(view.stored))
+        ).all()
+    ):
+        total += _integer(record.facts.get("total"))
+        failed += _integer(record.facts.get("failed"))
+    seconds = view.connection.scalars(
+        select(trainings.c.seconds)
+        .where(trainings.c.account.in_(view.account_names), trainings.c.ended_as == COMPLETED)
+        .order_by(trainings.c.ended_at.desc())
+        .limit(_MOST_FAILURES)
+    ).all()
+    completed = view.connection.scalars(
+        select(func.count()).where(
+            events.c.type == "fine_tune.completed", events.c.account.in_(view.stored)
+        )
+    ).one()
+    observed = [each for each in seconds if each is not None]
+    return {
+        "baseline_at": at(baseline),
+        "baseline_total": total,
+        "baseline_failed": failed,
+        "completed": completed,
+        "median": median(observed) if observed else None,
+        "receivers": _receivers(view),
+    }
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _receivers(view: View) -> str:
+    """Return the receivers of failures with the verb: "slack and ops are"."""
+    names = [each.id for each in view.receivers if "failed" in each.events]
+    if not names:
+        return ""
+    shown = names if len(names) <= _SHOWN_ACCOUNTS else [f"{len(names)} receivers"]
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"{listed} {'is' if len(names) == 1 else 'are'}"
+
+
+def _strip(view: View, range_key: str, failures: Sequence[EventRecord]) -> dict[str, Any]:
+    title, length = RANGES[range_key]
+    end = view.now.replace(minute=0, second=0, microsecond=0) + HOUR
+    shown = TimeRange(end - length, end)
+    since = shown.begin.timestamp()
+    hours = hour_records(view.connection, view.account_names, since)
+    keys = [(each.name, each.base_url) for each in view.settings.accounts]
+    outages = [*outage_records(view.connection, keys, since), *_current_outages(view)]
+    recent = [each for each in failures if each.observed_at >= shown.begin]
+    rows = _strip_rows(view, shown, hours, outages, recent)
+    ended = [each for each in outages if each.until is None]
+    words = [f"{len(recent):,} failure{'' if len(recent) == 1 else 's'}"]
+    if outages:
+        words.append(f"{len(outages)} outage{'' if len(outages) == 1 else 's'}")
+    note = ", ".join(words) + (f", {len(ended)} of them now" if ended else "")
+    return {
+        "key": range_key,
+        "title": title,
+        "note": note,
+        "rows": rows,
+        "ticks": shown.ticks(),
+        "column": "Hour" if range_key == "24h" else "Day",
+        "table": _strip_table(view, shown, outages, by_hour=range_key == "24h"),
+    }
+
+
+def _current_outages(view: View) -> list[OutageRecord]:
+    return [
+        OutageRecord(account=each.id, since=each.failing_since, until=None, reason=each.failure)
+        for each in view.accounts
+        if each.failing_since is not None
+    ]
+
+
+def _strip_rows(
+    view: View,
+    shown: TimeRange,
+    hours: Sequence[HourRecord],
+    outages: Sequence[OutageRecord],
+    failures: Sequence[EventRecord],
+) -> list[StripRow]:
+    """Return a row for each account; of many, one for all and one for each with an outage."""
+    names = [each.name for each in view.settings.accounts]
+    histories = []
+    for name in names:
+        stored = view.stored.get(name)
+        histories.append(
+            AccountHistory(
+                name,
+                None if stored is None else at(stored.baseline_at),
+                [each for each in hours if each.account == name],
+                [each for each in outages if each.account == name],
+                [
+                    (e.observed_at, e.name or e.fine_tune or "")
+                    for e in failures
+                    if e.account == name
+                ],
+            )
+        )
+    if len(histories) > _SHOWN_ACCOUNTS:
+        troubled = [each for each in histories if each.outages][:_SHOWN_ACCOUNTS]
+        histories = [_all_accounts(histories, failures), *troubled]
+    return [strip_row(each, shown) for each in histories]
+
+
+def _all_accounts(
+    histories: Sequence[AccountHistory], failures: Sequence[EventRecord]
+) -> AccountHistory:
+    since = [each.watched_since for each in histories if each.watched_since is not None]
+    marks = [(each.observed_at, f"{each.account}: {each.name}") for each in failures]
+    hours = _summed_hours(histories)
+    return AccountHistory(
+        f"all {len(histories)} accounts", min(since, default=None), hours, (), marks
+    )
+
+
+def _summed_hours(histories: Iterable[AccountHistory]) -> list[HourRecord]:
+    """Return the sums over all accounts, at each hour in which one of them changed."""
+    changes = sorted((each.hour, each.account, each.counts) for h in histories for each in h.hours)
+    current: dict[str, StatusCounts] = {}
+    summed: dict[datetime, HourRecord] = {}
+    for hour, account, counts in changes:
+        current[account] = counts
+        total = {s: sum(getattr(each, s) for each in current.values()) for s in STATUSES}
+        summed[hour] = HourRecord(account="", hour=hour, counts=StatusCounts(**total))
+    return list(summed.values())
+
+
+def _strip_table(
+    view: View, shown: TimeRange, outages: Sequence[OutageRecord], *, by_hour: bool
+) -> list[dict[str, Any]]:
+    names = [each.name for each in view.settings.accounts]
+    types = ("fine_tune.created", "fine_tune.completed", "fine_tune.failed")
+    query = select(events.c.type, events.c.observed_at).where(
+        events.c.type.in_(types),
+        events.c.account.in_(names),
+        events.c.observed_at >= shown.begin.timestamp(),
+    )
+    step = HOUR if by_hour else DAY
+    begin = shown.begin if by_hour else shown.begin.replace(hour=0)
+    totals = Counter[tuple[int, str]]()
+    for event_type, observed in view.connection.execute(query):
+        totals[int((at(observed) - begin) / step), event_type] += 1
+    rows = []
+    for index in range(int((view.now - begin) / step), -1, -1):
+        first = begin + index * step
+        within = [o for o in outages if o.since < first + step and (o.until or view.now) > first]
+        created, completed, failed = (totals[index, each] for each in types)
+        rows.append(
+            {
+                "name": f"{first:%H:%M}" if by_hour else f"{first:%a} {first.day}",
+                "created": created,
+                "completed": completed,
+                "failed": failed,
+                "outages": _outage_words(within),
+            }
+        )
+    return rows
+
+
+def _outage_words(outages: Sequence[OutageRecord]) -> str:
+    words = [
+        f"{each.account} {each.since:%H:%M} to {f'{each.until:%H:%M}' if each.until else 'now'}"
+        for each in outages[:3]
+    ]
+    if len(outages) > len(words):
+        words.append(f"{len(outages) - len(words)} more")
+    return ", ".join(words)
+
+
+def _table(view: View, status: str, hint: str) -> dict[str, Any]:
+    criteria = FineTuneFilter(statuses=(status,))
+    page = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since")
+    rows: list[FineTuneRecord] = page.elements
+    total = view.fine_tunes.counts(criteria).get(status, 0)
+    seconds = [(view.now - each.since).total_seconds() for each in rows]
+    usual = [each.usual_seconds or 0.0 for each in rows]
+    longest = max([*seconds, *(1.2 * each for each in usual), 1.0])
+    return {"rows": rows, "total": total, "hint": hint, "longest": longest}
+
+
+def _counts(view: View) -> dict[str, Any]:
+    """Return the table of counts by status and model, as in the metrics."""
+    rows = []
+    totals = Counter[str]()
+    current = []
+    for account in view.accounts:
+        status = view.status(account.id)
+        stale = account.state in {"stale", "waiting"}
+        if status is None or status.counts is None:
+            continue
+        by_model: dict[str, Counter[str]] = {}
+        for key, number in status.counts.items():
+            by_model.setdefault(key[0] if len(key) > 1 else "all", Counter())[key[-1]] += number
+        if not stale:
+            current.append(account.id)
+        for model, numbers in sorted(by_model.items(), key=lambda item: -item[1].total()):
+            rows.append(
+                {
+                    "model": model,
+                    "account": account.id,
+                    "stale": stale,
+                    "numbers": [(each, numbers[each]) for each in STATUSES],
+                    "total": numbers.total(),
+                }
+            )
+            if not stale:
+                totals.update(numbers)
+    label = "All" if len(current) == len(view.accounts) else f"{', '.join(current[:3])} only"
+    return {
+        "rows": rows[:_SHOWN_COUNTS],
+        "more": max(len(rows) - _SHOWN_COUNTS, 0),
+        "label": label,
+        "totals": [(each, totals[each]) for each in STATUSES],
+        "total": totals.total(),
+    }
