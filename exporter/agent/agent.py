@@ -41,6 +41,7 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
+from exporter.store.reader import Reader
 from exporter.supervisor import Service, Supervisor
 from exporter.web.actions import Actions
 from exporter.web.application import Reload, WebContext, application
@@ -92,7 +93,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         database = await resources.enter_async_context(Database(config.storage.path))
         listeners = await _listen(options, resources)
         supervisor = Supervisor()
-        agent = Agent(config, options, database, supervisor)
+        reader = await resources.enter_async_context(database.reader())
+        agent = Agent(config, options, database, reader, supervisor)
         reloading = options.reloading or Reloading(lambda: config)
         reloader = Reloader(reloading, agent.reload, agent.registry, SYSTEM_CLOCK)
         await agent.prepare()
@@ -122,11 +124,16 @@ class Agent:
     """The configured services, the metrics page, and what the services share."""
 
     def __init__(
-        self, config: Config, options: RunOptions, database: Database, supervisor: Supervisor
+        self,
+        config: Config,
+        options: RunOptions,
+        database: Database,
+        reader: Reader,
+        supervisor: Supervisor,
     ) -> None:
         self._options = options
         self._database = database
-        self._reader = database.reader()
+        self._reader = reader
         self._supervisor = supervisor
         self._statuses = StatusRegistry()
         self._observers = [self._statuses.publish, options.on_status]

@@ -120,6 +120,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
     """Run the demo until ``stop`` is set; its state is in a temporary folder."""
     from exporter.agent.agent import RunOptions
     from exporter.agent.agent import run as run_agent
+    from exporter.agent.build import SYSTEM_CLOCK
     from exporter.config import load
     from exporter.core.model import AccountKey
     from exporter.simulator.api import Simulation, create_app
@@ -144,7 +145,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
         past = Past(
-            _PAST_SECONDS, time.time(), {"slack": "answered 200", "webhook": "answered 204"}
+            _PAST_SECONDS, SYSTEM_CLOCK.now(), {"slack": "answered 200", "webhook": "answered 204"}
         )
         await write_past(state, AccountKey("demo", api), world, past)
         options = RunOptions(

@@ -27,9 +27,9 @@ from exporter.store.pages import AmbiguousCursorError, Page, UnknownCursorError
 from exporter.store.reader import BusyError
 from exporter.web.actions import ActionError
 from exporter.web.lists import event_filter, fine_tune_filter
-from exporter.web.origin import is_cross_site, user_of
 from exporter.web.pages import NotFoundError, PagesContext, etag_of
 from exporter.web.query import Query, QueryError, parse
+from exporter.web.requests import is_cross_site, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story
 from exporter.web.view import View
@@ -43,7 +43,7 @@ _JSON: Final = "application/json"
 
 PAGING: Final = frozenset({"limit", "starting_after"})
 FINE_TUNES_PARAMETERS: Final = PAGING | {
-    "account", "status", "model_id", "dataset", "q", "since", "sort",
+    "account", "status", "model_id", "dataset", "q", "since", "sort", "after_account",
 }  # fmt: skip
 EVENTS_PARAMETERS: Final = PAGING | {
     "account", "fine_tune", "status", "q", "since", "receiver", "state", "type",
@@ -107,7 +107,7 @@ class Api:
             "/status": (frozenset(), _status),
             "/accounts": (PAGING, _accounts),
             "/fine-tunes": (FINE_TUNES_PARAMETERS, _fine_tunes),
-            "/fine-tunes/{account}/{id:path}": (frozenset(), _story),
+            "/fine-tunes/{account}/{id:text}": (frozenset(), _story),
             "/events": (EVENTS_PARAMETERS, _events),
             "/deliveries": (EVENTS_PARAMETERS, _deliveries),
             "/receivers": (PAGING, _receivers),
@@ -115,8 +115,8 @@ class Api:
         return [
             *(Route(PREFIX + path, self._get(*each)) for path, each in endpoints.items()),
             Route(f"{PREFIX}/openapi.json", _openapi),
-            Route(PREFIX + "/deliveries/{id:path}/{action}", self._change, methods=["POST"]),
-            Route(PREFIX + "/{rest:path}", _unknown),
+            Route(PREFIX + "/deliveries/{id:text}/{action}", self._change, methods=["POST"]),
+            Route(PREFIX + "/{rest:text}", _unknown),
         ]
 
     def _get(

@@ -37,7 +37,7 @@ class WebContext:
     Attributes:
         page: the metrics.
         readiness: returns the current readiness.
-        pages: what the pages and the JSON API read.
+        pages: what the pages and the JSON API read; None for an application without them.
         telemetry_path: path of the metrics.
         statuses: returns the newest status of each account.
         reload: reloads the configuration; None if HTTP requests must not do that.
@@ -47,7 +47,7 @@ class WebContext:
 
     page: Page
     readiness: Callable[[], Readiness]
-    pages: PagesContext
+    pages: PagesContext | None = None
     telemetry_path: str = "/metrics"
     statuses: Callable[[], Sequence[AccountStatus]] = tuple
     reload: Reload | None = None
@@ -79,8 +79,8 @@ def application(context: WebContext) -> Starlette:
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
-            *Pages(context.pages).routes(),
-            *Api(context.pages).routes(),
+            *([] if context.pages is None else Pages(context.pages).routes()),
+            *([] if context.pages is None else Api(context.pages).routes()),
         ],
         exception_handlers={QueryError: query_error},
     )

@@ -77,6 +77,10 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         },
     ),
     "starting_after": ("The id of the last element of the page before.", _TEXT),
+    "after_account": (
+        "Account of the fine-tune `starting_after`; needed where several accounts have its id.",
+        _TEXT,
+    ),
 }
 
 _LISTS: Final[dict[str, tuple[str, Any, frozenset[str]]]] = {
@@ -153,7 +157,7 @@ def _get(summary: str, answer: Any, parameters: frozenset[str] = frozenset()) ->
 
 def _post(summary: str) -> dict[str, Any]:
     errors = _errors("400", "401", "403", "404", "409", "415", "503")
-    body = {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}
+    body = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
     operation = {
         "summary": summary,
         "requestBody": body,

@@ -1,9 +1,8 @@
 """Content of the overview page: what failed, who was notified, and the last days."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import median
 from typing import Any, Final
 
@@ -13,28 +12,16 @@ from exporter.core.model import COMPLETED, STATUSES
 from exporter.core.records import (
     EventRecord,
     FineTuneRecord,
-    HourRecord,
-    OutageRecord,
-    StatusCounts,
     at,
 )
 from exporter.store.event_lists import count_failures
 from exporter.store.fine_tunes import STUCK, FineTuneFilter
-from exporter.store.overview import dataset_failures, hour_records, outage_records
+from exporter.store.overview import dataset_failures
 from exporter.store.pages import PageRequest
 from exporter.store.schema import events, trainings
-from exporter.web.charts import AccountHistory, StripRow, TimeRange, strip_row
+from exporter.web.strip import DAY, HOUR, RANGES, strip
 from exporter.web.times import short_time
 from exporter.web.view import View
-
-DAY: Final = timedelta(days=1)
-HOUR: Final = timedelta(hours=1)
-RANGES: Final[Mapping[str, tuple[str, timedelta]]] = {
-    "24h": ("24 hours", DAY),
-    "7d": ("7 days", 7 * DAY),
-    "30d": ("30 days", 30 * DAY),
-}
-"""Names and lengths of the ranges of the strip."""
 
 _SHOWN_FAILURES: Final = 10
 """Failures of the last hour, and of the day before it, with a row of their own."""
@@ -79,7 +66,7 @@ def overview(view: View, range_key: str) -> dict[str, Any]:
             "more_in_day": max(in_day - in_hour - _SHOWN_FAILURES, 0),
         },
         "quiet": {} if day else _quiet(view),
-        "strip": _strip(view, range_key, failures),
+        "strip": strip(view, range_key, failures),
         "stuck": _table(view, STUCK, "longer than expected in created or training"),
         "training": _table(view, "training", "dashed: median of the last 50 of the model"),
         "counts": _counts(view),
@@ -220,136 +207,6 @@ def _receivers(view: View) -> str:
     shown = names if len(names) <= _SHOWN_ACCOUNTS else [f"{len(names)} receivers"]
     listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
     return f"{listed} {'is' if len(names) == 1 else 'are'}"
-
-
-def _strip(view: View, range_key: str, failures: Sequence[EventRecord]) -> dict[str, Any]:
-    title, length = RANGES[range_key]
-    end = view.now.replace(minute=0, second=0, microsecond=0) + HOUR
-    shown = TimeRange(end - length, end)
-    since = shown.begin.timestamp()
-    hours = hour_records(view.connection, view.account_names, since)
-    keys = [(each.name, each.base_url) for each in view.settings.accounts]
-    outages = [*outage_records(view.connection, keys, since), *_current_outages(view)]
-    recent = [each for each in failures if each.observed_at >= shown.begin]
-    rows = _strip_rows(view, shown, hours, outages, recent)
-    ended = [each for each in outages if each.until is None]
-    words = [f"{len(recent):,} failure{'' if len(recent) == 1 else 's'}"]
-    if outages:
-        words.append(f"{len(outages)} outage{'' if len(outages) == 1 else 's'}")
-    note = ", ".join(words) + (f", {len(ended)} of them now" if ended else "")
-    return {
-        "key": range_key,
-        "title": title,
-        "note": note,
-        "rows": rows,
-        "ticks": shown.ticks(),
-        "column": "Hour" if range_key == "24h" else "Day",
-        "table": _strip_table(view, shown, outages, by_hour=range_key == "24h"),
-    }
-
-
-def _current_outages(view: View) -> list[OutageRecord]:
-    return [
-        OutageRecord(account=each.id, since=each.failing_since, until=None, reason=each.failure)
-        for each in view.accounts
-        if each.failing_since is not None
-    ]
-
-
-def _strip_rows(
-    view: View,
-    shown: TimeRange,
-    hours: Sequence[HourRecord],
-    outages: Sequence[OutageRecord],
-    failures: Sequence[EventRecord],
-) -> list[StripRow]:
-    """Return a row for each account; of many, one for all and one for each with an outage."""
-    names = [each.name for each in view.settings.accounts]
-    histories = []
-    for name in names:
-        stored = view.stored.get(name)
-        histories.append(
-            AccountHistory(
-                name,
-                None if stored is None else at(stored.baseline_at),
-                [each for each in hours if each.account == name],
-                [each for each in outages if each.account == name],
-                [
-                    (e.observed_at, e.name or e.fine_tune or "")
-                    for e in failures
-                    if e.account == name
-                ],
-            )
-        )
-    if len(histories) > _SHOWN_ACCOUNTS:
-        troubled = [each for each in histories if each.outages][:_SHOWN_ACCOUNTS]
-        histories = [_all_accounts(histories, failures), *troubled]
-    return [strip_row(each, shown) for each in histories]
-
-
-def _all_accounts(
-    histories: Sequence[AccountHistory], failures: Sequence[EventRecord]
-) -> AccountHistory:
-    since = [each.watched_since for each in histories if each.watched_since is not None]
-    marks = [(each.observed_at, f"{each.account}: {each.name}") for each in failures]
-    hours = _summed_hours(histories)
-    return AccountHistory(
-        f"all {len(histories)} accounts", min(since, default=None), hours, (), marks
-    )
-
-
-def _summed_hours(histories: Iterable[AccountHistory]) -> list[HourRecord]:
-    """Return the sums over all accounts, at each hour in which one of them changed."""
-    changes = sorted((each.hour, each.account, each.counts) for h in histories for each in h.hours)
-    current: dict[str, StatusCounts] = {}
-    summed: dict[datetime, HourRecord] = {}
-    for hour, account, counts in changes:
-        current[account] = counts
-        total = {s: sum(getattr(each, s) for each in current.values()) for s in STATUSES}
-        summed[hour] = HourRecord(account="", hour=hour, counts=StatusCounts(**total))
-    return list(summed.values())
-
-
-def _strip_table(
-    view: View, shown: TimeRange, outages: Sequence[OutageRecord], *, by_hour: bool
-) -> list[dict[str, Any]]:
-    names = [each.name for each in view.settings.accounts]
-    types = ("fine_tune.created", "fine_tune.completed", "fine_tune.failed")
-    query = select(events.c.type, events.c.observed_at).where(
-        events.c.type.in_(types),
-        events.c.account.in_(names),
-        events.c.observed_at >= shown.begin.timestamp(),
-    )
-    step = HOUR if by_hour else DAY
-    begin = shown.begin if by_hour else shown.begin.replace(hour=0)
-    totals = Counter[tuple[int, str]]()
-    for event_type, observed in view.connection.execute(query):
-        totals[int((at(observed) - begin) / step), event_type] += 1
-    rows = []
-    for index in range(int((view.now - begin) / step), -1, -1):
-        first = begin + index * step
-        within = [o for o in outages if o.since < first + step and (o.until or view.now) > first]
-        created, completed, failed = (totals[index, each] for each in types)
-        rows.append(
-            {
-                "name": f"{first:%H:%M}" if by_hour else f"{first:%a} {first.day}",
-                "created": created,
-                "completed": completed,
-                "failed": failed,
-                "outages": _outage_words(within),
-            }
-        )
-    return rows
-
-
-def _outage_words(outages: Sequence[OutageRecord]) -> str:
-    words = [
-        f"{each.account} {each.since:%H:%M} to {f'{each.until:%H:%M}' if each.until else 'now'}"
-        for each in outages[:3]
-    ]
-    if len(outages) > len(words):
-        words.append(f"{len(outages) - len(words)} more")
-    return ", ".join(words)
 
 
 def _table(view: View, status: str, hint: str) -> dict[str, Any]:

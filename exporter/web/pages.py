@@ -23,11 +23,12 @@ from exporter.store.pages import AmbiguousCursorError, UnknownCursorError
 from exporter.store.reader import BusyError, Reader
 from exporter.web.actions import ActionError, Actions
 from exporter.web.lists import fine_tunes_page, notifications_page
-from exporter.web.origin import is_cross_site, user_of
-from exporter.web.overview import RANGES, overview
+from exporter.web.overview import overview
 from exporter.web.query import parse
+from exporter.web.requests import is_cross_site, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story, story_page
+from exporter.web.strip import RANGES
 from exporter.web.templating import ASSETS, ICON, icon, read_asset, render
 from exporter.web.view import View, ViewSettings
 
@@ -128,7 +129,7 @@ class Pages:
         return [
             Route("/", self.overview),
             Route("/fine-tunes", self.fine_tunes),
-            Route("/fine-tunes/{account}/{id:path}", self.fine_tune),
+            Route("/fine-tunes/{account}/{id:text}", self.fine_tune),
             Route("/notifications", self.notifications),
             Route("/notifications", self.act, methods=["POST"]),
             Route("/config", self.configuration),

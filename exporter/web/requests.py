@@ -1,10 +1,26 @@
-"""Where a request comes from: another site, or which user."""
+"""What a request says: its path, the site that it comes from, and its user."""
 
 from urllib.parse import urlsplit
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
 from exporter.web.auth import parse_basic_auth
+
+
+class _TextConvertor(Convertor[str]):
+    """Any text to the end of a path, as ids are: Starlette's own stops at a line break."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("text", _TextConvertor())
 
 
 def is_cross_site(request: Request) -> bool:

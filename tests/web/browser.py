@@ -1,0 +1,59 @@
+"""Chromium for tests, and what a page must never do in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.programs import required
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--no-proxy-server",
+]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start Debian's Chromium."""
+    program = required("chromium", package="chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Open a page; at the end fail for each message in its console and each foreign request."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    problems: list[str] = []
+    origin = "/".join(url.split("/")[:3])
+
+    def check_request(request: Any) -> None:
+        if not request.url.startswith(f"{origin}/"):
+            problems.append(f"request to {request.url}")
+
+    page.on("console", lambda message: problems.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("request", check_request)
+    try:
+        page.goto(url)
+        yield page
+        assert problems == []
+    finally:
+        context.close()
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong with a page, with the elements."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
