@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from docs.generate import configuration, flags
+from docs.generate import api, configuration, flags
 from docs.generate.dashboard import document as dashboard
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
+API = ROOT / "docs" / "api.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 FLAGS = ROOT / "docs" / "flags.md"
 DASHBOARD = ROOT / "deploy" / "grafana" / "cartesia-fine-tunes.json"
@@ -19,6 +20,7 @@ def render_documents() -> dict[Path, str]:
     table = re.compile(rf"^{re.escape(flags.HEADER)}\n(?:\|.*\n)*", re.MULTILINE)
     return {
         README: table.sub(lambda _: f"{flags.flag_table('run')}\n", readme),
+        API: api.render(),
         CONFIGURATION: configuration.render(),
         FLAGS: flags.render(),
         DASHBOARD: dashboard.render(),

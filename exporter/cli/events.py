@@ -1,86 +1,76 @@
-"""`events`: the events in the store and the delivery states of each."""
+"""`events`: what the agent saw happen, and who was notified of it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from exporter.cli.exits import standard_output
-from exporter.cli.options import config_file_option, limit_option, load, output_option
-from exporter.cli.output import Layout, Record, write
-from exporter.cli.state import configured_receivers, report_omitted, run_in_state
-from exporter.core.events import EVENT_TYPES, SUBSCRIPTIONS
-from exporter.core.text import timestamp
+from exporter.cli.options import limit_option, output_option
+from exporter.cli.output import Layout, Record, write_records
+from exporter.cli.source import filter_options, query_of, read_list, report_age, source_options
+from exporter.core.events import EVENT_TYPES
 
 if TYPE_CHECKING:
-    from exporter.store.database import Database
-    from exporter.store.queries import RecordedEvent
+    from datetime import datetime
+
+    from exporter.core.records import DeliveryRecord, EventRecord
+
+_TYPES: Final = (*sorted({each.rpartition(".")[2] for each in EVENT_TYPES}), "agent")
 
 _LAYOUT: Final = Layout(
     "events",
-    (
-        *("observed_at", "type", "account", "subject", "name"),
-        *("previous_status", "status", "receivers"),
-    ),
-    uncut=frozenset({"observed_at", "type", "subject"}),
-    hidden=("id",),
-    styled_by="status",
+    ("age", "event", "fine-tune", "account", "notified"),
+    uncut=frozenset({"age", "event"}),
+    wide=("model", "dataset", "observed_at", "id"),
+    styled_by="event",
     styles={"failed": "red", "completed": "green"},
 )
-
-# Receivers cannot subscribe to other status changes, but this command can show them.
-_TYPES_BY_WORD: Final[dict[str, frozenset[str]]] = {
-    **{word: frozenset[str](types) for word, types in SUBSCRIPTIONS.items()},
-    **{
-        event_type.removeprefix("fine_tune."): frozenset({event_type})
-        for event_type, traits in EVENT_TYPES.items()
-        if traits.subscription is None and event_type.startswith("fine_tune.")
-    },
-}
 
 
 @click.group()
 def events() -> None:
-    """Look into what the agent saw happen, while it runs."""
+    """Look into what the agent saw happen and who was notified, also while it runs."""
 
 
 @events.command("list")
-@config_file_option
-@click.option("--account", metavar="NAME", help="Of this account alone.")
-@click.option(
-    "--type", "word", type=click.Choice(sorted(_TYPES_BY_WORD)), help="Of this type alone."
-)
+@source_options
+@filter_options("account", "status", "receiver", "since", "type")
 @click.option("--fine-tune", "fine_tune", metavar="ID", help="About this fine-tune alone.")
 @limit_option
 @output_option
-def list_command(config_file: Path | None, limit: int, output: Any, **given: str | None) -> None:
-    """Print events and who was told of them, the newest last."""
-    config = load(config_file)
+def list_command(limit: int, output: Any, **given: Any) -> None:
+    """Print events and who was notified of each, the newest last."""
     stream = standard_output("list the events")
-    from exporter.store.queries import EventFilter, list_events
-
-    word = given["word"]
-    types = _TYPES_BY_WORD[word] if word else frozenset()
-    event_filter = EventFilter(given["account"], given["fine_tune"], types)
-
-    def query(database: "Database") -> Any:
-        return list_events(database, event_filter, configured_receivers(config), limit)
-
-    found, total = run_in_state(config, "list the events", query)
-    write([_record(each) for each in found], _LAYOUT, output, stream)
-    report_omitted(len(found), total)
+    found = read_list("events", query_of(given), limit, given)
+    now = report_age(found)
+    write_records(found.records[::-1], lambda each: _row(each, now), _LAYOUT, output, stream)
 
 
-def _record(recorded: "RecordedEvent") -> Record:
-    event = recorded.event
+def _row(event: "EventRecord", now: "datetime") -> Record:
+    from exporter.web.times import age, iso_time
+
     return {
-        "observed_at": timestamp(event.observed_at),
-        "type": event.type,
+        "age": age((now - event.observed_at).total_seconds()),
+        "event": event.type.rpartition(".")[2].replace("_", " "),
+        "fine-tune": event.name or event.fine_tune or event.title,
         "account": event.account,
-        "subject": event.subject,
-        "name": event.fine_tune.name if event.fine_tune else "",
-        "previous_status": event.previous_status,
-        "status": event.fine_tune.status if event.fine_tune else None,
-        "receivers": dict(recorded.states),
+        "notified": _notified(event.deliveries, now),
+        "model": event.model_id,
+        "dataset": event.dataset,
+        "observed_at": iso_time(event.observed_at),
         "id": event.id,
     }
+
+
+def _notified(deliveries: "list[DeliveryRecord]", now: "datetime") -> str:
+    """Return the receivers and when they were notified, those that were not first."""
+    from exporter.web.times import short_time
+
+    words = []
+    for each in sorted(deliveries, key=lambda each: each.state == "delivered"):
+        if each.state == "delivered" and each.settled_at is not None:
+            words.append(f"{each.receiver} {short_time(each.settled_at, now)}")
+        else:
+            answer = each.answer.removeprefix("answered ")
+            words.append(f"{each.receiver} {each.state}{f': {answer}' if answer else ''}")
+    return ", ".join(words)

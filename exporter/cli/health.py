@@ -9,13 +9,14 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import click
 
 from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
+from exporter.cli.options import AgentUrl
 from exporter.core.text import is_loopback, one_line, os_error_text
 
 _TIMEOUT_SECONDS: Final = 5.0
@@ -23,29 +24,10 @@ _MAX_BODY_BYTES: Final = 4096
 _MAX_TEXT: Final = 300
 
 
-class _Url(click.ParamType[str]):
-    name = "url"
-
-    def convert(self, value: Any, *_: Any) -> str:
-        """Return the URL; refuse userinfo, which every user of the machine could see."""
-        url = str(value)
-        try:
-            split = urlsplit(url)
-            usable = (
-                split.scheme in {"http", "https"} and split.hostname and "@" not in split.netloc
-            )
-            split.port  # noqa: B018 - raises ValueError for an invalid port
-        except ValueError:
-            usable = False
-        if not (usable and url.isascii() and url.isprintable() and " " not in url):
-            self.fail("write http://host:port/path or https://host:port/path, without a user")
-        return url
-
-
 @click.command()
 @click.option(
     "--url",
-    type=_Url(),
+    type=AgentUrl(),
     default="http://127.0.0.1:10060/-/healthy",
     show_default=True,
     help="The page to ask for.",

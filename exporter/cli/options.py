@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -42,6 +43,27 @@ class Address(click.ParamType[tuple[str, int]]):
         if not has_port or (":" in bare) != bracketed or {*bare} & {*"[]/@ "}:
             self.fail(f"{value!r} is not an address; write :10060, 127.0.0.1:10060 or [::1]:10060")
         return bare, int(port)
+
+
+class AgentUrl(click.ParamType[str]):
+    """The URL of a running agent."""
+
+    name = "url"
+
+    def convert(self, value: Any, *_: Any) -> str:
+        """Return the URL; refuse userinfo, which every user of the machine could see."""
+        url = str(value)
+        try:
+            split = urlsplit(url)
+            usable = (
+                split.scheme in {"http", "https"} and split.hostname and "@" not in split.netloc
+            )
+            split.port  # noqa: B018 - raises ValueError for an invalid port
+        except ValueError:
+            usable = False
+        if not (usable and url.isascii() and url.isprintable() and " " not in url):
+            self.fail("write http://host:port/path or https://host:port/path, without a user")
+        return url
 
 
 class Duration(click.ParamType[float]):

@@ -2,20 +2,23 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import TextIOWrapper
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, TypeVar
 
 from exporter.core.text import one_line
 
 Output = Literal["table", "json", "csv"]
+_Record = TypeVar("_Record")
+
 Record = Mapping[str, Any]
 """A row: JSON values by column name."""
 
 _MAX_CELL: Final = 80
 _MIN_CELL: Final = 4
 _GAP: Final = 2
+_WIDE: Final = 160
 _WIDTH_WITHOUT_TERMINAL: Final = 1000
 """One line per record, so that grep finds all of a record."""
 
@@ -25,7 +28,7 @@ class Layout:
     """The columns of an output; ``noun`` is the plural of what a record is.
 
     ``columns`` are printed in this order; those in ``uncut`` are never shortened. ``hidden``
-    columns are in JSON and CSV only. ``styles`` maps a value of the column ``styled_by`` to the
+    columns are in JSON and CSV only, those in ``wide`` in tables with much room only. ``styles`` maps a value of the column ``styled_by`` to the
     style of the row.
     """
 
@@ -33,6 +36,7 @@ class Layout:
     columns: tuple[str, ...]
     uncut: frozenset[str]
     hidden: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
     styled_by: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,6 +62,30 @@ def write(records: Sequence[Record], layout: Layout, output: Output, stream: Tex
     stream.flush()  # an EPIPE is handled here; at exit Python would print a traceback
 
 
+def write_records(
+    records: Sequence[_Record],
+    row: Callable[[_Record], Record],
+    layout: Layout,
+    output: Output,
+    stream: TextIO,
+) -> None:
+    """Write records of the API: whole as JSON or CSV, or as the rows of a table."""
+    import msgspec
+
+    if output == "table":
+        write([row(each) for each in records], layout, output, stream)
+        return
+    plain = [msgspec.to_builtins(each) for each in records]
+    names = tuple(plain[0]) if plain else (*layout.columns, *layout.wide)
+    if output == "csv":
+        plain = [{name: _flat(value) for name, value in each.items()} for each in plain]
+    write(plain, Layout(layout.noun, names, frozenset()), output, stream)
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
 def _write_csv(records: Sequence[Record], names: Sequence[str], stream: TextIO) -> None:
     writer = csv.writer(stream)
     writer.writerow(names)
@@ -71,7 +99,9 @@ def _write_table(records: Sequence[Record], layout: Layout, stream: TextIO) -> N
     from rich.table import Table
     from rich.text import Text
 
-    columns = layout.columns
+    console = Console(file=stream, highlight=False)
+    width = console.width if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+    columns = (*layout.columns, *(layout.wide if width >= _WIDE else ()))
     rows = [
         {name: one_line(cell_text(record[name]), _MAX_CELL) for name in columns}
         for record in records
@@ -86,8 +116,6 @@ def _write_table(records: Sequence[Record], layout: Layout, stream: TextIO) -> N
         # Text objects: rich would interpret markup in a string.
         cells = (Text(row[name], no_wrap=True, overflow="ellipsis") for name in columns)
         table.add_row(*cells, style=layout.styles.get(row.get(layout.styled_by, "")))
-    console = Console(file=stream, highlight=False)
-    width = console.width if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
     console.width = max(width, sum(minimum.values()) + _GAP * len(columns))
     console.print(table)
     console.print(f"{len(rows)} {layout.noun}")

@@ -5,10 +5,11 @@ durations in seconds. A field that does not apply is null.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+Time = Annotated[datetime, Meta(tz=True)]
 StatusLabel = Literal["created", "training", "completed", "failed", "unknown"]
 DeliveryState = Literal["pending", "delivered", "dead", "discarded", "orphaned"]
 DataState = Literal["current", "late", "failing", "stale", "waiting"]
@@ -53,11 +54,11 @@ class AccountRecord(Record, frozen=True, kw_only=True):
 
     state: DataState
     complete: bool
-    as_of: datetime | None
-    polled_at: datetime | None
-    next_poll_at: datetime | None
-    baseline_at: datetime | None
-    failing_since: datetime | None
+    as_of: Time | None
+    polled_at: Time | None
+    next_poll_at: Time | None
+    baseline_at: Time | None
+    failing_since: Time | None
     failure: str
     fine_tunes: int
     counts: StatusCounts
@@ -80,7 +81,7 @@ class FineTuneRecord(Record, frozen=True, kw_only=True):
     dataset: str
     status: str
     status_label: StatusLabel
-    since: datetime
+    since: Time
     since_seen: bool
     stuck: bool
     removed: bool
@@ -92,7 +93,7 @@ class FineTuneRecord(Record, frozen=True, kw_only=True):
 class AttemptRecord(Struct, frozen=True, kw_only=True):
     """One request to a receiver, how long it took, and the answer or the error."""
 
-    at: datetime
+    at: Time
     seconds: float
     outcome: str
     answer: str
@@ -112,14 +113,14 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
     fine_tune: str | None
     name: str
     status: str | None
-    observed_at: datetime
+    observed_at: Time
     receiver: str
     state: DeliveryState
-    queued_at: datetime
-    settled_at: datetime | None
+    queued_at: Time
+    settled_at: Time | None
     attempts: int
-    last_attempt_at: datetime | None
-    next_attempt_at: datetime | None
+    last_attempt_at: Time | None
+    next_attempt_at: Time | None
     answer: str
     message: str | None
     message_events: int
@@ -131,7 +132,7 @@ class EventRecord(Record, frozen=True, kw_only=True):
     type: str
     title: str
     account: str
-    observed_at: datetime
+    observed_at: Time
     fine_tune: str | None
     name: str
     model_id: str
@@ -146,8 +147,8 @@ class TrainingRecord(Struct, frozen=True, kw_only=True):
     """A training that ended; ``seconds`` is null when its begin was not observed."""
 
     attempt: int
-    began_at: datetime
-    ended_at: datetime
+    began_at: Time
+    ended_at: Time
     seconds: float | None
     ended_as: StatusLabel
 
@@ -157,9 +158,9 @@ class StatusSpan(Struct, frozen=True, kw_only=True):
 
     status: str
     status_label: StatusLabel
-    since: datetime
+    since: Time
     since_seen: bool
-    until: datetime | None
+    until: Time | None
 
 
 class FineTuneStory(Struct, frozen=True, kw_only=True):
@@ -195,11 +196,11 @@ class ReceiverRecord(Record, frozen=True, kw_only=True):
     pending: int
     dead: int
     delivered_7d: int
-    last_success_at: datetime | None
-    failing_since: datetime | None
+    last_success_at: Time | None
+    failing_since: Time | None
     failures: int
     reason: str
-    next_attempt_at: datetime | None
+    next_attempt_at: Time | None
     events: list[str]
 
 
@@ -207,8 +208,8 @@ class OutageRecord(Struct, frozen=True, kw_only=True):
     """A time in which an account could not be read; ``until`` is null while it lasts."""
 
     account: str
-    since: datetime
-    until: datetime | None
+    since: Time
+    until: Time | None
     reason: str
 
 
@@ -216,5 +217,5 @@ class HourRecord(Struct, frozen=True, kw_only=True):
     """The counts of an account at the last change within an hour."""
 
     account: str
-    hour: datetime
+    hour: Time
     counts: StatusCounts

@@ -1,6 +1,6 @@
 """The JSON API below ``/api/v1``."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
@@ -20,6 +20,7 @@ from exporter.core.records import (
     FineTuneRecord,
     FineTuneStory,
     ReceiverRecord,
+    Time,
 )
 from exporter.store.errors import StoreError
 from exporter.store.event_lists import count_failures
@@ -58,7 +59,7 @@ class ListAnswer(Struct, Generic[_Element], frozen=True, kw_only=True):
 
     data: list[_Element]
     has_more: bool
-    as_of: datetime | None
+    as_of: Time | None
     complete: bool
 
 
@@ -66,7 +67,7 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
     """Whether the data can be trusted, and what failed lately."""
 
     version: str
-    as_of: datetime | None
+    as_of: Time | None
     complete: bool
     failures_1h: int
     failures_24h: int
@@ -78,7 +79,7 @@ class StoryAnswer(Struct, frozen=True, kw_only=True):
     """A fine-tune with its story, how old the data is, and whether it is current."""
 
     data: FineTuneStory
-    as_of: datetime | None
+    as_of: Time | None
     complete: bool
 
 
@@ -103,14 +104,10 @@ class Api:
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the API."""
-        endpoints: dict[str, tuple[frozenset[str], Callable[..., Any]]] = {
-            "/status": (frozenset(), _status),
-            "/accounts": (PAGING, _accounts),
-            "/fine-tunes": (FINE_TUNES_PARAMETERS, _fine_tunes),
-            "/fine-tunes/{account}/{id:text}": (frozenset(), _story),
-            "/events": (EVENTS_PARAMETERS, _events),
-            "/deliveries": (EVENTS_PARAMETERS, _deliveries),
-            "/receivers": (PAGING, _receivers),
+        endpoints = {
+            "/status": (frozenset[str](), _status),
+            "/fine-tunes/{account}/{id:text}": (frozenset[str](), _story),
+            **{f"/{kind}": each for kind, each in LISTS.items()},
         }
         return [
             *(Route(PREFIX + path, self._get(*each)) for path, each in endpoints.items()),
@@ -274,3 +271,21 @@ async def _openapi(_: Request) -> Response:
     from exporter.web.openapi import document  # noqa: PLC0415 - only this request needs it
 
     return Response(msgspec.json.encode(document()), media_type=_JSON, headers=_HEADERS)
+
+
+LISTS: Final[Mapping[str, tuple[frozenset[str], Callable[[View, Query, Any], Any]]]] = {
+    "accounts": (PAGING, _accounts),
+    "fine-tunes": (FINE_TUNES_PARAMETERS, _fine_tunes),
+    "events": (EVENTS_PARAMETERS, _events),
+    "deliveries": (EVENTS_PARAMETERS, _deliveries),
+    "receivers": (PAGING, _receivers),
+}
+"""Parameters and answer of each list, by the last part of its path."""
+
+LIST_TYPES: Final[Mapping[str, Any]] = {
+    "accounts": ListAnswer[AccountRecord],
+    "fine-tunes": ListAnswer[FineTuneRecord],
+    "events": ListAnswer[EventRecord],
+    "deliveries": ListAnswer[DeliveryRecord],
+    "receivers": ListAnswer[ReceiverRecord],
+}

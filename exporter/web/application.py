@@ -16,7 +16,7 @@ from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
 from exporter.web.api import Api
 from exporter.web.auth import may_see_details
-from exporter.web.pages import Pages, PagesContext, query_error
+from exporter.web.pages import Pages, PagesContext, error_page, query_error
 from exporter.web.query import QueryError
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
 
@@ -82,8 +82,15 @@ def application(context: WebContext) -> Starlette:
             *([] if context.pages is None else Pages(context.pages).routes()),
             *([] if context.pages is None else Api(context.pages).routes()),
         ],
-        exception_handlers={QueryError: query_error},
+        exception_handlers={QueryError: query_error, HTTPStatus.NOT_FOUND: _not_found},
     )
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    text = f"There is no {request.url.path}."
+    if "text/html" in request.headers.get("accept", ""):
+        return error_page(HTTPStatus.NOT_FOUND, "Not found", text)
+    return PlainTextResponse(f"{text}\n", HTTPStatus.NOT_FOUND, NO_SNIFF)
 
 
 def _health_response(word: str, counts: str, details: str, *, ok: bool) -> Response:

@@ -6,22 +6,13 @@ import msgspec
 
 from exporter import __version__
 from exporter.core.events import EVENT_TYPES
-from exporter.core.records import (
-    AccountRecord,
-    DeliveryRecord,
-    EventRecord,
-    FineTuneRecord,
-    ReceiverRecord,
-)
 from exporter.store.fine_tunes import SORTS
 from exporter.web.api import (
-    EVENTS_PARAMETERS,
-    FINE_TUNES_PARAMETERS,
-    PAGING,
+    LIST_TYPES,
+    LISTS,
     PREFIX,
     ChangeAnswer,
     ErrorAnswer,
-    ListAnswer,
     StatusAnswer,
     StoryAnswer,
 )
@@ -83,16 +74,12 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
 }
 
-_LISTS: Final[dict[str, tuple[str, Any, frozenset[str]]]] = {
-    "/accounts": ("Accounts and the age of their data", ListAnswer[AccountRecord], PAGING),
-    "/fine-tunes": ("Fine-tunes", ListAnswer[FineTuneRecord], FINE_TUNES_PARAMETERS),
-    "/events": (
-        "Events with their deliveries, newest first",
-        ListAnswer[EventRecord],
-        EVENTS_PARAMETERS,
-    ),
-    "/deliveries": ("Deliveries, newest first", ListAnswer[DeliveryRecord], EVENTS_PARAMETERS),
-    "/receivers": ("Receivers", ListAnswer[ReceiverRecord], PAGING),
+_SUMMARIES: Final = {
+    "accounts": "Accounts and the age of their data",
+    "fine-tunes": "Fine-tunes",
+    "events": "Events with their deliveries, newest first",
+    "deliveries": "Deliveries, newest first",
+    "receivers": "Receivers",
 }
 
 _ERRORS: Final = {
@@ -108,15 +95,14 @@ _ERRORS: Final = {
 
 def document() -> dict[str, Any]:
     """Return the document, in OpenAPI 3.1."""
-    lists = {path: listed for path, (_, listed, _) in _LISTS.items()}
-    types = (*lists.values(), StatusAnswer, StoryAnswer, ChangeAnswer, ErrorAnswer)
+    types = (*LIST_TYPES.values(), StatusAnswer, StoryAnswer, ChangeAnswer, ErrorAnswer)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {
         "/status": _get("Trust, failures of the last day, accounts and receivers", StatusAnswer),
     }
-    for path, (summary, _, parameters) in _LISTS.items():
-        paths[path] = _get(summary, lists[path], parameters)
+    for kind, (parameters, _) in LISTS.items():
+        paths[f"/{kind}"] = _get(_SUMMARIES[kind], LIST_TYPES[kind], parameters)
     paths["/fine-tunes/{account}/{id}"] = _get("The story of a fine-tune", StoryAnswer)
     paths["/fine-tunes/{account}/{id}"]["parameters"] = [_in_path("account"), _in_path("id")]
     for action, meaning in _ACTIONS.items():
@@ -200,7 +186,7 @@ def _content_type(status: str) -> str:
 def _with_readable_names(found: dict[str, Any]) -> dict[str, Any]:
     """Return the document with FineTuneList in place of ListAnswer_FineTuneRecord_."""
     text = msgspec.json.encode(found).decode()
-    for _, listed_type, _ in _LISTS.values():
+    for listed_type in LIST_TYPES.values():
         name = get_args(listed_type)[0].__name__
         listed = f"{name.removesuffix('Record')}List"
         text = text.replace(f"ListAnswer_{name}_", listed).replace(f"ListAnswer[{name}]", listed)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from exporter.core.model import STATUSES, status_label
 from exporter.core.records import (
@@ -23,6 +23,7 @@ from exporter.store.overview import (
     receiver_records,
     stored_accounts,
 )
+from exporter.store.schema import deliveries
 from exporter.web.trust import Trust
 
 
@@ -50,6 +51,15 @@ class ViewSettings:
     retention: float = 90 * 86_400.0
     stuck_after: float = 6 * 3600.0
     playground: str = ""
+
+
+def stored_settings(connection: Connection) -> ViewSettings:
+    """Return settings for everything in a store, as if all its receivers were configured."""
+    names = connection.scalars(select(deliveries.c.receiver).distinct())
+    return ViewSettings(
+        tuple(WatchedAccount(each.name, each.base_url) for each in stored_accounts(connection)),
+        tuple(ReceiverSummary(name, "") for name in sorted(names)),
+    )
 
 
 class View:

@@ -1,6 +1,6 @@
 """Chromium for tests, and what a page must never do in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,18 +31,27 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open a page; at the end fail for each message in its console and each foreign request."""
+def opened(
+    browser: Browser, url: str, *, allowed: Sequence[str] = (), **options: Any
+) -> Iterator[Page]:
+    """Open a page; at the end fail for each message in its console and each foreign request.
+
+    A message with a text in ``allowed`` is none.
+    """
     context = browser.new_context(**options)
     page = context.new_page()
     problems: list[str] = []
     origin = "/".join(url.split("/")[:3])
 
     def check_request(request: Any) -> None:
-        if not request.url.startswith(f"{origin}/"):
+        if not f"{request.url}/".startswith(f"{origin}/"):
             problems.append(f"request to {request.url}")
 
-    page.on("console", lambda message: problems.append(f"console: {message.text}"))
+    def check_message(message: Any) -> None:
+        if not any(text in message.text for text in allowed):
+            problems.append(f"console: {message.text}")
+
+    page.on("console", check_message)
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
     page.on("request", check_request)
     try:

@@ -3,9 +3,10 @@
 import re
 from html.parser import HTMLParser
 
+from exporter.web.status_pages import status_page
+
 from exporter import __version__
 from exporter.core.view import AccountStatus
-from exporter.web.status_pages import status_page
 from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
 
 

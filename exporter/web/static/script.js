@@ -89,7 +89,7 @@
     // What has the focus and is gone from the new content stays until the focus leaves it.
     if (focused && !next) { served.delete(id); return; }
     current.replaceWith(fresh);
-    next?.focus({ preventScroll: true });
+    if (next) next.focus({ preventScroll: true });
   }
 
   function show(text) {
