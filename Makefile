@@ -50,6 +50,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/poll.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/pages.py
 
 # Generates docs/flags.md, docs/configuration.md, the table of flags in README.md and the dashboard.
 docs: .venv/dev

@@ -28,8 +28,8 @@ class Layout:
     """The columns of an output; ``noun`` is the plural of what a record is.
 
     ``columns`` are printed in this order; those in ``uncut`` are never shortened. ``hidden``
-    columns are in JSON and CSV only, those in ``wide`` in tables with much room only. ``styles`` maps a value of the column ``styled_by`` to the
-    style of the row.
+    columns are in JSON and CSV only, those in ``wide`` in tables with much room only. ``styles``
+    maps a value of the column ``styled_by`` to the style of the row.
     """
 
     noun: str

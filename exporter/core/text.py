@@ -56,6 +56,11 @@ def scalar_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def searchable(*texts: str) -> str:
+    """Return texts in the form in which parts of them are searched for, whatever their case."""
+    return "\n".join(texts).casefold()
+
+
 def shared(text: str) -> str:
     """Return ``text``, as the same object for recently used equal texts.
 

@@ -21,7 +21,7 @@ from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import LabelName, Labels
 from exporter.core.model import AccountKey, FineTune, TrackedFineTune
-from exporter.core.text import shared
+from exporter.core.text import searchable, shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
@@ -138,6 +138,7 @@ def _add_account(connection: Connection, result: PollResult) -> int:
 def _fine_tune_row(number: int, tracked: TrackedFineTune) -> _Row:
     row = {"account": number, **asdict(tracked), **asdict(tracked.fine_tune)}
     del row["fine_tune"]
+    row["search"] = searchable(tracked.fine_tune.name, tracked.fine_tune.id)
     return row
 
 

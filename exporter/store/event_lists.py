@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, 
 from exporter.core.events import Event
 from exporter.core.message import title_of
 from exporter.core.records import AttemptRecord, DeliveryRecord, EventRecord, at, at_or_none
+from exporter.core.text import searchable
 from exporter.store.events import DEAD, PENDING, event_of
 from exporter.store.pages import Page, PageRequest, UnknownCursorError, after, page_of
 from exporter.store.queries import ORPHANED
@@ -80,6 +81,11 @@ class Events:
         for row in self._connection.execute(query.order_by(deliveries.c.receiver)):
             queued[row.number].append(self._delivery(row))
         return [_event_record(event_of(row), queued[row.number]) for row in rows]
+
+    def numbered(self, numbers: Sequence[int]) -> list[EventRecord]:
+        """Return the events with these numbers, in this order; deleted ones are left out."""
+        rows = self._connection.execute(select(events).where(events.c.number.in_(numbers))).all()
+        return self.records(sorted(rows, key=lambda row: numbers.index(row.number)))
 
     def deliveries(self, criteria: EventFilter, request: PageRequest) -> Page[DeliveryRecord]:
         """Return one page of deliveries. Raises UnknownCursorError."""
@@ -200,12 +206,7 @@ def _event_conditions(query: Select[Any], criteria: EventFilter) -> Select[Any]:
     if criteria.statuses:
         query = query.where(events.c.status.in_(criteria.statuses))
     if criteria.text:
-        query = query.where(
-            or_(
-                events.c.name.icontains(criteria.text, autoescape=True),
-                events.c.subject.icontains(criteria.text, autoescape=True),
-            )
-        )
+        query = query.where(events.c.search.contains(searchable(criteria.text), autoescape=True))
     if criteria.since is not None:
         query = query.where(events.c.observed_at >= criteria.since)
     return query
@@ -228,6 +229,25 @@ def _delivery_conditions(
         else:
             conditions.append(deliveries.c.state == state)
     return query.where(or_(*conditions))
+
+
+def failures_since(
+    connection: Connection, accounts: Sequence[str], since: float, most: int
+) -> Sequence[Any]:
+    """Return rows with number, observed_at, account, subject and name of failures, newest first.
+
+    They were observed from ``since`` (Unix seconds) on.
+    """
+    query = (
+        select(
+            events.c.number, events.c.observed_at, events.c.account, events.c.subject, events.c.name
+        )
+        .where(events.c.type == "fine_tune.failed", events.c.observed_at >= since)
+        .where(events.c.account.in_(accounts))
+        .order_by(events.c.observed_at.desc(), events.c.number.desc())
+        .limit(most)
+    )
+    return connection.execute(query).all()
 
 
 def count_failures(connection: Connection, accounts: Sequence[str], since: float) -> int:

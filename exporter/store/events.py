@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, insert
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.core.text import searchable
 from exporter.store.engines import batches, dialect_insert
 from exporter.store.schema import deliveries, events
 
@@ -71,7 +72,13 @@ def _row(event: Event) -> dict[str, Any]:
 def _searched(fine_tune: FineTune | None) -> dict[str, str]:
     """Return the columns by which events are found; empty for an event about the agent."""
     found = fine_tune or FineTune("", model_id="", status="")
-    return {name: getattr(found, name) for name in ("name", "model_id", "dataset", "status")}
+    return {
+        "name": found.name,
+        "model_id": found.model_id,
+        "dataset": found.dataset,
+        "status": found.status,
+        "search": searchable(found.name, found.id),
+    }
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
 from exporter.core.model import COMPLETED, TRAINING
 from exporter.core.records import FineTuneRecord, StatusLabel, TrainingRecord, at
+from exporter.core.text import searchable
 from exporter.store.pages import (
     AmbiguousCursorError,
     Page,
@@ -17,7 +18,7 @@ from exporter.store.pages import (
     after,
     page_of,
 )
-from exporter.store.schema import accounts, fine_tunes, trainings
+from exporter.store.schema import fine_tunes, label_values, trainings
 
 Label = Callable[[str], StatusLabel]
 """Returns the label of an API status."""
@@ -62,15 +63,23 @@ class FineTuneFilter:
 class FineTunes:
     """Queries of the fine-tunes of the accounts that are shown.
 
-    ``account_names`` maps the numbers of these accounts to their names; ``label`` returns the
-    label of an API status; ``now`` is Unix seconds.
+    ``account_names`` maps the numbers of these accounts to their names; ``are_all`` is whether the
+    store has no other accounts. ``label`` returns the label of an API status; ``now`` is Unix
+    seconds.
     """
 
     def __init__(
-        self, connection: Connection, account_names: Mapping[int, str], label: Label, now: float
+        self,
+        connection: Connection,
+        account_names: Mapping[int, str],
+        label: Label,
+        now: float,
+        *,
+        are_all: bool = False,
     ) -> None:
         self._connection = connection
         self._names = account_names
+        self._are_all = are_all
         self._label = label
         self._now = now
         self._usual: dict[str, float | None] = {}
@@ -80,7 +89,7 @@ class FineTunes:
     ) -> Page[FineTuneRecord]:
         """Return one page. Raises UnknownCursorError, AmbiguousCursorError."""
         name, descends = sort.removeprefix("-"), sort.startswith("-")
-        column: ColumnElement[Any] = accounts.c.name if name == "account" else fine_tunes.c[name]
+        column: ColumnElement[Any] = self._account_name if name == "account" else fine_tunes.c[name]
         keys = [(column, descends), (fine_tunes.c.account, descends), (fine_tunes.c.id, descends)]
         query = self._matching(criteria)
         if request.starting_after is not None:
@@ -92,7 +101,10 @@ class FineTunes:
 
     def find(self, account: str, fine_tune_id: str) -> FineTuneRecord | None:
         """Return the fine-tune with this id, or None."""
-        query = self._all().where(accounts.c.name == account, fine_tunes.c.id == fine_tune_id)
+        numbers = self._numbers(account)
+        query = select(fine_tunes).where(
+            fine_tunes.c.account.in_(numbers), fine_tunes.c.id == fine_tune_id
+        )
         records = self.records(self._connection.execute(query).all())
         return records[0] if records else None
 
@@ -107,9 +119,7 @@ class FineTunes:
                 func.count().filter(~_IS_REMOVED),
                 func.count().filter(~_IS_REMOVED, fine_tunes.c.stuck),
                 func.count().filter(_IS_REMOVED),
-            )
-            .select_from(fine_tunes.join(accounts))
-            .group_by(fine_tunes.c.status),
+            ).group_by(fine_tunes.c.status),
             criteria,
         )
         totals: dict[str, int] = {}
@@ -120,16 +130,20 @@ class FineTunes:
 
     def model_ids(self, most: int) -> list[str]:
         """Return the models of the fine-tunes, at most ``most``, in alphabetical order."""
-        query = select(fine_tunes.c.model_id).distinct().order_by(fine_tunes.c.model_id)
-        shown = query.where(fine_tunes.c.account.in_(self._names))
-        return list(self._connection.scalars(shown.limit(most)))
+        # The values that keep their name as labels: reading those of all fine-tunes takes long.
+        query = (
+            select(label_values.c.value)
+            .where(label_values.c.label == "model_id", label_values.c.account.in_(self._names))
+            .distinct()
+            .order_by(label_values.c.value)
+        )
+        return list(self._connection.scalars(query.limit(most)))
 
     def trainings(self, account: str, fine_tune_id: str) -> list[TrainingRecord]:
         """Return the trainings of a fine-tune that were seen to end, oldest first."""
         query = (
             select(trainings)
-            .join(accounts)
-            .where(accounts.c.name == account, accounts.c.number.in_(self._names))
+            .where(trainings.c.account.in_(self._numbers(account)))
             .where(trainings.c.fine_tune == fine_tune_id)
             .order_by(trainings.c.sequence)
         )
@@ -189,9 +203,17 @@ class FineTunes:
     def _last_trainings(self, keys: Iterable[_Key]) -> dict[_Key, tuple[int, float | None]]:
         """Return the number of ended trainings, and the seconds of the last, by fine-tune."""
         found: dict[_Key, tuple[int, float | None]] = {}
+        ids: dict[int, list[str]] = {}
+        for account, fine_tune in keys:
+            ids.setdefault(account, []).append(fine_tune)
+        # Not with tuples: SQLite would read the whole table.
+        chosen = [
+            and_(trainings.c.account == account, trainings.c.fine_tune.in_(of_account))
+            for account, of_account in ids.items()
+        ]
         query = (
             select(trainings.c.account, trainings.c.fine_tune, trainings.c.seconds)
-            .where(tuple_(trainings.c.account, trainings.c.fine_tune).in_(list(keys)))
+            .where(or_(false(), *chosen))
             .order_by(trainings.c.sequence)
         )
         for account, fine_tune, seconds in self._connection.execute(query):
@@ -202,12 +224,9 @@ class FineTunes:
     def _cursor_values(self, request: PageRequest, column: ColumnElement[Any]) -> Sequence[Any]:
         query = (
             select(column, fine_tunes.c.account, fine_tunes.c.id)
-            .select_from(fine_tunes.join(accounts))
             .where(fine_tunes.c.id == request.starting_after)
-            .where(fine_tunes.c.account.in_(self._names))
+            .where(fine_tunes.c.account.in_(self._numbers(request.account)))
         )
-        if request.account is not None:
-            query = query.where(accounts.c.name == request.account)
         rows = self._connection.execute(query.limit(2)).all()
         if not rows:
             raise UnknownCursorError(f"there is no fine-tune {request.starting_after}")
@@ -217,18 +236,22 @@ class FineTunes:
             )
         return rows[0]
 
-    def _all(self) -> Select[Any]:
-        return (
-            select(fine_tunes)
-            .select_from(fine_tunes.join(accounts))
-            .where(fine_tunes.c.account.in_(self._names))
-        )
+    @property
+    def _account_name(self) -> ColumnElement[str]:
+        return case(self._names, value=fine_tunes.c.account, else_="")
+
+    def _numbers(self, account: str | None) -> list[int]:
+        """Return the numbers of the accounts with this name; of all for None."""
+        return [number for number, name in self._names.items() if account in {None, name}]
 
     def _matching(self, criteria: FineTuneFilter) -> Select[Any]:
-        query = self._conditions(self._all(), criteria)
+        query = self._conditions(select(fine_tunes), criteria)
         if not criteria.statuses:
             return query.where(~_IS_REMOVED)
-        stored = self._connection.scalars(select(fine_tunes.c.status).distinct())
+        distinct = (
+            select(fine_tunes.c.status).where(fine_tunes.c.account.in_(self._names)).distinct()
+        )
+        stored = self._connection.scalars(distinct)
         statuses = [s for s in stored if {s, self._label(s)} & {*criteria.statuses}]
         conditions: list[ColumnElement[bool]] = [
             and_(~_IS_REMOVED, fine_tunes.c.status.in_(statuses))
@@ -240,22 +263,14 @@ class FineTunes:
         return query.where(or_(*conditions))
 
     def _conditions(self, query: Select[Any], criteria: FineTuneFilter) -> Select[Any]:
-        query = query.where(fine_tunes.c.account.in_(self._names))
-        equal = (
-            (accounts.c.name, criteria.account),
-            (fine_tunes.c.model_id, criteria.model_id),
-            (fine_tunes.c.dataset, criteria.dataset),
-        )
-        for column, value in equal:
-            if value is not None:
+        # Without a condition on accounts, the index by time gives the newest without sorting.
+        if criteria.account is not None or not self._are_all:
+            query = query.where(fine_tunes.c.account.in_(self._numbers(criteria.account)))
+        for column in (fine_tunes.c.model_id, fine_tunes.c.dataset):
+            if (value := getattr(criteria, column.name)) is not None:
                 query = query.where(column == value)
-        if criteria.text:
-            query = query.where(
-                or_(
-                    fine_tunes.c.name.icontains(criteria.text, autoescape=True),
-                    fine_tunes.c.id.icontains(criteria.text, autoescape=True),
-                )
-            )
+        if text := searchable(criteria.text):
+            query = query.where(fine_tunes.c.search.contains(text, autoescape=True))
         if criteria.changed_since is not None:
             query = query.where(fine_tunes.c.since >= criteria.changed_since)
         return query

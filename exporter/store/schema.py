@@ -71,8 +71,10 @@ fine_tunes: Final = sa.Table(
     sa.Column("missed_polls", sa.BigInteger, nullable=False),
     sa.Column("removals", sa.BigInteger, nullable=False),
     sa.Column("stuck", sa.Boolean, nullable=False),
-    sa.Index("fine_tunes_by_since", "since"),
-    sa.Index("fine_tunes_of_dataset", "account", "dataset"),
+    sa.Column("search", sa.Text, nullable=False),
+    sa.Index("fine_tunes_by_since", "since", "account", "id"),
+    sa.Index("fine_tunes_by_status", "account", "status", "stuck", "missed_polls"),
+    sa.Index("fine_tunes_of_dataset", "dataset", "account"),
 )
 
 label_values: Final = sa.Table(
@@ -143,7 +145,9 @@ events: Final = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.UniqueConstraint("id"),
     sa.Index("events_of_subject", "account", "subject", "number"),
-    sa.Index("events_of_type", "type", "observed_at"),
+    sa.Column("search", sa.Text, nullable=False),
+    sa.Index("events_of_type", "type", "observed_at", "account"),
+    sa.Index("events_of_dataset", "dataset", "type", "observed_at", "account"),
 )
 
 deliveries: Final = sa.Table(

@@ -1,5 +1,6 @@
 """Content of the pages with lists: fine-tunes and notifications."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from exporter.core.model import STATUSES
@@ -64,10 +65,8 @@ def fine_tunes_page(view: View, query: Query) -> dict[str, Any]:
     """Return the variables of the list of fine-tunes. Raises UnknownCursorError."""
     criteria = fine_tune_filter(query, view.now.timestamp())
     page = view.fine_tunes.page(criteria, query.page, query.sort)
-    counts = view.fine_tunes.counts(criteria)
-    everything = (
-        counts if criteria == FineTuneFilter() else view.fine_tunes.counts(FineTuneFilter())
-    )
+    unfiltered = replace(criteria, statuses=()) == FineTuneFilter()
+    counts = view.status_counts if unfiltered else view.fine_tunes.counts(criteria)
     next_url = ""
     if page.has_more:
         last = page.elements[-1]
@@ -75,7 +74,7 @@ def fine_tunes_page(view: View, query: Query) -> dict[str, Any]:
     return {
         "query": _form(query),
         "rows": page.elements,
-        "total": sum(everything.get(each, 0) for each in STATUSES),
+        "total": sum(view.status_counts.get(each, 0) for each in STATUSES),
         "tabs": _tabs(query, counts),
         "columns": [_column(query, *each) for each in _COLUMNS],
         "accounts": [each.name for each in view.settings.accounts],

@@ -1,6 +1,7 @@
 """Content of the overview page: what failed, who was notified, and the last days."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
@@ -14,7 +15,7 @@ from exporter.core.records import (
     FineTuneRecord,
     at,
 )
-from exporter.store.event_lists import count_failures
+from exporter.store.event_lists import count_failures, failures_since
 from exporter.store.fine_tunes import STUCK, FineTuneFilter
 from exporter.store.overview import dataset_failures
 from exporter.store.pages import PageRequest
@@ -48,24 +49,26 @@ class Failure:
 def overview(view: View, range_key: str) -> dict[str, Any]:
     """Return the variables of the overview's template."""
     trust = view.trust
-    failures = _failures(view, RANGES[range_key][1])
-    day = [each for each in failures if each.observed_at > view.now - DAY]
-    hour = [each for each in day if each.observed_at > view.now - HOUR]
     names = [each.name for each in view.settings.accounts]
-    in_day = count_failures(view.connection, names, (view.now - DAY).timestamp())
-    in_hour = count_failures(view.connection, names, (view.now - HOUR).timestamp())
+    since = min(view.now - RANGES[range_key][1], view.now - DAY)
+    failures = failures_since(view.connection, names, since.timestamp(), _MOST_FAILURES)
+    hour_ago, day_ago = (view.now - HOUR).timestamp(), (view.now - DAY).timestamp()
+    in_day = count_failures(view.connection, names, day_ago)
+    in_hour = count_failures(view.connection, names, hour_ago)
+    recent = [each.number for each in failures if each.observed_at >= hour_ago]
+    earlier = [each.number for each in failures if day_ago <= each.observed_at < hour_ago]
     return {
         "trust": trust,
         "failures": in_day,
         "headline": _headline(view, in_day, in_hour),
         "totals": _totals(view),
         "failed": {
-            "hour": [_failure(view, each) for each in hour[:_SHOWN_FAILURES]],
-            "day": [_failure(view, each) for each in day[len(hour) :][:_SHOWN_FAILURES]],
+            "hour": _failures(view, recent[:_SHOWN_FAILURES]),
+            "day": _failures(view, earlier[:_SHOWN_FAILURES]),
             "more_in_hour": max(in_hour - _SHOWN_FAILURES, 0),
             "more_in_day": max(in_day - in_hour - _SHOWN_FAILURES, 0),
         },
-        "quiet": {} if day else _quiet(view),
+        "quiet": {} if in_day else _quiet(view),
         "strip": strip(view, range_key, failures),
         "stuck": _table(view, STUCK, "longer than expected in created or training"),
         "training": _table(view, "training", "dashed: median of the last 50 of the model"),
@@ -75,18 +78,8 @@ def overview(view: View, range_key: str) -> dict[str, Any]:
     }
 
 
-def _failures(view: View, length: timedelta) -> list[EventRecord]:
-    """Return the failures of the last ``length``, at least of a day, newest first."""
-    since = (view.now - max(length, DAY)).timestamp()
-    names = [each.name for each in view.settings.accounts]
-    query = (
-        select(events)
-        .where(events.c.type == "fine_tune.failed", events.c.observed_at >= since)
-        .where(events.c.account.in_(names))
-        .order_by(events.c.number.desc())
-        .limit(_MOST_FAILURES)
-    )
-    return view.events.records(view.connection.execute(query).all())
+def _failures(view: View, numbers: Sequence[int]) -> list[Failure]:
+    return [_failure(view, each) for each in view.events.numbered(numbers)]
 
 
 def _failure(view: View, event: EventRecord) -> Failure:
@@ -150,7 +143,7 @@ def _totals(view: View) -> dict[str, Any]:
     label = "Now"
     if len(current) < len(view.accounts):
         label = f"{', '.join(e.id for e in current[:3])} only" if current else "No current data"
-    stuck = view.fine_tunes.counts(FineTuneFilter(statuses=(STUCK,))).get(STUCK, 0)
+    stuck = view.status_counts.get(STUCK, 0)
     order = ("failed", "training", "created", "completed", "unknown")
     notes = {"training": f", {stuck} stuck" if stuck else ""}
     return {
@@ -213,7 +206,7 @@ def _table(view: View, status: str, hint: str) -> dict[str, Any]:
     criteria = FineTuneFilter(statuses=(status,))
     page = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since")
     rows: list[FineTuneRecord] = page.elements
-    total = view.fine_tunes.counts(criteria).get(status, 0)
+    total = view.status_counts.get(status, 0)
     seconds = [(view.now - each.since).total_seconds() for each in rows]
     usual = [each.usual_seconds or 0.0 for each in rows]
     longest = max([*seconds, *(1.2 * each for each in usual), 1.0])

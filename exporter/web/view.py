@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from sqlalchemy import Connection, select
 
@@ -16,7 +17,7 @@ from exporter.core.records import (
 )
 from exporter.core.view import AccountStatus, Counts
 from exporter.store.event_lists import Events
-from exporter.store.fine_tunes import FineTunes, Label
+from exporter.store.fine_tunes import FineTuneFilter, FineTunes, Label
 from exporter.store.overview import (
     ReceiverSummary,
     StoredAccount,
@@ -82,10 +83,12 @@ class View:
         self.configured = frozenset(each.name for each in settings.receivers)
         self.events = Events(connection, self.configured)
         watched = {(each.name, each.base_url): each for each in settings.accounts}
-        stored = [s for s in stored_accounts(connection) if (s.name, s.base_url) in watched]
+        everything = stored_accounts(connection)
+        stored = [each for each in everything if (each.name, each.base_url) in watched]
         self.account_names = {each.number: each.name for each in stored}
         self.stored = {each.name: each for each in stored}
-        self.fine_tunes = FineTunes(connection, self.account_names, label, now)
+        are_all = len(stored) == len(everything)
+        self.fine_tunes = FineTunes(connection, self.account_names, label, now, are_all=are_all)
         self._statuses = {each.account: each for each in statuses}
         self._monotonic = monotonic
         self.accounts = [self._account(each.name) for each in settings.accounts]
@@ -100,6 +103,11 @@ class View:
             if status.is_fresh(self._monotonic) and status.stale_at < float("inf")
         ]
         return Trust(tuple(self.accounts), tuple(self.receivers), min(fresh, default=None))
+
+    @cached_property
+    def status_counts(self) -> dict[str, int]:
+        """The numbers of all fine-tunes by status label, and of those stuck and removed."""
+        return self.fine_tunes.counts(FineTuneFilter())
 
     def status(self, account: str) -> AccountStatus | None:
         """Return the published status of an account; None before there is one."""
