@@ -28,7 +28,7 @@ _KEY: Final = "sk_car_demo.only_for_the_simulator"
 _SECRET: Final = "whsec_ZGVtbyBzZWNyZXQgb2YgdGhlIGRlbW8gcmVjZWl2ZXI="  # noqa: S105 - not secret
 _CONFIG: Final = """
 accounts:
-  - {{name: demo, api_key: {key}, base_url: "{api}"}}
+  - {{name: demo, api_key: {key}, base_url: "{api}", labels: {{simulated: "true"}}}}
 poll: {{interval: 1s}}
 alerts: {{group_wait: 0s}}
 receivers:
@@ -158,6 +158,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
             group.create_task(_fail_one(world, stop))
             group.create_task(run_agent(load(path, {}), options, stop))
     click.echo("Ended; nothing was left behind.")
+    click.echo("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
 
 
 async def _free_port() -> int:
@@ -186,6 +187,7 @@ def _print_addresses(urls: Sequence[str]) -> None:
     for url in urls:
         click.echo(f"Agent                    {url}/")
         click.echo(f"Metrics                  {url}/metrics")
+        click.echo(f"Open {url}/ in a browser: its last 7 days are simulated.")
     click.echo("A fine-tune fails in a few seconds; watch the alert arrive. Ctrl-C ends the demo.")
     click.echo("")
 
