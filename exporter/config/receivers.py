@@ -29,7 +29,6 @@ from exporter.config.types import (
     check_header_text,
     check_printable,
     check_proxy_url,
-    check_regex,
     check_signing_secret,
     check_token,
     check_url,
@@ -41,6 +40,7 @@ from exporter.config.types import (
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
+from exporter.core.pattern import compile_pattern
 from exporter.receivers import slack
 from exporter.receivers.template_check import body_faults, line_fault
 
@@ -91,7 +91,7 @@ def _masked_leaves(value: object) -> object:
             return SecretStr(str(value))
 
 
-Regex = Annotated[str, passes(check_regex)]
+Regex = Annotated[str, passes(compile_pattern)]
 ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
     str,
