@@ -151,6 +151,8 @@ class Agent:
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
         """Use a configuration from now on."""
+        for warning in config.warnings:
+            log.warning("configuration has a warning", warning=warning)
         self._config = config
         self._specs = specs
         self._routes = [route_of(section, config.alerts) for section in config.receivers]

@@ -117,7 +117,9 @@ def check_config(config_file: Path | None, web_file: Path | None) -> None:
 
 
 def _report_valid(config: "Config", web: "ReloadingWebConfig | None") -> None:
-    """Print that the configuration is valid, with a warning for each web key without effect."""
+    """Print that the configuration is valid, with the warnings about it."""
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
     counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
     click.echo(f"The configuration is valid: {counts}.")
     if web is not None:

@@ -20,6 +20,7 @@ from pydantic import (
 from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.services import service_hint
 from exporter.config.types import (
     DistinctItems,
     Duration,
@@ -293,7 +294,9 @@ _TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in ge
 
 def _check_type(receiver: object) -> object:
     if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
-        text = f"must be {choice(_TYPES)}{suggest(str(receiver.get('type')), _TYPES)}"
+        given = receiver.get("type")
+        hint = service_hint(given) or suggest(given, _TYPES)
+        text = f"must be {choice(_TYPES)}{hint}"
         if "type" not in receiver:
             text = f"missing; it must be {choice(_TYPES)}"
         raise validation_error("Receiver", [(("type",), text)])

@@ -157,10 +157,10 @@ def test_all_mistakes_are_reported_at_once_with_their_paths(bad):
         assert result.exit_code == 2
         assert "bad.yaml cannot be used:" in result.output
         for place in (
-            "accounts.0.name",
-            "accounts.0.base_url",
-            "poll.interval",
-            "poll.no_such_key",
+            "line 2: accounts[0].name",
+            "line 2: accounts[0].base_url",
+            "line 3: poll.interval",
+            "line 3: poll.no_such_key",
         ):
             assert f"\n  {place}: " in result.output
 
