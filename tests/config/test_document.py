@@ -96,8 +96,13 @@ def test_of_many_mistakes_the_first_are_named_and_the_rest_is_counted(tmp_path):
 
 def test_suggestions_are_looked_for_in_short_words_only(tmp_path, monkeypatch):
     """The time of difflib grows with the square of the length."""
-    compared = []
-    monkeypatch.setattr("difflib.get_close_matches", lambda word, *_: compared.append(word) or [])
+    compared: list[str] = []
+
+    def compare(word: str, *_: object) -> list[str]:
+        compared.append(word)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", compare)
     long = "a" * 100_000
     keys = "".join(f"k{n}: 1\n" for n in range(500))
     words = f"[{', '.join(['faild'] * 500)}]"
