@@ -108,7 +108,7 @@ def body_lines(body: bytes, *, terminal: bool) -> list[str]:
     """Return a body line by line: JSON indented, other text without control characters."""
     text = body.decode(errors="backslashreplace")
     try:
-        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False).splitlines()
+        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False).split("\n")
     except ValueError:
         lines = text.splitlines()
         return [one_line(line, len(line) + 1) for line in lines] if terminal else lines

@@ -198,9 +198,10 @@ def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Pr
     for index, item in enumerate(items if isinstance(items, list) else ()):
         name = item.get("name") if isinstance(item, dict) else None
         name = default if name is None and isinstance(item, dict) else name
-        if isinstance(name, str) and name in names:
-            yield (key, index, "name"), f"is also the name of an earlier {key[:-1]}; rename one"
-        names.add(str(name))
+        if isinstance(name, str):
+            if name in names:
+                yield (key, index, "name"), f"is also the name of an earlier {key[:-1]}; rename one"
+            names.add(name)
 
 
 def events_of(receiver: CommonReceiver, alerts: Alerts) -> tuple[Subscription, ...]:

@@ -66,12 +66,12 @@ _REFUSED: Final = {
     "possessive": "a possessive repetition is not supported; leave out the second +",
     "flag": "only the flags i, m and s are supported",
     "repeats": f"more than {_MAX_REPEATS} repetitions are not supported; use smaller numbers or *",
-    "end": r"$ is supported at the end of the pattern or of an alternative; write \Z or \n? here",
+    "end": r"$ must end the pattern or an alternative; write \Z or \n? here",
 }
 _RE2_ERRORS: Final = {
-    b"invalid repetition size": f"nested repetitions must not multiply to more than {_MAX_REPEATS}",
-    b"pattern too large": "it needs too much memory; use smaller numbers of repetitions",
-    b"bad nesting": "it is nested too deeply",
+    "invalid repetition size": f"nested repetitions must not multiply to more than {_MAX_REPEATS}",
+    "pattern too large": "it needs too much memory; use smaller numbers of repetitions",
+    "bad nesting": "it is nested too deeply",
 }
 
 
@@ -116,7 +116,7 @@ def compile_pattern(text: str) -> Pattern:
     try:
         return Pattern(text, re2.compile(_Translator(text).translate(), options))
     except re2.error as error:
-        details = next((t for key, t in _RE2_ERRORS.items() if key in error.args[0]), None)
+        details = next((t for key, t in _RE2_ERRORS.items() if key in str(error)), None)
         raise PatternError(details or "it cannot be evaluated by RE2") from None
 
 

@@ -305,8 +305,7 @@ def test_a_text_body_is_unchanged_and_cleaned_for_a_terminal():
     cleaned = body_lines(body, terminal=True)
     assert len(cleaned) == 2
     assert not CONTROL.search("".join(cleaned))
-    assert body_lines(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
-        "{",
-        f'  "name": {json.dumps(HOSTILE)}',
-        "}",
-    ]
+    body = json.dumps({"name": f"{HOSTILE}\u2028\x85\u05e9"}).encode()
+    escaped = json.dumps(f"{HOSTILE}\u2028\x85")[:-1]
+    for terminal in (False, True):
+        assert body_lines(body, terminal=terminal) == ["{", f'  "name": {escaped}\u05e9"', "}"]
