@@ -3,7 +3,7 @@
 import email.utils
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from enum import StrEnum
 from http import HTTPStatus
@@ -130,18 +130,21 @@ _HOUR: Final = 3600.0
 class CircuitState:
     """Consecutive failures of a receiver that were not the message's fault, and its circuit.
 
-    ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit;
-    ``reason`` is the reason of the last. An open circuit needs a person: the URL is gone, or the
-    receiver refuses the credentials.
+    ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit,
+    and ``since_awake`` the same on the awake clock. ``reason`` is the reason of the last. An open
+    circuit needs a person: the URL is gone, or the receiver refuses the credentials.
     """
 
     failures: int = 0
     since: float = 0.0
     open: bool = False
     reason: str = ""
+    since_awake: float = 0.0
 
-    def after(self, attempt: Attempt, now: float) -> "CircuitState":
+    def after(self, attempt: Attempt, now: float, awake: float) -> "CircuitState":
         """Return the state after an attempt that ended at ``now`` (Unix seconds).
+
+        ``awake`` is the same on the awake clock, in seconds.
 
         A receiver that refuses a message's content has read it, and is healthy.
         """
@@ -149,10 +152,10 @@ class CircuitState:
             return CIRCUIT_CLOSED
         if self.failures == 0 or (attempt.outcome is Outcome.ENDPOINT and not self.open):
             opened = attempt.outcome is Outcome.ENDPOINT
-            return CircuitState(1, now, opened, attempt.reason)
-        return CircuitState(self.failures + 1, self.since, self.open, attempt.reason)
+            return CircuitState(1, now, opened, attempt.reason, awake)
+        return replace(self, failures=self.failures + 1, reason=attempt.reason)
 
-    def pause(self, attempt: Attempt, now: float, random: float) -> float:
+    def pause(self, attempt: Attempt, awake: float, random: float) -> float:
         """Return the seconds to wait after the attempt that led to this state.
 
         After a 429 it is the requested time, between 1 s and 1 h, or a minute without one. An open
@@ -167,12 +170,12 @@ class CircuitState:
         if attempt.outcome is Outcome.THROTTLED:
             return requested or _THROTTLED_DEFAULT
         # A broken server that always requests 1 s must not get a request per second for days.
-        return max(requested, self._delay(now, random))
+        return max(requested, self._delay(awake, random))
 
-    def _delay(self, now: float, random: float) -> float:
+    def _delay(self, awake: float, random: float) -> float:
         if self.open:
             return PROBES[min(self.failures, len(PROBES)) - 1]
-        back_off = DELIVERIES if now - self.since < _HOUR else DELIVERIES_LATER
+        back_off = DELIVERIES if awake - self.since_awake < _HOUR else DELIVERIES_LATER
         return back_off.delay(self.failures, random)
 
 

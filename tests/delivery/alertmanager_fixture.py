@@ -30,6 +30,7 @@ AM = "alertmanager"
 HOLD = 3600.0
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
 GONE = Attempt(Outcome.ENDPOINT, "answered 404")
+PENDING_AGAIN = "UPDATE deliveries SET state = 'pending', settled_at = NULL, settled_awake = NULL"
 
 
 @dataclass
@@ -109,7 +110,7 @@ class AlertmanagerFixture:
                 pass
 
     async def rows(self) -> list[AlertRow]:
-        return await self.outbox.alert_rows(0)
+        return await self.outbox.alert_rows(-1)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"receiver": AM, **labels})
@@ -126,7 +127,7 @@ async def open_alertmanager(
     clock: FakeClock | None = None,
 ) -> AsyncIterator[AlertmanagerFixture]:
     clock, registry = clock or FakeClock(NOW), CollectorRegistry()
-    async with Database(folder / "state.db") as database:
+    async with Database(folder / "state.db", monotonic=clock.clock.monotonic) as database:
         receiver = Alertmanager(AM, members, HOLD)
         metrics, outbox = DeliveryMetrics(registry), AlertOutbox(database, AM)
         settings = settings or delivery_settings()

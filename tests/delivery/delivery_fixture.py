@@ -26,6 +26,8 @@ ACCEPTED = Attempt(Outcome.DELIVERED, "answered 200")
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
 REFUSED = Attempt(Outcome.PAYLOAD, "answered 400")
 
+EXPIRED = "cartesia_exporter_deliveries_expired_total"
+
 Answer = Attempt | Callable[[OutboxMessage], Attempt]
 
 
@@ -147,7 +149,7 @@ async def open_delivery(
 ) -> AsyncIterator[DeliveryFixture]:
     receiver, clock = receiver or FakeReceiver(), clock or FakeClock(NOW)
     registry = CollectorRegistry()
-    async with Database(folder / "state.db") as database:
+    async with Database(folder / "state.db", monotonic=clock.clock.monotonic) as database:
         outbox, metrics = Outbox(database, receiver.name), DeliveryMetrics(registry)
         settings = settings or delivery_settings()
         deliverer = Deliverer(receiver, outbox, settings, metrics, clock.clock)

@@ -31,7 +31,7 @@ DAY = 86400.0
 async def test_only_old_settled_events_are_deleted(database, state, settled_at, before, left):
     await queue_failures(database, 3)
     await attempt_digest(database, "slack", state, settled_at)
-    assert await Retention(database).delete_old(before) == 3 - left
+    assert await Retention(database).delete_old(before, -900 * DAY) == 3 - left
     tables = ("events", "deliveries", "messages")
     assert [count_rows(database.path, name) for name in tables] == [left, left, bool(left)]
 
@@ -40,7 +40,7 @@ async def test_a_pending_delivery_of_one_receiver_keeps_the_event(database):
     state = await commit_snapshot(database, None, snapshot_of())
     await commit_snapshot(database, state, snapshot_of(fine_tune("f", "failed")))
     await attempt_digest(database, "slack", DELIVERED)
-    assert await Retention(database).delete_old(NOW + DAY) == 0
+    assert await Retention(database).delete_old(NOW + DAY, -1) == 0
     assert len(await Outbox(database, "webhook").unsent()) == 1
 
 
@@ -55,7 +55,7 @@ async def test_many_events_are_deleted_in_several_transactions(database, monkeyp
         return real()
 
     monkeypatch.setattr(database, "write", counted)
-    assert await Retention(database).delete_old(NOW + DAY) == 1700
+    assert await Retention(database).delete_old(NOW + DAY, -1) == 1700
     assert len(transactions) == 5  # four batches, and the empty messages
 
 
