@@ -99,21 +99,27 @@ DELIVERIES_LATER: Final = BackOff(first=2.0, longest=900.0)
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the wait in seconds that ``Retry-After`` requests at ``now`` (Unix seconds).
 
-    Reads both forms: seconds and an HTTP-date (RFC 9110, 10.2.3). Returns None if the header is
-    missing, negative or malformed.
+    Reads both forms: seconds and an HTTP-date (RFC 9110, 10.2.3), which is compared with ``Date``
+    of the same answer, if it has one: the wall clock here may be wrong. Returns None if the header
+    is missing, negative or malformed.
     """
     text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            date = email.utils.parsedate_to_datetime(text)
-            # A date without a zone is UTC (RFC 9110, 5.6.7), not local time.
-            date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            return max(date.timestamp() - now, 0.0)
-        except (ValueError, OverflowError, OSError):
-            return None
+        until, sent = _http_date(text), _http_date(headers.get("date", ""))
+        return None if until is None else max(until - (now if sent is None else sent), 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _http_date(text: str) -> float | None:
+    """Return an HTTP-date in Unix seconds; None if it is malformed."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # A date without a zone is UTC (RFC 9110, 5.6.7), not local time.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 PROBES: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)

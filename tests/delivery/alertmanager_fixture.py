@@ -24,7 +24,7 @@ from exporter.store.events import record_events
 from tests.delivery.delivery_fixture import delivery_settings, queue_failures
 from tests.fakes.alertmanager import Alerts, seconds
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import NOW
+from tests.store.sample_polls import NOW, fine_tune
 
 AM = "alertmanager"
 HOLD = 3600.0
@@ -85,7 +85,13 @@ class AlertmanagerFixture:
 
     async def queue_failures(self, *ids: str) -> None:
         """Queue one failure per id, observed now."""
-        await queue_failures(self.database, ids, self.clock.now, AM)
+        await queue_failures(self.database, ids, self.clock.clock.now(), AM)
+
+    async def leave_failed(self, name: str) -> None:
+        """Record that a fine-tune left its status; no receiver is notified."""
+        now = self.clock.clock.now()
+        left = Event(f"left_{name}", "fine_tune.changed", "default", now, fine_tune(name))
+        await self.record_event(left)
 
     async def record_event(self, event: Event, *receivers: str) -> None:
         """Store an event, queued for the receivers."""

@@ -90,7 +90,7 @@ class DeliveryFixture:
 
     async def queue_failures(self, *ids: str) -> None:
         """Queue one failure per id for the receiver, observed now."""
-        await queue_failures(self.database, ids, self.clock.now, self.receiver.name)
+        await queue_failures(self.database, ids, self.clock.clock.now(), self.receiver.name)
 
     async def make_attempts(self, number: int) -> None:
         """Run turns until so many requests were made; pauses pass at once."""

@@ -27,12 +27,6 @@ from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW, fine_tune
 
 
-async def leave_failed(fixture: AlertmanagerFixture, name: str) -> None:
-    """Record that a fine-tune left its status; no receiver is notified."""
-    left = Event(f"left_{name}", "fine_tune.changed", "default", fixture.clock.now, fine_tune(name))
-    await fixture.record_event(left)
-
-
 def holds(member: FakeMember, number: int) -> bool:
     return len(member.alerts.held) == number
 
@@ -101,7 +95,7 @@ async def test_leaving_failed_resolves_the_alert_at_once_for_15_minutes(single):
     await single.queue_failures("ft")
     await single.post_all()
     single.clock.now += 5
-    await leave_failed(single, "ft")
+    await single.leave_failed("ft")
     await single.post_all()
     assert member.ends() == {"ft": NOW + 5}
     while single.clock.now < NOW + 2 * RESOLVED_SECONDS:
@@ -117,7 +111,7 @@ async def test_an_alert_that_ended_before_its_delivery_is_delivered_as_resolved(
     single.members[0].answers.append(BUSY)
     await single.post_all()
     single.clock.now += 3600
-    await leave_failed(single, "ft")
+    await single.leave_failed("ft")
     await single.post_all()
     assert single.members[0].ends() == {"ft": NOW + 3600}
     assert await single.outbox.backlog() == Backlog()
@@ -125,7 +119,7 @@ async def test_an_alert_that_ended_before_its_delivery_is_delivered_as_resolved(
 
 async def test_two_failures_during_an_outage_are_one_alert_and_both_are_delivered(single):
     await single.queue_failures("ft")
-    await leave_failed(single, "ft")
+    await single.leave_failed("ft")
     single.clock.now += 60
     again = fine_tune("ft", "failed")
     event = Event("again", "fine_tune.failed", "default", single.clock.now, again)
