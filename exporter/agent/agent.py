@@ -202,12 +202,12 @@ class Agent:
                 for name in dict.fromkeys([*stopped, *built])
             )
         )
+        for service in self._services.values():
+            service.reloaded()
         try:
             await self._delete_outages()
         except StoreError as error:  # the next start tries again
             log.error("cannot delete the outages of removed accounts", error=str(error))  # noqa: TRY400
-        for service in self._services.values():
-            service.reloaded()
         log.info(
             "configuration reloaded",
             started=", ".join(built) or "none",

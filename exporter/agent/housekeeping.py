@@ -99,14 +99,8 @@ def needed_of(config: Config) -> float:
     An Alertmanager needs it while the alert is held and resolved. An event that ends an alert is
     needed for as long as the delivery of the alert may be pending.
     """
-    return (
-        max(
-            (
-                section.max_age
-                + (section.hold if isinstance(section, AlertmanagerReceiver) else 0.0)
-                for section in config.receivers
-            ),
-            default=0.0,
-        )
-        + RESOLVED_SECONDS
-    )
+    ages = [
+        section.max_age + (section.hold if isinstance(section, AlertmanagerReceiver) else 0.0)
+        for section in config.receivers
+    ]
+    return max(ages, default=0.0) + RESOLVED_SECONDS
