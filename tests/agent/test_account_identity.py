@@ -1,5 +1,7 @@
 """A running agent whose key file changes, and whose API sends new statuses."""
 
+from typing import Any
+
 from exporter.simulator.world import Population, World
 from tests.agent_fixture import KEY, AgentFixture, agent_fixture
 from tests.delivery.delivery_fixture import until
@@ -13,7 +15,7 @@ def all_events(fixture: AgentFixture) -> None:
     fixture.settings["receivers"] = [fixture.receiver("ops", "webhook", events=events)]
 
 
-def payloads(fixture: AgentFixture, event_type: str) -> list[dict]:
+def payloads(fixture: AgentFixture, event_type: str) -> list[dict[str, Any]]:
     found = [message.payload for message in fixture.inbox.messages]
     return [each for each in found if each["type"] == event_type]
 
