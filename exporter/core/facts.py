@@ -47,12 +47,16 @@ def retired_facts(number: int) -> dict[str, object]:
 
     ``number`` is the number of fine-tunes of the organisation before.
     """
-    return {
-        "retired": number,
-        "text": "The API key changed, and its list has none of the fine-tunes watched so far "
-        f"({number}). They belong to another organisation or are all deleted: they are not watched "
-        "any more, and no removal is reported.",
-    }
+    text = (
+        f"The API key changed, and its list has none of the {number} fine-tunes watched so far. "
+        "They belong to another organisation or are all deleted: they are not watched any more, "
+        "and no removal is reported."
+    )
+    if not number:
+        text = (
+            "The API key changed. No fine-tune was watched so far: the watch begins with this list."
+        )
+    return {"retired": number, "text": text}
 
 
 def unknown_status_facts(status: str, number: int, *, last: bool) -> dict[str, object]:
