@@ -184,7 +184,7 @@ class Poller(Service):
             await self.poll()
         else:
             self._metrics.skipped.labels(self.account).inc()
-        if await self._outages.notify_if_due():
+        if await self._outages.store_and_notify():
             self._settings.wake()
 
     def _is_due(self) -> bool:
@@ -244,7 +244,7 @@ class Poller(Service):
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
-        if not result.is_empty:
+        if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         self._empty_with_key = None if snapshot.fine_tunes else snapshot.key_fingerprint
         self._outages.end()
