@@ -1,6 +1,7 @@
 """State of the accounts: tracked fine-tunes, labels, counters, cursors and outages."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from exporter.core.text import shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
+from exporter.store.errors import StoreError
 from exporter.store.events import record_events
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
@@ -64,9 +66,8 @@ class Accounts:
     def commit(self, result: PollResult) -> None:
         """Store the changes and the events of a poll in one transaction."""
         with self._database.write() as connection:
-            number = _find_number(connection, result.account)
-            if number is None:
-                number = _add_account(connection, result)
+            found = _find_number(connection, result.account)
+            number = _add_account(connection, result) if found is None else found
             before, after = result.before or AccountState(), result.state
             changed = (_fine_tune_row(number, each) for each in result.changed.values())
             upsert(connection, schema.fine_tunes, changed)
@@ -79,6 +80,10 @@ class Accounts:
             outage = delete(table).where(_is_account(table, result.account))
             ended = result.recovery and connection.execute(outage).rowcount
             record_events(connection, [*(result.recovery if ended else ()), *result.events])
+        if found is None:
+            # A copy of the file without its log would otherwise begin with another baseline.
+            with suppress(StoreError):
+                self._database.checkpoint()
 
     @in_store_thread
     def outage_since(self, account: AccountKey) -> float | None:
