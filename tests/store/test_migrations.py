@@ -22,7 +22,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreRefusedError
-from exporter.store.outbox import Outbox, PendingEvent
+from exporter.store.outbox import Outbox, QueuedEvent
 from exporter.store.schema import metadata
 from tests.store.raw_sqlite import query_file
 from tests.store.sample_polls import KEY, commit_snapshot, fine_tune, queue_failures, snapshot_of
@@ -172,7 +172,7 @@ async def create(path: Path) -> None:
         await queue_failures(database, 3)
 
 
-async def stored(path: Path) -> tuple[str, list[PendingEvent], AccountState | None]:
+async def stored(path: Path) -> tuple[str, list[QueuedEvent], AccountState | None]:
     async with Database(path) as database:
         pending = await Outbox(database, "slack").unsent()
         return database.store_id, pending, await Accounts(database).load(KEY)
