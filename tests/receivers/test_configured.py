@@ -55,7 +55,7 @@ async def test_a_webhook_sends_the_operators_template(tmp_path):
 
 async def test_a_slack_message_begins_with_the_operators_line(tmp_path):
     request = await send(tmp_path, type="slack", text="*{{ data.account }}*", mention="<!here>")
-    assert json.loads(request.body)["text"] == "<!here> *default*"
+    assert json.loads(request.body)["text"].startswith("<!here> *default*\n")
 
 
 @pytest.mark.parametrize("format_", ["standard", "alertmanager", "template"])
