@@ -27,7 +27,7 @@ _LINE: Final = 1_000
 _FIELD: Final = 300
 _FIELDS: Final = 10
 _LINK: Final = 1_400  # two of them fit one text
-_DETAILS: Final = 2_000  # of ``text`` below its first line
+_DETAILS: Final = 2_500  # of ``text`` below its first line
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
 _URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
@@ -93,9 +93,9 @@ class Slack:
 def _details(message: Message) -> str:
     """Return the message below its title, for services and notifications without blocks."""
     facts = " · ".join(
-        f"{_escaped(name, 100)}: {_escaped(value, _FIELD)}" for name, value in message.facts
+        f"{_escaped(name, 60)}: {_escaped(value, 110)}" for name, value in message.facts[:_FIELDS]
     )
-    head = [_cut_markup(facts, 600), _escaped(message.text, 300)]
+    head = [facts, _escaped(message.text, 300)]
     links = _links(message, 300)
     room = _DETAILS - sum(map(len, (*head, links, left_out(10**9)))) - 5  # line breaks
     lines, named = _pack(message.lines, "\n", room)

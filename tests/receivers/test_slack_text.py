@@ -38,9 +38,8 @@ def rendered(
     return body
 
 
-def first_line(text: str, *reported: Event, **more: str) -> str:
-    first: str = rendered(text, *reported, **more)["text"].partition("\n")[0]
-    return first
+def first_line(text: str, *reported: Event) -> str:
+    return str(rendered(text, *reported)["text"]).partition("\n")[0]
 
 
 def test_the_line_replaces_the_title():
