@@ -119,16 +119,20 @@ class SpecFactory:
             context.wake,
         )
 
+        names = tuple(each.name for each in config.receivers)
+        # The others do not use it, and a new receiver must not rebuild them.
+        known = names if isinstance(section, AlertmanagerReceiver) else ()
+
         async def build(resources: AsyncExitStack) -> Service:
             receiver = await open_receiver(section, resources)
             database, metrics = context.database, self._delivery_metrics
             if isinstance(receiver, Alertmanager):
-                alert_outbox = AlertOutbox(database, section.name)
+                alert_outbox = AlertOutbox(database, section.name, names)
                 return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
             outbox = Outbox(database, section.name)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, *_section_key(section)), build)
+        return ServiceSpec((settings, known, *_section_key(section)), build)
 
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
         context, poll, metrics = self._context, config.poll, config.metrics

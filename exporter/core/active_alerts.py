@@ -10,21 +10,33 @@ RESOLVED_SECONDS: Final = 900.0
 
 Otherwise a lost request, or a member that was down, would leave it firing."""
 
+LASTING_SECONDS: Final = 300.0
+"""How far ahead the end of an alert that lasts is set at least, as Alertmanager's resolve_timeout.
+
+Each post sets it again; a shorter time would let the alert resolve between two posts."""
+
 
 class AlertRow(Struct, frozen=True, gc=False):
     """A stored event whose alert may be active; all times are Unix seconds.
 
     ``settled_at`` is when the first member accepted it, None while none has. ``left_at`` is when
     the trouble ended, None while it lasts; an event that is no trouble ends when it begins.
+    ``lasting``: another event will end the trouble, so ``hold`` does not.
     """
 
     number: int
     began_at: float
     settled_at: float | None = None
     left_at: float | None = None
+    lasting: bool = False
 
     def ends_at(self, now: float, hold: float) -> float:
-        """Return the end of the alert: ``hold`` seconds after it was first accepted, or earlier."""
+        """Return the end of the alert: ``hold`` seconds after it was first accepted, or earlier.
+
+        A lasting one has no end yet: it is set anew with each post.
+        """
+        if self.lasting and self.left_at is None:
+            return max(now, self.began_at) + max(hold, LASTING_SECONDS)
         until = (now if self.settled_at is None else self.settled_at) + hold
         if self.left_at is not None:
             until = min(until, self.left_at)
@@ -35,8 +47,10 @@ class AlertRow(Struct, frozen=True, gc=False):
         """Return whether the alert must be posted at ``now``."""
         if self.settled_at is None:
             return True
+        if self.lasting and self.left_at is None:
+            return True
         until = self.settled_at + hold
-        if self.left_at is not None and self.left_at < until:
+        if self.left_at is not None and (self.lasting or self.left_at < until):
             # Not from ``left_at`` alone: if it was accepted later, other members need it longer.
             until = max(self.left_at, self.settled_at) + RESOLVED_SECONDS
         return now < until

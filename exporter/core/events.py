@@ -176,6 +176,9 @@ SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
 """The event types of each word of a receiver's ``events``."""
 
 TROUBLES: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.is_trouble)
+LASTING: Final = frozenset(t for t in TROUBLES if t.startswith("agent."))
+"""Troubles that are over when an event says so, and not before."""
+
 ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
 
 _NAMED_AT_BASELINE: Final = 20

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow, active_alerts
+from exporter.core.active_alerts import (
+    LASTING_SECONDS,
+    RESOLVED_SECONDS,
+    ActiveAlert,
+    AlertRow,
+    active_alerts,
+)
 from exporter.core.events import ENDS, TROUBLES
 
 NOW = 1_800_000_000.0
@@ -155,3 +161,15 @@ def test_an_older_list_has_the_same_alerts_and_ends_as_a_new_one(ended_ago, deli
 
 def number_of(alert: ActiveAlert) -> int:
     return alert.row.number
+
+
+def test_a_lasting_trouble_is_active_until_its_end_and_its_end_moves_with_each_post():
+    row = AlertRow(1, NOW, settled_at=NOW + 1, lasting=True)
+    for now in (NOW + 60, NOW + 3600, NOW + 400 * 86_400):
+        assert row.is_active(now, HOLD)
+        assert row.ends_at(now, HOLD) == now + HOLD
+        assert row.ends_at(now, 60.0) == now + LASTING_SECONDS
+    ended = AlertRow(1, NOW, settled_at=NOW + 1, left_at=NOW + 9 * HOLD, lasting=True)
+    assert ended.ends_at(NOW + 9 * HOLD + 5, HOLD) <= NOW + 9 * HOLD
+    assert ended.is_active(NOW + 9 * HOLD + RESOLVED_SECONDS - 1, HOLD)
+    assert not ended.is_active(NOW + 9 * HOLD + RESOLVED_SECONDS, HOLD)

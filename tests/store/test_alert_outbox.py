@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert
 from sqlalchemy.event import listen, remove
 
 from exporter.core.active_alerts import AlertRow
@@ -15,6 +16,7 @@ from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING, record_events
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
+from exporter.store.schema import poll_outages
 from tests.store.raw_sqlite import sqlalchemy_engine
 from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import NOW, fine_tune
@@ -30,7 +32,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def outbox(database: Database) -> AlertOutbox:
-    return AlertOutbox(database, AM)
+    return AlertOutbox(database, AM, [AM])
 
 
 async def record_event(
@@ -94,7 +96,17 @@ async def test_a_failure_after_a_failure_ends_the_first(database, outbox):
     ]
 
 
+async def record_outage(database, account: str = "default") -> None:
+    def record() -> None:
+        row = {"name": account, "base_url": "https://api.example", "since": NOW}
+        with database.write() as connection:
+            connection.execute(insert(poll_outages).values(row))
+
+    await database.run(record)
+
+
 async def test_agent_troubles_end_with_their_recoveries(database, outbox):
+    await record_outage(database)
     await record_event(database, "agent.poll_failing", NOW, AM, subject="")
     await record_event(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
     await record_event(database, "agent.baseline", NOW + 1, subject="")
@@ -104,6 +116,43 @@ async def test_agent_troubles_end_with_their_recoveries(database, outbox):
     await record_event(database, "agent.poll_recovered", NOW + 4, subject="")
     await record_event(database, "agent.receiver_recovered", NOW + 5, subject="chat", account="")
     assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW + 4, NOW + 5]
+
+
+async def test_a_trouble_of_the_agent_lasts_until_its_end_however_long_ago_it_was_accepted(
+    database,
+):
+    outbox = AlertOutbox(database, AM, [AM, "chat"])
+    await record_outage(database)
+    await record_event(database, "agent.poll_failing", NOW, AM, subject="")
+    await record_event(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    await record_event(database, "fine_tune.failed", NOW, AM)
+    await outbox.record([1, 2, 3], result_of(DELIVERED, NOW + 1))
+    later = NOW + 400 * 86_400
+    rows = await outbox.alert_rows(later)
+    assert [(row.number, row.lasting, row.left_at) for row in rows] == [
+        (1, True, None),
+        (2, True, None),
+    ]
+    await record_event(database, "agent.poll_recovered", later + 5, subject="")
+    await record_event(database, "agent.receiver_recovered", later + 5, subject="chat", account="")
+    rows = await outbox.alert_rows(later)
+    assert [row.left_at for row in rows] == [later + 5] * 2
+    assert await outbox.alert_rows(later + 5) == []
+
+
+async def test_the_trouble_of_what_is_not_configured_any_more_does_not_last(database):
+    await record_outage(database)
+    await record_event(database, "agent.poll_failing", NOW, AM, subject="")
+    await record_event(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    outbox = AlertOutbox(database, AM, [AM])
+
+    def forget() -> None:
+        with database.write() as connection:
+            connection.execute(delete(poll_outages))
+
+    await database.run(forget)
+    rows = await outbox.alert_rows(0)
+    assert [row.lasting and row.left_at is None for row in rows] == [False, False]
 
 
 async def test_an_event_that_is_no_trouble_ends_when_it_begins(database, outbox):
@@ -177,6 +226,8 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
         if statement.startswith("SELECT"):
             statements.append((statement, parameters))
 
+    await record_outage(database)
+    await record_event(database, "agent.poll_failing", NOW, AM, subject="")
     listen(sqlalchemy_engine(database), "before_cursor_execute", note)
     await outbox.alert_rows(NOW)
     remove(sqlalchemy_engine(database), "before_cursor_execute", note)
@@ -187,9 +238,14 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
             return "\n".join(row[3] for row in rows)
 
     plans = [await database.run(explain, *each) for each in statements]
-    assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
-    assert ["(receiver=? AND state=? AND settled_at>?)" in plan for plan in plans] == [
-        False,
-        True,
+    searches = "(receiver=? AND state=?)", "(receiver=? AND state=? AND settled_at>?)"
+    assert [[each in plan for each in searches] for plan in plans] == [
+        [True, False],
+        [False, True],
+        [False, False],
+        [False, False],
     ]
-    assert all("SCAN" not in plan and "TEMP B-TREE" not in plan for plan in plans)
+    assert "events_of_type (type=?)" in plans[2]
+    assert "(event=? AND receiver=?)" in plans[3]
+    assert "SCAN" not in "".join(plans)
+    assert "TEMP B-TREE" not in "".join(plans)
