@@ -44,7 +44,6 @@ FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "creat
 Subscription = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
 """A word of a receiver's ``events``."""
 
-Severity = Literal["critical", "warning", "info"]
 AppriseType = Literal["failure", "warning", "success", "info"]
 
 
@@ -53,8 +52,8 @@ class EventTraits:
     """Everything that depends on an event's type alone.
 
     ``title`` is a message's title; ``{account}`` and ``{subject}`` are replaced. ``counted`` is
-    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` and ``severity``
-    are the labels of its alert; a trouble and its end have the same. A trouble lasts until an
+    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` is the label of its
+    alert; a trouble and its end have the same. A trouble lasts until an
     event that ``ends`` it, with the same account and subject; an event that ``resolves`` is sent
     as a resolved alert. ``apprise_type`` selects how Apprise shows the message.
     """
@@ -63,7 +62,6 @@ class EventTraits:
     counted: tuple[str, str]
     alertname: str
     subscription: Subscription | None = None
-    severity: Severity = "info"
     is_trouble: bool = False
     ends: bool = False
     resolves: bool = False
@@ -76,7 +74,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "failed"),
         "CartesiaFineTuneFailed",
         "failed",
-        "critical",
         is_trouble=True,
         ends=True,
         apprise_type="failure",
@@ -106,7 +103,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "stuck"),
         "CartesiaFineTuneStuck",
         "stuck",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -127,7 +123,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "cannot be read"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="failure",
     ),
@@ -136,7 +131,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "can be read again"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -146,7 +140,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "cannot be told anything"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -155,7 +148,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "can be told again"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -166,6 +158,13 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         "CartesiaExporterTest",
     ),
 }
+
+DEFAULT_SEVERITIES: Final[Mapping[str, str]] = {
+    "failed": "warning",
+    "stuck": "warning",
+    "agent": "critical",
+}
+"""The severity of an alert, by the subscription of its event."""
 
 SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
     word: frozenset(

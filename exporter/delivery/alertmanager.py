@@ -149,7 +149,12 @@ class AlertDeliverer(Service):
         now, hold, links = self.clock.now(), self.receiver.hold, self._settings.link_templates
         return render(
             Alert(
-                content_of(events[alert.row.number], links, minimal=alert.version in minimal),
+                content_of(
+                    events[alert.row.number],
+                    links,
+                    self.receiver.labels,
+                    minimal=alert.version in minimal,
+                ),
                 alert.row.began_at,
                 self._with_delivery(alert.row).ends_at(now, hold),
             )
@@ -225,11 +230,12 @@ class AlertDeliverer(Service):
                 self._add_result(dead, DEAD, NOT_RENDERED, self.circuit)
 
     def _alert_keys_of(self, events: Mapping[int, Event]) -> dict[int, _AlertKey]:
-        links, found = self._settings.link_templates, dict[int, _AlertKey]()
+        found = dict[int, _AlertKey]()
+        form = self._settings.link_templates, self.receiver.labels
         for number, event in events.items():
             try:
-                content_of(event, links, minimal=True)  # fails here rather than in a request
-                labels = sorted(content_of(event, links).labels.items())
+                content_of(event, *form, minimal=True)  # fails here rather than in a request
+                labels = sorted(content_of(event, *form).labels.items())
                 digest = sha256(encoded(labels)).digest()
             except Exception:  # noqa: BLE001 - a bug of one alert must not stop the others
                 self._log.exception("event cannot be rendered as an alert", event_id=event.id)
