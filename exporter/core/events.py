@@ -1,7 +1,7 @@
 """Event types, and the constructors and ids of all events."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, get_args
@@ -309,6 +309,19 @@ def describe_fine_tune(fine_tune: FineTune) -> str:
 def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
     """Return the id as text to be shown; it is never empty."""
     return one_line(fine_tune.id, longest) or "(unprintable id)"
+
+
+def log_facts(events: Sequence[Event]) -> dict[str, str]:
+    """Return the facts of a log line that name these events, by their first three."""
+    if len(events) == 1 and (fine_tune := events[0].fine_tune) is not None:
+        name = one_line(fine_tune.name, 100)
+        return {"type": events[0].type, "fine_tune": printable_id(fine_tune, 100), "name": name}
+    types = " ".join(dict.fromkeys(event.type for event in events))
+    about = ", ".join(
+        describe_fine_tune(event.fine_tune) if event.fine_tune else event.subject or event.account
+        for event in events[:3]
+    )
+    return {"type": types, "first" if len(events) > 1 else "about": about}
 
 
 def poll_failing_event(store_id: str, account: AccountKey, outage: Outage, now: float) -> Event:

@@ -21,9 +21,9 @@ from msgspec.structs import replace
 
 from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow, active_alerts
 from exporter.core.clock import Clock
-from exporter.core.events import Event
+from exporter.core.events import Event, log_facts
 from exporter.core.retry import Attempt, CircuitState, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
+from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
@@ -191,7 +191,8 @@ class AlertDeliverer(Service):
                 del self._unstored[0]
                 self.metrics.record_delays(self.name, delays)
                 if delays:
-                    self._log.info("delivered", events=len(delays))
+                    named = await self._outbox.events([*islice(numbers, LOGGED_EVENTS)])
+                    self._log.info("delivered", events=len(delays), **log_facts([*named.values()]))
                 if result.events:
                     self._settings.wake()
 

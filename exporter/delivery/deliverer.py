@@ -1,19 +1,20 @@
 """Delivers to one receiver: groups queued events into messages and sends each until it settles."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from exporter.core.clock import Clock
-from exporter.core.events import Event, stable_id
+from exporter.core.events import Event, log_facts, stable_id
 from exporter.core.message import build_message, group_events
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
+from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.receiver import Receiver
+from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, NewMessage, Outbox, QueuedEvent
 from exporter.supervisor import Service
@@ -73,7 +74,7 @@ class Deliverer(DeliveryLoop, Service):
         if message is None:
             return wait
         attempt = await self._send(message) if message.body else NOT_RENDERED
-        result = self._record_attempt(message, attempt)
+        result = self._record_attempt(message, attempt, await self._log_facts(message))
         # Kept until it is stored: while a disk is full, the message must not be sent again and
         # again because its result could not be stored.
         self._unstored[message.id] = message, result
@@ -166,7 +167,16 @@ class Deliverer(DeliveryLoop, Service):
         with self.request(self._receiver.seconds):
             return await self._receiver.send(replace(message, body=body), self._clock.now())
 
-    def _record_attempt(self, message: OutboxMessage, attempt: Attempt) -> AttemptResult:
+    async def _log_facts(self, message: OutboxMessage) -> dict[str, str]:
+        try:
+            named = await self._outbox.events_of(message, LOGGED_EVENTS)
+        except StoreError:  # it is logged where the result is stored
+            return {}
+        return log_facts([each.event for each in named])
+
+    def _record_attempt(
+        self, message: OutboxMessage, attempt: Attempt, facts: Mapping[str, str]
+    ) -> AttemptResult:
         """Update schedule and metrics, and log the attempt; return what is to be stored of it."""
         now, before = self._clock.now(), self.schedule.circuit
         if message.body:
@@ -174,7 +184,7 @@ class Deliverer(DeliveryLoop, Service):
         outcome, after = attempt.outcome, self.schedule.circuit
         events = circuit_events(self._settings, self.name, before, after, now)
         attempt_log = self._log.bind(
-            message=message.id, events=message.events, attempt=message.attempts + 1
+            message=message.id, events=message.events, attempt=message.attempts + 1, **facts
         )
         if outcome is Outcome.DELIVERED:
             state = DELIVERED

@@ -270,10 +270,10 @@ class Outbox(ReceiverOutbox):
             )
 
     @in_store_thread
-    def events_of(self, message: OutboxMessage) -> list[QueuedEvent]:
-        """Return the events that a message carries, oldest first."""
+    def events_of(self, message: OutboxMessage, most: int | None = None) -> list[QueuedEvent]:
+        """Return the events that a message carries, at most ``most``, oldest first."""
         with self._database.read() as connection:
-            return _queued_events(connection, self._carried_by(message))
+            return _queued_events(connection, self._carried_by(message), most)
 
     def _record_attempt(
         self, connection: Connection, message: OutboxMessage, result: AttemptResult
@@ -326,12 +326,15 @@ class Outbox(ReceiverOutbox):
         return and_(self._messages(), messages.c.id == message.id)
 
 
-def _queued_events(connection: Connection, criteria: ColumnElement[bool]) -> list[QueuedEvent]:
+def _queued_events(
+    connection: Connection, criteria: ColumnElement[bool], most: int | None = None
+) -> list[QueuedEvent]:
     query = (
         select(events, deliveries.c.queued_at)
         .join(deliveries)
         .where(criteria)
         .order_by(events.c.number)
+        .limit(most)
     )
     rows = connection.execute(query)
     return [QueuedEvent(row.number, event_of(row), row.queued_at) for row in rows]
