@@ -267,7 +267,7 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) 
     if section.format == "alertmanager":
         body = AlertmanagerBody(section.name, labels)
     elif section.template is not None:
-        body = TemplateBody(section.template)
+        body = TemplateBody(section.template, tuple(section.template_secrets))
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()
     }
@@ -276,4 +276,5 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) 
         headers["Authorization"] = bearer(token)
     elif login is not None:
         headers["Authorization"] = basic(login.username, login.secrets["password"])
-    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers)
+    filled = {name: value.secrets["text"] for name, value in section.template_secrets.items()}
+    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers, filled)

@@ -107,8 +107,9 @@ def test_exactly_the_keys_of_a_receiver_are_documented(heading):
     common = {*CommonReceiver.model_fields, "type"}
     own = RECEIVERS[heading].model_fields.keys() - common if heading in RECEIVERS else common
     nested = {f"{key}.{name}" for key in NESTED.keys() & own for name in NESTED[key].model_fields}
-    headers = {f"headers.NAME{form}" for form in ("", ".file", ".env") if "headers" in own}
-    assert keys(heading) == sorted({*own, *nested, *headers})
+    named = {"headers", "template_secrets"} & own
+    forms = {f"{key}.NAME{form}" for key in named for form in ("", ".file", ".env")}
+    assert keys(heading) == sorted({*own, *nested, *forms})
 
 
 def test_every_key_of_the_file_has_a_heading_or_a_row():
