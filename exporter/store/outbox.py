@@ -43,12 +43,14 @@ class ReceiverState:
 class AttemptResult:
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
 
-    ``state`` is their state from ``at`` (Unix seconds). ``circuit`` is the receiver's, which may be
-    tried again at ``resume_at``. ``events`` follow from the attempt and are queued with it.
+    ``state`` is their state from ``at`` (Unix seconds), which is ``awake`` on the awake clock.
+    ``circuit`` is the receiver's, which may be tried again at ``resume_at``. ``events`` follow from
+    the attempt and are queued with it.
     """
 
     state: str
     at: float
+    awake: float
     attempt: Attempt
     circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
@@ -73,21 +75,22 @@ def request_retry(connection: Connection, receiver: str) -> None:
 class Backlog:
     """Number of pending and of dead deliveries of a receiver.
 
-    ``oldest`` is when the oldest pending one was queued, in Unix seconds; None without one.
+    ``oldest_age`` is for how many awake seconds the oldest pending one has been queued; None
+    without one.
     """
 
     pending: int = 0
     dead: int = 0
-    oldest: float | None = None
+    oldest_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedEvent:
-    """An event that is queued for a receiver since ``since`` (Unix seconds)."""
+    """An event that was queued for a receiver ``age`` awake seconds ago."""
 
     number: int
     event: Event
-    since: float
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +108,40 @@ class ReceiverOutbox:
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
-        self._receiver = receiver
+        self.receiver = receiver
+
+    def awake_now(self) -> float:
+        """Return the time of the awake clock in seconds."""
+        return self._database.awake.now()
 
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        query = select(receivers).where(receivers.c.name == self._receiver)
+        query = select(receivers).where(receivers.c.name == self.receiver)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             return ReceiverState()
-        circuit = CircuitState(row.failures, row.since, row.open, row.reason)
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
         return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
-    def expire(self, before: float, now: float) -> int:
-        """Mark deliveries queued before ``before`` as dead; return their number."""
-        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
+    def expire(self, max_age: float, now: float) -> int:
+        """Mark deliveries that are older than ``max_age`` awake seconds as dead.
+
+        Returns their number. ``now`` is Unix seconds.
+        """
+        awake = self.awake_now()
+        old = and_(self._mine(PENDING), deliveries.c.queued_awake < awake - max_age)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
         pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
         with self._database.write() as connection:
             expired = connection.execute(
-                update(deliveries).where(old).values(state=DEAD, settled_at=now)
+                update(deliveries)
+                .where(old)
+                .values(state=DEAD, settled_at=now, settled_awake=awake)
             )
             connection.execute(
                 update(messages)
@@ -139,21 +152,23 @@ class ReceiverOutbox:
 
     @in_store_thread
     def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead."""
+        """Return how many deliveries are pending and dead, and the age of the oldest."""
         pending, dead = self._mine(PENDING), self._mine(DEAD)
         query = select(
             func.count().filter(pending),
             func.count().filter(dead),
-            func.min(deliveries.c.queued_at).filter(pending),
-        ).where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
+            func.min(deliveries.c.queued_awake).filter(pending),
+        ).where(deliveries.c.receiver == self.receiver, deliveries.c.state.in_([PENDING, DEAD]))
         with self._database.read() as connection:
-            return Backlog(*connection.execute(query).one())
+            pending_number, dead_number, oldest = connection.execute(query).one()
+        age = None if oldest is None else self.awake_now() - oldest
+        return Backlog(pending_number, dead_number, age)
 
     def _mine(self, state: str) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.state == state)
 
     def _messages(self) -> ColumnElement[bool]:
-        return messages.c.receiver == self._receiver
+        return messages.c.receiver == self.receiver
 
 
 class Outbox(ReceiverOutbox):
@@ -163,7 +178,7 @@ class Outbox(ReceiverOutbox):
     def unsent(self) -> list[QueuedEvent]:
         """Return the events that no message carries yet, oldest first."""
         with self._database.read() as connection:
-            return _queued_events(
+            return self._queued_events(
                 connection, and_(self._mine(PENDING), deliveries.c.message.is_(None))
             )
 
@@ -220,7 +235,7 @@ class Outbox(ReceiverOutbox):
     def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
         """Store the result of an attempt; return the delays of the events it delivered.
 
-        A delay is in seconds, from the observation of an event to its delivery.
+        A delay is in awake seconds, from the observation of an event to its delivery.
         """
         with self._database.write() as connection:
             self._record_attempt(connection, message, result)
@@ -229,14 +244,16 @@ class Outbox(ReceiverOutbox):
             carried = self._carried_by(message)
             state = _unless_discarded(deliveries.c.state, result.state)
             connection.execute(
-                update(deliveries).where(carried).values(state=state, settled_at=result.at)
+                update(deliveries)
+                .where(carried)
+                .values(state=state, settled_at=result.at, settled_awake=result.awake)
             )
             observed = (
-                select(events.c.observed_at)
+                select(events.c.observed_awake)
                 .join(deliveries)
                 .where(carried, deliveries.c.state == DELIVERED)
             )
-            return [max(result.at - at, 0.0) for at in connection.scalars(observed)]
+            return [result.awake - awake for awake in connection.scalars(observed)]
 
     @in_store_thread
     def split(
@@ -273,12 +290,28 @@ class Outbox(ReceiverOutbox):
     def events_of(self, message: OutboxMessage, most: int | None = None) -> list[QueuedEvent]:
         """Return the events that a message carries, at most ``most``, oldest first."""
         with self._database.read() as connection:
-            return _queued_events(connection, self._carried_by(message), most)
+            return self._queued_events(connection, self._carried_by(message), most)
+
+    def _queued_events(
+        self, connection: Connection, criteria: ColumnElement[bool], most: int | None = None
+    ) -> list[QueuedEvent]:
+        query = (
+            select(events, deliveries.c.queued_awake)
+            .join(deliveries)
+            .where(criteria)
+            .order_by(events.c.number)
+            .limit(most)
+        )
+        awake = self.awake_now()
+        return [
+            QueuedEvent(row.number, event_of(row), awake - row.queued_awake)
+            for row in connection.execute(query)
+        ]
 
     def _record_attempt(
         self, connection: Connection, message: OutboxMessage, result: AttemptResult
     ) -> None:
-        store_result(connection, self._receiver, result)
+        store_result(connection, self.receiver, result)
         connection.execute(
             update(messages)
             .where(self._is(message))
@@ -311,33 +344,19 @@ class Outbox(ReceiverOutbox):
                 [{"number": number} for number in message.events],
             ).rowcount
             if assigned:
-                row = {"receiver": self._receiver, "state": PENDING, "turn": turn + number}
+                row = {"receiver": self.receiver, "state": PENDING, "turn": turn + number}
                 row |= {"id": message.id, "body": message.body, "minimal": message.minimal}
                 connection.execute(insert(messages).values(row | {"events": assigned, **values}))
 
     def _next_turn(self) -> Any:
-        # Turns, not times: a clock that is set back must not delay messages tried before.
+        # Turns, not times: a wall clock that is set back must not delay messages tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
     def _carried_by(self, message: OutboxMessage) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.message == message.id)
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)
-
-
-def _queued_events(
-    connection: Connection, criteria: ColumnElement[bool], most: int | None = None
-) -> list[QueuedEvent]:
-    query = (
-        select(events, deliveries.c.queued_at)
-        .join(deliveries)
-        .where(criteria)
-        .order_by(events.c.number)
-        .limit(most)
-    )
-    rows = connection.execute(query)
-    return [QueuedEvent(row.number, event_of(row), row.queued_at) for row in rows]
 
 
 def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
