@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow, active_alerts
 from exporter.core.clock import Clock
-from exporter.core.events import Event, log_facts
+from exporter.core.events import Event
+from exporter.core.message import log_facts
 from exporter.core.retry import Attempt, CircuitState, Outcome
 from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics

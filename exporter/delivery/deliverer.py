@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Final
 
 from exporter.core.clock import Clock
-from exporter.core.events import Event, log_facts, stable_id
-from exporter.core.message import build_message, group_events
+from exporter.core.events import Event, stable_id
+from exporter.core.message import build_message, group_events, log_facts
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
