@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -31,10 +30,6 @@ _MIN_CLOCK_JUMP_SECONDS: Final = 10.0
 
 _MAX_LOGGED_CHANGES: Final = 100
 """Log lines for changed fine-tunes per poll, so that a mass change does not fill the disk."""
-
-_COMPARE_THREAD: Final = ThreadPoolExecutor(1, "compare")
-"""Compares snapshots: for a large account that would block the event loop. One thread for all
-accounts, because each further thread would take the interpreter lock from the event loop."""
 
 log = structlog.get_logger()
 
@@ -223,7 +218,7 @@ class Poller(Service):
         rules, options, route = self._settings.rules, self._settings.options, self._settings.route
         compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
         result = replace(
-            await asyncio.get_running_loop().run_in_executor(_COMPARE_THREAD, compare),
+            await asyncio.to_thread(compare),  # for a large account it would block the loop
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )

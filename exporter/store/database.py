@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -16,6 +15,7 @@ from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, migrate, read_revision
 from exporter.store.schema import meta
+from exporter.threads import start_executor
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -65,7 +65,7 @@ class Database:
         self.trouble = ""
         self.engine: StoreEngine = SQLiteEngine(path)
         self._exclusive = exclusive
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = start_executor("store")
 
     async def __aenter__(self) -> Self:
         try:
