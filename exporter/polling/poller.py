@@ -14,7 +14,7 @@ from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, PollResult, Router, Rules, apply_snapshot
 from exporter.core.clock import Clock
 from exporter.core.model import Snapshot, TrackedFineTune
-from exporter.core.text import one_line, timestamp
+from exporter.core.text import format_duration, one_line, timestamp
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
@@ -23,7 +23,10 @@ from exporter.store.errors import StoreError
 from exporter.supervisor import Service, pause
 
 _REFUSED_KEY_INTERVALS: Final = 10
-"""An account whose key was refused is polled once in this many intervals."""
+"""An account whose key is refused is polled once in this many intervals."""
+
+_TOLERATED_REFUSALS: Final = 2
+"""Refused polls in a row of a key that has worked: services refuse valid keys while they fail."""
 
 _MIN_CLOCK_JUMP_SECONDS: Final = 10.0
 """Smaller differences between the wall clock and the monotonic clock are ordinary corrections."""
@@ -48,6 +51,13 @@ class Source(Protocol):
 
     def key_is_refused(self) -> bool:
         """Return whether the current key is the one that the API refused last."""
+        ...
+
+    def key_has_worked(self, *, default: bool) -> bool:
+        """Return whether the current key is the one that the API accepted last.
+
+        It is the ``default`` while the API has accepted none.
+        """
         ...
 
     def remember(self, cursors: Sequence[str], /) -> None:
@@ -107,6 +117,7 @@ class Poller(Service):
         self._folded: frozenset[tuple[str, str]] = frozenset()
         self._resume_at = 0.0
         self._intervals_to_skip = 0
+        self._refused_polls = 0
         self._wall_offset = clock.now() - clock.monotonic()
         self._log = log.bind(account=self.account)
         metrics.initialise(self.account)
@@ -202,9 +213,7 @@ class Poller(Service):
         except CartesiaError as error:
             if error.retry_after is not None:
                 self._resume_at = self._clock.monotonic() + error.retry_after
-            # Another error does not mean that the refused key is valid now.
-            if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
-                self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1
+            self._slow_down_if_refused(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
         except StoreError as error:
             self._must_load = True
@@ -232,10 +241,30 @@ class Poller(Service):
         self._folded = result.folded
         examples = {**self._status.examples, **result.status.examples}
         self._status = replace(result.status, stale_at=stale_at, examples=examples)
-        self._intervals_to_skip = 0
+        self._intervals_to_skip = self._refused_polls = 0
         self._settings.publish(self._status)
         if result.events or result.recovery:
             self._settings.wake()
+
+    def _slow_down_if_refused(self, error: CartesiaError) -> None:
+        """Skip the next intervals if the key is refused for good, by all appearances."""
+        has_worked = self._source.key_has_worked(default=self._state is not None)
+        tolerated = _TOLERATED_REFUSALS if has_worked else 0
+        was_slow = self._refused_polls > tolerated
+        if not self._source.key_is_refused():
+            self._refused_polls = 0
+        elif error.reason in {"unauthorized", "forbidden"}:
+            self._refused_polls += 1
+        elif not was_slow:  # else another error does not mean that the key is valid now
+            self._refused_polls = 0
+        is_slow = self._refused_polls > tolerated
+        self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1 if is_slow else 0
+        if is_slow and not was_slow:
+            self._log.warning(
+                "API key is refused, polling slowed until it is accepted or changed",
+                refused_polls=self._refused_polls,
+                interval=format_duration(_REFUSED_KEY_INTERVALS * self._settings.interval),
+            )
 
     def _fail(self, reason: str, error: str, duration: float) -> None:
         delay = self._settings.interval * (1 + self._intervals_to_skip) - duration

@@ -3,13 +3,15 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
-from tests.polling.poller_fixture import POLLS, SKIPPED, PollerFixture, listing, open_poller
+from tests.polling.poller_fixture import POLLS, SKIPPED, Answer, PollerFixture, listing, open_poller
 from tests.polling.virtual_time import VIRTUAL_TIME, loop_clock
 
 REFUSED = CartesiaError("unauthorized", "the API answered 401", status=401)
+OUTAGE = CartesiaError("server_error", "the API answered 500", status=500)
 NOTHING = listing()
 
 
@@ -98,6 +100,52 @@ async def test_a_refused_key_is_used_at_every_tenth_interval_only(tmp_path):
         await run_for(p, 60 * 25)
         assert p.source.asked == 3  # at 0, 10 and 20 intervals
         assert p.metric(SKIPPED) == 22
+
+
+async def test_a_key_that_has_worked_is_slowed_down_after_three_refused_polls_in_a_row(tmp_path):
+    """An authentication service that fails refuses valid keys: ten minutes would be lost."""
+    answers: list[Answer] = [
+        NOTHING,
+        REFUSED,
+        REFUSED,
+        OUTAGE,
+        REFUSED,
+        REFUSED,
+        NOTHING,
+        *[REFUSED] * 3,
+    ]
+    async with open_poller(tmp_path / "state.db", *answers, clock=loop_clock()) as p:
+        p.source.refused = True
+        with capture_logs() as logs:
+            await run_for(p, 60 * 9 + 30)
+            assert (p.source.asked, p.metric(SKIPPED)) == (10, 0)
+            await run_for(p, 60 * 8)
+            assert (p.source.asked, p.status.up) == (10, False)
+        slowed = [line for line in logs if "polling slowed" in line["event"]]
+        assert [(line["refused_polls"], line["interval"]) for line in slowed] == [(3, "10m")]
+
+
+async def test_the_first_refusal_of_a_rotated_key_that_never_worked_slows_down(tmp_path):
+    async with open_poller(tmp_path / "state.db", NOTHING, REFUSED, clock=loop_clock()) as p:
+        p.source.refused, p.source.worked = True, False
+        await run_for(p, 60 * 10)
+        assert p.source.asked == 2
+
+
+async def test_a_stored_baseline_means_that_the_key_has_worked(tmp_path):
+    async with open_poller(tmp_path / "state.db", NOTHING, clock=loop_clock()) as p:
+        await p.poller.poll()
+    async with open_poller(tmp_path / "state.db", REFUSED, clock=loop_clock()) as p:
+        p.source.refused = True
+        await run_for(p, 60 * 10)
+        assert p.source.asked == 3
+
+
+async def test_a_key_that_cannot_be_read_is_read_again_at_each_interval(tmp_path):
+    """Its file may be written at any time; the API is not asked."""
+    async with open_poller(tmp_path / "state.db", REFUSED, clock=loop_clock()) as p:
+        await run_for(p, 60 * 5 - 1)
+        assert (p.source.asked, p.metric(SKIPPED)) == (5, 0)
 
 
 async def test_a_new_key_is_used_at_the_next_interval(tmp_path):

@@ -34,6 +34,6 @@ def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
     ]
     failing, recovered = messages[0]["data"], messages[1]["data"]
     assert failing["reason"] == "server_error"
-    assert "the API answered 500" in failing["text"]
+    assert " answered 500" in failing["text"]
     assert recovered["since"] == failing["since"]
     assert recovered["seconds"] >= 2

@@ -54,7 +54,7 @@ def test_silent_name_servers_stop_neither_the_agent_nor_what_is_found(tmp_path, 
             until(lambda: dns(url) >= SILENT)
             api.world.add(status="failed")
             inbox.wait_for(1)
-            assert tasks(process.pid) < min(limit, 100)
+            assert tasks(process.pid) <= min(limit, 100)
             assert get(f"{url}/-/healthy").status_code == 200
             assert "Traceback" not in process.output
             assert process.stop() == 0
