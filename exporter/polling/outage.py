@@ -45,12 +45,17 @@ class OutageWatch:
             began = self._clock.monotonic() - lasted
             self.outage = Outage(since, began, has_baseline, submitted=True, stored=True)
 
-    def failed(self, reason: str, error: str, *, has_baseline: bool) -> None:
-        """Record a failed poll; ``reason`` is one of the metric's."""
+    def failed(self, reason: str, error: str, *, has_baseline: bool) -> Outage:
+        """Record a failed poll and return its outage; ``reason`` is one of the metric's."""
         outage = self.outage
         if outage is None:
             outage = Outage(self._clock.now(), self._clock.monotonic(), has_baseline)
         self.outage = replace(outage, reason=reason, error=error)
+        return self.outage
+
+    def lasted(self) -> float:
+        """Return how long the outage has lasted, in seconds; 0 without one."""
+        return 0.0 if self.outage is None else self._clock.monotonic() - self.outage.began
 
     async def notify_if_due(self) -> bool:
         """Queue the event of an outage that lasts too long; return whether it was stored now.

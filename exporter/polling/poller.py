@@ -18,6 +18,7 @@ from exporter.core.text import format_duration, one_line, timestamp
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
+from exporter.polling.outage_log import OutageLog
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from exporter.supervisor import Service, pause
@@ -109,6 +110,7 @@ class Poller(Service):
         self._outages = OutageWatch(
             accounts, settings.rules, settings.failing_after, settings.route, clock
         )
+        self._outage_log = OutageLog(self.account)
         self._state: AccountState | None = None
         self._cursors: tuple[str, ...] = ()
         self._must_load = True
@@ -145,6 +147,7 @@ class Poller(Service):
             return
         self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
         self._outages.outage = previous._outages.outage  # noqa: SLF001
+        self._outage_log = previous._outage_log  # noqa: SLF001
         if (new.options, new.rules.max_models) == (old.options, old.rules.max_models):
             stale_at = status.stale_at + new.stale_after - old.stale_after
             self._status = replace(status, stale_at=stale_at)
@@ -174,7 +177,16 @@ class Poller(Service):
             await self.poll_if_due()
             poll_at = max(poll_at + self._settings.interval, self._clock.monotonic())
             self.wakeup_deadline = poll_at
-            await pause(stop, poll_at - self._clock.monotonic())
+            await self._wait(stop, poll_at)
+
+    async def _wait(self, stop: asyncio.Event, poll_at: float) -> None:
+        """Wait for the next poll; on the way log that the counts become too old to be shown."""
+        outage, stale_at = self._outages.outage, self._status.stale_at
+        if outage is not None and stale_at < poll_at:
+            await pause(stop, stale_at - self._clock.monotonic())
+            if not stop.is_set():
+                self._outage_log.withheld(outage, self._status)
+        await pause(stop, poll_at - self._clock.monotonic())
 
     async def poll_if_due(self) -> None:
         """Poll, unless the API asked to wait or refused the key; queue the outage event if due."""
@@ -233,6 +245,8 @@ class Poller(Service):
         )
         if not result.is_empty:
             await self._accounts.commit(result)
+        if self._outages.outage is not None:
+            self._outage_log.recovered(self._outages.outage, self._outages.lasted())
         self._outages.end()
         self._wall_offset += snapshot.clock_jump
         self._log_poll(result, snapshot)
@@ -270,18 +284,14 @@ class Poller(Service):
         delay = self._settings.interval * (1 + self._intervals_to_skip) - duration
         delay = max(delay, self._resume_at - self._clock.monotonic(), 0.0)
         self._metrics.failures.labels(self.account, reason).inc()
-        self._outages.failed(reason, error, has_baseline=self._state is not None)
+        outage = self._outages.failed(reason, error, has_baseline=self._state is not None)
         now = self._clock.now()
         self._status = replace(
             self._status, up=False, polled_at=now, duration=duration, failure=reason
         )
         self._settings.publish(self._status)
-        self._log.warning(
-            "poll failed",
-            reason=reason,
-            error=one_line(error),
-            counts="none" if self._status.counts is None else "kept",
-            next_poll=f"in {delay:.0f}s",
+        self._outage_log.failed(
+            outage, self._outages.lasted(), self._status, self._clock.monotonic(), delay
         )
 
     def _log_poll(self, result: PollResult, snapshot: Snapshot) -> None:
@@ -295,8 +305,6 @@ class Poller(Service):
             )
         if self._state is None:
             self._log.info("baseline taken", fine_tunes=fine_tunes)
-        if not self._status.up and self._status.polled_at:
-            self._log.info("poll recovered")
         changes = [(event, event.fine_tune) for event, _ in result.events if event.fine_tune]
         for event, fine_tune in changes[:_MAX_LOGGED_CHANGES]:
             self._log.info(

@@ -7,7 +7,15 @@ from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
-from tests.polling.poller_fixture import POLLS, SKIPPED, Answer, PollerFixture, listing, open_poller
+from tests.polling.poller_fixture import (
+    POLLS,
+    SKIPPED,
+    STALE_AFTER,
+    Answer,
+    PollerFixture,
+    listing,
+    open_poller,
+)
 from tests.polling.virtual_time import VIRTUAL_TIME, loop_clock
 
 REFUSED = CartesiaError("unauthorized", "the API answered 401", status=401)
@@ -35,6 +43,22 @@ class RecordedPolls:
         await asyncio.sleep(self.durations.pop(0) if self.durations else 0)
         self.running -= 1
         return NOTHING
+
+
+class RecordedWarnings:
+    """A log that records when counts were withheld, in seconds of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, logged_at: list[float]) -> None:
+        self.loop, self.logged_at = loop, logged_at
+
+    def warning(self, event: str, **facts: object) -> None:
+        if "withheld" in event:
+            assert facts["counts"] == "withheld"
+            self.logged_at.append(self.loop.time())
+
+    def info(self, event: str, **facts: object) -> None: ...
+
+    debug = info
 
 
 async def run_for(p: PollerFixture, seconds: float) -> None:
@@ -175,6 +199,29 @@ async def test_a_successful_poll_ends_the_slow_down_of_a_refused_key(tmp_path):
         loop.call_later(190, setattr, p.source, "refused", True)
         await run_for(p, 359)
         assert source.started_at == pytest.approx([180, 240, 300])
+
+
+@pytest.mark.parametrize("interval", [60, 150])
+async def test_the_moment_at_which_counts_are_withheld_is_logged_once(tmp_path, interval):
+    async with open_poller(
+        tmp_path / "state.db", NOTHING, OUTAGE, clock=loop_clock(), interval=interval
+    ) as p:
+        loop, logged_at = asyncio.get_running_loop(), list[float]()
+        p.poller._outage_log._log = RecordedWarnings(loop, logged_at)
+        await run_for(p, 3000)
+        assert logged_at == pytest.approx([STALE_AFTER])
+        p.answer(NOTHING, OUTAGE)
+        await run_for(p, 1000)
+        assert logged_at == pytest.approx([STALE_AFTER, 3000 + STALE_AFTER])
+
+
+async def test_a_stop_before_counts_are_withheld_logs_nothing(tmp_path):
+    async with open_poller(
+        tmp_path / "state.db", NOTHING, OUTAGE, clock=loop_clock(), interval=200
+    ) as p:
+        with capture_logs() as logs:
+            await run_for(p, 250)
+        assert [line for line in logs if "withheld" in line["event"]] == []
 
 
 async def test_a_bug_is_raised_by_run(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from starlette.responses import PlainTextResponse
 
-from tests.process.agent_process import Agent
+from tests.process.agent_process import Agent, until
 from tests.process.fake_api import agent_config, fake_api, webhook
 
 
@@ -22,7 +22,9 @@ def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
             inbox.wait_for(1)
             assert process.stop() == 0
         with agent.process() as process:
-            process.wait_for_line("poll failed", times=3)
+            process.wait_for_line("poll failed")
+            count = api.request_count
+            until(lambda: api.request_count > count)
             api.answer = lambda request: None
             inbox.wait_for(3)
             assert process.stop() == 0
