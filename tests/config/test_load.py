@@ -17,6 +17,7 @@ from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from tests.config.config_file import KEY, write_config
 
 HERE = Path(__file__).parent
+NAMED = "must be the value alone; remove the name and the = before it"
 QUOTED = "must not be in quotes; remove them (docker --env-file takes them for part of the value)"
 NO_ACCOUNTS = (
     "accounts: missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
@@ -132,8 +133,7 @@ def test_every_variable_is_used(tmp_path, monkeypatch):
             [
                 f"$CARTESIA_API_KEY: {QUOTED}",
                 f"$CARTESIA_EXPORTER_SLACK_URL: {QUOTED}",
-                "$CARTESIA_EXPORTER_WEBHOOK_URL: must be the value alone; remove the name and the ="
-                " before it",
+                f"$CARTESIA_EXPORTER_WEBHOOK_URL: {NAMED}",
                 "$CARTESIA_EXPORTER_STORAGE_PATH: must not be in quotes; remove them",
             ],
         ),
