@@ -76,6 +76,8 @@ class BoundedLookupLoop(asyncio.SelectorEventLoop):
             text = f"{MAX_LOOKUPS} other lookups wait for an answer"
             raise socket.gaierror(socket.EAI_AGAIN, text)
         lookup = _Lookup(self.time(), self.create_future())
+        # asyncio logs an error that was never read, here that of a lookup which all gave up.
+        lookup.result.add_done_callback(asyncio.Future.exception)
 
         def look_up() -> None:
             addresses, error = None, None

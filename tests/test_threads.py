@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections import Counter
@@ -106,6 +107,22 @@ async def test_the_error_of_a_shared_lookup_is_raised_in_each(name_server):
     for task in waiting:
         with pytest.raises(socket.gaierror, match="not known"):
             await task
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_not_logged(name_server):
+    loop, reported = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    waiting = look_up("unknown.invalid")
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    name_server.answering.set()
+    async with asyncio.timeout(10):
+        while loop._threads:  # type: ignore[attr-defined]  # noqa: ASYNC110 - a condition of threads
+            await asyncio.sleep(0.01)
+    del waiting
+    gc.collect()
+    assert reported == []
 
 
 @pytest.fixture

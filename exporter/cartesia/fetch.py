@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import sleep
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -221,7 +222,7 @@ class PageFetcher:
             else:
                 page = await asyncio.to_thread(self.page_cache.read, response.body)
         except CartesiaError:
-            if not response.body.lstrip().startswith(b"<"):
+            if not response.body.removeprefix(BOM_UTF8).lstrip().startswith(b"<"):
                 raise
             detail = f"{_host(url)} answered 200 with a web page, not JSON; {_INTERMEDIARY}"
             raise CartesiaError("protocol", detail) from None

@@ -240,7 +240,7 @@ async def test_a_web_page_in_place_of_a_list_is_named_and_does_not_make_a_key_va
     fixture = ClientFixture(clock)
     route = api.get(LIST_URL).respond(401, json=PROBLEM)
     await fixture.poll_error()
-    route.respond(200, html="\n<!DOCTYPE html><title>Welcome to our hotel</title>")
+    route.respond(200, html="\ufeff\n<!DOCTYPE html><title>Welcome to our hotel</title>")
     error = await fixture.poll_error()
     assert error.reason == "protocol"
     assert str(error).startswith("api.cartesia.test answered 200 with a web page, not JSON")
