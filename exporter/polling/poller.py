@@ -194,7 +194,7 @@ class Poller(Service):
             await self.poll()
         else:
             self._metrics.skipped.labels(self.account).inc()
-        if await self._outages.notify_if_due():
+        if await self._outages.store_and_notify():
             self._settings.wake()
 
     def _is_due(self) -> bool:
@@ -243,7 +243,7 @@ class Poller(Service):
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
-        if not result.is_empty:
+        if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         if self._outages.outage is not None:
             self._outage_log.recovered(self._outages.outage, self._outages.lasted())
