@@ -17,10 +17,12 @@ from tests.polling.poller_fixture import (
     open_poller,
 )
 from tests.polling.virtual_time import VIRTUAL_TIME, loop_clock
+from tests.store.sample_polls import fine_tune
 
 REFUSED = CartesiaError("unauthorized", "the API answered 401", status=401)
 OUTAGE = CartesiaError("server_error", "the API answered 500", status=500)
 NOTHING = listing()
+LISTED = listing(fine_tune("a"))
 
 
 @pytest.fixture
@@ -129,13 +131,13 @@ async def test_a_refused_key_is_used_at_every_tenth_interval_only(tmp_path):
 async def test_a_key_that_has_worked_is_slowed_down_after_three_refused_polls_in_a_row(tmp_path):
     """An authentication service that fails refuses valid keys: ten minutes would be lost."""
     answers: list[Answer] = [
-        NOTHING,
+        LISTED,
         REFUSED,
         REFUSED,
         OUTAGE,
         REFUSED,
         REFUSED,
-        NOTHING,
+        LISTED,
         *[REFUSED] * 3,
     ]
     async with open_poller(tmp_path / "state.db", *answers, clock=loop_clock()) as p:
@@ -157,7 +159,7 @@ async def test_the_first_refusal_of_a_rotated_key_that_never_worked_slows_down(t
 
 
 async def test_a_stored_baseline_means_that_the_key_has_worked(tmp_path):
-    async with open_poller(tmp_path / "state.db", NOTHING, clock=loop_clock()) as p:
+    async with open_poller(tmp_path / "state.db", LISTED, clock=loop_clock()) as p:
         await p.poller.poll()
     async with open_poller(tmp_path / "state.db", REFUSED, clock=loop_clock()) as p:
         p.source.refused = True
