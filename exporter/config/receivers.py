@@ -100,6 +100,9 @@ HeaderName = Annotated[
     full_match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
     passes(_check_header_name),
 ]
+SecretName = Annotated[
+    str, full_match(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", "must be letters, digits and underscores")
+]
 Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
 """The body of a webhook. Its values are masked: some services expect their key in the body."""
 
@@ -195,6 +198,9 @@ class WebhookReceiver(_UrlReceiver):
 
     type: Literal["webhook"]
     format: Literal["standard", "alertmanager", "template"] = "standard"
+    template_secrets: dict[SecretName, Annotated[HeaderValue, BeforeValidator(_header_value)]] = (
+        Field(default_factory=dict)
+    )
     template: Template | None = Field(default=None, validate_default=True)
     secret: SecretStr | None = None
     secret_file: str | None = None
@@ -217,7 +223,8 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("missing; format: template needs a map")
         if template is not None and not is_used and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        if template and (faults := body_faults(template)):
+        secrets = info.data.get("template_secrets", {})
+        if template and (faults := body_faults(template, tuple(secrets))):
             raise validation_error("template", faults)
         return template
 

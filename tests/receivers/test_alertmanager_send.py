@@ -15,6 +15,7 @@ from exporter.config import load
 from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
+from exporter.receivers.alerts import AlertLabels
 from tests.config.config_file import KEY, write_config
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
@@ -33,7 +34,7 @@ async def opened(folder: Path, *urls: str, seconds: str = "10s") -> Alertmanager
     [section] = load(write_config(folder, text), KEY).receivers
 
     async with contextlib.AsyncExitStack() as resources:
-        receiver = await open_receiver(section, resources)
+        receiver = await open_receiver(section, AlertLabels(), resources)
         assert isinstance(receiver, Alertmanager)
         return receiver
 
