@@ -26,6 +26,7 @@ from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
 
 if TYPE_CHECKING:
+    from exporter.config import Config
     from exporter.config import Receiver as ReceiverSection
 
 _Sample = Literal["failed", "digest", "long"]
@@ -85,7 +86,7 @@ def send_test(
     create = partial(_message, config.accounts[0].name, sample, links)
     try:
         text, succeeded = asyncio.run(
-            _open_and_send(section, create, dry_run=dry_run, terminal=terminal)
+            _open_and_send(config, section, create, dry_run=dry_run, terminal=terminal)
         )
     except OSError as error:  # the ca_file cannot be used
         fail(RUNTIME_ERROR, f"cannot send: {reason(error)}")
@@ -95,6 +96,7 @@ def send_test(
 
 
 async def _open_and_send(
+    config: "Config",
     section: "ReceiverSection",
     create: Callable[[int, float], Message],
     *,

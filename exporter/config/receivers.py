@@ -27,6 +27,7 @@ from exporter.config.types import (
     Items,
     Name,
     between,
+    check_bare,
     check_header_text,
     check_printable,
     check_proxy_url,
@@ -72,6 +73,7 @@ def _check_first_line(text: str) -> None:
 
 
 def _check_apprise_url(url: str) -> None:
+    check_bare(url)
     check_printable(url)
     # Apprise would split a text into several URLs. A retry for one that failed would then repeat
     # the message at the others; separate receivers have separate queues.

@@ -68,6 +68,9 @@ class Environment:
             raise CartesiaError("server_error", "answered 503")
         return Listing(dict(self.fine_tunes), 1)
 
+    def key_has_worked(self, *, default: bool) -> bool:
+        return default
+
     def key_is_refused(self) -> bool:
         return False
 

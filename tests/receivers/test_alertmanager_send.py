@@ -154,3 +154,12 @@ async def test_no_connection_error_shows_the_password(tmp_path, untrusted, caplo
             text = traceback.format_exc()
         assert "Attempt" in text
         assert PASSWORD not in text + caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_page_of_an_intermediary_says_nothing_about_the_alerts(tmp_path, status):
+    with Server(answer(status, b"<!DOCTYPE html><title>Sign in</title>")) as server:
+        [member] = (await opened(tmp_path, server.base_url)).members
+        attempt = await member.attempt(b"[]", {}, AT)
+    assert attempt.outcome is Outcome.TRANSIENT
+    assert attempt.reason == f"answered {status} with a page of HTML, as an intermediary does"

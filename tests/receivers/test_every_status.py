@@ -71,14 +71,15 @@ async def test_an_interim_answer_alone_is_a_timeout():
         receivers = [(each, url) for url in urls for each in RECEIVER_TYPES]
         # Less time than this can end while the connections are still being opened.
         found = await send_concurrently(receivers, Connection(seconds=10))
-    lost = Attempt(Outcome.TRANSIENT, "no complete answer within 10 s", ambiguous=True)
+    reason = f"no complete answer from {server.address} within 10 s"
+    lost = Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
     assert found == [lost] * len(receivers)
 
 
 async def test_status_101_is_a_protocol_error():
     with Server(by_path) as server:
         found = await send_by_each_type(f"{server.base_url}/101")
-    reason = "the server broke off or did not speak HTTP"
+    reason = f"{server.address} broke off or did not speak HTTP"
     assert found == [Attempt(Outcome.TRANSIENT, reason, ambiguous=True)] * 2
 
 
