@@ -157,7 +157,7 @@ def test_accounts_that_cannot_be_read_are_named_and_the_others_are_printed(
     assert first.startswith(f"{prefix} wrong: 127.0.0.1:")
     assert "401" in first
     assert "$WRONG" in first
-    assert second.startswith(f"{prefix} nobody: 127.0.0.1:1")
+    assert second.startswith(f"{prefix} nobody: no connection to 127.0.0.1:1")
     assert third.startswith(f"{prefix} elsewhere: 127.0.0.1:")
     assert "404" in third
     assert API_KEY not in done.stdout + done.stderr
