@@ -28,15 +28,19 @@ from exporter.agent.build import (
 )
 from exporter.agent.housekeeping import Housekeeper
 from exporter.agent.reload import Reloader, Reloading
+from exporter.agent.store_guard import StoreGuard
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config, ConfigError
 from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
+from exporter.core.model import AccountKey
 from exporter.core.routing import receivers_of
+from exporter.core.text import LONGEST
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page, Renderer, StatusRegistry
+from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
@@ -83,7 +87,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     """Run the agent until ``stop`` is set, then stop it within 10 s.
 
     Raises OSError when an address or a certificate file cannot be used, StoreError when the store
-    cannot, and an exception group when a service fails because of a bug.
+    cannot, StoreLostError when it was deleted, replaced or taken over by another agent meanwhile,
+    and an exception group when a service fails because of a bug.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     for note in () if options.web is None else options.web.first.notes:
@@ -91,6 +96,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
         # Before the addresses: a second agent must report who holds the state, not a used port.
         database = await resources.enter_async_context(Database(config.storage.path))
+        guard = StoreGuard(database, SYSTEM_CLOCK, stop.set)
+        resources.push_async_callback(guard.finish)
         listeners = await _listen(options, resources)
         supervisor = Supervisor()
         reader = await resources.enter_async_context(database.reader())
@@ -108,11 +115,14 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
             agent.start()
             supervisor.start("web", server)
             supervisor.start("reload", reloader)
+            supervisor.start("store", guard)
             options.manager.ready("running")
             await stop.wait()
             log.info("stopping")
             options.manager.stopping()
             await supervisor.stop_all()
+    if database.lost is not None:
+        raise database.lost
     log.info("stopped")
 
 
@@ -142,17 +152,19 @@ class Agent:
         monotonic = SYSTEM_CLOCK.monotonic
         self._page = Page(Renderer(self.registry, self._statuses.newest, monotonic))
         self._watchdog = Watchdog(supervisor.wakeup_deadlines, monotonic, options.manager)
-        self._housekeeper = Housekeeper(database, lambda: self._config, self.registry, SYSTEM_CLOCK)
+        self._housekeeper = Housekeeper(
+            database, lambda: self._config, self.registry, SYSTEM_CLOCK, self._statuses.newest
+        )
         context = AgentContext(
             database=database,
             external_url=options.external_url,
             publish=self._publish,
             withdraw=self._statuses.forget,
             observers=self._observers,
-            route=lambda event: receivers_of(event, self._routes),
+            route=lambda event: receivers_of(event, self._routes, self._log_match_error),
             wake=self._wake,
             all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
-            oldest_pending=self._oldest_pending,
+            oldest_pending_age=self._oldest_pending_age,
         )
         self._spec_factory = SpecFactory(context, self.registry)
         self._prepared: dict[str, BuiltService] = {}
@@ -161,9 +173,12 @@ class Agent:
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
         """Use a configuration from now on."""
+        for warning in config.warnings:
+            log.warning("configuration has a warning", warning=warning)
         self._config = config
         self._specs = specs
         self._routes = [route_of(section, config.alerts) for section in config.receivers]
+        self._match_errors: set[tuple[str, str]] = set()
 
     async def prepare(self) -> None:
         """Build the services and load their state.
@@ -171,6 +186,7 @@ class Agent:
         Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
         """
         self._prepared = await build_services(self._specs)
+        await self._delete_outages()
         for service, _ in self._prepared.values():
             await service.prepare(None)
 
@@ -212,11 +228,20 @@ class Agent:
         )
         for service in self._services.values():
             service.reloaded()
+        try:
+            await self._delete_outages()
+        except StoreError as error:  # the next start tries again
+            log.error("cannot delete the outages of removed accounts", error=str(error))  # noqa: TRY400
         log.info(
             "configuration reloaded",
             started=", ".join(built) or "none",
             stopped=", ".join(stopped) or "none",
         )
+
+    async def _delete_outages(self) -> None:
+        """Delete the outages of accounts that are not configured: added again, they begin anew."""
+        accounts = [AccountKey(each.name, each.base_url) for each in self._config.accounts]
+        await Accounts(self._database).delete_outages(other_than=accounts)
 
     async def _replace(self, name: str, new: BuiltService | None, delay: float) -> None:
         """Stop the service of this name, if it runs, and start ``new`` in its place, if given."""
@@ -274,14 +299,25 @@ class Agent:
         for observe in self._observers:
             observe(status)
 
+    def _log_match_error(self, receiver: str, key: str, error: Exception) -> None:
+        # Once for each pattern: a poll can have thousands of events.
+        if (receiver, key) not in self._match_errors:
+            self._match_errors.add((receiver, key))
+            log.error(
+                "a pattern cannot be evaluated, its receiver gets every event",
+                receiver=receiver,
+                key=f"match.{key}",
+                error=f"{type(error).__name__}: {error}"[:LONGEST],
+            )
+
     def _wake(self) -> None:
         for service in self._services.values():
             service.wake()
 
-    async def _oldest_pending(self) -> float | None:
+    async def _oldest_pending_age(self) -> float:
         names = [section.name for section in self._config.receivers]
         backlogs = [await Outbox(self._database, name).backlog() for name in names]
-        return min((each.oldest for each in backlogs if each.oldest is not None), default=None)
+        return max((each.oldest_age or 0.0 for each in backlogs), default=0.0)
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()

@@ -1,7 +1,6 @@
 """Specs of the agent's configured services: what each is made of, and how it is built."""
 
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -25,10 +24,13 @@ from exporter.config.types import check_proxy_url, check_web_url
 from exporter.core.account import Router, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES
+from exporter.core.labels import label_value
 from exporter.core.message import LinkTemplates
 from exporter.core.model import AccountKey
+from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route
 from exporter.core.secret import Secret
+from exporter.core.status import canonical_status
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.alertmanager import AlertDeliverer
 from exporter.delivery.deliverer import Deliverer
@@ -37,8 +39,8 @@ from exporter.delivery.settings import DeliverySettings
 from exporter.http_client import HttpClient, file_version
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
-from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager
-from exporter.receivers.alerts import AlertmanagerBody
+from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
+from exporter.receivers.alerts import AlertLabels, AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
@@ -86,7 +88,7 @@ class AgentContext:
     route: Router
     wake: Callable[[], None]
     all_fresh: Callable[[], bool]
-    oldest_pending: Callable[[], Awaitable[float | None]]
+    oldest_pending_age: Callable[[], Awaitable[float]]
 
 
 class SpecFactory:
@@ -121,16 +123,24 @@ class SpecFactory:
             context.wake,
         )
 
+        names = tuple(each.name for each in config.receivers)
+        labels = alert_labels(config)
+        # Only of what makes alerts: the others must not be rebuilt.
+        sends_alerts = section.type == "alertmanager" or (
+            isinstance(section, WebhookReceiver) and section.format == "alertmanager"
+        )
+        of_alerts = (labels, names) if sends_alerts else ()
+
         async def build(resources: AsyncExitStack) -> Service:
-            receiver = await open_receiver(section, resources)
+            receiver = await open_receiver(section, labels, resources)
             database, metrics = context.database, self._delivery_metrics
             if isinstance(receiver, Alertmanager):
-                alert_outbox = AlertOutbox(database, section.name)
+                alert_outbox = AlertOutbox(database, section.name, names)
                 return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
             outbox = Outbox(database, section.name)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, *_section_key(section)), build)
+        return ServiceSpec((settings, of_alerts, *_section_key(section)), build)
 
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
         context, poll, metrics = self._context, config.poll, config.metrics
@@ -145,6 +155,7 @@ class SpecFactory:
                 metrics.max_models,
                 config.alerts.stuck_after,
                 metrics.labels,
+                frozenset(map(canonical_status, config.alerts.failed_statuses)),
             ),
             failing_after=config.alerts.poll_failing_after,
             publish=context.publish,
@@ -152,11 +163,16 @@ class SpecFactory:
             route=context.route,
             wake=context.wake,
             stale_after=poll.stale_after,
-            options=SeriesOptions(metrics.labels, tuple(account.labels.items()), most_fine_tunes),
+            options=SeriesOptions(
+                metrics.labels,
+                tuple((name, label_value(text)) for name, text in account.labels.items()),
+                most_fine_tunes,
+            ),
         )
 
         async def build(resources: AsyncExitStack) -> Service:
-            client = await open_client(account, poll, self._client_metrics, resources)
+            store_id = context.database.store_id
+            client = await open_client(account, poll, self._client_metrics, resources, store_id)
             accounts = Accounts(context.database)
             return Poller(client, accounts, settings, self._poll_metrics, SYSTEM_CLOCK)
 
@@ -171,8 +187,9 @@ class SpecFactory:
 
         async def build(resources: AsyncExitStack) -> Service:
             http_client = await resources.enter_async_context(HttpClient())
+            age = context.oldest_pending_age
             heartbeat = Heartbeat(
-                url, http_client, accounts, context.all_fresh, context.oldest_pending, SYSTEM_CLOCK
+                url, http_client, accounts, context.all_fresh, age, SYSTEM_CLOCK.monotonic
             )
             context.observers.append(heartbeat.note)
             resources.callback(context.observers.remove, heartbeat.note)
@@ -212,15 +229,20 @@ def _section_key(section: Account | ReceiverSection) -> tuple[object, ...]:
 
 
 async def open_client(
-    account: Account, poll: Poll, metrics: ClientMetrics, resources: AsyncExitStack
+    account: Account,
+    poll: Poll,
+    metrics: ClientMetrics,
+    resources: AsyncExitStack,
+    store_id: str = "",
 ) -> CartesiaClient:
     """Return the API client of an account; ``resources`` closes its connections.
 
-    Raises OSError when the ca_file cannot be used.
+    Its listings have a fingerprint of the API key if there is a ``store_id``. Raises OSError when
+    the ca_file cannot be used.
     """
     http_client = await resources.enter_async_context(_http_client(account))
     key, version = account.secrets["api_key"], account.api_version
-    api = ApiSettings(account.name, account.base_url, version, key, poll.page_size)
+    api = ApiSettings(account.name, account.base_url, version, key, poll.page_size, store_id)
     limits = RateLimits(poll.concurrency, poll.requests_per_second)
     return CartesiaClient(http_client, api, metrics, SYSTEM_CLOCK, limits)
 
@@ -235,15 +257,22 @@ def _http_client(section: Account | ReceiverSection) -> HttpClient:
 def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     """Return which events a receiver gets. An Alertmanager gets troubles only."""
     given = section.match.model_dump(exclude_none=True)
-    # DOTALL: the names of fine-tunes may contain line breaks, and `.*` has to match them.
-    match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
+    match = {key: compile_pattern(pattern) for key, pattern in given.items()}
     types = frozenset().union(*(SUBSCRIPTIONS[name] for name in events_of(section, alerts)))
     if section.TROUBLES_ONLY:
         types &= TROUBLES
     return Route(section.name, types, match)
 
 
-async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> Receiver:
+def alert_labels(config: Config) -> AlertLabels:
+    """Return what the configuration adds to the labels of alerts."""
+    account_labels = {account.name: account.labels for account in config.accounts}
+    return AlertLabels(config.alerts.severities.model_dump(), account_labels)
+
+
+async def open_receiver(
+    section: ReceiverSection, labels: AlertLabels, resources: AsyncExitStack
+) -> Receiver:
     """Return the receiver of a section; ``resources`` closes its connections.
 
     Raises OSError when the ca_file cannot be used.
@@ -255,25 +284,25 @@ async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> 
             http_client = await resources.enter_async_context(_http_client(section))
             address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
             secret = TextSecret(address, "urls", check_web_url)
-            members.append(Endpoint(http_client, secret, section.timeout))
-        return Alertmanager(section.name, members, section.hold)
+            members.append(Member(http_client, secret, section.timeout))
+        return Alertmanager(section.name, members, section.hold, labels)
     # Also for Apprise: this checks its ca_file.
     http_client = await resources.enter_async_context(_http_client(section))
     if isinstance(section, AppriseReceiver):
         return Apprise(section.name, section.secrets["url"], section.timeout, section.ca_file)
     endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
     if isinstance(section, WebhookReceiver):
-        return _webhook(section, endpoint)
+        return _webhook(section, endpoint, labels)
     text = None if section.text is None else Template(section.text)
     return Slack(section.name, endpoint, section.mention or "", text)
 
 
-def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
+def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) -> Webhook:
     body: Body = standard_body
     if section.format == "alertmanager":
-        body = AlertmanagerBody(section.name)
+        body = AlertmanagerBody(section.name, labels)
     elif section.template is not None:
-        body = TemplateBody(section.template)
+        body = TemplateBody(section.template, tuple(section.template_secrets))
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()
     }
@@ -282,4 +311,5 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
         headers["Authorization"] = bearer(token)
     elif login is not None:
         headers["Authorization"] = basic(login.username, login.secrets["password"])
-    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers)
+    filled = {name: value.secrets["text"] for name, value in section.template_secrets.items()}
+    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers, filled)

@@ -1,7 +1,7 @@
 """Periodic maintenance of the store: write check, count of orphaned deliveries, retention."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final
 
@@ -12,6 +12,8 @@ from exporter.config.models import Config
 from exporter.config.receivers import AlertmanagerReceiver
 from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.clock import Clock
+from exporter.core.model import AccountKey
+from exporter.core.view import AccountStatus
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.retention import Retention
@@ -26,7 +28,7 @@ log = structlog.get_logger()
 class Housekeeper(Service):
     """Maintains the store once a minute; a store error is logged and tried again.
 
-    ``config`` returns the current configuration.
+    ``config`` returns the current configuration, ``statuses`` the published account statuses.
     """
 
     wakeup_deadline: float = inf
@@ -37,11 +39,13 @@ class Housekeeper(Service):
         config: Callable[[], Config],
         registry: CollectorRegistry,
         clock: Clock,
+        statuses: Callable[[], Iterable[AccountStatus]] = tuple,
     ) -> None:
         self._database = database
         self._retention = Retention(database)
         self._config = config
         self._clock = clock
+        self._statuses = statuses
         self._delete_at = 0.0
         self._error = ""
         self._reported: dict[str, int] = {}
@@ -60,15 +64,22 @@ class Housekeeper(Service):
             await pause(stop, _ROUND_SECONDS)
 
     async def round(self) -> None:
-        """Check that the store can write, count orphaned deliveries, delete old events hourly."""
+        """Check that the store can write, store when accounts were read, make a checkpoint.
+
+        Counts orphaned deliveries, and deletes old events hourly.
+        """
         try:
             await self._database.run(self._database.try_to_write)
+            await self._retention.store_reads(self._read_at())
+            await self._database.run(self._database.checkpoint)
             receivers = [section.name for section in self._config().receivers]
             self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
-                before = self._clock.now() - retention_of(self._config())
-                if deleted := await self._retention.delete_old(before):
+                config = self._config()
+                before = self._clock.now() - config.storage.retention
+                await self._retention.delete_history(before)
+                if deleted := await self._retention.delete_old(before, needed_of(config)):
                     log.info("old settled events deleted", events=deleted)
         except StoreError as error:
             if str(error) != self._error:
@@ -78,6 +89,15 @@ class Housekeeper(Service):
         if self._error:
             log.info("state is writable again")
             self._error = ""
+
+    def _read_at(self) -> dict[AccountKey, float]:
+        """Return when each account was last read completely, in Unix seconds."""
+        base_urls = {each.name: each.base_url for each in self._config().accounts}
+        return {
+            AccountKey(each.account, base_urls[each.account]): each.succeeded_at
+            for each in self._statuses()
+            if each.succeeded_at and each.account in base_urls
+        }
 
     def _report_orphaned(self, orphaned: dict[str, int]) -> None:
         self._orphaned.set(sum(orphaned.values()))
@@ -92,10 +112,14 @@ class Housekeeper(Service):
         self._reported = orphaned
 
 
-def retention_of(config: Config) -> float:
-    """Return how long settled events are kept, in seconds.
+def needed_of(config: Config) -> float:
+    """Return for how many awake seconds deliveries may need an event, whatever the retention.
 
-    At least as long as an Alertmanager needs their rows: while the alert is held and resolved.
+    An Alertmanager needs it while the alert is held and resolved. An event that ends an alert is
+    needed for as long as the delivery of the alert may be pending.
     """
-    holds = (s.hold for s in config.receivers if isinstance(s, AlertmanagerReceiver))
-    return max(config.storage.retention, max(holds, default=0.0) + RESOLVED_SECONDS)
+    ages = [
+        section.max_age + (section.hold if isinstance(section, AlertmanagerReceiver) else 0.0)
+        for section in config.receivers
+    ]
+    return max(ages, default=0.0) + RESOLVED_SECONDS

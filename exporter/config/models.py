@@ -1,11 +1,18 @@
 """The sections of the configuration file except receivers, their defaults and limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from exporter.config.errors import Problem
 from exporter.config.receivers import TROUBLE_SUBSCRIPTIONS, CommonReceiver, ProxyUrl, Receiver
@@ -26,17 +33,24 @@ from exporter.config.types import (
     full_match,
     not_empty,
     passes,
+    without_repeats,
 )
-from exporter.core.events import FineTuneSubscription, Subscription
+from exporter.core.events import DEFAULT_SEVERITIES, FineTuneSubscription, Subscription
+from exporter.core.model import FAILED
+from exporter.core.status import NOT_A_FAILURE, canonical_status
 from exporter.core.text import format_duration
 
 DEFAULT_ACCOUNT = "default"
 
 _DEFAULT_INTERVAL = 60.0
 
+_LONGEST_STATUS = 100
+_MAX_FAILED_STATUSES = 20
+
 _RESERVED_LABELS = {
     *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
     *("fine_tune_id", "le", "reason", "receiver", "code", "job", "instance"),
+    *("alertname", "severity"),
 }
 
 
@@ -117,16 +131,48 @@ class Metrics(Section):
     max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
 
 
+Severity = Annotated[
+    str, full_match(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}", "must be a word such as warning or critical")
+]
+
+
+class Severities(Section):
+    """The label ``severity`` of alerts for Alertmanager."""
+
+    failed: Severity = DEFAULT_SEVERITIES["failed"]
+    stuck: Severity = DEFAULT_SEVERITIES["stuck"]
+    agent: Severity = DEFAULT_SEVERITIES["agent"]
+
+
+def _check_failed_status(status: str) -> None:
+    canonical = canonical_status(status)
+    if not canonical or len(status) > _LONGEST_STATUS:
+        raise ValueError(f"must be 1 to {_LONGEST_STATUS} characters")
+    if canonical in NOT_A_FAILURE:
+        raise ValueError(f"must not contain {', '.join(sorted(NOT_A_FAILURE))}: these never fail")
+
+
+def _check_failed_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
+    if len(statuses) > _MAX_FAILED_STATUSES:
+        raise ValueError(f"must have at most {_MAX_FAILED_STATUSES} statuses")
+    without_repeats(tuple(map(canonical_status, statuses)))
+    return statuses
+
+
 class Alerts(Section):
     """What receivers are told, and when; durations in seconds."""
 
     events: DistinctItems[FineTuneSubscription] = ("failed",)
+    failed_statuses: Annotated[
+        Items[Annotated[str, passes(_check_failed_status)]], AfterValidator(_check_failed_statuses)
+    ] = (FAILED,)
     stuck_after: Annotated[Duration, between("1m", "1y")] = 6 * 3600.0
     first_run: Literal["summary", "silent", "alert"] = "summary"
     group_wait: Annotated[Duration, between("0s", "5m")] = 5.0
     digest_threshold: Annotated[int, between(1, 1000)] = 5
     playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
     poll_failing_after: Annotated[Duration, between("0s", "1y")] = 600.0
+    severities: Severities = Field(default_factory=Severities)
 
     @field_validator("playground_url")
     @classmethod
@@ -162,6 +208,17 @@ class Config(Section):
     heartbeat_url_env: str | None = None
     storage: Storage = Field(default_factory=Storage)
 
+    _warnings: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid and probably not meant, as texts."""
+        return self._warnings
+
+    def set_warnings(self, warnings: Iterable[str]) -> None:
+        """Keep the warnings about this configuration."""
+        self._warnings = tuple(warnings)
+
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the problems across sections: no account, and names that are used twice."""
@@ -176,12 +233,14 @@ class Config(Section):
 
 
 def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:
-    first: dict[str, int] = {}
+    names: set[str] = set()
     for index, item in enumerate(items if isinstance(items, list) else ()):
         name = item.get("name") if isinstance(item, dict) else None
         name = default if name is None and isinstance(item, dict) else name
-        if isinstance(name, str) and first.setdefault(name, index) != index:
-            yield (key, index, "name"), f"is also the name of {key}.{first[name]}; rename one"
+        if isinstance(name, str):
+            if name in names:
+                yield (key, index, "name"), f"is also the name of an earlier {key[:-1]}; rename one"
+            names.add(name)
 
 
 def events_of(receiver: CommonReceiver, alerts: Alerts) -> tuple[Subscription, ...]:

@@ -20,16 +20,17 @@ from pydantic import (
 from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.services import service_hint
 from exporter.config.types import (
     DistinctItems,
     Duration,
     Items,
     Name,
     between,
+    check_bare,
     check_header_text,
     check_printable,
     check_proxy_url,
-    check_regex,
     check_signing_secret,
     check_token,
     check_url,
@@ -41,6 +42,7 @@ from exporter.config.types import (
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
+from exporter.core.pattern import compile_pattern
 from exporter.receivers import slack
 from exporter.receivers.template_check import body_faults, line_fault
 
@@ -71,6 +73,7 @@ def _check_first_line(text: str) -> None:
 
 
 def _check_apprise_url(url: str) -> None:
+    check_bare(url)
     check_printable(url)
     # Apprise would split a text into several URLs. A retry for one that failed would then repeat
     # the message at the others; separate receivers have separate queues.
@@ -91,12 +94,15 @@ def _masked_leaves(value: object) -> object:
             return SecretStr(str(value))
 
 
-Regex = Annotated[str, passes(check_regex)]
+Regex = Annotated[str, passes(compile_pattern)]
 ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
     str,
     full_match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
     passes(_check_header_name),
+]
+SecretName = Annotated[
+    str, full_match(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", "must be letters, digits and underscores")
 ]
 Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
 """The body of a webhook. Its values are masked: some services expect their key in the body."""
@@ -193,6 +199,9 @@ class WebhookReceiver(_UrlReceiver):
 
     type: Literal["webhook"]
     format: Literal["standard", "alertmanager", "template"] = "standard"
+    template_secrets: dict[SecretName, Annotated[HeaderValue, BeforeValidator(_header_value)]] = (
+        Field(default_factory=dict)
+    )
     template: Template | None = Field(default=None, validate_default=True)
     secret: SecretStr | None = None
     secret_file: str | None = None
@@ -215,7 +224,8 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("missing; format: template needs a map")
         if template is not None and not is_used and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        if template and (faults := body_faults(template)):
+        secrets = info.data.get("template_secrets", {})
+        if template and (faults := body_faults(template, tuple(secrets))):
             raise validation_error("template", faults)
         return template
 
@@ -293,7 +303,9 @@ _TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in ge
 
 def _check_type(receiver: object) -> object:
     if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
-        text = f"must be {choice(_TYPES)}{suggest(str(receiver.get('type')), _TYPES)}"
+        given = receiver.get("type")
+        hint = service_hint(given) or suggest(given, _TYPES)
+        text = f"must be {choice(_TYPES)}{hint}"
         if "type" not in receiver:
             text = f"missing; it must be {choice(_TYPES)}"
         raise validation_error("Receiver", [(("type",), text)])

@@ -1,6 +1,5 @@
 """Event types, and the constructors and ids of all events."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -9,18 +8,15 @@ from typing import Final, Literal, get_args
 from exporter.core.model import (
     COMPLETED,
     FAILED,
-    STATUSES,
     TRAINING,
     AccountKey,
     FineTune,
     Outage,
-    Snapshot,
     TrackedFineTune,
     Transition,
-    status_label,
 )
 from exporter.core.retry import CircuitState
-from exporter.core.text import LONGEST, one_line, timestamp
+from exporter.core.text import one_line, timestamp
 
 EventType = Literal[
     "fine_tune.failed",
@@ -30,6 +26,7 @@ EventType = Literal[
     "fine_tune.stuck",
     "fine_tune.changed",
     "agent.baseline",
+    "agent.unknown_status",
     "agent.poll_failing",
     "agent.poll_recovered",
     "agent.receiver_unhealthy",
@@ -44,7 +41,6 @@ FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "creat
 Subscription = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
 """A word of a receiver's ``events``."""
 
-Severity = Literal["critical", "warning", "info"]
 AppriseType = Literal["failure", "warning", "success", "info"]
 
 
@@ -53,8 +49,8 @@ class EventTraits:
     """Everything that depends on an event's type alone.
 
     ``title`` is a message's title; ``{account}`` and ``{subject}`` are replaced. ``counted`` is
-    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` and ``severity``
-    are the labels of its alert; a trouble and its end have the same. A trouble lasts until an
+    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` is the label of its
+    alert; a trouble and its end have the same. A trouble lasts until an
     event that ``ends`` it, with the same account and subject; an event that ``resolves`` is sent
     as a resolved alert. ``apprise_type`` selects how Apprise shows the message.
     """
@@ -63,7 +59,6 @@ class EventTraits:
     counted: tuple[str, str]
     alertname: str
     subscription: Subscription | None = None
-    severity: Severity = "info"
     is_trouble: bool = False
     ends: bool = False
     resolves: bool = False
@@ -76,7 +71,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "failed"),
         "CartesiaFineTuneFailed",
         "failed",
-        "critical",
         is_trouble=True,
         ends=True,
         apprise_type="failure",
@@ -106,7 +100,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "stuck"),
         "CartesiaFineTuneStuck",
         "stuck",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -122,12 +115,19 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         "CartesiaBaseline",
         "agent",
     ),
+    # No trouble: no event ends it. The rule on status="unknown" fires while there is one.
+    "agent.unknown_status": EventTraits(
+        "Account {account} has fine-tunes with an unknown status",
+        ("account", "with an unknown status"),
+        "CartesiaUnknownStatus",
+        "agent",
+        apprise_type="warning",
+    ),
     "agent.poll_failing": EventTraits(
         "The fine-tunes of account {account} cannot be read",
         ("account", "cannot be read"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="failure",
     ),
@@ -136,7 +136,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "can be read again"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -146,7 +145,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "cannot be told anything"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -155,7 +153,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "can be told again"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -167,6 +164,13 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
     ),
 }
 
+DEFAULT_SEVERITIES: Final[Mapping[str, str]] = {
+    "failed": "warning",
+    "stuck": "warning",
+    "agent": "critical",
+}
+"""The severity of an alert, by the subscription of its event."""
+
 SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
     word: frozenset(
         event_type for event_type, traits in EVENT_TYPES.items() if traits.subscription == word
@@ -176,10 +180,10 @@ SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
 """The event types of each word of a receiver's ``events``."""
 
 TROUBLES: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.is_trouble)
-ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
+LASTING: Final = frozenset(t for t in TROUBLES if t.startswith("agent."))
+"""Troubles that are over when an event says so, and not before."""
 
-_NAMED_AT_BASELINE: Final = 20
-"""Failed fine-tunes that the summary of a baseline names."""
+ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
 
 _LONGEST_ERROR: Final = 500
 
@@ -247,9 +251,9 @@ def transition_type(transition: Transition) -> EventType:
     """Return the event type of a transition; no receiver can subscribe to ``changed``."""
     if transition.removed:
         return "fine_tune.removed"
-    if transition.fine_tune.status == FAILED:
+    if transition.to_status == FAILED:
         return "fine_tune.failed"
-    if transition.fine_tune.status == COMPLETED:
+    if transition.to_status == COMPLETED:
         return "fine_tune.completed"
     if transition.previous_status is None:
         return "fine_tune.created"
@@ -274,39 +278,22 @@ def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, no
     )
 
 
-def baseline_event(store_id: str, account: AccountKey, snapshot: Snapshot) -> Event:
-    """Return the summary of an account's first snapshot."""
-    return Event(
-        _account_event_id(store_id, account, "baseline"),
-        "agent.baseline",
-        account.name,
-        snapshot.read_at,
-        facts=baseline_facts(snapshot),
-    )
+def baseline_event(
+    store_id: str, account: AccountKey, facts: Mapping[str, object], number: int, now: float
+) -> Event:
+    """Return the summary of an account's baseline ``number``, taken at ``now`` (Unix seconds)."""
+    # The first one has no number, so that its id stays what it was in every version.
+    parts = () if number == 1 else (number,)
+    event_id = _account_event_id(store_id, account, "baseline", *parts)
+    return Event(event_id, "agent.baseline", account.name, now, facts=facts)
 
 
-def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
-    """Return the facts of a baseline's summary, in JSON's types."""
-    fine_tunes = snapshot.fine_tunes.values()
-    counts = Counter(status_label(fine_tune.status) for fine_tune in fine_tunes)
-    failed = [fine_tune for fine_tune in fine_tunes if fine_tune.status == FAILED]
-    return {
-        "total": len(fine_tunes),
-        **{status: counts[status] for status in STATUSES},
-        "failed_ones": [describe_fine_tune(each) for each in failed[:_NAMED_AT_BASELINE]],
-        "failed_unnamed": max(len(failed) - _NAMED_AT_BASELINE, 0),
-    }
-
-
-def describe_fine_tune(fine_tune: FineTune) -> str:
-    """Return name, model and id in one line."""
-    name = one_line(fine_tune.name, 100) or "(no name)"
-    return f"{name} ({one_line(fine_tune.model_id, 60)}, {printable_id(fine_tune, 100)})"
-
-
-def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
-    """Return the id as text to be shown; it is never empty."""
-    return one_line(fine_tune.id, longest) or "(unprintable id)"
+def unknown_status_event(
+    store_id: str, account: AccountKey, status: str, facts: Mapping[str, object], now: float
+) -> Event:
+    """Return the event of a canonical status that is unknown, first seen at ``now``."""
+    event_id = _account_event_id(store_id, account, "unknown_status", status)
+    return Event(event_id, "agent.unknown_status", account.name, now, facts=facts)
 
 
 def poll_failing_event(store_id: str, account: AccountKey, outage: Outage, now: float) -> Event:

@@ -3,8 +3,8 @@
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -12,12 +12,15 @@ import structlog
 from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.store.errors import StoreError
-from exporter.store.outbox import ReceiverState
+from exporter.store.errors import StoreError, StoreTakenError
+from exporter.store.outbox import ReceiverOutbox, ReceiverState
 from exporter.supervisor import pause
 
 LOOK_SECONDS: Final = 5.0
 """Longest time between two looks at the outbox: other processes change it without a wake-up."""
+
+LOGGED_EVENTS: Final = 3
+"""Number of events that a log line about a delivery names."""
 
 NOT_RENDERED: Final = Attempt(Outcome.PAYLOAD, "it cannot be rendered; the log says why")
 """The attempt of a message without bytes: nothing is sent, and the circuit does not change."""
@@ -31,9 +34,10 @@ class RetrySchedule:
     Pauses are kept on the monotonic clock only, so that a start tries at once.
     """
 
-    def __init__(self, clock: Clock, spacing: float) -> None:
+    def __init__(self, clock: Clock, awake: Callable[[], float], spacing: float) -> None:
         self.circuit: CircuitState = CIRCUIT_CLOSED
         self._clock = clock
+        self._awake = awake
         self._spacing = spacing
         self._spaced_until = 0.0
         self._paused_until = 0.0
@@ -64,10 +68,10 @@ class RetrySchedule:
 
     def record_attempt(self, attempt: Attempt) -> None:
         """Update circuit and pause after an attempt."""
-        at, now = self._clock.monotonic(), self._clock.now()
-        self.circuit = self.circuit.after(attempt, now)
+        at, awake = self._clock.monotonic(), self._awake()
+        self.circuit = self.circuit.after(attempt, self._clock.now(), awake)
         self._spaced_until = at + self._spacing
-        self._paused_until = at + self.circuit.pause(attempt, now, self._clock.random())
+        self._paused_until = at + self.circuit.pause(attempt, awake, self._clock.random())
 
 
 class DeliveryLoop(ABC):
@@ -78,14 +82,16 @@ class DeliveryLoop(ABC):
 
     wakeup_deadline = math.inf
 
-    def __init__(self, name: str, metrics: DeliveryMetrics, clock: Clock, spacing: float) -> None:
-        self.name = name
-        self.schedule = RetrySchedule(clock, spacing)
+    def __init__(
+        self, outbox: ReceiverOutbox, metrics: DeliveryMetrics, clock: Clock, spacing: float
+    ) -> None:
+        self.name = outbox.receiver
+        self.schedule = RetrySchedule(clock, outbox.awake_now, spacing)
         self._metrics = metrics
         self._clock = clock
         self._changed = asyncio.Event()
         self._store_error = ""
-        self._log = log.bind(receiver=name)
+        self._log = log.bind(receiver=self.name)
 
     @abstractmethod
     async def deliver_due(self) -> float:
@@ -108,7 +114,7 @@ class DeliveryLoop(ABC):
                 self._changed.clear()
                 self.wakeup_deadline = self._clock.monotonic()
                 wait = LOOK_SECONDS
-                with self.log_store_error():
+                with suppress(StoreTakenError), self.log_store_error():
                     wait = min(await self.deliver_due(), LOOK_SECONDS)
                 if wait > 0 and not stop.is_set():
                     self.wakeup_deadline = self._clock.monotonic() + wait
@@ -127,13 +133,18 @@ class DeliveryLoop(ABC):
 
     @contextmanager
     def log_store_error(self) -> Iterator[None]:
-        """Log a StoreError of the context instead of raising it; the same text is logged once."""
+        """Log a StoreError of the context instead of raising it; the same text is logged once.
+
+        StoreTakenError is raised too: what another agent sends must not be sent twice.
+        """
         try:
             yield
         except StoreError as error:
             if str(error) != self._store_error:
                 self._store_error = str(error)
                 self._log.error("outbox unavailable", error=self._store_error)
+            if isinstance(error, StoreTakenError):
+                raise
 
     def log_store_recovery(self) -> None:
         """Log that the store can be used again, if it could not."""

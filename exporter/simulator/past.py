@@ -82,5 +82,6 @@ async def _deliver(database: Database, events: Sequence[Event], past: Past, at: 
             await outbox.create_messages([NewMessage(item.event.id, b"{}", (item.number,))], at)
             if message := await outbox.next():
                 attempt = Attempt(Outcome.DELIVERED, answer)
-                result = AttemptResult(DELIVERED, at + number, attempt, seconds=0.1 * number)
+                awake = database.awake.now()
+                result = AttemptResult(DELIVERED, at + number, awake, attempt, seconds=0.1 * number)
                 await outbox.record(message, result)

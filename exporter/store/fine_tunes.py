@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
-from exporter.core.model import COMPLETED, TRAINING
+from exporter.core.model import COMPLETED, FAILED, TRAINING
 from exporter.core.records import FineTuneRecord, StatusLabel, TrainingRecord, at
 from exporter.core.text import searchable
 from exporter.store.pages import (
@@ -116,15 +116,17 @@ class FineTunes:
         query = self._conditions(
             select(
                 fine_tunes.c.status,
+                fine_tunes.c.configured_failure,
                 func.count().filter(~_IS_REMOVED),
                 func.count().filter(~_IS_REMOVED, fine_tunes.c.stuck),
                 func.count().filter(_IS_REMOVED),
-            ).group_by(fine_tunes.c.status),
+            ).group_by(fine_tunes.c.status, fine_tunes.c.configured_failure),
             criteria,
         )
         totals: dict[str, int] = {}
-        for status, listed, stuck, removed in self._connection.execute(query):
-            for name, number in ((self._label(status), listed), (STUCK, stuck), (REMOVED, removed)):
+        for status, is_failure, listed, stuck, removed in self._connection.execute(query):
+            label = FAILED if is_failure else self._label(status)
+            for name, number in ((label, listed), (STUCK, stuck), (REMOVED, removed)):
                 totals[name] = totals.get(name, 0) + number
         return totals
 
@@ -178,7 +180,7 @@ class FineTunes:
         return [self._record(row, *last.get((row.account, row.id), (0, None))) for row in rows]
 
     def _record(self, row: _Row, ended: int, trained: float | None) -> FineTuneRecord:
-        label = self._label(row.status)
+        label: StatusLabel = FAILED if row.configured_failure else self._label(row.status)
         if label == TRAINING and row.missed_polls < _REMOVED_POLLS:
             trained = max(self._now - row.since, 0.0) if row.since_seen else None
         return FineTuneRecord(
@@ -252,10 +254,14 @@ class FineTunes:
             select(fine_tunes.c.status).where(fine_tunes.c.account.in_(self._names)).distinct()
         )
         stored = self._connection.scalars(distinct)
-        statuses = [s for s in stored if {s, self._label(s)} & {*criteria.statuses}]
+        wanted = {*criteria.statuses}
+        statuses = [each for each in stored if self._label(each) in wanted]
+        in_status = fine_tunes.c.status.in_(statuses) & ~fine_tunes.c.configured_failure
         conditions: list[ColumnElement[bool]] = [
-            and_(~_IS_REMOVED, fine_tunes.c.status.in_(statuses))
+            and_(~_IS_REMOVED, or_(in_status, fine_tunes.c.status.in_(sorted(wanted))))
         ]
+        if FAILED in wanted:
+            conditions.append(and_(~_IS_REMOVED, fine_tunes.c.configured_failure))
         if STUCK in criteria.statuses:
             conditions.append(and_(~_IS_REMOVED, fine_tunes.c.stuck))
         if REMOVED in criteria.statuses:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, delete, insert, select
 
 from exporter.core.account import PollResult
-from exporter.core.model import STATUSES, TRAINING, AccountKey, status_label
+from exporter.core.model import STATUSES, TRAINING, AccountKey
 from exporter.core.view import Counts
 from exporter.store.engines import upsert
 from exporter.store.schema import attempts, hourly_counts, outages, trainings
@@ -37,12 +37,20 @@ def record_poll(connection: Connection, number: int, result: PollResult) -> None
         upsert(connection, hourly_counts, [{"account": number, "hour": hour, **counts}])
 
 
-def record_outage(
-    connection: Connection, account: AccountKey, since: float, until: float, reason: str
-) -> None:
-    """Store an outage that ended, within the caller's transaction. Times are Unix seconds."""
-    row = {"account": account.name, "base_url": account.base_url}
-    connection.execute(insert(outages).values(**row, since=since, until=until, reason=reason))
+def record_outage(connection: Connection, account: AccountKey, outage: Any, until: float) -> None:
+    """Store an outage that ended, within the caller's transaction.
+
+    ``outage`` is its row with ``since`` and ``reason``; times are Unix seconds.
+    """
+    connection.execute(
+        insert(outages).values(
+            account=account.name,
+            base_url=account.base_url,
+            since=outage.since,
+            until=until,
+            reason=outage.reason,
+        )
+    )
 
 
 def delete_history(connection: Connection, before: float) -> None:
@@ -69,9 +77,9 @@ def _delete_hours(connection: Connection, before: int) -> None:
 def _ended_trainings(number: int, result: PollResult) -> Iterator[_Row]:
     before = {} if result.before is None else result.before.tracked
     for each in result.transitions:
-        if each.previous_status is None or status_label(each.previous_status) != TRAINING:
+        if each.from_status != TRAINING or each.removed:
             continue
-        if each.removed or (tracked := before.get(each.fine_tune.id)) is None:
+        if (tracked := before.get(each.fine_tune.id)) is None:
             continue
         yield {
             "account": number,
@@ -81,7 +89,7 @@ def _ended_trainings(number: int, result: PollResult) -> Iterator[_Row]:
             "began_at": tracked.since,
             "ended_at": result.read_at,
             "seconds": each.time_in_status,
-            "ended_as": status_label(each.fine_tune.status),
+            "ended_as": each.to_status,
         }
 
 

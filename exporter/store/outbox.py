@@ -10,6 +10,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     func,
     insert,
     select,
@@ -23,7 +24,15 @@ from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
-from exporter.store.schema import CARRIES, attempts, deliveries, events, messages, receivers
+from exporter.store.schema import (
+    CARRIES,
+    CARRIES_NOTHING,
+    attempts,
+    deliveries,
+    events,
+    messages,
+    receivers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +51,14 @@ class ReceiverState:
 class AttemptResult:
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
 
-    ``state`` is their state from ``at`` (Unix seconds); the request took ``seconds``. ``circuit``
-    is the receiver's, which may be tried again at ``resume_at``. ``events`` follow from the attempt
-    and are queued with it.
+    ``state`` is their state from ``at`` (Unix seconds), which is ``awake`` on the awake clock. The
+    request took ``seconds``. ``circuit`` is the receiver's, which may be tried again at
+    ``resume_at``. ``events`` follow from the attempt and are queued with it.
     """
 
     state: str
     at: float
+    awake: float
     attempt: Attempt
     circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
@@ -74,21 +84,22 @@ def request_retry(connection: Connection, receiver: str) -> None:
 class Backlog:
     """Number of pending and of dead deliveries of a receiver.
 
-    ``oldest`` is when the oldest pending one was queued, in Unix seconds; None without one.
+    ``oldest_age`` is for how many awake seconds the oldest pending one has been queued; None
+    without one.
     """
 
     pending: int = 0
     dead: int = 0
-    oldest: float | None = None
+    oldest_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """An event that no message carries yet, queued at ``since`` (Unix seconds)."""
+class QueuedEvent:
+    """An event that was queued for a receiver ``age`` awake seconds ago."""
 
     number: int
     event: Event
-    since: float
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,7 @@ class NewMessage:
     id: str
     body: bytes
     events: tuple[int, ...]
+    minimal: bool = False
 
 
 class ReceiverOutbox:
@@ -105,30 +117,40 @@ class ReceiverOutbox:
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
-        self._receiver = receiver
+        self.receiver = receiver
+
+    def awake_now(self) -> float:
+        """Return the time of the awake clock in seconds."""
+        return self._database.awake.now()
 
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        query = select(receivers).where(receivers.c.name == self._receiver)
+        query = select(receivers).where(receivers.c.name == self.receiver)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             return ReceiverState()
-        circuit = CircuitState(row.failures, row.since, row.open, row.reason)
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
         return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
-    def expire(self, before: float, now: float) -> int:
-        """Mark deliveries queued before ``before`` as dead; return their number."""
-        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
+    def expire(self, max_age: float, now: float) -> int:
+        """Mark deliveries that are older than ``max_age`` awake seconds as dead.
+
+        Returns their number. ``now`` is Unix seconds.
+        """
+        awake = self.awake_now()
+        old = and_(self._mine(PENDING), deliveries.c.queued_awake < awake - max_age)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
         pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
         with self._database.write() as connection:
             expired = connection.execute(
-                update(deliveries).where(old).values(state=DEAD, settled_at=now)
+                update(deliveries)
+                .where(old)
+                .values(state=DEAD, settled_at=now, settled_awake=awake)
             )
             connection.execute(
                 update(messages)
@@ -139,40 +161,35 @@ class ReceiverOutbox:
 
     @in_store_thread
     def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead."""
+        """Return how many deliveries are pending and dead, and the age of the oldest."""
         pending, dead = self._mine(PENDING), self._mine(DEAD)
         query = select(
             func.count().filter(pending),
             func.count().filter(dead),
-            func.min(deliveries.c.queued_at).filter(pending),
-        ).where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
+            func.min(deliveries.c.queued_awake).filter(pending),
+        ).where(deliveries.c.receiver == self.receiver, deliveries.c.state.in_([PENDING, DEAD]))
         with self._database.read() as connection:
-            return Backlog(*connection.execute(query).one())
+            pending_number, dead_number, oldest = connection.execute(query).one()
+        age = None if oldest is None else self.awake_now() - oldest
+        return Backlog(pending_number, dead_number, age)
 
     def _mine(self, state: str) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.state == state)
 
     def _messages(self) -> ColumnElement[bool]:
-        return messages.c.receiver == self._receiver
+        return messages.c.receiver == self.receiver
 
 
 class Outbox(ReceiverOutbox):
     """The deliveries of one receiver, and the messages that carry them."""
 
     @in_store_thread
-    def unsent(self) -> list[PendingEvent]:
+    def unsent(self) -> list[QueuedEvent]:
         """Return the events that no message carries yet, oldest first."""
-        query = (
-            select(events, deliveries.c.queued_at)
-            .join(deliveries)
-            .where(self._mine(PENDING), deliveries.c.message.is_(None))
-            .order_by(events.c.number)
-        )
         with self._database.read() as connection:
-            return [
-                PendingEvent(row.number, event_of(row), row.queued_at)
-                for row in connection.execute(query)
-            ]
+            return self._queued_events(
+                connection, and_(self._mine(PENDING), deliveries.c.message.is_(None))
+            )
 
     @in_store_thread
     def count_pending_messages(self) -> int:
@@ -188,19 +205,7 @@ class Outbox(ReceiverOutbox):
         Events discarded or reassigned since they were read are left out.
         """
         with self._database.write() as connection:
-            turn = connection.execute(self._next_turn()).scalar_one()
-            for number, message in enumerate(new):
-                if assigned := self._assign(connection, message):
-                    statement = insert(messages).values(
-                        receiver=self._receiver,
-                        id=message.id,
-                        state=PENDING,
-                        body=message.body,
-                        events=assigned,
-                        created_at=now,
-                        turn=turn + number,
-                    )
-                    connection.execute(statement)
+            self._create(connection, new, deliveries.c.message.is_(None), created_at=now)
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
@@ -239,33 +244,10 @@ class Outbox(ReceiverOutbox):
     def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
         """Store the result of an attempt; return the delays of the events it delivered.
 
-        A delay is in seconds, from the observation of an event to its delivery.
+        A delay is in awake seconds, from the observation of an event to its delivery.
         """
         with self._database.write() as connection:
-            store_result(connection, self._receiver, result)
-            connection.execute(
-                update(messages)
-                .where(self._is(message))
-                .values(
-                    state=_unless_discarded(messages.c.state, result.state),
-                    attempts=messages.c.attempts + 1,
-                    turn=self._next_turn().scalar_subquery(),
-                    in_flight=False,
-                    unanswered=message.repeat or result.attempt.ambiguous,
-                    last_attempt_at=result.at,
-                    last_result=result.attempt.reason,
-                )
-            )
-            connection.execute(
-                insert(attempts).values(
-                    receiver=self._receiver,
-                    message=message.id,
-                    at=result.at,
-                    seconds=result.seconds,
-                    outcome=result.attempt.outcome.value,
-                    answer=result.attempt.reason,
-                )
-            )
+            self._record_attempt(connection, message, result)
             if result.state == PENDING:
                 return []
             carried = self._carried_by(message)
@@ -273,14 +255,42 @@ class Outbox(ReceiverOutbox):
             connection.execute(
                 update(deliveries)
                 .where(carried)
-                .values(state=state, settled_at=result.at, answer=result.attempt.reason)
+                .values(
+                    state=state,
+                    settled_at=result.at,
+                    settled_awake=result.awake,
+                    answer=result.attempt.reason,
+                )
             )
             observed = (
-                select(events.c.observed_at)
+                select(events.c.observed_awake)
                 .join(deliveries)
                 .where(carried, deliveries.c.state == DELIVERED)
             )
-            return [max(result.at - at, 0.0) for at in connection.scalars(observed)]
+            return [result.awake - awake for awake in connection.scalars(observed)]
+
+    @in_store_thread
+    def split(
+        self, message: OutboxMessage, parts: Sequence[NewMessage], result: AttemptResult
+    ) -> None:
+        """Store the result of an attempt, and move the pending events of its message to ``parts``.
+
+        One transaction: no event is in two messages or in none. Events discarded or reassigned in
+        the meantime stay where they are.
+        """
+        with self._database.write() as connection:
+            self._record_attempt(connection, message, result)
+            self._create(
+                connection,
+                parts,
+                deliveries.c.message == message.id,
+                created_at=message.created_at,
+                # The message may have arrived in an attempt before this one.
+                unanswered=message.repeat,
+                last_attempt_at=result.at,
+                last_result=result.attempt.reason,
+            )
+            connection.execute(delete(messages).where(self._is(message), CARRIES_NOTHING))
 
     @in_store_thread
     def replace_body(self, message: OutboxMessage, body: bytes) -> None:
@@ -291,37 +301,83 @@ class Outbox(ReceiverOutbox):
             )
 
     @in_store_thread
-    def events_of(self, message: OutboxMessage) -> list[Event]:
-        """Return the events that a message carries, oldest first."""
-        query = (
-            select(events)
-            .join(deliveries)
-            .where(self._carried_by(message))
-            .order_by(events.c.number)
-        )
+    def events_of(self, message: OutboxMessage, most: int | None = None) -> list[QueuedEvent]:
+        """Return the events that a message carries, at most ``most``, oldest first."""
         with self._database.read() as connection:
-            return [event_of(row) for row in connection.execute(query)]
+            return self._queued_events(connection, self._carried_by(message), most)
 
-    def _assign(self, connection: Connection, message: NewMessage) -> int:
-        """Assign the events that are still pending to a message; return their number."""
-        return connection.execute(
-            update(deliveries)
-            .where(
-                self._mine(PENDING),
-                deliveries.c.message.is_(None),
-                deliveries.c.event == bindparam("number"),
+    def _queued_events(
+        self, connection: Connection, criteria: ColumnElement[bool], most: int | None = None
+    ) -> list[QueuedEvent]:
+        query = (
+            select(events, deliveries.c.queued_awake)
+            .join(deliveries)
+            .where(criteria)
+            .order_by(events.c.number)
+            .limit(most)
+        )
+        awake = self.awake_now()
+        return [
+            QueuedEvent(row.number, event_of(row), awake - row.queued_awake)
+            for row in connection.execute(query)
+        ]
+
+    def _record_attempt(
+        self, connection: Connection, message: OutboxMessage, result: AttemptResult
+    ) -> None:
+        store_result(connection, self.receiver, result)
+        connection.execute(
+            update(messages)
+            .where(self._is(message))
+            .values(
+                state=_unless_discarded(messages.c.state, result.state),
+                attempts=messages.c.attempts + 1,
+                turn=self._next_turn().scalar_subquery(),
+                in_flight=False,
+                unanswered=message.repeat or result.attempt.ambiguous,
+                last_attempt_at=result.at,
+                last_result=result.attempt.reason,
             )
-            .values(message=message.id),
-            # One by one: a digest may carry more events than a statement takes parameters.
-            [{"number": number} for number in message.events],
-        ).rowcount
+        )
+        connection.execute(
+            insert(attempts).values(
+                receiver=self.receiver,
+                message=message.id,
+                at=result.at,
+                seconds=result.seconds,
+                outcome=result.attempt.outcome.value,
+                answer=result.attempt.reason,
+            )
+        )
+
+    def _create(
+        self,
+        connection: Connection,
+        new: Sequence[NewMessage],
+        source: ColumnElement[bool],
+        **values: Any,
+    ) -> None:
+        """Create messages of those of their events that are pending and meet ``source``."""
+        turn = connection.execute(self._next_turn()).scalar_one()
+        for number, message in enumerate(new):
+            assigned = connection.execute(
+                update(deliveries)
+                .where(self._mine(PENDING), source, deliveries.c.event == bindparam("number"))
+                .values(message=message.id),
+                # One by one: a digest may carry more events than a statement takes parameters.
+                [{"number": number} for number in message.events],
+            ).rowcount
+            if assigned:
+                row = {"receiver": self.receiver, "state": PENDING, "turn": turn + number}
+                row |= {"id": message.id, "body": message.body, "minimal": message.minimal}
+                connection.execute(insert(messages).values(row | {"events": assigned, **values}))
 
     def _next_turn(self) -> Any:
-        # Turns, not times: a clock that is set back must not delay messages tried before.
+        # Turns, not times: a wall clock that is set back must not delay messages tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
     def _carried_by(self, message: OutboxMessage) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.message == message.id)
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)

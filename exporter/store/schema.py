@@ -50,6 +50,8 @@ accounts: Final = sa.Table(
     sa.Column("base_url", sa.Text, nullable=False),
     sa.Column("baseline_at", sa.Float, nullable=False),
     sa.Column("read_at", sa.Float, nullable=False),
+    sa.Column("baselines", sa.BigInteger, nullable=False),
+    sa.Column("key_fingerprint", sa.Text, nullable=False),
     sa.UniqueConstraint("name", "base_url"),
 )
 
@@ -72,9 +74,21 @@ fine_tunes: Final = sa.Table(
     sa.Column("removals", sa.BigInteger, nullable=False),
     sa.Column("stuck", sa.Boolean, nullable=False),
     sa.Column("search", sa.Text, nullable=False),
+    sa.Column("configured_failure", sa.Boolean, nullable=False),
+    sa.Column("returned", sa.Boolean, nullable=False),
     sa.Index("fine_tunes_by_since", "since", "account", "id"),
-    sa.Index("fine_tunes_by_status", "account", "status", "stuck", "missed_polls"),
+    sa.Index(
+        "fine_tunes_by_status", "account", "status", "configured_failure", "stuck", "missed_polls"
+    ),
     sa.Index("fine_tunes_of_dataset", "dataset", "account"),
+)
+
+unknown_statuses: Final = sa.Table(
+    "unknown_statuses",
+    metadata,
+    _reference("account", "accounts"),
+    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )
 
 label_values: Final = sa.Table(
@@ -127,6 +141,9 @@ poll_outages: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("base_url", sa.Text, primary_key=True),
     sa.Column("since", sa.Float, nullable=False),
+    sa.Column("since_awake", sa.Float, nullable=False),
+    sa.Column("reported", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
 )
 
 events: Final = sa.Table(
@@ -137,15 +154,16 @@ events: Final = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("observed_at", sa.Float, nullable=False),
+    sa.Column("observed_awake", sa.Float, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("model_id", sa.Text, nullable=False),
     sa.Column("dataset", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
+    sa.Column("search", sa.Text, nullable=False),
     sa.UniqueConstraint("id"),
     sa.Index("events_of_subject", "account", "subject", "number"),
-    sa.Column("search", sa.Text, nullable=False),
     sa.Index("events_of_type", "type", "observed_at", "account"),
     sa.Index("events_of_dataset", "dataset", "type", "observed_at", "account"),
 )
@@ -157,12 +175,14 @@ deliveries: Final = sa.Table(
     sa.Column("receiver", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("queued_at", sa.Float, nullable=False),
+    sa.Column("queued_awake", sa.Float, nullable=False),
     sa.Column("message", sa.Text),
     sa.Column("settled_at", sa.Float),
     sa.Column("answer", sa.Text, nullable=False, default=""),
+    sa.Column("settled_awake", sa.Float),
     _state_check(),
     sa.Index("deliveries_of_message", "receiver", "message"),
-    sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
+    sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
 )
 
 messages: Final = sa.Table(
@@ -191,6 +211,7 @@ receivers: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("failures", sa.BigInteger, nullable=False, default=0),
     sa.Column("since", sa.Float, nullable=False, default=0.0),
+    sa.Column("since_awake", sa.Float, nullable=False, default=0.0),
     sa.Column("open", sa.Boolean, nullable=False, default=False),
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),

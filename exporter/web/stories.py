@@ -12,6 +12,7 @@ from exporter.core.records import (
     EventRecord,
     FineTuneRecord,
     FineTuneStory,
+    StatusLabel,
     StatusSpan,
     TrainingRecord,
     at,
@@ -68,6 +69,11 @@ def _spans(
     """Return the times in each status: from the events, and the last one from the fine-tune."""
     entered = [e for e in events if e.type not in _NO_CHANGE and e.status is not None]
     begins = [(each.status or "", each.observed_at, True) for each in entered]
+    # A status that is configured as a failure has another label than its text has.
+    labels: dict[str | None, StatusLabel] = {
+        each.status: "failed" for each in entered if each.type == "fine_tune.failed"
+    }
+    labels[fine_tune.status] = fine_tune.status_label
     stored = view.stored.get(fine_tune.account)
     if entered and entered[0].previous_status is not None and stored is not None:
         begins.insert(0, (entered[0].previous_status, at(stored.baseline_at), False))
@@ -77,7 +83,7 @@ def _spans(
     return [
         StatusSpan(
             status=status,
-            status_label=label(status),
+            status_label=labels.get(status) or label(status),
             since=since,
             since_seen=seen,
             until=None if until is None else max(until, since),

@@ -1,9 +1,10 @@
 """What the pages and the JSON API show: settings, account records and the state of trust."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import cast
 
 from sqlalchemy import Connection, select
 
@@ -12,12 +13,14 @@ from exporter.core.records import (
     AccountRecord,
     DataState,
     StatusCounts,
+    StatusLabel,
     at,
     at_or_none,
 )
+from exporter.core.status import canonical_status
 from exporter.core.view import AccountStatus, Counts
 from exporter.store.event_lists import Events
-from exporter.store.fine_tunes import FineTuneFilter, FineTunes, Label
+from exporter.store.fine_tunes import FineTuneFilter, FineTunes
 from exporter.store.overview import (
     ReceiverSummary,
     StoredAccount,
@@ -164,7 +167,6 @@ def by_status(counts: Counts) -> StatusCounts:
     return StatusCounts(**totals)
 
 
-label: Label = status_label  # type: ignore[assignment]
-"""Returns the label of an API status."""
-
-ViewFactory = Callable[[Connection], View]
+def label(status: str) -> StatusLabel:
+    """Return the label of an API status that is not configured as a failure."""
+    return cast(StatusLabel, status_label(canonical_status(status)))

@@ -54,8 +54,15 @@ def test_every_default():
         "per_fine_tune": False,
         "max_fine_tune_series": 1000,
     }
-    assert dict(found.alerts) == {
+    assert found.alerts.severities.model_dump() == {
+        "failed": "warning",
+        "stuck": "warning",
+        "agent": "critical",
+    }
+    assert dict(found.alerts) | {"severities": None} == {
+        "severities": None,
         "events": ("failed",),
+        "failed_statuses": ("failed",),
         "stuck_after": 6 * 3600,
         "first_run": "summary",
         "group_wait": 5,
@@ -113,6 +120,16 @@ def test_timeout_and_stale_after_depend_on_the_interval(interval, timeout, stale
         ("metrics", "max_models", [1, 100_000], [0, 100_001, True]),
         ("metrics", "max_fine_tune_series", [1, 100_000], [0, 100_001]),
         ("metrics", "labels", [[], ["model_id", "language", "dataset"]], [["name"], "model_id"]),
+        (
+            "alerts",
+            "failed_statuses",
+            [[], ["failed"], ["Error", "failed "], ["x" * 100], [f"s{n}" for n in range(20)]],
+            [
+                *(["failed", each] for each in ("completed", "Training", " created", "UNKNOWN")),
+                *([each] for each in ("", " \n", "x" * 101, 5, None)),
+                *(["error", "ERROR "], [f"s{n}" for n in range(21)], "error"),
+            ],
+        ),
         ("alerts", "group_wait", [0, "0s", "5m"], ["301s", 0.0, False]),
         ("alerts", "digest_threshold", [1, 1000], [0, 1001]),
         ("alerts", "first_run", ["summary", "silent", "alert"], ["Summary", 1]),
@@ -183,9 +200,9 @@ def test_the_source_of_an_inline_secret_is_its_path_in_the_file():
     webhook = found.receivers[1]
     assert isinstance(webhook, WebhookReceiver)
     assert webhook.basic_auth is not None
-    assert found.accounts[0].secrets["api_key"].source == "accounts.0.api_key"
-    assert webhook.secrets["url"].source == "receivers.1.url"
-    assert webhook.basic_auth.secrets["password"].source == "receivers.1.basic_auth.password"
+    assert found.accounts[0].secrets["api_key"].source == "accounts[default].api_key"
+    assert webhook.secrets["url"].source == "receivers[w].url"
+    assert webhook.basic_auth.secrets["password"].source == "receivers[w].basic_auth.password"
     assert webhook.headers["X-Key"].secrets["text"]() == "hunter2"
 
 
@@ -232,8 +249,9 @@ def test_validating_an_apprise_receiver_does_not_import_apprise():
         "import asyncio, sys; from contextlib import AsyncExitStack;"
         "from exporter.agent.build import open_receiver;"
         "from exporter.config.receivers import AppriseReceiver as R;"
+        "from exporter.receivers.alerts import AlertLabels as L;"
         "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
-        "r = asyncio.run(open_receiver(s, AsyncExitStack()));"
+        "r = asyncio.run(open_receiver(s, L(), AsyncExitStack()));"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

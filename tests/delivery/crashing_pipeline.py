@@ -4,7 +4,6 @@ It crashes at named points, by `Crash`, and loses what it had not stored.
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from exporter.core.account import PollResult, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS
 from exporter.core.model import FineTune, OutboxMessage, TrackedFineTune
+from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route, receivers_of
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.deliverer import Deliverer
@@ -37,7 +37,7 @@ from tests.store.sample_polls import KEY, NOW
 
 CRASH_POINTS = tuple(
     f"{when} {what}"
-    for what in ("commit", "create_messages", "claim", "record", "replace_body")
+    for what in ("commit", "create_messages", "claim", "record", "replace_body", "split")
     for when in ("before", "after")
 )
 
@@ -49,7 +49,6 @@ class Environment:
     fine_tunes: dict[str, FineTune] = field(default_factory=dict)
     api_fails: bool = False
     wall: float = NOW
-    latest: float = NOW
     monotonic: float = 0.0
     crash_at: str | None = None
     restarts: int = 0
@@ -61,7 +60,6 @@ class Environment:
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
         self.monotonic += seconds
-        self.latest = max(self.latest, self.wall)
 
     async def list_fine_tunes(
         self, seconds: float, tracked: Mapping[str, TrackedFineTune]
@@ -69,6 +67,9 @@ class Environment:
         if self.api_fails:
             raise CartesiaError("server_error", "answered 503")
         return Listing(dict(self.fine_tunes), 1)
+
+    def key_has_worked(self, *, default: bool) -> bool:
+        return default
 
     def key_is_refused(self) -> bool:
         return False
@@ -132,11 +133,18 @@ class _CrashingOutbox(Outbox):
         with self._environment.may_crash("replace_body"):
             await super().replace_body(message, body)
 
+    async def split(
+        self, message: OutboxMessage, parts: Sequence[NewMessage], result: AttemptResult
+    ) -> None:
+        with self._environment.may_crash("split"):
+            await super().split(message, parts, result)
+            self._oracle.claimed.discard(message.id)
+
 
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())
 ROUTES = (
     Route("chat", SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["agent"]),
-    Route("hook", SUBSCRIPTIONS["failed"], {"model_id": re.compile("sonic-2")}),
+    Route("hook", SUBSCRIPTIONS["failed"], {"model_id": compile_pattern("sonic-2")}),
     Route("log", _EVERY_TYPE),
 )
 DIGEST_THRESHOLD = 2
@@ -161,12 +169,14 @@ class CrashingPipeline:
         self._environment = environment
         self._receivers = receivers
         self._runner = asyncio.Runner()
+        self._first_seen: dict[str, float] = {}
         self.start()
 
     def start(self) -> None:
-        self.database = Database(self._path)
+        clock = self._environment.clock
+        self.database = Database(self._path, monotonic=clock.monotonic)
         self._runner.run(self.database.__aenter__())
-        metrics, clock = DeliveryMetrics(CollectorRegistry()), self._environment.clock
+        metrics = DeliveryMetrics(CollectorRegistry())
         settings = delivery_settings(
             2.0, DIGEST_THRESHOLD, route=lambda event: receivers_of(event, ROUTES)
         )
@@ -223,6 +233,8 @@ class CrashingPipeline:
             self.restart()
         if counts:
             self.failures.observe(self._environment.fine_tunes)
+        for event_id, _, _ in self.failure_deliveries():
+            self._first_seen.setdefault(event_id, self._environment.monotonic)
 
     def deliver(self) -> float:
         """Run a turn of each receiver; return the seconds until the next one is due."""
@@ -251,11 +263,9 @@ class CrashingPipeline:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
     def expired_events(self) -> set[str]:
-        """Return the ids of the events that may have expired."""
-        limit = self._environment.latest - 72 * 3600
-        with self.database.read() as connection:
-            query = select(events.c.id).where(events.c.observed_at < limit)
-            return set(connection.execute(query).scalars())
+        """Return the ids of the failures that may have expired, whatever the wall clock says."""
+        limit = self._environment.monotonic - 72 * 3600
+        return {event_id for event_id, seen in self._first_seen.items() if seen < limit}
 
     def count_messages(self, receiver: str) -> Counter[str]:
         """Return the number of a receiver's messages by state."""

@@ -19,8 +19,9 @@ from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState, request_retry
-from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, FakeMember
+from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, PENDING_AGAIN, FakeMember
 from tests.delivery.delivery_fixture import delivery_settings
+from tests.fakes.alertmanager import seconds
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW, fine_tune
 
@@ -30,6 +31,25 @@ Rule = Callable[[dict[str, Any]], bool]
 def about(*names: str) -> Rule:
     """Return a rule that refuses the alerts of these fine-tunes in any form."""
     return lambda alert: alert["labels"].get("fine_tune_id") in names
+
+
+def is_full(alert: dict[str, Any]) -> bool:
+    """Return whether an alert does not have its minimal form."""
+    return bool(alert["annotations"]["summary"].startswith("Fine-tune failed"))
+
+
+async def test_the_end_of_an_alert_ends_the_one_that_was_accepted_in_its_minimal_form(single):
+    """With fewer labels it was another alert, and kept firing."""
+    [member] = single.members
+    member.alerts.refuses = is_full
+    await single.queue_failures("ft")
+    await single.post_all()
+    member.alerts.refuses = lambda alert: False
+    await single.record_event(Event("end", "fine_tune.completed", "default", NOW, fine_tune("ft")))
+    single.clock.now += 1
+    await single.post_all()
+    [alert] = member.alerts.held.values()
+    assert seconds(alert["endsAt"]) <= single.clock.now
 
 
 async def test_of_a_refused_request_the_valid_alerts_are_delivered_and_the_invalid_one_dead(single):
@@ -54,16 +74,17 @@ async def test_of_a_refused_request_the_valid_alerts_are_delivered_and_the_inval
 
 async def test_a_refused_alert_is_posted_once_more_in_its_minimal_form(single):
     [member] = single.members
-    member.alerts.refuses = lambda alert: "model_id" in alert["labels"]
+    member.alerts.refuses = is_full
     await single.queue_failures("ft")
     await single.post_all()
     assert [len(request) for request in member.alerts.requests] == [1, 1]
     [alert] = member.alerts.held.values()
     assert alert["labels"] == {
         "alertname": "CartesiaFineTuneFailed",
-        "severity": "critical",
+        "severity": "warning",
         "account": "default",
         "fine_tune_id": "ft",
+        "model_id": "sonic-3",
     }
     assert "description" not in alert["annotations"]
     assert await single.outbox.backlog() == Backlog()
@@ -75,7 +96,7 @@ async def test_a_refused_alert_is_pending_while_another_member_may_accept_it(clu
     busy.answers += [BUSY]
     await cluster.queue_failures("ft")
     await cluster.post_all()
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW)
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0)
     cluster.clock.now += ROUND_SECONDS
     await cluster.post_all()
     assert busy.alerts.names() == ["ft"]
@@ -87,7 +108,7 @@ async def test_an_alert_refused_by_every_member_is_dead_and_a_retry_posts_it_to_
         member.alerts.refuses = about("ft")
     await cluster.queue_failures("ft")
     await cluster.post_all(0)
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW)
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0)
     await cluster.post_all(1)
     assert await cluster.outbox.backlog() == Backlog(0, 1)
     before = [len(member.requests) for member in cluster.members]
@@ -96,7 +117,7 @@ async def test_an_alert_refused_by_every_member_is_dead_and_a_retry_posts_it_to_
     assert [len(member.requests) for member in cluster.members] == before
     for member in cluster.members:
         member.alerts.refuses = about()
-    await cluster.execute("UPDATE deliveries SET state = 'pending', settled_at = NULL")
+    await cluster.execute(PENDING_AGAIN)
     await cluster.write(lambda connection: request_retry(connection, AM))
     await cluster.post_all()
     assert [member.alerts.names() for member in cluster.members] == [["ft"], ["ft"]]
@@ -124,7 +145,7 @@ async def test_a_retry_makes_a_member_forget_its_refusals(cluster):
     fixed.answers.append(BUSY)
     await cluster.post_all(0)
     await cluster.post_all(1)
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW), "one refusal since the retry"
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0), "one refusal since the retry"
     cluster.clock.now += ROUND_SECONDS
     await cluster.post_all(0)
     assert fixed.alerts.names() == ["ft"]
@@ -230,6 +251,10 @@ class MemoryOutbox:
             for n in range(number)
         }
         self.states = dict.fromkeys(range(number), "pending")
+        self.receiver = AM
+
+    def awake_now(self) -> float:
+        return 0.0
 
     async def receiver_state(self) -> ReceiverState:
         return ReceiverState()
@@ -241,7 +266,7 @@ class MemoryOutbox:
         return Backlog()
 
     async def alert_rows(self, since: float) -> list[AlertRow]:
-        return [AlertRow(number, NOW) for number in self._events]
+        return [AlertRow(number, NOW, 0) for number in self._events]
 
     async def events(self, numbers: Collection[int]) -> dict[int, Event]:
         return {number: self._events[number] for number in numbers}
@@ -250,7 +275,7 @@ class MemoryOutbox:
         self.states.update(dict.fromkeys(numbers, result.state))
         return []
 
-    async def expire(self, before: float, now: float) -> int:
+    async def expire(self, max_age: float, now: float) -> int:
         return 0
 
 
@@ -269,7 +294,7 @@ def test_valid_alerts_are_delivered_and_invalid_ones_found_in_few_requests(
 ):
     def refuses(alert: dict[str, Any]) -> bool:
         number = int(alert["labels"]["fine_tune_id"][1:])
-        return number in invalid or (number in only_minimal and "model_id" in alert["labels"])
+        return number in invalid or (number in only_minimal and is_full(alert))
 
     member, outbox = FakeMember(), MemoryOutbox(total)
     member.alerts.refuses = refuses
@@ -278,5 +303,5 @@ def test_valid_alerts_are_delivered_and_invalid_ones_found_in_few_requests(
     assert len(member.requests) <= 3 * total
     held = {alert["labels"]["fine_tune_id"]: alert for alert in member.alerts.held.values()}
     assert held.keys() == {f"f{n}" for n in range(total) if n not in invalid}
-    minimal = {int(name[1:]) for name, alert in held.items() if "model_id" not in alert["labels"]}
+    minimal = {int(name[1:]) for name, alert in held.items() if not is_full(alert)}
     assert minimal == {n for n in only_minimal - invalid if n < total}

@@ -39,6 +39,7 @@ REFUSED_WRITES = (
     "INSERT ON receivers",
 )
 
+jumps = st.sampled_from([0, 1, -1, 4, -4, 400, -400, 4000, -4000])
 statuses = st.sampled_from(["created", "training", "completed", "failed", "failed", "odd"])
 
 
@@ -51,7 +52,6 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.environment.fine_tunes["f3"] = fine_tune("f3", "failed")
         self.pipeline = CrashingPipeline(self.folder / "state.db", self.environment, self.receivers)
         self.pipeline.poll()
-        self.a_day_ahead = False
         self.more = len(NAMES)
 
     @rule(changes=st.dictionaries(st.sampled_from(NAMES), st.none() | statuses, max_size=6))
@@ -88,6 +88,14 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.receivers[name].faults.extend(faults)
         self.queue_more_failures()
 
+    @rule(name=st.sampled_from([route.receiver for route in ROUTES]), poison=st.text("0123456789"))
+    def receiver_refuses_some_events(self, name: str, poison: str) -> None:
+        self.receivers[name].poison = poison
+        self.all_fail_at_once()
+        self.all_get_one_status("training")
+        self.all_fail_at_once()
+        self.time_passes(4, 3.0)
+
     def queue_more_failures(self) -> None:
         """Give the pipeline work at once: without any, a fault would test nothing."""
         for name in (f"f{self.more}", f"f{self.more + 1}"):
@@ -102,15 +110,17 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.environment.pass_time(seconds)
             self.pipeline.deliver()
 
-    @rule()
-    def wall_clock_jumps(self) -> None:
-        self.environment.wall += -DAY if self.a_day_ahead else DAY
-        self.environment.latest = max(self.environment.latest, self.environment.wall)
-        self.a_day_ahead = not self.a_day_ahead
+    @rule(days=jumps)
+    def wall_clock_is_set(self, days: int) -> None:
+        self.environment.wall += days * DAY
+        self.queue_more_failures()
 
-    @rule()
-    def process_restarts(self) -> None:
-        self.pipeline.restart()
+    @rule(days=jumps)
+    def process_restarts(self, days: int) -> None:
+        self.pipeline.end()
+        self.environment.restarts += 1
+        self.environment.wall += days * DAY
+        self.pipeline.start()
 
     @rule(point=st.sampled_from(CRASH_POINTS))
     def process_crashes(self, point: str) -> None:
@@ -140,7 +150,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             for (event, _), state in mine.items():
                 assert state in {"pending", "delivered", "dead"}
                 assert state != "delivered" or event in oracle.accepted_events()
-                assert state != "dead" or event in oracle.refused | expired
+                assert state != "dead" or event in oracle.refused_alone | expired
 
     @invariant()
     def an_outage_creates_few_messages(self) -> None:
@@ -162,6 +172,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.environment.crash_at = None
         for oracle in self.receivers.values():
             oracle.faults.clear()
+            oracle.poison = ""
         before = self.pipeline.count_messages("chat").total()
         for _ in range(400):
             if not self.pipeline.count_pending():
@@ -201,10 +212,12 @@ def test_no_failure_is_lost_in_long_histories():
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_every_crash_point_is_reached(tmp_path, point):
     environment, receivers = Environment(), oracles()
+    environment.fine_tunes = {name: fine_tune(name, "training") for name in NAMES}
     pipeline = CrashingPipeline(tmp_path / "state.db", environment, receivers)
     pipeline.poll()
     for receiver in receivers.values():
-        receiver.faults.append(Fault.REFUSED)  # so that bodies are replaced
+        # So that bodies are replaced, and messages split.
+        receiver.faults.extend([Fault.REFUSED, Fault.REFUSED])
     environment.fine_tunes = {name: fine_tune(name, "failed") for name in NAMES}
     environment.crash_at = point
     pipeline.poll()

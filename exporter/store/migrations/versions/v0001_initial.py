@@ -34,6 +34,7 @@ def upgrade() -> None:
     _create_counters()
     _create_deliveries()
     _create_messages()
+    _create_history()
 
 
 def _create_accounts() -> None:
@@ -49,7 +50,9 @@ def _create_accounts() -> None:
         "accounts",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "name", "base_url"),
-        *_columns(sa.Float, "baseline_at"),
+        *_columns(sa.Float, "baseline_at", "read_at"),
+        *_columns(sa.BigInteger, "baselines"),
+        *_columns(sa.Text, "key_fingerprint"),
         sa.UniqueConstraint("name", "base_url"),
     )
     op.create_table(
@@ -61,7 +64,20 @@ def _create_accounts() -> None:
         *_columns(sa.Float, "since"),
         *_columns(sa.Boolean, "since_seen", "exit_pending"),
         *_columns(sa.BigInteger, "missed_polls", "removals"),
-        *_columns(sa.Boolean, "stuck"),
+        *_columns(sa.Boolean, "stuck", "configured_failure", "returned"),
+        *_columns(sa.Text, "search"),
+        sa.Index("fine_tunes_by_since", "since", "account", "id"),
+        sa.Index(
+            "fine_tunes_by_status",
+            *("account", "status", "configured_failure", "stuck", "missed_polls"),
+        ),
+        sa.Index("fine_tunes_of_dataset", "dataset", "account"),
+    )
+    op.create_table(
+        "unknown_statuses",
+        _reference("account", "accounts"),
+        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(sa.BigInteger, "position"),
     )
     op.create_table(
         "label_values",
@@ -73,7 +89,9 @@ def _create_accounts() -> None:
     op.create_table(
         "poll_outages",
         *_columns(sa.Text, "name", "base_url", primary_key=True),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
+        *_columns(sa.Boolean, "reported"),
+        *_columns(sa.Text, "reason"),
     )
 
 
@@ -105,22 +123,27 @@ def _create_deliveries() -> None:
         "events",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "id", "type", "account"),
-        *_columns(sa.Float, "observed_at"),
+        *_columns(sa.Float, "observed_at", "observed_awake"),
         *_columns(sa.Text, "content", "subject"),
+        *_columns(sa.Text, "name", "model_id", "dataset", "status", "search"),
         sa.UniqueConstraint("id"),
         sa.Index("events_of_subject", "account", "subject", "number"),
+        sa.Index("events_of_type", "type", "observed_at", "account"),
+        sa.Index("events_of_dataset", "dataset", "type", "observed_at", "account"),
     )
     op.create_table(
         "deliveries",
         _reference("event", "events"),
         *_columns(sa.Text, "receiver", primary_key=True),
         *_columns(sa.Text, "state"),
-        *_columns(sa.Float, "queued_at"),
+        *_columns(sa.Float, "queued_at", "queued_awake"),
         sa.Column("message", sa.Text),
         sa.Column("settled_at", sa.Float),
+        sa.Column("settled_awake", sa.Float),
+        *_columns(sa.Text, "answer"),
         _state_check(),
         sa.Index("deliveries_of_message", "receiver", "message"),
-        sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
+        sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
     )
 
 
@@ -144,9 +167,47 @@ def _create_messages() -> None:
         "receivers",
         *_columns(sa.Text, "name", primary_key=True),
         *_columns(sa.BigInteger, "failures"),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
         *_columns(sa.Boolean, "open"),
         *_columns(sa.Text, "reason"),
         *_columns(sa.Float, "resume_at"),
         *_columns(sa.BigInteger, "retry_requests"),
+    )
+
+
+def _create_history() -> None:
+    op.create_table(
+        "trainings",
+        _reference("account", "accounts"),
+        *_columns(sa.Text, "fine_tune", primary_key=True),
+        sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+        *_columns(sa.Text, "model_id"),
+        *_columns(sa.Float, "began_at", "ended_at"),
+        sa.Column("seconds", sa.Float),
+        *_columns(sa.Text, "ended_as"),
+        sa.Index("trainings_of_model", "model_id", "ended_as", "ended_at"),
+        sa.Index("trainings_by_end", "ended_at"),
+    )
+    op.create_table(
+        "hourly_counts",
+        _reference("account", "accounts"),
+        sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+        *_columns(sa.BigInteger, "created", "training", "completed", "failed", "unknown"),
+    )
+    op.create_table(
+        "outages",
+        sa.Column("number", _GENERATED_KEY, primary_key=True),
+        *_columns(sa.Text, "account", "base_url"),
+        *_columns(sa.Float, "since", "until"),
+        *_columns(sa.Text, "reason"),
+        sa.Index("outages_by_end", "until"),
+    )
+    op.create_table(
+        "attempts",
+        sa.Column("number", _GENERATED_KEY, primary_key=True),
+        *_columns(sa.Text, "receiver", "message"),
+        *_columns(sa.Float, "at", "seconds"),
+        *_columns(sa.Text, "outcome", "answer"),
+        sa.Index("attempts_of_message", "receiver", "message", "number"),
+        sa.Index("attempts_by_time", "at"),
     )
