@@ -1,6 +1,7 @@
 """`deliveries`: the deliveries in the store, and repairs of them beside a running agent."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -8,20 +9,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
-from exporter.cli.options import config_file_option, limit_option, load, output_option
-from exporter.cli.output import Layout, Record, body_lines, cell_text, write
-from exporter.cli.state import (
-    LIST_HINT,
-    check_configured,
-    check_receiver,
-    configured_receivers,
-    report_omitted,
-    run_in_state,
+from exporter.cli.options import (
+    config_file_option,
+    limit_option,
+    output_option,
+    storage_path_option,
 )
+from exporter.cli.output import Layout, Record, body_lines, cell_text, write_records
+from exporter.cli.source import filter_options, query_of, read_list, report_age, source_options
+from exporter.cli.state import LIST_HINT, run_in_state, state_of
 from exporter.core.text import one_line, timestamp
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from exporter.core.events import Event
+    from exporter.core.records import DeliveryRecord
     from exporter.store.database import Database
     from exporter.store.queries import DeliveryDetails, DeliverySummary
 
@@ -32,12 +35,9 @@ _STATES: Final = (*_UNSETTLED, "delivered", "discarded")
 
 _LAYOUT: Final = Layout(
     "deliveries",
-    (
-        *("receiver", "id", "state", "types", "events", "owed_since"),
-        *("attempts", "last_attempt_at", "last_result"),
-    ),
-    uncut=frozenset({"receiver", "id", "state", "owed_since", "last_attempt_at"}),
-    hidden=("minimal", "in_flight"),
+    ("age", "receiver", "state", "fine-tune", "event", "answer"),
+    uncut=frozenset({"age", "state", "event"}),
+    wide=("account", "attempts", "queued_at", "id"),
     styled_by="state",
     styles={"dead": "red", "orphaned": "yellow", "delivered": "green", "discarded": "dim"},
 )
@@ -49,15 +49,16 @@ _receiver_option: Final = click.option("--receiver", metavar="NAME", help="Of th
 def deliveries() -> None:
     """Look into what receivers are owed and were sent, and mend it, while the agent runs.
 
-    A delivery is a message of one receiver; or an event that no message carries yet. It is pending,
-    dead (given up), delivered or discarded, and orphaned when it is pending or dead for a receiver
-    that left the configuration. The beginning of an ID is enough where it is the only one.
+    A delivery is an event queued for a receiver. It is pending, dead (given up), delivered or
+    discarded, and orphaned when it is pending or dead for a receiver that left the configuration.
+    Commands that change one change all that its message carries. The beginning of an ID is enough
+    where it is the only one.
     """
 
 
 @deliveries.command("list")
-@config_file_option
-@_receiver_option
+@source_options
+@filter_options("account", "status", "receiver", "since", "type")
 @click.option(
     "--state",
     type=click.Choice([*_STATES, "all"]),
@@ -65,40 +66,56 @@ def deliveries() -> None:
 )
 @limit_option
 @output_option
-def list_command(
-    config_file: Path | None, receiver: str | None, state: str | None, limit: int, output: Any
-) -> None:
-    """Print deliveries, the newest last."""
-    config = load(config_file)
+def list_command(state: str | None, limit: int, output: Any, **given: Any) -> None:
+    """Print deliveries, one line for each event and receiver, the newest last."""
     stream = standard_output("list the deliveries")
-    from exporter.store.queries import DeliveryFilter, list_deliveries
+    states = {None: _UNSETTLED, "all": ()}.get(state, (str(state),))
+    found = read_list("deliveries", query_of({**given, "state": states}), limit, given)
+    now = report_age(found)
+    write_records(found.records[::-1], lambda each: _row(each, now), _LAYOUT, output, stream)
 
-    states = {None: _UNSETTLED, "all": _STATES}.get(state, (str(state),))
-    criteria = DeliveryFilter(configured_receivers(config), (), receiver, states)
 
-    def query(database: "Database") -> Any:
-        check_receiver(config, database, receiver)
-        return list_deliveries(database, criteria, limit)
+def _row(delivery: "DeliveryRecord", now: "datetime") -> Record:
+    from exporter.web.times import age, iso_time, short_time
 
-    found, total = run_in_state(config, "list the deliveries", query)
-    write([_record(entry) for entry in found], _LAYOUT, output, stream)
-    report_omitted(len(found), total)
+    answer = delivery.answer.removeprefix("answered ")
+    if delivery.next_attempt_at is not None:
+        answer += f"; next attempt {short_time(delivery.next_attempt_at, now)}"
+    acted = delivery.settled_at or delivery.last_attempt_at or delivery.queued_at
+    return {
+        "age": age((now - acted).total_seconds()),
+        "receiver": delivery.receiver,
+        "state": delivery.state,
+        "fine-tune": delivery.name or delivery.fine_tune,
+        "event": delivery.type.rpartition(".")[2].replace("_", " "),
+        "answer": answer,
+        "account": delivery.account,
+        "attempts": delivery.attempts,
+        "queued_at": iso_time(delivery.queued_at),
+        "id": delivery.id,
+    }
 
 
 @deliveries.command()
 @config_file_option
+@storage_path_option
 @click.argument("delivery", metavar="ID")
 @_receiver_option
-def show(config_file: Path | None, delivery: str, receiver: str | None) -> None:
+def show(
+    config_file: Path | None, storage_path: Path | None, delivery: str, receiver: str | None
+) -> None:
     """Print all about the delivery ID: each field, its events, the body as it is sent."""
-    config = load(config_file)
+    state = state_of(config_file, storage_path)
     terminal = standard_output("show the delivery").isatty()
     from exporter.store.queries import DeliveryFilter, load_details
 
-    criteria = DeliveryFilter(configured_receivers(config), (delivery,), receiver)
-    found = run_in_state(
-        config, "show the delivery", lambda database: load_details(database, criteria)
-    )
+    ids, named = _split_id(delivery)
+
+    def work(database: "Database") -> "list[DeliveryDetails]":
+        criteria = DeliveryFilter(state.receivers(database), ids, named or receiver)
+        return load_details(database, criteria)
+
+    found = run_in_state(state, "show the delivery", work)
     click.echo("\n\n".join("\n".join(_describe(detail, terminal=terminal)) for detail in found))
 
 
@@ -108,6 +125,7 @@ def _selection_options(
     """Return a decorator for a command that repairs deliveries in ``states``."""
     options = (
         config_file_option,
+        storage_path_option,
         click.argument("ids", metavar="[ID]...", nargs=-1),
         _receiver_option,
         click.option("--state", type=click.Choice(states), help="In this state alone."),
@@ -145,22 +163,23 @@ def discard(**arguments: Any) -> None:
 
 @deliveries.command()
 @config_file_option
+@storage_path_option
 @click.option("--from", "source", metavar="NAME", required=True, help="Who was to be told.")
 @click.option("--to", "target", metavar="NAME", required=True, help="Who is to be told instead.")
-def reassign(config_file: Path | None, source: str, target: str) -> None:
+def reassign(config_file: Path | None, storage_path: Path | None, source: str, target: str) -> None:
     """Make all that is pending or dead for one receiver owed to another one, in new messages."""
     if source == target:
         raise click.UsageError("--from and --to are the same receiver")
-    config = load(config_file)
-    check_configured(config, target)
+    state = state_of(config_file, storage_path)
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.store import repairs
 
     def work(database: "Database") -> repairs.ReassignCounts:
-        check_receiver(config, database, source)
+        state.check_configured(database, target)
+        state.check_receiver(database, source)
         return repairs.reassign(database, source, target, SYSTEM_CLOCK.now())
 
-    result = run_in_state(config, "reassign the deliveries", work)
+    result = run_in_state(state, "reassign the deliveries", work)
     if not result.moved and not result.discarded:
         fail(RUNTIME_ERROR, f"nothing is pending or dead for {source}; {LIST_HINT}")
     noun = "event" if result.moved == 1 else "events"
@@ -177,26 +196,30 @@ def _repair(
 
     Ends the process if there is nothing to repair.
     """
-    ids, receiver, state = (arguments[name] for name in ("ids", "receiver", "state"))
-    if not (ids or receiver or state or arguments["everything"]):
+    ids, receiver, in_state = (arguments[name] for name in ("ids", "receiver", "state"))
+    if not (ids or receiver or in_state or arguments["everything"]):
         raise click.UsageError("say which deliveries: by ID, --receiver, --state or --all")
-    if arguments["everything"] and (ids or receiver or state):
+    if arguments["everything"] and (ids or receiver or in_state):
         raise click.UsageError("--all leaves no choice: give it without IDs, --receiver, --state")
-    config = load(arguments["config_file"])
+    state = state_of(arguments["config_file"], arguments["storage_path"])
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.store import repairs
     from exporter.store.queries import DeliveryFilter, list_deliveries
 
-    states = (state,) if state else repairable
-    criteria = DeliveryFilter(configured_receivers(config), ids, receiver, states)
+    states = (in_state,) if in_state else repairable
     repair = {"retry": repairs.retry, "discard": repairs.discard}[task]
 
     def work(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
-        check_receiver(config, database, receiver)
-        orphans, _ = list_deliveries(database, replace(criteria, states=("orphaned",)), 1)
-        return repair(database, criteria, SYSTEM_CLOCK.now()), orphans
+        state.check_receiver(database, receiver)
+        configured, counts = state.receivers(database), Counter[str]()
+        orphans: list[DeliverySummary] = []
+        for chosen, named in _by_receiver(ids):
+            criteria = DeliveryFilter(configured, chosen, named or receiver, states)
+            orphans += list_deliveries(database, replace(criteria, states=("orphaned",)), 1)[0]
+            counts.update(repair(database, criteria, SYSTEM_CLOCK.now()))
+        return counts, orphans
 
-    counts, orphans = run_in_state(config, f"{task} deliveries", work)
+    counts, orphans = run_in_state(state, f"{task} deliveries", work)
     if not counts and orphans:
         receiver = orphans[0].receiver
         fail(
@@ -210,6 +233,24 @@ def _repair(
         f"{number} {'delivery' if number == 1 else 'deliveries'} of {name}"
         for name, number in counts.items()
     )
+
+
+def _split_id(given: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the id of an event or message, and the receiver that stands behind a colon."""
+    identifier, _, receiver = given.partition(":")
+    return (identifier,), receiver or None
+
+
+def _by_receiver(given: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yield ids with the receiver that is given with them; once without ids if there are none."""
+    ids: dict[str | None, tuple[str, ...]] = {}
+    for each in given:
+        identifier, receiver = _split_id(each)
+        ids[receiver] = (*ids.get(receiver, ()), *identifier)
+    for receiver, chosen in ids.items():
+        yield chosen, receiver
+    if not ids:
+        yield (), None
 
 
 def _record(entry: "DeliverySummary") -> Record:

@@ -2,23 +2,26 @@
 
 import asyncio
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from exporter.cli.exits import RUNTIME_ERROR, reason, standard_output
-from exporter.cli.options import check_account, config_file_option, load, output_option
-from exporter.cli.output import Layout, Record, write
+from exporter.cli.options import check_account, load, output_option
+from exporter.cli.output import Layout, Record, write, write_records
+from exporter.cli.source import read_list, report_age, source_options
 from exporter.core.model import status_label
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.progress import Progress
 
     from exporter.cartesia.listing import OnPage
     from exporter.config.models import Account, Poll
+    from exporter.core.records import FineTuneRecord
 
 _LAYOUT: Final = Layout(
     "fine-tunes",
@@ -29,9 +32,20 @@ _LAYOUT: Final = Layout(
     styles={"failed": "red", "completed": "green", "training": "cyan"},
 )
 
+_STORED_LIMIT: Final = 100
+
+_STORED_LAYOUT: Final = Layout(
+    "fine-tunes",
+    ("status", "for", "name", "account", "model_id", "trained"),
+    uncut=frozenset({"status", "for", "trained"}),
+    wide=("dataset", "id"),
+    styled_by="status",
+    styles=_LAYOUT.styles,
+)
+
 
 @click.command("list")
-@config_file_option
+@source_options
 @click.option(
     "--account",
     "accounts",
@@ -47,16 +61,37 @@ _LAYOUT: Final = Layout(
     help="Print fine-tunes in this status only, such as failed; repeatable. The status unknown"
     " includes every status that the API does not document.",
 )
+@click.option(
+    "--stored",
+    is_flag=True,
+    help="Print what the agent read last, from its state or with --url, instead of asking the API.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="With --stored: how many to print at most, the newest; 100 without it.",
+)
 @output_option
 def list_command(
-    config_file: Path | None, accounts: tuple[str, ...], statuses: tuple[str, ...], output: Any
+    accounts: tuple[str, ...],
+    statuses: tuple[str, ...],
+    stored: bool,  # noqa: FBT001 - as click passes it
+    limit: int | None,
+    output: Any,
+    **given: Any,
 ) -> None:
     """Read every page of every account and print the fine-tunes.
 
     An account that cannot be read is named on standard error; the others are printed, and the
     exit status is 1.
     """
-    config = load(config_file)
+    if stored:
+        _list_stored(accounts, statuses, limit or _STORED_LIMIT, output, given)
+        return
+    for flag in ("url", "storage_path", "limit"):
+        if {**given, "limit": limit}[flag] is not None:
+            raise click.UsageError(f"--{flag.replace('_', '.')} is for --stored")
+    config = load(given["config_file"])
     for name in accounts:
         check_account(config, name)
     selected = [each for each in config.accounts if not accounts or each.name in accounts]
@@ -73,6 +108,35 @@ def list_command(
         click.echo(f"cartesia-exporter: cannot list the fine-tunes of account {error}", err=True)
     if errors:
         sys.exit(RUNTIME_ERROR)
+
+
+def _list_stored(
+    accounts: Sequence[str], statuses: Sequence[str], limit: int, output: Any, given: Any
+) -> None:
+    if len(accounts) > 1:
+        raise click.UsageError("--stored takes one --account")
+    stream = standard_output("list the fine-tunes")
+    query = {"account": list(accounts), "status": list(statuses)}
+    found = read_list("fine-tunes", query, limit, given)
+    now = report_age(found)
+    rows = found.records[::-1]
+    write_records(rows, lambda each: _stored_row(each, now), _STORED_LAYOUT, output, stream)
+
+
+def _stored_row(fine_tune: "FineTuneRecord", now: "datetime") -> Record:
+    from exporter.web.times import age, duration
+
+    trained = fine_tune.trained_seconds
+    return {
+        "status": "removed" if fine_tune.removed else fine_tune.status_label,
+        "for": age((now - fine_tune.since).total_seconds()),
+        "name": fine_tune.name or fine_tune.id,
+        "account": fine_tune.account,
+        "model_id": fine_tune.model_id,
+        "trained": "" if trained is None else duration(trained),
+        "dataset": fine_tune.dataset,
+        "id": fine_tune.id,
+    }
 
 
 def _is_in(status: str, wanted: Collection[str]) -> bool:

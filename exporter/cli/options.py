@@ -104,6 +104,14 @@ external_url_option: Final = click.option(
     help="Where people reach this agent; messages link to it.",
 )
 
+storage_path_option: Final = click.option(
+    "--storage.path",
+    "storage_path",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Use this state file; no configuration and no secret is needed.",
+)
+
 output_option: Final = click.option(
     "--output",
     type=click.Choice(["table", "json", "csv"]),
@@ -147,6 +155,18 @@ def check_account(config: "Config", name: str) -> None:
 def load(path: Path | None) -> "Config":
     """Return the configuration, or end the process with every mistake in it."""
     return load_both(path, None)[0]
+
+
+def load_without_secrets(path: Path | None) -> "Config":
+    """Return the configuration without reading any secret, or end the process with its mistakes."""
+    from exporter.config import ConfigError
+    from exporter.config import load as read
+
+    try:
+        return read(path, os.environ, read_secrets=False)
+    except ConfigError as error:
+        source = path or "the environment"
+        fail(CONFIGURATION_ERROR, _error_text("configuration", source, error.problems))
 
 
 def load_both(

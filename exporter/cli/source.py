@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
-from exporter.cli.options import AgentUrl, config_file_option
+from exporter.cli.options import AgentUrl, config_file_option, storage_path_option
+from exporter.cli.state import state_of
 from exporter.core.text import one_line
 
 if TYPE_CHECKING:
@@ -41,13 +42,7 @@ def source_options(command: _Command) -> _Command:
     """Add the options that say where a command reads from."""
     options = (
         config_file_option,
-        click.option(
-            "--storage.path",
-            "storage_path",
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="Read this state file; no configuration and no secret is needed.",
-        ),
+        storage_path_option,
         click.option("--url", type=AgentUrl(), help="Read from the agent that runs at this URL."),
         click.option(
             "--ca-file",
@@ -76,8 +71,6 @@ def read_list(
     ``kind`` is the last part of the list's path, ``query`` has its parameters, and ``given`` the
     values of ``source_options``.
     """
-    if given["storage_path"] is not None and given["config_file"] is not None:
-        raise click.UsageError("--storage.path and --config.file exclude each other")
     if given["url"] is None:
         for name in ("ca_file", "username", "password_file"):
             if given[name] is not None:
@@ -111,7 +104,7 @@ def _read_state(
 
     async def run() -> Listed:
         async with Database(path, exclusive=False) as database, database.reader() as reader:
-            pages = []
+            pages: list[ListAnswer[Any]] = []
             while not pages or (pages[-1].has_more and _number(pages) < limit):
                 pages.append(await reader.read(read, _page(query, limit, pages)))
             return _joined(pages)
@@ -128,19 +121,16 @@ def _read_state(
 def _stored_view(given: Mapping[str, Any]) -> "tuple[Path, Callable[[Connection], View]]":
     """Return the path of the state file, and what it shows."""
     from exporter.agent.build import SYSTEM_CLOCK, view_settings
-    from exporter.cli.options import load_without_secrets
     from exporter.web.view import View, stored_settings
 
-    path, settings = given["storage_path"], None
-    if path is None:
-        config = load_without_secrets(given["config_file"])
-        path, settings = config.storage.path, view_settings(config)
+    state = state_of(given["config_file"], given["storage_path"])
+    settings = None if state.config is None else view_settings(state.config)
 
     def view(connection: "Connection") -> View:
         shown = settings or stored_settings(connection)
         return View(connection, shown, (), SYSTEM_CLOCK.now(), SYSTEM_CLOCK.monotonic())
 
-    return path, view
+    return state.path, view
 
 
 def _read_agent(

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
+from exporter.cli.options import load_without_secrets
 
 if TYPE_CHECKING:
     from exporter.config import Config
@@ -21,14 +24,63 @@ class _UnknownReceiverError(Exception):
     """A receiver is neither in the configuration nor in the state; the text names the others."""
 
 
-def run_in_state(config: "Config", task: str, function: Callable[["Database"], _Result]) -> _Result:
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A state file, and the configuration that names it; None if only its path was given."""
+
+    path: Path
+    config: "Config | None" = None
+
+    def receivers(self, database: "Database") -> frozenset[str]:
+        """Return the names of the receivers in the configuration; without one, of all stored."""
+        from exporter.store.queries import stored_receivers
+
+        if self.config is None:
+            return frozenset(stored_receivers(database))
+        return frozenset(receiver.name for receiver in self.config.receivers)
+
+    def check_receiver(self, database: "Database", name: str | None) -> None:
+        """Refuse a name that is neither in the configuration nor in the state; None is no name.
+
+        Call it in the function of ``run_in_state``, which reports the error.
+        """
+        from exporter.store.queries import stored_receivers
+
+        names = self.receivers(database) | {*stored_receivers(database)}
+        if name is not None and name not in names:
+            _refuse_receiver(name, names)
+
+    def check_configured(self, database: "Database", name: str) -> None:
+        """Refuse a receiver that is not configured: its deliveries would never be sent.
+
+        Call it in the function of ``run_in_state``, which reports the error.
+        """
+        names = self.receivers(database)
+        if name not in names:
+            _refuse_receiver(name, names, " in the configuration" if self.config else "")
+
+
+def state_of(config_file: Path | None, storage_path: Path | None) -> StateFile:
+    """Return the state file of a path, or of a configuration, of which no secret is read.
+
+    Ends the process with every mistake in the configuration.
+    """
+    if storage_path is None:
+        config = load_without_secrets(config_file)
+        return StateFile(config.storage.path, config)
+    if config_file is not None:
+        raise click.UsageError("--storage.path and --config.file exclude each other")
+    return StateFile(storage_path)
+
+
+def run_in_state(state: StateFile, task: str, function: Callable[["Database"], _Result]) -> _Result:
     """Return the result of ``function``, or end the process with why ``task`` failed."""
     from exporter.store.database import Database
     from exporter.store.errors import StoreError, StoreRefusedError
     from exporter.store.queries import UnknownIdError
 
     async def run() -> _Result:
-        async with Database(config.storage.path, exclusive=False) as database:
+        async with Database(state.path, exclusive=False) as database:
             return await database.run(function, database)
 
     try:
@@ -42,38 +94,6 @@ def run_in_state(config: "Config", task: str, function: Callable[["Database"], _
         fail(RUNTIME_ERROR, f"{error}; {LIST_HINT}")
 
 
-def configured_receivers(config: "Config") -> frozenset[str]:
-    """Return the names of the receivers in the configuration."""
-    return frozenset(receiver.name for receiver in config.receivers)
-
-
-def check_receiver(config: "Config", database: "Database", name: str | None) -> None:
-    """Refuse a name that is neither in the configuration nor in the state; None is no name.
-
-    Call it in the function of ``run_in_state``, which reports the error.
-    """
-    from exporter.store.queries import stored_receivers
-
-    names = configured_receivers(config) | {*stored_receivers(database)}
-    if name is not None and name not in names:
-        raise _UnknownReceiverError(f"there is no receiver {name}; the receivers: {_listed(names)}")
-
-
-def check_configured(config: "Config", name: str) -> None:
-    """End the process if a receiver is not configured: its deliveries would never be sent."""
-    names = configured_receivers(config)
-    if name not in names:
-        fail(
-            CONFIGURATION_ERROR,
-            f"there is no receiver {name} in the configuration; its receivers: {_listed(names)}",
-        )
-
-
-def report_omitted(printed: int, total: int) -> None:
-    """Print to standard error how many rows ``--limit`` left out, if any."""
-    if printed < total:
-        click.echo(f"{total - printed} older ones are not shown: see --limit", err=True)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+def _refuse_receiver(name: str, names: Iterable[str], where: str = "") -> NoReturn:
+    listed = ", ".join(sorted(names)) or "none"
+    raise _UnknownReceiverError(f"there is no receiver {name}{where}; the receivers: {listed}")

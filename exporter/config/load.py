@@ -41,11 +41,12 @@ class _RawConfig:
     problems: list[Problem] = field(default_factory=list)
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = True) -> Config:
     """Return the configuration of a file, or of the environment alone when path is None.
 
     Variables are used where the file has no accounts, no receivers or no storage.path; an empty
-    variable counts as unset. Each secret has been read once when this returns.
+    variable counts as unset. Each secret has been read once when this returns, unless
+    ``read_secrets`` is False: then none is read.
 
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
@@ -55,7 +56,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     _add_account(raw)
     _add_receivers(raw)
     _add_storage(raw)
-    context = ConfigContext(path.absolute().parent if path else Path.cwd(), environ)
+    folder = path.absolute().parent if path else Path.cwd()
+    context = ConfigContext(folder, environ, read_secrets=read_secrets)
     try:
         config = Config.model_validate(raw.values, context=context)
     except ValidationError as error:

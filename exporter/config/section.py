@@ -123,7 +123,8 @@ class Section(BaseModel):
             elif forms and isinstance(given[forms[0]], str):
                 try:
                     secret = key.build(forms[0], given[forms[0]], given, context)
-                    secret()
+                    if context.read_secrets:
+                        secret()
                     secrets[key.inline] = secret
                 except (SecretError, ValueError) as error:
                     yield (forms[0],), str(error).removeprefix(f"{forms[0]} ")

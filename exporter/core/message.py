@@ -220,10 +220,14 @@ def _event_line(event: Event) -> str:
 
 
 def links(event: Event | None, link_templates: LinkTemplates) -> tuple[Link, ...]:
-    """Return the links of an event; None stands for several events."""
+    """Return the links of an event, the most helpful first; None stands for several events."""
     fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
     url = link_templates.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
-    playground = Link("playground", "Open the Playground", url)
+    found = [Link("playground", "Open the Playground", url)]
     if link_templates.status_page is None:
-        return (playground,)
-    return playground, Link("status_page", "Status page", link_templates.status_page)
+        return tuple(found)
+    if event is not None and fine_tune_id:
+        path = f"fine-tunes/{quote(event.account, safe='')}/{quote(fine_tune_id, safe='')}"
+        url = f"{link_templates.status_page.rstrip('/')}/{path}"
+        found.insert(0, Link("details", "Details", url))
+    return *found, Link("status_page", "Status page", link_templates.status_page)

@@ -116,8 +116,9 @@ def annotations(
 
 
 def generator_url(event: Event | None, link_templates: LinkTemplates) -> str:
-    """Return the URL of the status page, or of the Playground when there is none."""
-    return link_templates.status_page or links(event, link_templates)[0].url
+    """Return the URL of the fine-tune's page, else of the status page, else of the Playground."""
+    urls = {each.name: each.url for each in links(event, link_templates)}
+    return next(urls[name] for name in ("details", "status_page", "playground") if name in urls)
 
 
 def fingerprint(alert_labels: Mapping[str, str]) -> str:

@@ -90,7 +90,7 @@ def event_body(
         if not (minimal and isinstance(fact, list))
     }
     found = {link.name: link.url for link in links(event, link_templates)}
-    data["links"] = {"playground": None, "status_page": None} | found
+    data["links"] = {"details": None, "playground": None, "status_page": None} | found
     return {"type": event.type, "timestamp": observed, "data": data}
 
 

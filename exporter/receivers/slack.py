@@ -67,7 +67,7 @@ class Slack:
         body: dict[str, Any] = {"text": first}
         if not minimal:
             body["text"] = f"{first}\n{_details(message)}"
-            top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
+            top: list[_Block] = [_title(message)]
             if line:
                 top = [_section(first)]
             elif self.mention:
@@ -88,6 +88,15 @@ class Slack:
         """Send the bytes once and return the outcome."""
         response = await self.endpoint.post(delivery.body, {})
         return response if isinstance(response, Attempt) else slack_attempt(response, now)
+
+
+def _title(message: Message) -> _Block:
+    """Return the title, which leads to the fine-tune's page if there is one."""
+    details = next((each.url for each in message.links if each.name == "details"), "")
+    if not details or len(details) > _LINK:
+        return {"type": "header", "text": _plain(message.title, _HEADER)}
+    title = _escaped(message.title, _HEADER)
+    return _section(f"*<{details.translate(_URL)}|{title}>*")
 
 
 def _details(message: Message) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from exporter.core.account import AccountState, Router, Rules, apply_snapshot
 from exporter.core.events import Event
-from exporter.core.model import AccountKey, FineTune, Snapshot
+from exporter.core.model import AccountKey, FineTune, Outage, Snapshot
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.view import SeriesOptions
 from exporter.simulator.world import World
@@ -43,16 +43,19 @@ async def write_past(path: Path, key: AccountKey, world: World, past: Past) -> N
     steps = int(past.seconds / STEP_SECONDS)
     state: AccountState | None = None
     async with Database(path) as database:
+        accounts = Accounts(database)
         rules = Rules(database.store_id, key, "silent", 50, 6 * 3600.0)
         for step in range(steps):
             world.tick()
-            if step in _OUTAGE:
-                continue
             at = past.end - (steps - step) * STEP_SECONDS
+            if step in _OUTAGE:
+                outage = Outage(at, database.awake.now(), has_baseline=True, reason="server_error")
+                await accounts.store_outage(key, outage, ())
+                continue
             snapshot = Snapshot({each.id: each for each in _fine_tunes(world)}, at)
             result = apply_snapshot(state, snapshot, rules, SeriesOptions(), route)
-            if not result.is_empty:
-                await Accounts(database).commit(result)
+            if not result.is_empty or step - 1 in _OUTAGE:
+                await accounts.commit(result)
                 await _deliver(database, [event for event, _ in result.events], past, at)
             state = result.state
 

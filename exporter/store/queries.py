@@ -178,7 +178,11 @@ def find_deliveries(
     connection: Connection, criteria: DeliveryFilter, limit: int | None = None
 ) -> tuple[list[DeliverySummary], int]:
     """Return the result of ``list_deliveries``, within the caller's transaction."""
-    ids = [_complete_id(connection, given, criteria.receiver) for given in criteria.ids]
+    ids = [
+        found
+        for given in criteria.ids
+        for found in _complete_ids(connection, given, criteria.receiver)
+    ]
     found = union_all(_messages_query(criteria, ids), _events_query(criteria, ids)).subquery()
     query = select(found, func.count().over().label("total")).order_by(
         found.c.newest.desc(), found.c.receiver, found.c.id
@@ -281,20 +285,27 @@ def _load_types(
     return {key: tuple(sorted(names)) for key, names in types.items()}
 
 
-def _complete_id(connection: Connection, given: str, receiver: str | None) -> str:
-    """Return the only id that is ``given`` or begins with it. Raises UnknownIdError."""
-    of_events = select(deliveries.c.receiver, events.c.id).join(events)
+def _complete_ids(connection: Connection, given: str, receiver: str | None) -> list[str]:
+    """Return the ids of the deliveries for the only id that is ``given`` or begins with it.
+
+    It is the id of a message, or of an event: then the deliveries are the messages that carry it,
+    or the event itself. Raises UnknownIdError.
+    """
+    own = events.c.id.label("id"), func.coalesce(deliveries.c.message, events.c.id).label("found")
     stored = union_all(
-        select(messages.c.receiver, messages.c.id), of_events.where(deliveries.c.message.is_(None))
+        select(messages.c.receiver, messages.c.id, messages.c.id.label("found")),
+        select(deliveries.c.receiver, *own).join(events),
     ).subquery()
     prefix = func.substr(stored.c.id, 1, len(given), type_=Text)
-    query = select(stored.c.id).distinct().where(prefix == given).order_by(stored.c.id)
+    matching = select(stored).where(prefix == given)
     if receiver is not None:
-        query = query.where(stored.c.receiver == receiver)
-    candidates = connection.scalars(query.limit(_MAX_CANDIDATES))
-    found: list[str] = [*candidates] if given else []
-    if given in found or len(found) == 1:
-        return found[0]  # sorted: a complete id comes before those that it is a prefix of
-    if found:
-        raise UnknownIdError(f"{given} is the beginning of {', '.join(found)} …: give more of it")
+        matching = matching.where(stored.c.receiver == receiver)
+    ids = matching.with_only_columns(stored.c.id).distinct().order_by(stored.c.id)
+    candidates: list[str] = [*connection.scalars(ids.limit(_MAX_CANDIDATES))] if given else []
+    # Sorted: a complete id comes before those that it is a prefix of.
+    if len(candidates) == 1 or given in candidates:
+        chosen = matching.with_only_columns(stored.c.found).where(stored.c.id == candidates[0])
+        return list(connection.scalars(chosen.distinct()))
+    if candidates:
+        raise UnknownIdError(f"{given} is the beginning of {', '.join(candidates)} …: give more")
     raise UnknownIdError(f"no delivery{f' of {receiver}' if receiver else ''} has the id {given}")
