@@ -73,9 +73,9 @@ fine_tunes: Final = sa.Table(
     sa.Column("missed_polls", sa.BigInteger, nullable=False),
     sa.Column("removals", sa.BigInteger, nullable=False),
     sa.Column("stuck", sa.Boolean, nullable=False),
-    sa.Column("search", sa.Text, nullable=False),
     sa.Column("configured_failure", sa.Boolean, nullable=False),
     sa.Column("returned", sa.Boolean, nullable=False),
+    sa.Column("search", sa.Text, nullable=False),
     sa.Index("fine_tunes_by_since", "since", "account", "id"),
     sa.Index(
         "fine_tunes_by_status", "account", "status", "configured_failure", "stuck", "missed_polls"
@@ -178,8 +178,8 @@ deliveries: Final = sa.Table(
     sa.Column("queued_awake", sa.Float, nullable=False),
     sa.Column("message", sa.Text),
     sa.Column("settled_at", sa.Float),
-    sa.Column("answer", sa.Text, nullable=False, default=""),
     sa.Column("settled_awake", sa.Float),
+    sa.Column("answer", sa.Text, nullable=False, default=""),
     _state_check(),
     sa.Index("deliveries_of_message", "receiver", "message"),
     sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),

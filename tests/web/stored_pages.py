@@ -82,7 +82,8 @@ class StoredPages:
         circuit = CircuitState() if delivered else CircuitState(1, at, reason=answer)
         state = DELIVERED if delivered else PENDING
         attempt = Attempt(outcome, answer)
-        result = AttemptResult(state, at, attempt, circuit, at + 300, seconds=0.25)
+        awake = self.database.awake.now()
+        result = AttemptResult(state, at, awake, attempt, circuit, at + 300, seconds=0.25)
         await outbox.record(message, result)
 
     def context(self) -> WebContext:
