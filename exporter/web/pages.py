@@ -171,17 +171,12 @@ class Pages:
 
     async def configuration(self, request: Request) -> Response:
         """Answer with the configuration: a page for a browser, else plain text."""
+        text = await asyncio.to_thread(self._context.configuration)
         if "text/html" not in request.headers.get("accept", ""):
-            text = await asyncio.to_thread(self._context.configuration)
             return PlainTextResponse(text, headers={"Cache-Control": "no-store", **NO_SNIFF})
         base = str(request.base_url).rstrip("/")
-        return await self._page(
-            request,
-            lambda _: (
-                "config.html",
-                {"configuration": self._context.configuration(), "base": base},
-            ),
-        )
+        variables = {"configuration": text, "base": base}
+        return await self._page(request, lambda _: ("config.html", variables), text)
 
     async def act(self, request: Request) -> Response:
         """Retry or discard a delivery, then lead back to the notifications."""
@@ -204,13 +199,16 @@ class Pages:
         back = request.headers.get("referer", "")
         return RedirectResponse(_path_of(back), HTTPStatus.SEE_OTHER)
 
-    async def _page(self, request: Request, content: Content) -> Response:
-        """Answer with a page, with 304 if the client has it, or with an error."""
+    async def _page(self, request: Request, content: Content, key: Hashable = None) -> Response:
+        """Answer with a page, with 304 if the client has it, or with an error.
+
+        ``key`` changes when the page does for another reason than the store and the polls.
+        """
         context, user = self._context, user_of(request)
         csrf = "" if context.actions is None else context.actions.token(user)
         try:
             version = await context.reader.version()
-            etag = etag_of(request, version, context.trust_key(), csrf)
+            etag = etag_of(request, version, context.trust_key(), csrf, key)
             headers = {"ETag": etag, **_CACHE, **SECURITY_HEADERS}
             if etag in request.headers.get("if-none-match", ""):
                 return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
