@@ -8,12 +8,15 @@ from typing import Final
 
 import structlog
 
+from exporter.core.text import one_line
 from exporter.store import repairs
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.queries import DeliveryFilter, UnknownIdError
 
 _DAY_SECONDS: Final = 86_400
+
+_LONGEST_USER: Final = 100
 
 _REPAIRS: Final = {"retry": repairs.retry, "discard": repairs.discard}
 
@@ -67,7 +70,12 @@ class Actions:
             raise ActionError(str(error)) from None
         if not changed:
             raise ActionError("The delivery is settled already, or its receiver is not configured.")
-        log.info("deliveries changed", action=action, delivery=delivery, user=user or "anonymous")
+        log.info(
+            "deliveries changed",
+            action=action,
+            delivery=delivery,
+            user=one_line(user, _LONGEST_USER) or "anonymous",
+        )
         self.wake()
         return changed
 

@@ -30,7 +30,7 @@ from exporter.web.actions import ActionError
 from exporter.web.lists import event_filter, fine_tune_filter
 from exporter.web.pages import NotFoundError, PagesContext, etag_of
 from exporter.web.query import Query, QueryError, parse
-from exporter.web.requests import is_cross_site, user_of
+from exporter.web.requests import id_of, is_cross_site, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story
 from exporter.web.view import View
@@ -107,6 +107,7 @@ class Api:
         endpoints = {
             "/status": (frozenset[str](), _status),
             "/fine-tunes/{account}/{id:text}": (frozenset[str](), _story),
+            "/fine-tunes/{account}/": (frozenset({"id"}), _story),
             **{f"/{kind}": each for kind, each in LISTS.items()},
         }
         return [
@@ -148,7 +149,8 @@ class Api:
 
         def build(connection: Connection) -> bytes:
             view = context.view(connection)
-            return msgspec.json.encode(answer(view, query, request.path_params))
+            path = {**request.path_params, "id": id_of(request)}
+            return msgspec.json.encode(answer(view, query, path))
 
         body = await context.reader.read(build)
         return Response(body, media_type=_JSON, headers=headers)

@@ -12,6 +12,7 @@ from exporter.core.records import (
     StatusCounts,
     StatusSpan,
 )
+from exporter.core.text import cut
 from exporter.web.times import duration, short_time
 
 AREA_HEIGHT: Final = 26
@@ -236,7 +237,7 @@ def timeline(
         x = shown.x(span.since)
         begin, until = short_time(span.since, now), short_time(end, now)
         when = f"since {begin}" if span.until is None else f"{begin} to {until}"
-        title = f"{span.status.capitalize()} {when}, {lasted}"
+        title = f"{cut(span.status, 40).capitalize()} {when}, {lasted}"
         text = lasted if span.status_label == "training" else f"{span.status_label}, {lasted}"
         boxes.append(Box(x, round(shown.x(end) - x, 2), title, span.status_label, text))
         still = f"{span.status_label} since {begin}"

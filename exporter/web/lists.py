@@ -7,7 +7,7 @@ from exporter.core.model import STATUSES
 from exporter.core.text import format_duration
 from exporter.store.event_lists import EventFilter
 from exporter.store.fine_tunes import REMOVED, STUCK, FineTuneFilter, Sort
-from exporter.web.query import DELIVERY_STATES, EVENT_WORDS, Query
+from exporter.web.query import DELIVERY_STATES, EVENT_WORDS, LONGEST_TEXT, Query
 from exporter.web.view import View
 
 FINE_TUNES: Final = "/fine-tunes"
@@ -78,7 +78,7 @@ def fine_tunes_page(view: View, query: Query) -> dict[str, Any]:
         "tabs": _tabs(query, counts),
         "columns": [_column(query, *each) for each in _COLUMNS],
         "accounts": [each.name for each in view.settings.accounts],
-        "models": view.fine_tunes.model_ids(_MOST_MODELS),
+        "models": [m for m in view.fine_tunes.model_ids(_MOST_MODELS) if len(m) <= LONGEST_TEXT],
         "filtered": query.url("", sort="-since") != "",
         "first_url": query.url(FINE_TUNES) if query.starting_after else "",
         "next_url": next_url,

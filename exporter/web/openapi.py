@@ -20,6 +20,7 @@ from exporter.web.query import (
     DEFAULT_ELEMENTS,
     DELIVERY_STATES,
     EVENT_WORDS,
+    LONGEST_ID,
     LONGEST_TEXT,
     MOST_ELEMENTS,
 )
@@ -28,6 +29,7 @@ _UNITS: Final = "".join(f"([0-9]{{1,4}}{unit})?" for unit in ("y", "w", "d", "h"
 _DURATION: Final = f"^(0|{_UNITS})$"
 
 _TEXT: Final = {"type": "string", "maxLength": LONGEST_TEXT}
+_ID: Final = {"type": "string", "maxLength": LONGEST_ID}
 
 
 def _several(schema: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"type": "string", "pattern": _DURATION, "maxLength": 40},
     ),
     "sort": ("Order; a minus sign reverses it.", {"type": "string", "enum": list(SORTS)}),
-    "fine_tune": ("Id of a fine-tune.", _TEXT),
+    "fine_tune": ("Id of a fine-tune.", _ID),
     "receiver": ("Name of a receiver.", _TEXT),
     "state": (
         "State of a delivery.",
@@ -67,10 +69,10 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "default": DEFAULT_ELEMENTS,
         },
     ),
-    "starting_after": ("The id of the last element of the page before.", _TEXT),
+    "starting_after": ("The id of the last element of the page before.", _ID),
     "after_account": (
         "Account of the fine-tune `starting_after`; needed where several accounts have its id.",
-        _TEXT,
+        _ID,
     ),
 }
 

@@ -27,6 +27,9 @@ from exporter.web.view import View
 _SHOWN_FAILURES: Final = 10
 """Failures of the last hour, and of the day before it, with a row of their own."""
 
+_MOST_ROWS: Final = 100
+"""Rows of each when all are asked for."""
+
 _MOST_FAILURES: Final = 500
 """Failures that are read: more have no mark in the strip."""
 
@@ -46,8 +49,9 @@ class Failure:
     stale: bool
 
 
-def overview(view: View, range_key: str) -> dict[str, Any]:
-    """Return the variables of the overview's template."""
+def overview(view: View, range_key: str, *, every_failure: bool = False) -> dict[str, Any]:
+    """Return the variables of the overview's template; with all failures of the day on request."""
+    most = _MOST_ROWS if every_failure else _SHOWN_FAILURES
     trust = view.trust
     names = [each.name for each in view.settings.accounts]
     since = min(view.now - RANGES[range_key][1], view.now - DAY)
@@ -63,10 +67,11 @@ def overview(view: View, range_key: str) -> dict[str, Any]:
         "headline": _headline(view, in_day, in_hour),
         "totals": _totals(view),
         "failed": {
-            "hour": _failures(view, recent[:_SHOWN_FAILURES]),
-            "day": _failures(view, earlier[:_SHOWN_FAILURES]),
-            "more_in_hour": max(in_hour - _SHOWN_FAILURES, 0),
-            "more_in_day": max(in_day - in_hour - _SHOWN_FAILURES, 0),
+            "hour": _failures(view, recent[:most]),
+            "day": _failures(view, earlier[:most]),
+            "more_in_hour": max(in_hour - most, 0),
+            "more_in_day": max(in_day - in_hour - most, 0),
+            "are_all": every_failure,
         },
         "quiet": {} if in_day else _quiet(view),
         "strip": strip(view, range_key, failures),
@@ -115,10 +120,12 @@ def _ordinal(number: int) -> str:
 
 
 def _headline(view: View, in_day: int, in_hour: int) -> dict[str, Any]:
-    stale = [each for each in view.accounts if each.state == "stale"]
+    stale = [each for each in view.accounts if each.state in {"stale", "waiting"}]
     unseen = ", ".join(each.id for each in stale[:2])
     if stale:
-        seen = stale[0].as_of
+        more = len(stale) - 2
+        seen = min((each.as_of for each in stale if each.as_of), default=None)
+        unseen += f" and {more} more" if more > 0 else ""
         unseen += f" not seen since {short_time(seen, view.now)}" if seen else " not seen"
     if in_day:
         text = f"{in_day:,} failed in the last 24 hours"
@@ -126,10 +133,10 @@ def _headline(view: View, in_day: int, in_hour: int) -> dict[str, Any]:
         note = f"{note}; {unseen}" if unseen else note
         return {"text": f"At least {text}" if stale else text, "note": note, "since": None}
     baseline = max((s.baseline_at for s in view.stored.values()), default=0.0)
-    if stale:
-        return {"text": "No failure seen in the last 24 hours", "note": unseen, "since": None}
     if not baseline:
         return {"text": "Nothing read yet", "note": "", "since": None}
+    if stale:
+        return {"text": "No failure seen in the last 24 hours", "note": unseen, "since": None}
     if at(baseline) > view.now - DAY:
         return {"text": "Nothing failed since the baseline", "note": "", "since": at(baseline)}
     return {"text": "Nothing failed in the last 24 hours", "note": "", "since": None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.core.model import STATUSES
+from exporter.core.text import cut
 from exporter.core.view import AccountStatus
 from exporter.store.errors import StoreError
 from exporter.store.event_lists import count_failures
@@ -25,7 +26,7 @@ from exporter.web.actions import ActionError, Actions
 from exporter.web.lists import fine_tunes_page, notifications_page
 from exporter.web.overview import overview
 from exporter.web.query import parse
-from exporter.web.requests import is_cross_site, user_of
+from exporter.web.requests import id_of, is_cross_site, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story, story_page
 from exporter.web.strip import RANGES
@@ -92,9 +93,12 @@ class PagesContext:
         return View(connection, self.settings(), self.statuses(), now, monotonic)
 
     def trust_key(self) -> Hashable:
-        """Return a value that changes when the state of trust does."""
-        monotonic, settings = self.monotonic(), self.settings()
-        overdue = self.now() - settings.interval - settings.timeout
+        """Return a value that changes when the state of trust does, and every minute.
+
+        Without a commit, failures still leave the last hour and the last day.
+        """
+        monotonic, settings, now = self.monotonic(), self.settings(), self.now()
+        overdue = now - settings.interval - settings.timeout
         states = tuple(
             (
                 each.account,
@@ -102,13 +106,14 @@ class PagesContext:
                 each.polled_at,
                 each.succeeded_at,
                 each.failure,
+                each.counts is None,
                 each.next_poll_at,
                 each.is_stale(monotonic),
                 0 < each.next_poll_at < overdue,
             )
             for each in self.statuses()
         )
-        return settings, states
+        return settings, states, now // 60
 
 
 _UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
@@ -130,6 +135,7 @@ class Pages:
             Route("/", self.overview),
             Route("/fine-tunes", self.fine_tunes),
             Route("/fine-tunes/{account}/{id:text}", self.fine_tune),
+            Route("/fine-tunes/{account}/", self.fine_tune),
             Route("/notifications", self.notifications),
             Route("/notifications", self.act, methods=["POST"]),
             Route("/config", self.configuration),
@@ -141,7 +147,10 @@ class Pages:
         """Answer with what failed, who was notified, and whether the data can be trusted."""
         key = request.query_params.get("range", "7d")
         key = key if key in RANGES else "7d"
-        return await self._page(request, lambda view: ("overview.html", overview(view, key)))
+        every = request.query_params.get("failures") == "all"
+        return await self._page(
+            request, lambda view: ("overview.html", overview(view, key, every_failure=every))
+        )
 
     async def fine_tunes(self, request: Request) -> Response:
         """Answer with a list of fine-tunes."""
@@ -152,7 +161,7 @@ class Pages:
 
     async def fine_tune(self, request: Request) -> Response:
         """Answer with the story of one fine-tune."""
-        account, fine_tune_id = request.path_params["account"], request.path_params["id"]
+        account, fine_tune_id = request.path_params["account"], id_of(request)
 
         def content(view: View) -> tuple[str, dict[str, Any]]:
             found = story(view, account, fine_tune_id)
@@ -175,12 +184,9 @@ class Pages:
             text = await asyncio.to_thread(self._context.configuration)
             return PlainTextResponse(text, headers={"Cache-Control": "no-store", **NO_SNIFF})
         base = str(request.base_url).rstrip("/")
+        text = await asyncio.to_thread(self._context.configuration)
         return await self._page(
-            request,
-            lambda _: (
-                "config.html",
-                {"configuration": self._context.configuration(), "base": base},
-            ),
+            request, lambda _: ("config.html", {"configuration": text, "base": base}), text, base
         )
 
     async def act(self, request: Request) -> Response:
@@ -192,7 +198,10 @@ class Pages:
             return error_page(
                 HTTPStatus.FORBIDDEN, "Refused", "The request came from another site."
             )
-        form = await _read_form(request)
+        try:
+            form = await _read_form(request)
+        except ValueError as error:
+            return error_page(HTTPStatus.BAD_REQUEST, "The form is not valid", str(error))
         user = user_of(request)
         if not actions.token_is_valid(user, form.get("csrf", "")):
             text = "The page is from an earlier day or another user. Load it again and repeat."
@@ -204,13 +213,16 @@ class Pages:
         back = request.headers.get("referer", "")
         return RedirectResponse(_path_of(back), HTTPStatus.SEE_OTHER)
 
-    async def _page(self, request: Request, content: Content) -> Response:
-        """Answer with a page, with 304 if the client has it, or with an error."""
+    async def _page(self, request: Request, content: Content, *parts: Hashable) -> Response:
+        """Answer with a page, with 304 if the client has it, or with an error.
+
+        ``parts`` are what ``content`` depends on beside the store and the state of trust.
+        """
         context, user = self._context, user_of(request)
         csrf = "" if context.actions is None else context.actions.token(user)
         try:
             version = await context.reader.version()
-            etag = etag_of(request, version, context.trust_key(), csrf)
+            etag = etag_of(request, version, context.trust_key(), csrf, *parts)
             headers = {"ETag": etag, **_CACHE, **SECURITY_HEADERS}
             if etag in request.headers.get("if-none-match", ""):
                 return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -239,7 +251,7 @@ class Pages:
         name, variables = content(view)
         names = [each.name for each in view.settings.accounts]
         day = (view.now - timedelta(days=1)).timestamp()
-        current = f"/{request.url.path.split('/')[1]}"
+        current = f"/{request.scope['path'].split('/')[1]}"
         shared = {
             "trust": view.trust,
             "failures": count_failures(connection, names, day),
@@ -265,23 +277,24 @@ _LIFECYCLE_OFF: Final = "Start the agent with --web.enable-lifecycle to allow th
 
 
 async def _read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form; none if it is too long."""
+    """Return the fields of a form. Raises ValueError if it is too long or has too many fields."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LONGEST_FORM:
-            return {}
+            raise ValueError(f"It is longer than {_LONGEST_FORM} bytes.")
     return dict(parse_qsl(body.decode(errors="replace"), max_num_fields=_MOST_FIELDS))
 
 
 def etag_of(request: Request, *parts: Hashable) -> str:
     """Return the ETag of an answer that depends on the URL and on ``parts``."""
-    text = repr((request.url.path, str(request.url.query), *parts))
+    # Not request.url: an id with "%23" and one with "#" have the same there.
+    text = repr((request.scope["path"], request.scope["query_string"], *parts))
     return f'"{hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
 
 
 def _api_url(request: Request) -> str:
-    path, query = request.url.path, request.url.query
+    path, query = quote(request.scope["raw_path"], safe="/%"), request.url.query
     if path == "/":
         return "/api/v1/status"
     name = {"/notifications": "/deliveries", "/config": "/status"}.get(path, path)
@@ -299,7 +312,7 @@ def error_page(
     status: HTTPStatus, title: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return a page that says what went wrong and what to do."""
-    body = render("error.html", None, title=title, message=message)  # type: ignore[arg-type]
+    body = render("error.html", None, title=title, message=cut(message))  # type: ignore[arg-type]
     return Response(
         body,
         status,

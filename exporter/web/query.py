@@ -16,6 +16,10 @@ from exporter.store.pages import PageRequest
 MOST_ELEMENTS: Final = 100
 DEFAULT_ELEMENTS: Final = 20
 LONGEST_TEXT: Final = 200
+LONGEST_ID: Final = 60_000
+"""Ids that the lists name themselves; the server bounds the whole URL."""
+
+_IDS: Final = frozenset({"starting_after", "after_account", "fine_tune"})
 _MOST_VALUES: Final = 20
 
 _TEXTS: Final = (
@@ -120,8 +124,9 @@ def parse(parameters: QueryParams, allowed: frozenset[str]) -> Query:
         values = tuple(each for each in parameters.getlist(name) if each)
         if not values:
             continue
-        if any(len(each) > LONGEST_TEXT for each in values):
-            raise QueryError(f"{name} has more than {LONGEST_TEXT} characters")
+        most = LONGEST_ID if name in _IDS else LONGEST_TEXT
+        if any(len(each) > most for each in values):
+            raise QueryError(f"{name} has more than {most} characters")
         if name in {"status", "state", "type"}:
             if len(values) > _MOST_VALUES:
                 raise QueryError(f"{name} is given more than {_MOST_VALUES} times")

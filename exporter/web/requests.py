@@ -1,7 +1,5 @@
 """What a request says: its path, the site that it comes from, and its user."""
 
-from urllib.parse import urlsplit
-
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
@@ -33,7 +31,20 @@ def is_cross_site(request: Request) -> bool:
     if site is not None and site not in {"same-origin", "none"}:
         return True
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    if origin is None:
+        return False
+    host = request.headers.get("host", "")
+    schemes = [request.url.scheme]
+    # The browser compared the schemes. Behind a proxy that ends TLS they differ for the agent.
+    if site is not None:
+        schemes.append("https")
+    return origin.lower() not in {f"{scheme}://{host}".lower() for scheme in schemes}
+
+
+def id_of(request: Request) -> str:
+    """Return the id in a path, or in the query: browsers resolve a path that ends in ``..``."""
+    found: str = request.path_params.get("id") or request.query_params.get("id", "")
+    return found
 
 
 def user_of(request: Request) -> str:

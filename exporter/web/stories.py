@@ -17,6 +17,7 @@ from exporter.core.records import (
     TrainingRecord,
     at,
 )
+from exporter.core.text import cut
 from exporter.store.fine_tunes import FineTuneFilter
 from exporter.store.overview import dataset_failures
 from exporter.store.pages import PageRequest
@@ -177,7 +178,7 @@ def _standing(view: View, found: FineTuneStory) -> str:
             return f"In training, for at least {duration((view.now - each.since).total_seconds())}."
         stuck = ", longer than expected" if each.stuck else ""
         return f"In training for {duration(so_far)}{stuck}{against}."
-    word = each.status.capitalize() if each.status_label == "unknown" else each.status_label
+    word = cut(each.status, 40) if each.status_label == "unknown" else each.status_label
     if each.trained_seconds is not None and each.status_label in {"failed", "completed"}:
         return f"{word.capitalize()} after {duration(each.trained_seconds)} in training{against}."
     if each.status_label in {"failed", "completed"}:

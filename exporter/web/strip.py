@@ -9,10 +9,13 @@ from sqlalchemy import func, select
 
 from exporter.core.model import STATUSES
 from exporter.core.records import HourRecord, OutageRecord, StatusCounts, at
+from exporter.core.text import cut
 from exporter.store.overview import hour_records, outage_records
 from exporter.store.schema import events
 from exporter.web.charts import AccountHistory, StripRow, TimeRange, strip_row
 from exporter.web.view import View
+
+_LONGEST_NAME: Final = 200
 
 DAY: Final = timedelta(days=1)
 HOUR: Final = timedelta(hours=1)
@@ -81,7 +84,11 @@ def _strip_rows(
                 None if stored is None else at(stored.baseline_at),
                 [each for each in hours if each.account == name],
                 [each for each in outages if each.account == name],
-                [(at(e.observed_at), e.name or e.subject) for e in failures if e.account == name],
+                [
+                    (at(e.observed_at), cut(e.name or e.subject, 200))
+                    for e in failures
+                    if e.account == name
+                ],
             )
         )
     if len(histories) > _SHOWN_ACCOUNTS:
@@ -90,10 +97,15 @@ def _strip_rows(
     return [strip_row(each, shown) for each in histories]
 
 
+def _name(failure: Any) -> str:
+    return cut(failure.name or failure.subject, _LONGEST_NAME)
+
+
 def _all_accounts(histories: Sequence[AccountHistory], failures: Sequence[Any]) -> AccountHistory:
     since = [each.watched_since for each in histories if each.watched_since is not None]
     marks = [
-        (at(each.observed_at), f"{each.account}: {each.name or each.subject}") for each in failures
+        (at(each.observed_at), f"{each.account}: {cut(each.name or each.subject, 200)}")
+        for each in failures
     ]
     hours = _summed_hours(histories)
     return AccountHistory(

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter import __version__
-from exporter.core.text import cut
+from exporter.core.text import cut, one_line
 from exporter.web.times import age, duration, full_time, iso_time, short_time
 
 _STATIC: Final = files("exporter.web") / "static"
@@ -71,6 +71,8 @@ _ICON_FAILED: Final = (
 
 def fine_tune_url(account: str, fine_tune_id: str) -> str:
     """Return the path of a fine-tune's page."""
+    if fine_tune_id in {".", ".."}:
+        return f"/fine-tunes/{quote(account, safe='')}/?id={fine_tune_id}"
     return f"/fine-tunes/{quote(account, safe='')}/{quote(fine_tune_id, safe='')}"
 
 
@@ -119,6 +121,7 @@ def _environment() -> Environment:
         "full_time": full_time,
         "iso_time": iso_time,
         "number": _number,
+        "one_line": one_line,
         "reason": _reason,
         "short_time": short_time,
         "urlencode": partial(quote, safe=""),

@@ -86,6 +86,13 @@ class StoredPages:
         result = AttemptResult(state, at, awake, attempt, circuit, at + 300, seconds=0.25)
         await outbox.record(message, result)
 
+    async def digest(self, receiver: str, at: float) -> None:
+        """Put all unsent events of a receiver into one message."""
+        outbox = Outbox(self.database, receiver)
+        items = await outbox.unsent()
+        numbers = tuple(each.number for each in items)
+        await outbox.create_messages([NewMessage("digest-of-all", b"{}", numbers)], at)
+
     def context(self) -> WebContext:
         """Return the context of the application as it is now."""
         settings = ViewSettings(
