@@ -144,9 +144,8 @@ async def measure(client: httpx.AsyncClient, database: Database) -> None:
     reading = asyncio.create_task(read_for_ever(client))
     beside = await median_of(lambda: database.run(touch), 200)
     reading.cancel()
-    print(
-        f"\nA commit takes {alone:.2f} ms alone and {beside / alone:.2f} times as long beside reads."
-    )
+    slower = beside / alone
+    print(f"\nA commit takes {alone:.2f} ms alone and {slower:.2f} times as long beside reads.")
 
 
 async def read_for_ever(client: httpx.AsyncClient) -> None:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.web.live_config import ReloadingWebConfig
 
-_TELEMETRY_PATH: Final = re.compile(r"(?!/-/|/config$)(/[\w.~-]+)+", re.ASCII)
+_TELEMETRY_PATH: Final = re.compile(
+    r"(?!/(-|api|config|fine-tunes|notifications|static)(/|$))(/[\w.~-]+)+", re.ASCII
+)
 
 
 @click.command()
@@ -138,8 +140,8 @@ def _run_options(
 
     if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:
         raise click.UsageError(
-            "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/,"
-            " not /config"
+            "--web.telemetry-path must be a path like /metrics: no slash at its end, and not /-,"
+            " /api, /config, /fine-tunes, /notifications, /static or a path below one of them"
         )
     check_external_url(external_url)
     return RunOptions(addresses, telemetry_path, external_url)

@@ -1,6 +1,7 @@
 """Read-only access to the store for the pages, the JSON API and the commands."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,7 @@ class Reader:
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._waiting = 0
+        self._opened = secrets.token_hex(8)
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,8 +70,11 @@ class Reader:
             self._waiting -= 1
 
     async def version(self) -> Hashable:
-        """Return a value that changes with every commit to the store. Raises as ``read`` does."""
-        return await self.read(self._engine.version)
+        """Return a value that changes with every commit to the store. Raises as ``read`` does.
+
+        No other reader returns it: an engine may count the commits since the reader was opened.
+        """
+        return self._opened, await self.read(self._engine.version)
 
     def _read(
         self,

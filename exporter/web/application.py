@@ -1,4 +1,4 @@
-"""The web application: metrics, health, configuration, reload and the status page."""
+"""The web application: metrics, health, reload and the pages."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -102,10 +102,10 @@ def _health_response(word: str, counts: str, details: str, *, ok: bool) -> Respo
 def _describe_troubled(statuses: Sequence[AccountStatus], monotonic: float) -> str:
     """Return a line for each account that is stale or failed its last poll."""
     troubled = [each for each in statuses if not each.up or each.is_stale(monotonic)]
-    return "".join(f"{each.account}: {describe_poll(each, monotonic)}\n" for each in troubled)
+    return "".join(f"{each.account}: {_describe_poll(each, monotonic)}\n" for each in troubled)
 
 
-def describe_poll(status: AccountStatus, monotonic: float) -> str:
+def _describe_poll(status: AccountStatus, monotonic: float) -> str:
     """Return the result of the last poll in words, and whether the data is withheld as stale."""
     is_withheld = status.counts and status.is_stale(monotonic)
     note = "; its data is too old and withheld" if is_withheld else ""

@@ -246,6 +246,11 @@ def test_link_quotes_the_fine_tune_id():
     odd = of(FineTune("a/b?c=<d>|é"))
     assert build_message([odd], PAGES).links == (
         Link(
+            "details",
+            "Details",
+            "https://watch.example/fine-tunes/default/a%2Fb%3Fc%3D%3Cd%3E%7C%C3%A9",
+        ),
+        Link(
             "playground",
             "Open the Playground",
             "https://play.example/tunes/a%2Fb%3Fc%3D%3Cd%3E%7C%C3%A9",

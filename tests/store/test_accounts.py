@@ -164,13 +164,14 @@ async def test_only_changes_are_written(database):
         total = await execute(database, "SELECT total_changes()")
         written.append(total - start - CLOCK_ROWS)
     assert written == [
-        1 + 501 + 1,  # the account, its fine-tunes, one model
-        0,
+        1 + 501 + 1 + 1,  # the account, its fine-tunes, one model, the counts
+        1,  # the account: when it was read
+        1 + 1,
+        # The row, a counter, the training, the counts, the event, two deliveries.
+        1 + 1 + 1 + 1 + 1 + 1 + 2,
+        1 + 1 + 1,  # missed once: not confirmed, but not counted
+        1 + 1 + 1 + 1 + 2,  # missed twice: removed
         1,
-        1 + 1 + 1 + 2,  # the row, a counter, the event, two deliveries; no time: it began unseen
-        1,  # missed once: not confirmed
-        1 + 1 + 1 + 2,  # missed twice: removed
-        0,
     ]
 
 

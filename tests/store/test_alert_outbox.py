@@ -106,7 +106,9 @@ async def record_outage(database: Database, account: str = "default") -> None:
         row = {"name": account, "base_url": "https://api.example", "since": NOW}
         with database.write() as connection:
             connection.execute(
-                insert(poll_outages).values(row | {"since_awake": 0.0, "reported": True})
+                insert(poll_outages).values(
+                    row | {"since_awake": 0.0, "reported": True, "reason": ""}
+                )
             )
 
     await database.run(record)

@@ -1,12 +1,19 @@
 """The endpoints: content types, health, readiness and configuration."""
 
+import re
+from dataclasses import replace
+from html import unescape
+
+from markupsafe import escape
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter import __version__
 from exporter.core.health import Liveness, Readiness
-from exporter.web.application import application
+from exporter.web.application import WebContext, application
 from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
 from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
+from tests.web.stored_pages import StoredPages, after_a_failure, stored_pages
 
 PROMETHEUS_2_42 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -48,7 +55,11 @@ NEGOTIATED: list[tuple[tuple[str, ...], str]] = [
     ((";,;=,~",), TEXT),
 ]
 
-PATHS = ("/", "/metrics", "/config", "/-/healthy", "/-/ready")
+ENDPOINTS = ("/metrics", "/-/healthy", "/-/ready")
+PAGES = (
+    *("/", "/fine-tunes", "/fine-tunes/main/ada", "/notifications", "/config"),
+    *("/static/icon.svg", "/static/script.js", "/static/style.css", "/api/v1/status"),
+)
 
 
 async def test_metrics_have_the_negotiated_content_type():
@@ -67,18 +78,22 @@ async def test_metrics_have_the_negotiated_content_type():
         assert families["hostile"].samples[0].labels == {"value": HOSTILE}, accept
 
 
-async def test_head_is_answered_like_get():
-    for path in PATHS:
-        context = web_context()
-        head, get = await request("HEAD", path, context), await request("GET", path, context)
-        assert head.status_code == get.status_code == 200, path
-        for name in ("content-type", "content-length"):
-            assert head.headers[name] == get.headers[name], path
+async def test_head_is_answered_like_get(tmp_path):
+    async with after_a_failure(tmp_path) as pages:
+        for path in (*ENDPOINTS, *PAGES):
+            head, get = await pages.request("HEAD", path), await pages.get(path)
+            assert head.status_code == get.status_code == 200, path
+            assert not head.content
+            for name in ("content-type", "content-length"):
+                assert head.headers[name] == get.headers[name], path
 
 
-async def test_post_is_not_allowed():
-    for path in PATHS:
-        assert (await request("POST", path, web_context())).status_code == 405, path
+async def test_post_is_not_allowed(tmp_path):
+    async with after_a_failure(tmp_path) as pages:
+        for path in {*ENDPOINTS, *PAGES} - {"/notifications"}:
+            assert (await pages.request("POST", path)).status_code == 405, path
+        # The form of the actions is sent there; they are off.
+        assert (await pages.request("POST", "/notifications")).status_code == 403
 
 
 async def test_healthy_depends_on_the_services_only():
@@ -134,19 +149,51 @@ async def test_ready_names_stale_and_failing_accounts_only():
     ]
 
 
-async def test_metrics_are_served_at_the_telemetry_path():
-    context = web_context(telemetry_path="/probe/metrics")
-    assert (await request("GET", "/probe/metrics", context)).status_code == 200
-    assert (await request("GET", "/metrics", context)).status_code == 404
-    assert 'href="/probe/metrics"' in (await request("GET", "/", context)).text
+async def test_metrics_are_served_at_the_telemetry_path(tmp_path):
+    async with stored_pages(tmp_path) as pages:
+        context, path = pages.context(), "/probe/metrics"
+        assert context.pages is not None
+        shown = replace(context.pages, telemetry_path=path)
+        context = replace(context, telemetry_path=path, pages=shown)
+        assert (await request("GET", path, context)).status_code == 200
+        assert (await request("GET", "/metrics", context)).status_code == 404
+        assert f'href="{path}"' in (await request("GET", "/", context)).text
 
 
-async def test_the_current_configuration_is_served_and_not_cached():
-    texts = iter(["poll: {}\n", "poll: {interval: 1s}\n"])
-    context = web_context(configuration=lambda: next(texts))
-    answers = [await request("GET", "/config", context) for _ in range(2)]
-    assert [answer.text for answer in answers] == ["poll: {}\n", "poll: {interval: 1s}\n"]
-    for answer in answers:
-        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["cache-control"] == "no-store"
+async def test_the_current_configuration_is_served_and_not_cached(tmp_path):
+    texts = ["poll: {}\n", "poll: {interval: 1s}\n"]
+    async with stored_pages(tmp_path) as pages:
+        for text in texts:
+            answer = await request("GET", "/config", configured(pages, text))
+            assert answer.text == text
+            assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_browser_gets_the_configuration_as_a_page_that_changes_with_it(tmp_path):
+    async with stored_pages(tmp_path) as pages:
+        tags = set()
+        for text in (HOSTILE, "poll: {interval: 1s}\n"):
+            answer = await request("GET", "/config", configured(pages, text), BROWSER)
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert escape(text.strip()) in answer.text
+            tags.add(answer.headers["etag"])
+        assert len(tags) == 2
+
+
+def configured(pages: StoredPages, text: str) -> WebContext:
+    """Return the context of the pages with this configuration in force."""
+    context = pages.context()
+    assert context.pages is not None
+    return replace(context, pages=replace(context.pages, configuration=lambda: text))
+
+
+async def test_the_links_of_the_overview_lead_to_pages(tmp_path):
+    async with after_a_failure(tmp_path) as pages:
+        overview = (await pages.get("/")).text
+        assert __version__ in overview
+        links = set(re.findall(r'(?:href|src)="(/[^"]*)"', overview))
+        assert links >= {"/metrics", "/config", "/-/healthy", "/-/ready", "/fine-tunes/main/ada"}
+        for link in links:
+            assert (await pages.get(unescape(link))).status_code == 200, link

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.records import HourRecord, OutageRecord, StatusCounts, StatusSpan
+from exporter.core.records import HourRecord, OutageRecord, StatusCounts, StatusLabel, StatusSpan
 from exporter.web.charts import AREA_HEIGHT, AccountHistory, TimeRange, strip_row, timeline
 from exporter.web.times import age, duration, short_time
 
@@ -52,11 +52,21 @@ def test_failures_and_outages_are_at_their_time_and_said_in_words():
 
 
 def test_a_timeline_is_to_scale():
+    statuses: list[tuple[StatusLabel, int, int | None]] = [
+        ("created", 10, 9),
+        ("training", 9, 4),
+        ("failed", 4, None),
+    ]
     spans = [
-        StatusSpan(status=status, status_label=status, since=NOW - since * HOUR, since_seen=True,
-                   until=None if until is None else NOW - until * HOUR)
-        for status, since, until in (("created", 10, 9), ("training", 9, 4), ("failed", 4, None))
-    ]  # fmt: skip
+        StatusSpan(
+            status=status,
+            status_label=status,
+            since=NOW - since * HOUR,
+            since_seen=True,
+            until=None if until is None else NOW - until * HOUR,
+        )
+        for status, since, until in statuses
+    ]
     chart = timeline(spans, [], NOW)
     assert [(box.x, box.width) for box in chart.boxes] == [(0, 10), (10, 50), (60, 40)]
     assert [mark.x for mark in chart.failures] == [60]
