@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test test-container soak lint types imports unit bench docs lock dist sbom clean
+.PHONY: demo run test test-container soak lint types imports unit bench docs screenshots lock dist sbom clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -55,6 +55,10 @@ bench: .venv/dev
 # Generates docs/flags.md, docs/configuration.md, the table of flags in README.md and the dashboard.
 docs: .venv/dev
 	$(BIN)/python -m docs.generate
+
+# Pictures of the pages for the documentation, taken of the demo with Debian's Chromium.
+screenshots: .venv/dev
+	$(BIN)/python -m docs.generate.screenshots
 
 # The locks have no address of a package index: pip reads it from its own configuration. Extras are
 # kept: an older pip considers `coverage[toml]` unpinned once there is a newer coverage.

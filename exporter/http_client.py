@@ -12,7 +12,7 @@ import os
 import ssl
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -27,7 +27,6 @@ import structlog
 
 from exporter import __version__
 from exporter.core.no_proxy import bypasses_proxy
-from exporter.core.secret import Secret
 from exporter.core.text import os_error_text
 from exporter.transport_errors import (
     EXCEPTIONS,
@@ -88,12 +87,15 @@ class Bounds:
 class HttpClient:
     """Sends requests over pooled connections."""
 
-    def __init__(self, *, ca_file: Path | None = None, proxy: Secret | None = None) -> None:
+    def __init__(
+        self, *, ca_file: Path | None = None, proxy: Callable[[], str | None] | None = None
+    ) -> None:
         """Create a client without connecting.
 
         ``ca_file`` replaces the authorities of SSL_CERT_FILE, SSL_CERT_DIR or certifi. It is read
         again when it was replaced. Without ``proxy``, HTTPS_PROXY (or ALL_PROXY) and NO_PROXY
-        apply. Raises OSError if ``ca_file`` cannot be used.
+        apply; with one that returns None, no proxy is used. Raises OSError if ``ca_file`` cannot be
+        used.
         """
         self._ca_file = ca_file
         self._ca_version = file_version(_authorities(ca_file))

@@ -35,9 +35,11 @@ _STATES: Final = (*_UNSETTLED, "delivered", "discarded")
 
 _LAYOUT: Final = Layout(
     "deliveries",
-    ("age", "receiver", "state", "fine-tune", "event", "answer"),
-    uncut=frozenset({"age", "state", "event"}),
-    wide=("account", "attempts", "queued_at", "id"),
+    ("age", "event", "fine-tune", "receiver", "state", "answer", "id"),
+    uncut=frozenset({"age", "event", "state"}),
+    least={"fine-tune": 12, "receiver": 8, "answer": 12, "id": 8},
+    cut_first="id",
+    wide=("account", "attempts", "queued_at"),
     styled_by="state",
     styles={"dead": "red", "orphaned": "yellow", "delivered": "green", "discarded": "dim"},
 )

@@ -4,7 +4,6 @@ import asyncio
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,12 +16,11 @@ from exporter.cli.exits import RUNTIME_ERROR, reason
 from exporter.cli.options import Address, Duration, Number
 
 if TYPE_CHECKING:
-    from exporter.core.view import AccountStatus
+    from exporter.simulator.receiver import Message
     from exporter.simulator.world import World
 
 _PORT: Final = 10060
-_TICK_SECONDS: Final = 2.0
-_PAST_SECONDS: Final = 7 * 86_400.0
+_TICK_SECONDS: Final = 20.0
 _FIRST_FAILURE_SECONDS: Final = 8.0
 _KEY: Final = "sk_car_demo.only_for_the_simulator"
 _SECRET: Final = "whsec_ZGVtbyBzZWNyZXQgb2YgdGhlIGRlbW8gcmVjZWl2ZXI="  # noqa: S105 - not secret
@@ -124,19 +122,17 @@ async def _run_demo(stop: asyncio.Event) -> None:
     from exporter.config import load
     from exporter.core.model import AccountKey
     from exporter.simulator.api import Simulation, create_app
-    from exporter.simulator.past import Past, write_past
-    from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
+    from exporter.simulator.past import write_past
+    from exporter.simulator.receiver import Inbox, Message, create_receiver
     from exporter.simulator.serve import keep_ticking, serving
     from exporter.simulator.world import Population, World
 
-    def print_alert(message: Message) -> None:
-        click.echo(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
-
+    messages: asyncio.Queue[Message] = asyncio.Queue()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartesia-exporter-"))
-        world = World(Population(fine_tunes=25, fail_rate=0.15, churn=0.3, seed=7))
+        world = World(Population(fine_tunes=14, fail_rate=0.15, churn=0.2, seed=7))
         api_app = create_app(Simulation(world))
-        inbox_app = create_receiver(Inbox(on_message=print_alert))
+        inbox_app = create_receiver(Inbox(on_message=messages.put_nowait))
         api = await stack.enter_async_context(serving(api_app, "127.0.0.1", 0))
         inbox = await stack.enter_async_context(serving(inbox_app, "127.0.0.1", 0))
         click.echo(f"Simulated Cartesia API   {api}/fine-tunes/")
@@ -144,38 +140,42 @@ async def _run_demo(stop: asyncio.Event) -> None:
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
-        past = Past(
-            _PAST_SECONDS, SYSTEM_CLOCK.now(), {"slack": "answered 200", "webhook": "answered 204"}
-        )
-        await write_past(state, AccountKey("demo", api), world, past)
+        await write_past(state, AccountKey("demo", api), world, SYSTEM_CLOCK.now())
+        port = await _free_port()
         options = RunOptions(
-            addresses=(("127.0.0.1", await _free_port()),),
+            addresses=(("127.0.0.1", port),),
+            external_url=f"http://127.0.0.1:{port}",
             on_listening=_print_addresses,
-            on_status=_CountsPrinter().on_status,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_ticking(world, _TICK_SECONDS, stop))
             group.create_task(_fail_one(world, stop))
-            group.create_task(run_agent(load(path, {}), options, stop))
+            printing = group.create_task(_print_alerts(messages))
+            await run_agent(load(path, {}), options, stop)
+            printing.cancel()
     click.echo("Ended; nothing was left behind.")
     click.echo("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
 
 
 async def _free_port() -> int:
-    """Return the default port, or 0 (any free port) if another program uses it."""
+    """Return the default port, or another free port if a program uses it."""
     from exporter import http_server
 
-    try:
-        listener = await http_server.listen("127.0.0.1", _PORT)
-    except OSError:
-        return 0
-    listener.close()
-    return _PORT
+    for port in (_PORT, 0):
+        try:
+            listener = await http_server.listen("127.0.0.1", port)
+        except OSError:
+            continue
+        with listener:
+            return port or int(listener.getsockname()[1])
+    return 0
 
 
 async def _fail_one(world: "World", stop: asyncio.Event) -> None:
     """Let one fine-tune fail early: a random failure may take long."""
-    voice = world.add(name="Ada for the audiobook", status="training")
+    from exporter.simulator.past import NEXT_FAILURE
+
+    voice = next(each for each in world if each.name == NEXT_FAILURE)
     try:
         async with asyncio.timeout(_FIRST_FAILURE_SECONDS):
             await stop.wait()
@@ -187,24 +187,23 @@ def _print_addresses(urls: Sequence[str]) -> None:
     for url in urls:
         click.echo(f"Agent                    {url}/")
         click.echo(f"Metrics                  {url}/metrics")
-        click.echo(f"Open {url}/ in a browser: its last 7 days are simulated.")
-    click.echo("A fine-tune fails in a few seconds; watch the alert arrive. Ctrl-C ends the demo.")
+        click.echo("")
+        click.echo(f"Open {url}/ in a browser.")
+    click.echo("Its last 7 days are simulated; from now on, trainings take minutes, not hours.")
+    click.echo("A fine-tune fails in a few seconds: watch the alert arrive. Ctrl-C ends the demo.")
     click.echo("")
 
 
-class _CountsPrinter:
-    """Prints the counts per status when they change."""
+async def _print_alerts(messages: "asyncio.Queue[Message]") -> None:
+    """Print one line per message, and the first one for Slack in full."""
+    from exporter.simulator.receiver import describe, slack_text
 
-    def __init__(self) -> None:
-        self._printed: dict[str, int] = {}
-
-    def on_status(self, status: "AccountStatus") -> None:
-        from exporter.core.model import STATUSES
-
-        counts: Counter[str] = Counter()
-        for (*_, fine_tune_status), number in (status.counts or {}).items():
-            counts[fine_tune_status] += number
-        if counts and counts != self._printed:
-            self._printed = counts
-            text = ", ".join(f"{name} {counts[name]}" for name in STATUSES if counts[name])
-            click.echo(f"{time.strftime('%H:%M:%S')}  counts   {text}")
+    is_printed = False
+    while True:
+        message = await messages.get()
+        click.echo(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
+        if message.receiver_type == "slack" and not is_printed:
+            is_printed = True
+            for line in slack_text(message):
+                click.echo(f"          │ {line}".rstrip())
+            click.echo("")

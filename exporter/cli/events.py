@@ -8,20 +8,19 @@ from exporter.cli.exits import standard_output
 from exporter.cli.options import limit_option, output_option
 from exporter.cli.output import Layout, Record, write_records
 from exporter.cli.source import filter_options, query_of, read_list, report_age, source_options
-from exporter.core.events import EVENT_TYPES
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from exporter.core.records import DeliveryRecord, EventRecord
 
-_TYPES: Final = (*sorted({each.rpartition(".")[2] for each in EVENT_TYPES}), "agent")
-
 _LAYOUT: Final = Layout(
     "events",
-    ("age", "event", "fine-tune", "account", "notified"),
+    ("age", "event", "fine-tune", "account", "notified", "id"),
     uncut=frozenset({"age", "event"}),
-    wide=("model", "dataset", "observed_at", "id"),
+    least={"fine-tune": 12, "account": 6, "notified": 22, "id": 8},
+    cut_first="id",
+    wide=("model", "dataset", "observed_at"),
     styled_by="event",
     styles={"failed": "red", "completed": "green"},
 )
@@ -55,10 +54,10 @@ def _row(event: "EventRecord", now: "datetime") -> Record:
         "fine-tune": event.name or event.fine_tune or event.title,
         "account": event.account,
         "notified": _notified(event.deliveries, now),
+        "id": event.id,
         "model": event.model_id,
         "dataset": event.dataset,
         "observed_at": iso_time(event.observed_at),
-        "id": event.id,
     }
 
 

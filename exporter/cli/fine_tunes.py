@@ -36,9 +36,11 @@ _STORED_LIMIT: Final = 100
 
 _STORED_LAYOUT: Final = Layout(
     "fine-tunes",
-    ("status", "for", "name", "account", "model_id", "trained"),
+    ("status", "for", "name", "account", "model_id", "trained", "id"),
     uncut=frozenset({"status", "for", "trained"}),
-    wide=("dataset", "id"),
+    least={"name": 16, "account": 6, "model_id": 8, "id": 8},
+    cut_first="id",
+    wide=("dataset",),
     styled_by="status",
     styles=_LAYOUT.styles,
 )
@@ -119,6 +121,8 @@ def _list_stored(
     query = {"account": list(accounts), "status": list(statuses)}
     found = read_list("fine-tunes", query, limit, given)
     now = report_age(found)
+    if found.as_of is None:
+        click.echo("not every account has been read completely yet", err=True)
     rows = found.records[::-1]
     write_records(rows, lambda each: _stored_row(each, now), _STORED_LAYOUT, output, stream)
 

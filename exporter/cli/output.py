@@ -27,7 +27,8 @@ _WIDTH_WITHOUT_TERMINAL: Final = 1000
 class Layout:
     """The columns of an output; ``noun`` is the plural of what a record is.
 
-    ``columns`` are printed in this order; those in ``uncut`` are never shortened. ``hidden``
+    ``columns`` are printed in this order; those in ``uncut`` are never shortened, those in
+    ``least`` keep this number of cells, and ``cut_first`` is shortened before others. ``hidden``
     columns are in JSON and CSV only, those in ``wide`` in tables with much room only. ``styles``
     maps a value of the column ``styled_by`` to the style of the row.
     """
@@ -35,6 +36,8 @@ class Layout:
     noun: str
     columns: tuple[str, ...]
     uncut: frozenset[str]
+    least: Mapping[str, int] = field(default_factory=dict)
+    cut_first: str = ""
     hidden: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
     styled_by: str = ""
@@ -106,19 +109,41 @@ def _write_table(records: Sequence[Record], layout: Layout, stream: TextIO) -> N
         {name: one_line(cell_text(record[name]), _MAX_CELL) for name in columns}
         for record in records
     ]
-    longest = {name: max(len(name), *(len(row[name]) for row in rows), 0) for name in columns}
-    # A shortened id is useless; a shortened name is not.
-    minimum = {name: longest[name] if name in layout.uncut else _MIN_CELL for name in columns}
-    table = Table(box=None, pad_edge=False)
+    widths = _widths(rows, columns, layout, width - _GAP * (len(columns) - 1))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     for name in columns:
-        table.add_column(name, no_wrap=name in layout.uncut, min_width=minimum[name])
+        table.add_column(name, width=widths[name], no_wrap=True, overflow="ellipsis")
     for row in rows:
         # Text objects: rich would interpret markup in a string.
         cells = (Text(row[name], no_wrap=True, overflow="ellipsis") for name in columns)
         table.add_row(*cells, style=layout.styles.get(row.get(layout.styled_by, "")))
-    console.width = max(width, sum(minimum.values()) + _GAP * len(columns))
+    console.width = max(width, sum(widths.values()) + _GAP * len(columns))
     console.print(table)
     console.print(f"{len(rows)} {layout.noun}")
+
+
+def _widths(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], layout: Layout, room: int
+) -> dict[str, int]:
+    """Return the cells of each column; they exceed ``room`` if what must not be cut does."""
+    from rich.cells import cell_len
+
+    widths = {
+        name: max(map(cell_len, (name, *(row[name] for row in rows))), default=0)
+        for name in columns
+    }
+    least = {
+        name: widths[name] if name in layout.uncut else layout.least.get(name, _MIN_CELL)
+        for name in columns
+    }
+    others = tuple(name for name in columns if name != layout.cut_first)
+    for names in ((layout.cut_first,) if layout.cut_first else (), others):
+        while sum(widths.values()) > room:
+            shrinkable = [name for name in names if widths[name] > least[name]]
+            if not shrinkable:
+                break
+            widths[max(shrinkable, key=lambda name: widths[name])] -= 1
+    return widths
 
 
 def cell_text(value: Any) -> str:

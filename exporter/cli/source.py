@@ -1,23 +1,30 @@
 """Where commands read records from: the state file, or the API of a running agent."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from urllib.parse import urlencode
 
 import click
 
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
-from exporter.cli.options import AgentUrl, config_file_option, storage_path_option
+from exporter.cli.options import AgentUrl, Duration, config_file_option, storage_path_option
 from exporter.cli.state import state_of
-from exporter.core.text import one_line
+from exporter.core.events import EVENT_TYPES
+from exporter.core.text import format_duration, one_line, os_error_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from exporter.http_client import Response
     from exporter.web.api import ListAnswer
-    from exporter.web.view import View
+    from exporter.web.view import ViewSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -26,6 +33,25 @@ _TIMEOUT_SECONDS: Final = 10.0
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024
 _LONGEST_PASSWORD: Final = 64 * 1024
 _MAX_TEXT: Final = 300
+_MOST_NAMES: Final = 1000
+_UNAUTHORIZED: Final = 401
+_OK: Final = 200
+
+
+class _ReadError(Exception):
+    """A list cannot be read; the text says why."""
+
+
+class _UnknownNameError(Exception):
+    """A filter names an account or a receiver that is not known; the text names the others."""
+
+
+class _Read(Protocol):
+    """Returns one page of a list of the API for its parameters."""
+
+    async def __call__(
+        self, kind: str, parameters: Mapping[str, Sequence[str]]
+    ) -> "ListAnswer[Any]": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +60,7 @@ class Listed:
 
     records: list[Any]
     has_more: bool
-    as_of: Any
+    as_of: datetime | None
     complete: bool
 
 
@@ -43,19 +69,21 @@ def source_options(command: _Command) -> _Command:
     options = (
         config_file_option,
         storage_path_option,
-        click.option("--url", type=AgentUrl(), help="Read from the agent that runs at this URL."),
+        click.option(
+            "--url", type=AgentUrl(), help="Read from the running agent with this URL, by its API."
+        ),
         click.option(
             "--ca-file",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="With --url: certificates that sign the agent's.",
+            help="With --url: the authorities of the agent's certificate; the system's without it.",
         ),
         click.option("--username", metavar="NAME", help="With --url: user of the agent's pages."),
         click.option(
             "--password-file",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="With --username: the file with the password.",
+            help="With --username: the file that contains the password.",
         ),
     )
     for add_option in reversed(options):
@@ -71,164 +99,211 @@ def read_list(
     ``kind`` is the last part of the list's path, ``query`` has its parameters, and ``given`` the
     values of ``source_options``.
     """
-    if given["url"] is None:
-        for name in ("ca_file", "username", "password_file"):
-            if given[name] is not None:
-                raise click.UsageError(f"--{name.replace('_', '-')} is for --url")
-        return _read_state(kind, query, limit, given)
-    for name in ("storage_path", "config_file"):
-        if given[name] is not None:
-            raise click.UsageError(f"--url and --{name.replace('_', '.')} exclude each other")
-    if (given["username"] is None) != (given["password_file"] is None):
-        raise click.UsageError("--username and --password-file belong together")
-    return _read_agent(kind, query, limit, given)
-
-
-def _read_state(
-    kind: str, query: Mapping[str, Sequence[str]], limit: int, given: Mapping[str, Any]
-) -> Listed:
-    from starlette.datastructures import QueryParams
-
-    from exporter.store.database import Database
     from exporter.store.errors import StoreError, StoreRefusedError
     from exporter.store.pages import UnknownCursorError
-    from exporter.web.api import LISTS
-    from exporter.web.query import QueryError, parse
+    from exporter.web.query import QueryError
 
-    path, view_of = _stored_view(given)
-    allowed, answer = LISTS[kind]
-
-    def read(connection: "Connection", parameters: Mapping[str, Sequence[str]]) -> Any:
-        pairs = [(name, value) for name, values in parameters.items() for value in values]
-        return answer(view_of(connection), parse(QueryParams(pairs), allowed), {})
+    source = _stored(given) if given["url"] is None else _served(given)
 
     async def run() -> Listed:
-        async with Database(path, exclusive=False) as database, database.reader() as reader:
-            pages: list[ListAnswer[Any]] = []
-            while not pages or (pages[-1].has_more and _number(pages) < limit):
-                pages.append(await reader.read(read, _page(query, limit, pages)))
-            return _joined(pages)
+        async with source as read:
+            found = await _collect(read, kind, query, limit)
+            if not found.records:
+                await _check_names(read, query)
+            return found
 
     try:
         return asyncio.run(run())
     except StoreError as error:
         status = CONFIGURATION_ERROR if isinstance(error, StoreRefusedError) else RUNTIME_ERROR
         fail(status, f"cannot read the state: {error}")
-    except (QueryError, UnknownCursorError) as error:
+    except (QueryError, UnknownCursorError, _UnknownNameError) as error:
         fail(CONFIGURATION_ERROR, str(error))
+    except _ReadError as error:
+        fail(RUNTIME_ERROR, f"{given['url']}: {error}")
 
 
-def _stored_view(given: Mapping[str, Any]) -> "tuple[Path, Callable[[Connection], View]]":
-    """Return the path of the state file, and what it shows."""
-    from exporter.agent.build import SYSTEM_CLOCK, view_settings
+async def _collect(
+    read: _Read, kind: str, query: Mapping[str, Sequence[str]], limit: int
+) -> Listed:
+    """Return at most ``limit`` records of as many pages as it takes."""
+    records: list[Any] = []
+    while True:
+        parameters = {name: list(values) for name, values in query.items() if values}
+        parameters["limit"] = [str(min(limit - len(records), _PAGE))]
+        if records:
+            parameters["starting_after"] = [records[-1].id]
+            if kind == "fine-tunes":  # the id of a fine-tune is one within its account only
+                parameters["after_account"] = [records[-1].account]
+        answer = await read(kind, parameters)
+        records += answer.data[: limit - len(records)]
+        if not (answer.data and answer.has_more) or len(records) >= limit:
+            return Listed(records, answer.has_more, answer.as_of, answer.complete)
+
+
+async def _check_names(read: _Read, query: Mapping[str, Sequence[str]]) -> None:
+    """Refuse the name of an account or a receiver that nobody knows.
+
+    It is called when nothing was found: an event may be of an account that was removed.
+    """
+    for name in ("account", "receiver"):
+        for given in query.get(name, ()):
+            found = await _collect(read, f"{name}s", {}, _MOST_NAMES)
+            names = [each.id for each in found.records]
+            if given not in names:
+                listed = ", ".join(sorted(names)) or "none"
+                raise _UnknownNameError(
+                    one_line(f"there is no {name} {given}; the {name}s: {listed}")
+                )
+
+
+def _stored(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
+    """Return the lists of a state file."""
+    for name in ("ca_file", "username", "password_file"):
+        if given[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --url")
+    state = state_of(given["config_file"], given["storage_path"])
+    from exporter.agent.build import view_settings
+
+    return _open_state(state.path, None if state.config is None else view_settings(state.config))
+
+
+@asynccontextmanager
+async def _open_state(path: Path, settings: "ViewSettings | None") -> AsyncIterator[_Read]:
+    from msgspec.structs import replace
+    from starlette.datastructures import QueryParams
+
+    from exporter.agent.build import SYSTEM_CLOCK
+    from exporter.store.database import Database
+    from exporter.web.api import LISTS
+    from exporter.web.query import parse
     from exporter.web.view import View, stored_settings
 
-    state = state_of(given["config_file"], given["storage_path"])
-    settings = None if state.config is None else view_settings(state.config)
+    async with Database(path, exclusive=False) as database, database.reader() as reader:
 
-    def view(connection: "Connection") -> View:
-        shown = settings or stored_settings(connection)
-        return View(connection, shown, (), SYSTEM_CLOCK.now(), SYSTEM_CLOCK.monotonic())
+        async def read(kind: str, parameters: Mapping[str, Sequence[str]]) -> "ListAnswer[Any]":
+            allowed, answer = LISTS[kind]
+            pairs = [(name, value) for name, values in parameters.items() for value in values]
+            query = parse(QueryParams(pairs), allowed)
 
-    return state.path, view
+            def page(connection: "Connection") -> "ListAnswer[Any]":
+                shown = settings or stored_settings(connection)
+                now = SYSTEM_CLOCK.now()
+                view = View(connection, shown, (), now, SYSTEM_CLOCK.monotonic())
+                found: ListAnswer[Any] = answer(view, query, {})
+                # The state has no results of polls: the age of the last complete one decides.
+                age = None if found.as_of is None else now - found.as_of.timestamp()
+                return replace(found, complete=age is not None and age <= shown.stale_after)
+
+            return await reader.read(page)
+
+        yield read
 
 
-def _read_agent(
-    kind: str, query: Mapping[str, Sequence[str]], limit: int, given: Mapping[str, Any]
-) -> Listed:
-    import httpx
+def _served(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
+    """Return the lists of a running agent."""
+    for name in ("storage_path", "config_file"):
+        if given[name] is not None:
+            raise click.UsageError(f"--url and --{name.replace('_', '.')} exclude each other")
+    if (given["username"] is None) != (given["password_file"] is None):
+        raise click.UsageError("--username and --password-file belong together")
+    return _open_agent(given["url"].rstrip("/"), given["ca_file"], _credentials(given))
+
+
+@asynccontextmanager
+async def _open_agent(
+    url: str, ca_file: Path | None, headers: Mapping[str, str]
+) -> AsyncIterator[_Read]:
     import msgspec
 
+    from exporter.http_client import Bounds, HttpClient, Request
+    from exporter.transport_errors import HttpClientError
     from exporter.web.api import LIST_TYPES, PREFIX
 
-    url = f"{given['url'].rstrip('/')}{PREFIX}/{kind}"
-    pages: list[ListAnswer[Any]] = []
     try:
-        with httpx.Client(
-            timeout=_TIMEOUT_SECONDS,
-            trust_env=False,
-            verify=_tls(given["ca_file"]),
-            auth=_credentials(given),
-        ) as client:
-            while not pages or (pages[-1].has_more and _number(pages) < limit):
-                answer = client.get(url, params=_page(query, limit, pages))
-                if not answer.is_success:
-                    fail(RUNTIME_ERROR, f"{url}: {_refusal(answer)}")
-                pages.append(msgspec.json.decode(answer.content, type=LIST_TYPES[kind]))
-    except (httpx.HTTPError, msgspec.MsgspecError) as error:
-        fail(RUNTIME_ERROR, f"{url}: {one_line(str(error), _MAX_TEXT)}")
-    return _joined(pages)
-
-
-def _page(
-    query: Mapping[str, Sequence[str]], limit: int, pages: "Sequence[ListAnswer[Any]]"
-) -> dict[str, list[str]]:
-    """Return the parameters of the page that follows ``pages``."""
-    parameters = {name: list(values) for name, values in query.items() if values}
-    parameters["limit"] = [str(min(limit - _number(pages), _PAGE))]
-    if pages:
-        last = pages[-1].data[-1]
-        parameters["starting_after"] = [last.id]
-        if hasattr(last, "usual_seconds"):  # the id of a fine-tune is one within its account only
-            parameters["after_account"] = [last.account]
-    return parameters
-
-
-def _number(pages: "Sequence[ListAnswer[Any]]") -> int:
-    return sum(len(each.data) for each in pages)
-
-
-def _joined(pages: "Sequence[ListAnswer[Any]]") -> Listed:
-    records = [record for page in pages for record in page.data]
-    return Listed(records, pages[-1].has_more, pages[0].as_of, pages[0].complete)
-
-
-def _tls(ca_file: Path | None) -> Any:
-    import ssl
-
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
+        client = HttpClient(ca_file=ca_file, proxy=lambda: None)
     except OSError as error:
-        fail(CONFIGURATION_ERROR, f"cannot use {ca_file}: {error.strerror or error}")
+        why = "it contains no certificate" if isinstance(error, ssl.SSLError) else ""
+        fail(CONFIGURATION_ERROR, f"cannot use {ca_file}: {why or os_error_text(error)}")
+
+    async def read(kind: str, parameters: Mapping[str, Sequence[str]]) -> "ListAnswer[Any]":
+        request = Request(
+            "GET",
+            f"{url}{PREFIX}/{kind}?{urlencode(parameters, doseq=True, errors='replace')}",
+            headers,
+        )
+        try:
+            answer = await client.send(request, Bounds(_TIMEOUT_SECONDS, _LONGEST_ANSWER))
+        except HttpClientError as error:
+            raise _ReadError(str(error)) from None
+        if answer.status != _OK:
+            raise _ReadError(_refusal(answer))
+        if answer.error is not None:
+            raise _ReadError(str(answer.error))
+        if answer.truncated:
+            raise _ReadError(f"the answer is longer than {_LONGEST_ANSWER // 2**20} MiB")
+        try:
+            return msgspec.json.decode(answer.body, type=LIST_TYPES[kind])  # type: ignore[no-any-return]
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            text = f"the answer is not one of this version of cartesia-exporter: {error}"
+            raise _ReadError(one_line(text, _MAX_TEXT)) from None
+
+    async with client:
+        yield read
 
 
-def _credentials(given: Mapping[str, Any]) -> tuple[str, str] | None:
+def _credentials(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers that authenticate a request."""
     from exporter.config.secrets import file_error_text, read_bounded
 
     if given["username"] is None:
-        return None
+        return {}
     path = given["password_file"]
     try:
-        password = read_bounded(path, _LONGEST_PASSWORD).decode(errors="replace").strip()
+        password = read_bounded(path, _LONGEST_PASSWORD).strip()
     except OSError as error:
         fail(CONFIGURATION_ERROR, f"cannot read {path}: {file_error_text(error)}")
-    return given["username"], password
+    user = given["username"].encode(errors="replace") + b":" + password
+    return {"Authorization": f"Basic {b64encode(user).decode()}"}
 
 
-def _refusal(answer: Any) -> str:
+def _refusal(answer: "Response") -> str:
     """Return why an agent did not answer a request."""
-    status: int = answer.status_code
-    if status == 401:  # noqa: PLR2004
-        return "the agent wants a user and a password: --username and --password-file"
-    try:
-        message = answer.json()["message"]
-    except (ValueError, KeyError, TypeError):
-        message = "is this the address of a cartesia-exporter?"
-    return f"answered {status}: {one_line(str(message), _MAX_TEXT)}"
+    import msgspec
 
+    if answer.status == _UNAUTHORIZED:
+        return "the agent refuses the user or the password: see --username and --password-file"
+    try:
+        message = str(msgspec.json.decode(answer.body)["message"])
+    except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError):
+        message = "there is no API of a cartesia-exporter at this URL"
+    return one_line(f"answered {answer.status}: {message}", _MAX_TEXT)
+
+
+_EVENT_WORDS: Final = (
+    *(each.removeprefix("fine_tune.") for each in EVENT_TYPES if each.startswith("fine_tune.")),
+    "agent",
+)
 
 _FILTERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "account": {"metavar": "NAME", "help": "Of this account alone."},
+    "account": {"metavar": "NAME", "help": "Of this account only."},
     "status": {
         "metavar": "STATUS",
         "multiple": True,
-        "help": "Of fine-tunes in this status alone; may be repeated.",
+        "help": "Of fine-tunes that entered this status only; repeatable.",
     },
-    "receiver": {"metavar": "NAME", "help": "Of this receiver alone."},
-    "since": {"metavar": "DURATION", "help": "Of this time until now alone, such as 24h."},
-    "type": {"metavar": "TYPE", "multiple": True, "help": "Of this type alone: failed, agent, …"},
+    "receiver": {"metavar": "NAME", "help": "Of this receiver only."},
+    "since": {
+        "metavar": "DURATION",
+        "type": Duration(),
+        "help": "Of this length of time until now only, such as 24h.",
+    },
+    "type": {
+        "metavar": "TYPE",
+        "multiple": True,
+        "type": click.Choice([*_EVENT_WORDS, *EVENT_TYPES]),
+        "help": f"Of this type only: {', '.join(_EVENT_WORDS)}, or a full one; repeatable.",
+    },
 }
 
 
@@ -248,12 +323,14 @@ def query_of(given: Mapping[str, Any]) -> dict[str, list[str]]:
     query = {}
     for name in (*_FILTERS, "fine_tune", "state"):
         value = given.get(name)
+        if isinstance(value, float):
+            value = format_duration(value)
         if value:
             query[name] = [value] if isinstance(value, str) else list(value)
     return query
 
 
-def report_age(found: Listed) -> Any:
+def report_age(found: Listed) -> datetime:
     """Say on standard error what the records are missing; return the time now, in UTC."""
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.core.records import at

@@ -3,7 +3,9 @@
 It refuses what Slack would refuse, by the limits of docs.slack.dev/reference/block-kit/blocks.
 """
 
+import html
 import json
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from starlette.routing import Route
 
 MAX_BODY = 1024 * 1024
 MAX_LINE = 200
+FIELD_WIDTH = 10
 
 MAX_BLOCKS = 50
 MAX_SECTION_TEXT = 3000
@@ -108,9 +111,46 @@ def describe(message: Message) -> str:
         text = f"{payload['type']} {_subject(payload.get('data'))}"
     else:
         text = message.body[: 4 * MAX_LINE].decode(errors="replace")
+    return _printable(f"{message.receiver_type}: {text.strip()}")
+
+
+def slack_text(message: Message) -> list[str]:
+    """Return the printable lines of a message for Slack, as a person reads them there.
+
+    Fields are in lines of their own; a link is its text and its URL, except in the title.
+    """
+    blocks = message.payload.get("blocks") if isinstance(message.payload, dict) else None
+    lines: list[str] = []
+    for block in blocks or []:
+        title = _lines(block.get("text"))
+        lines += title if lines else [re.sub(r": https?://\S*$", "", line) for line in title]
+        for field in block.get("fields", ()):
+            name, _, value = _plain_text(field).partition("\n")
+            lines.append(f"{name + ':':<{FIELD_WIDTH}} {value}")
+        for element in block.get("elements", ()):
+            lines += [part for line in _lines(element) for part in line.split(" \u00b7 ")]
+    return [_printable(line) for line in lines]
+
+
+def _lines(text: Any) -> list[str]:
+    return _plain_text(text).split("\n") if text else []
+
+
+def _plain_text(text: Any) -> str:
+    """Return a text object without markup."""
+    shown = str(text.get("text", "")) if isinstance(text, dict) else ""
+    if not isinstance(text, dict) or text.get("type") != "mrkdwn":
+        return shown
+    shown = re.sub(
+        r"<(https?://[^|>]*)\|([^>]*)>", r"\2: \1", re.sub(r"\*([^*\n]*)\*", r"\1", shown)
+    )
+    return html.unescape(shown)
+
+
+def _printable(text: str) -> str:
     line = "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in f"{message.receiver_type}: {text.strip()}"
+        for letter in text
     )
     return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "\u2026"
 

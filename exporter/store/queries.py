@@ -85,26 +85,6 @@ class DeliveryDetails:
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Criteria for events; all must match, None or empty matches all.
-
-    ``subject`` is a fine-tune's id.
-    """
-
-    account: str | None = None
-    subject: str | None = None
-    types: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
-    """An event, and the state of its delivery by receiver."""
-
-    event: Event
-    states: Mapping[str, str]
-
-
 def list_deliveries(
     database: Database, criteria: DeliveryFilter, limit: int
 ) -> tuple[list[DeliverySummary], int]:
@@ -136,35 +116,6 @@ def load_details(database: Database, criteria: DeliveryFilter) -> list[DeliveryD
                 DeliveryDetails(summary, connection.scalar(body), tuple(map(event_of, rows)))
             )
         return details
-
-
-def list_events(
-    database: Database, criteria: EventFilter, configured: frozenset[str], limit: int
-) -> tuple[list[RecordedEvent], int]:
-    """Return the newest events, oldest first, and the number of all that match.
-
-    Raises StoreError.
-    """
-    matching = select(events, func.count().over().label("total"))
-    if criteria.account is not None:
-        matching = matching.where(events.c.account == criteria.account)
-    if criteria.subject is not None:
-        matching = matching.where(events.c.subject == criteria.subject)
-    if criteria.types:
-        matching = matching.where(events.c.type.in_(sorted(criteria.types)))
-    newest = matching.order_by(events.c.number.desc()).limit(limit).subquery()
-    queued = (
-        select(deliveries.c.event, deliveries.c.receiver, _shown_state(deliveries, configured))
-        .where(deliveries.c.event.in_(select(newest.c.number)))
-        .order_by(deliveries.c.receiver)
-    )
-    with database.read() as connection:
-        rows = connection.execute(select(newest).order_by(newest.c.number)).all()
-        states: dict[int, dict[str, str]] = {row.number: {} for row in rows}
-        for number, receiver, state in connection.execute(queued):
-            states[number][receiver] = state
-        found = [RecordedEvent(event_of(row), states[row.number]) for row in rows]
-        return found, rows[0].total if rows else 0
 
 
 def stored_receivers(database: Database) -> list[str]:

@@ -56,6 +56,6 @@ class StoredState:
         return rows
 
     def states(self) -> dict[tuple[str, str], str]:
-        """Return the state of each delivery by receiver and id."""
+        """Return the state of each delivery by receiver and event."""
         rows = self.rows("deliveries", "--state=all")
-        return {(row["receiver"], row["id"]): row["state"] for row in rows}
+        return {(row["receiver"], row["event"]): row["state"] for row in rows}

@@ -35,18 +35,23 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
         agent = process.wait_for_line(r"^Agent +(http://127\.0\.0\.1:\d+/)$").group(1)
         metrics = process.wait_for_line(r"^Metrics +(http://\S+)$").group(1)
         assert get(api).status_code == 401
-        assert "demo" in get(agent).text
+        opened = process.wait_for_line(r"^Open (http://\S+) in a browser\.$").group(1)
+        assert opened == agent
+        process.wait_for_line("Its last 7 days are simulated")
         for receiver in ("slack", "webhook"):
-            process.wait_for_line(rf"ALERT +{receiver}: .*(Watching|agent\.baseline)", seconds=30)
             process.wait_for_line(
                 rf"ALERT +{receiver}: .*failed.*Ada for the audiobook", seconds=30
             )
+        assert get(process.wait_for_line(r"│ Details: (http://\S+)$").group(1)).status_code == 200
+        process.wait_for_line("│ Status: +training → failed$")
+        assert 'simulated="true"' in get(metrics).text
         assert 'cartesia_up{account="demo"} 1.0' in get(metrics).text
         assert agent != "http://127.0.0.1:10060/"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         assert process.stop(signal.SIGINT) == 0
-        assert process.output_lines[-1] == "Ended; nothing was left behind."
+        assert process.output_lines[-2] == "Ended; nothing was left behind."
+        assert process.output_lines[-1].startswith("Next: watch your own account: ")
         assert "Traceback" not in process.output
     assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]

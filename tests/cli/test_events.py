@@ -2,21 +2,19 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import pytest
 
 from exporter.core.events import Event
+from exporter.core.records import DeliveryRecord, EventRecord
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from tests.cli.stored_state import CONTROL, HOSTILE, StoredState
 from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
 from tests.store.sample_polls import NOW
 
-COLUMNS = (
-    *("observed_at", "type", "account", "subject", "name"),
-    *("previous_status", "status", "receivers", "id"),
-)
 RECOVERED = Event(
     "evt_9", "agent.receiver_recovered", "", NOW + 9, facts={"receiver": "chat", "reason": "x"}
 )
@@ -40,27 +38,38 @@ def state(tmp_path) -> StoredState:
     return stored
 
 
-def test_json_has_every_event_with_its_receivers_and_the_newest_last(state):
+def test_json_has_every_event_with_its_deliveries_and_the_newest_last(state):
     rows = state.rows("events")
-    assert [tuple(row) for row in rows] == [COLUMNS] * 3
+    assert [tuple(row) for row in rows] == [EventRecord.__struct_fields__] * 3
+    deliveries = rows[0].pop("deliveries")
     assert rows[0] == {
-        "observed_at": "2027-01-15T08:00:01Z",
-        "type": "fine_tune.failed",
-        "account": "main",
-        "subject": "ft_1",
-        "name": "Voice 1",
-        "previous_status": "training",
-        "status": "failed",
-        "receivers": {"chat": "pending", "gone": "orphaned", "ops": "delivered"},
         "id": "evt_1",
+        "type": "fine_tune.failed",
+        "title": "Fine-tune failed",
+        "account": "main",
+        "observed_at": "2027-01-15T08:00:01Z",
+        "fine_tune": "ft_1",
+        "name": "Voice 1",
+        "model_id": "unknown",
+        "dataset": "",
+        "status": "failed",
+        "previous_status": "training",
+        "facts": {},
     }
+    assert {tuple(each) for each in deliveries} == {DeliveryRecord.__struct_fields__}
+    states = {each["receiver"]: each["state"] for each in deliveries}
+    assert states == {"chat": "pending", "gone": "orphaned", "ops": "delivered"}
     assert rows[1]["name"] == HOSTILE
-    assert rows[2] | {"subject": "chat", "name": "", "status": None} == rows[2]
+    assert rows[2] | {"name": "", "status": None, "fine_tune": None} == rows[2]
+    assert rows[2]["facts"] == {"receiver": "chat", "reason": "x"}
 
 
 def test_csv_has_one_cell_per_field(state):
     rows = list(csv.DictReader(io.StringIO(state.output("events", "list", "--output=csv"))))
-    assert rows[0]["receivers"] == "chat pending, gone orphaned, ops delivered"
+    assert tuple(rows[0]) == EventRecord.__struct_fields__
+    assert [each["state"] for each in json.loads(rows[0]["deliveries"])] == [
+        *("pending", "orphaned", "delivered")
+    ]
     assert [row["previous_status"] for row in rows] == ["training", "training", ""]
 
 
@@ -69,7 +78,7 @@ def test_the_table_has_one_line_per_event_whatever_its_name(state):
     assert table.endswith("\n3 events\n")
     assert table.count("\n") == 5
     assert not CONTROL.search(table)
-    assert "chat pending, gone orphaned, ops delivered" in table
+    assert "chat pending, gone orphaned, ops 15 Jan" in table
 
 
 @pytest.mark.parametrize(
@@ -87,8 +96,8 @@ def test_filters_by_account_type_and_fine_tune(state, arguments, found):
     assert [row["id"] for row in state.rows("events", *arguments)] == found
 
 
-def test_the_newest_are_listed_and_the_others_counted(state):
+def test_the_newest_are_listed_and_the_others_reported(state):
     done = state.invoke("events", "list", "--limit=1", "--output=csv")
-    assert (done.exit_code, done.stderr) == (0, "2 older ones are not shown: see --limit\n")
+    assert (done.exit_code, done.stderr) == (0, "older ones are not shown: see --limit\n")
     assert done.stdout.count("\n") == 2
     assert "evt_9" in done.stdout

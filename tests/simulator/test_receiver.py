@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.simulator.receiver import Inbox, Message, create_receiver, describe
+from exporter.simulator.receiver import Inbox, Message, create_receiver, describe, slack_text
 from tests.simulator.served_app import served
 
 SECTION = {"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}
@@ -148,8 +148,8 @@ FAILED = {"type": "fine_tune.failed", "data": {"fine_tune": {"id": "fine_tune_1"
         ("slack", {"blocks": [{"type": "divider"}]}, "slack: 1 blocks"),
         (
             "slack",
-            {"text": "a\nb\x1b[31m\x9b\u202e\ud800"},
-            "slack: a\\nb\\x1b[31m\\x9b\\u202e\\ud800",
+            {"text": "a\rb\x1b[31m\x9b\u202e\ud800"},
+            "slack: a\\rb\\x1b[31m\\x9b\\u202e\\ud800",
         ),
         ("webhook", FAILED, "webhook: fine_tune.failed Ada (fine_tune_1)"),
         (
@@ -172,3 +172,27 @@ def test_a_long_description_is_cut_and_raw_bytes_are_escaped():
     assert len(long) == 200
     assert long.endswith("x\u2026")
     assert describe(Message("webhook", {}, b"a\x00\xff", None)) == "webhook: a\\x00\ufffd"
+
+
+def test_a_slack_message_is_shown_as_a_person_reads_it():
+    blocks = [
+        {"type": "section", "text": {"type": "mrkdwn", "text": "*<http://a/1|Ada &amp; \x1b>*"}},
+        {
+            "type": "section",
+            "fields": [{"type": "mrkdwn", "text": "*Status*\ntraining → failed"}],
+        },
+        {"type": "section", "text": {"type": "plain_text", "text": "*as it is*\nline 2"}},
+        {
+            "type": "context",
+            "elements": [{"type": "mrkdwn", "text": "<http://a/1|Details> · <http://a|Status>"}],
+        },
+    ]
+    assert slack_text(Message("slack", {}, b"", {"blocks": blocks})) == [
+        "Ada & \\x1b",
+        "Status:    training → failed",
+        "*as it is*",
+        "line 2",
+        "Details: http://a/1",
+        "Status: http://a",
+    ]
+    assert slack_text(Message("slack", {}, b"", {"text": "minimal"})) == []

@@ -4,18 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.core.events import Event
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
 from exporter.store.outbox import Outbox
 from exporter.store.queries import (
     ORPHANED,
     DeliveryFilter,
     DeliverySummary,
-    EventFilter,
-    RecordedEvent,
     UnknownIdError,
     list_deliveries,
-    list_events,
     load_details,
     stored_receivers,
 )
@@ -150,39 +146,6 @@ async def test_details_are_the_summary_the_body_and_the_events(database):
     assert (digest.summary.id, digest.body) == ("msg_1_2", b'{"digest":true}')
     assert digest.events == (failure(1), failure(2))
     assert (unsent.summary.id, unsent.body, unsent.events) == ("evt_3", None, (failure(3),))
-
-
-async def test_events_are_listed_with_the_state_of_each_delivery(database):
-    await queue(database, [1], "ops", "chat", "gone")
-    await queue(database, [2])
-    await create_messages(database, "ops")
-    await attempt(database, "ops", DELIVERED)
-    assert await database.run(list_events, database, EventFilter(), CONFIGURED, 10) == (
-        [
-            RecordedEvent(failure(1), {"chat": PENDING, "gone": ORPHANED, "ops": DELIVERED}),
-            RecordedEvent(failure(2), {}),
-        ],
-        2,
-    )
-
-
-async def test_events_are_found_by_account_subject_and_type(database):
-    unhealthy = Event("evt_4", "agent.receiver_unhealthy", "main", NOW, facts={"receiver": "ops"})
-    completed = replace(failure(3), type="fine_tune.completed", account="second")
-    await queue_events(database, [failure(1), failure(2), completed, unhealthy])
-    for criteria, numbers in (
-        (EventFilter(), [1, 2, 3, 4]),
-        (EventFilter(account="main"), [1, 2, 4]),
-        (EventFilter(subject="ft_2"), [2]),
-        (EventFilter(subject="ops"), [4]),
-        (EventFilter(types=frozenset({"fine_tune.completed", "agent.baseline"})), [3]),
-        (EventFilter("second", "ft_3", frozenset({"fine_tune.completed"})), [3]),
-        (EventFilter("second", "ft_2"), []),
-    ):
-        ids = [f"evt_{number}" for number in numbers]
-        for limit in (2, 1000):
-            rows, total = await database.run(list_events, database, criteria, CONFIGURED, limit)
-            assert ([each.event.id for each in rows], total) == (ids[-limit:], len(ids)), criteria
 
 
 async def test_messages_of_two_receivers_with_the_same_id_are_counted_apart(database):
