@@ -98,10 +98,11 @@ def story_page(view: View, found: FineTuneStory) -> dict[str, Any]:
     each = found.fine_tune
     deliveries = [d for event in reversed(found.events) for d in _open_first(event.deliveries)]
     chart = timeline(found.statuses, deliveries[::-1], view.now)
-    trainings = [*reversed(found.trainings)]
+    trainings: list[Any] = [*reversed(found.trainings)]
     if each.status_label == "training" and not each.removed:
         trainings.insert(0, _under_way(each, len(found.trainings) + 1))
-    longest = max([*(t.seconds or 0.0 for t in trainings), 1.2 * (each.usual_seconds or 0.0), 1.0])
+    seconds = [each.trained_seconds or 0.0, *(row.seconds or 0.0 for row in found.trainings)]
+    longest = max([*seconds, 1.2 * (each.usual_seconds or 0.0), 1.0])
     account = next((a for a in view.settings.accounts if a.name == each.account), None)
     links = []
     if view.settings.playground:

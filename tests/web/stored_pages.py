@@ -51,13 +51,22 @@ class StoredPages:
     accounts: list[str] = field(default_factory=lambda: ["main"])
     receivers: Sequence[ReceiverSummary] = RECEIVERS
     with_actions: bool = False
+    failed_statuses: frozenset[str] = frozenset()
     states: dict[str, AccountState] = field(default_factory=dict)
     statuses: dict[str, AccountStatus] = field(default_factory=dict)
     woken: int = 0
 
     async def poll(self, *fine_tunes: FineTune, at: float, account: str = "main") -> None:
         """Store a poll of an account at a time; failures are queued for all receivers."""
-        rules = Rules(self.database.store_id, AccountKey(account, BASE_URL), "summary", 50, 3600.0)
+        key = AccountKey(account, BASE_URL)
+        rules = Rules(
+            self.database.store_id,
+            key,
+            "summary",
+            50,
+            3600.0,
+            failed_statuses=self.failed_statuses,
+        )
         names = [each.name for each in self.receivers]
 
         def route(event: Any) -> Sequence[str]:
