@@ -1,7 +1,6 @@
 """The agent: runs the services that the configuration describes, and replaces them on reload."""
 
 import asyncio
-import platform
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,10 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import disable_created_metrics
 from starlette.types import ASGIApp
 
 from exporter import __version__, http_server
@@ -26,6 +22,7 @@ from exporter.agent.build import (
     route_of,
 )
 from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
@@ -274,22 +271,6 @@ def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float
     pollers = [name for name in map(poll_service, config.accounts) if name in built]
     spread = min(config.poll.interval, _FIRST_POLLS_SECONDS)
     return {name: n * spread / len(pollers) for n, name in enumerate(pollers)}
-
-
-def new_registry() -> CollectorRegistry:
-    """Return a registry with the metrics of the process, of Python, and the build info."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    build = Gauge(
-        "cartesia_exporter_build_info",
-        "Always 1; the version of the exporter and of Python.",
-        ("version", "pythonversion"),
-        registry=registry,
-    )
-    build.labels(__version__, platform.python_version()).set(1)
-    return registry
 
 
 @dataclass(frozen=True, slots=True)

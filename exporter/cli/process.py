@@ -11,12 +11,18 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Final, NoReturn
 
 import structlog
 
-_SHUTDOWN_SECONDS: Final = 9.5
+from exporter import logs
+
+_SHUTDOWN_SECONDS: Final = 9.0
 """Limit for a shutdown after the first signal. Everything that must be kept is committed."""
+
+_FLUSH_SECONDS: Final = 1.0
+"""Limit for writing the rest of the log and the output when the process ends."""
 
 _SAME_SIGNAL_SECONDS: Final = 0.5
 """Signals within this time count as one: `timeout` signals a process and then its group."""
@@ -105,12 +111,21 @@ def _stop_signals(reload: asyncio.Event | None) -> list[signal.Signals]:
 
 
 def _exit(status: int) -> NoReturn:
+    # In a thread: standard output and error may be a pipe that nobody reads.
+    flushing = Thread(target=_flush_output, daemon=True)
+    with suppress(RuntimeError):  # no thread can be started
+        flushing.start()
+        flushing.join(_FLUSH_SECONDS)
+    os._exit(status)
+
+
+def _flush_output() -> None:
+    logs.flush()
     for stream in (sys.stdout, sys.stderr):
         # None if the descriptor was closed before the start; broken if its reader is gone.
         if stream is not None:
             with suppress(OSError, ValueError):
                 stream.flush()
-    os._exit(status)
 
 
 def raise_open_files_limit() -> None:
