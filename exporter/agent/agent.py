@@ -27,6 +27,7 @@ from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config, ConfigError
+from exporter.config.errors import unexpected_error_text
 from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
@@ -180,11 +181,14 @@ class Agent:
         """
         if config.storage.path != self._config.storage.path:
             raise ConfigError([_STORAGE_MOVED])
-        old, new = self._specs, self._spec_factory.specs(config)
+        old = self._specs
         try:
+            new = self._spec_factory.specs(config)
             built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
         except OSError as error:
             raise ConfigError([file_error_text(error)]) from None
+        except Exception as error:  # noqa: BLE001 - for example of a library that reads a file
+            raise ConfigError([unexpected_error_text(error)]) from None
         stopped = [name for name, spec in old.items() if new.get(name) != spec]
         # Before the old services end: events of their last polls go to the new receivers.
         self._apply(config, new)

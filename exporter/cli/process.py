@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import structlog
 
 from exporter import logs
+from exporter.cli import early_signals
 
 _SHUTDOWN_SECONDS: Final = 9.0
 """Limit for a shutdown after the first signal. Everything that must be kept is committed."""
@@ -69,12 +70,14 @@ def run_until_signal(
 def exit_on_signal(reload: asyncio.Event | None = None) -> None:
     """Let a signal end the process with 0, as long as there is nothing to shut down.
 
-    SIGHUP sets ``reload`` instead, if given.
+    SIGHUP sets ``reload`` instead, if given, also one that arrived earlier.
     """
     for number in _stop_signals(reload):
         signal.signal(number, lambda *_: os._exit(0))
     if reload is not None:
         signal.signal(signal.SIGHUP, lambda *_: reload.set())
+        if early_signals.hangup_received():
+            reload.set()
 
 
 async def _run_main(

@@ -9,6 +9,8 @@ from typing import Any, Final, Self
 
 import structlog
 
+from exporter.core.text import os_error_text
+
 _REQUEST_WAIT_SECONDS: Final = 1.0
 _CONNECTION_WAIT_SECONDS: Final = 0.02
 """Maximum wait for a check of the files; after it, the last settings are used. The second one
@@ -55,7 +57,8 @@ class WebSettings:
 Source = Callable[[], WebSettings | None]
 """Returns the settings if they changed since the last call, else None.
 
-Blocks on files. Raises UnusableError, once per change, if the new settings are invalid.
+Blocks on files. Raises UnusableError, once per change, if the new settings are invalid, and OSError
+if the files cannot be looked at now.
 """
 
 
@@ -74,6 +77,7 @@ class ReloadingWebConfig:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="web-config")
         self._check: Future[None] | None = None
         self._slow_check: Future[None] | None = None
+        self._is_failing = False
 
     @property
     def listening_tls(self) -> ssl.SSLContext | None:
@@ -112,6 +116,12 @@ class ReloadingWebConfig:
         except UnusableError as error:
             self._refuse(error.problems)
             return
+        except OSError as error:
+            if not self._is_failing:
+                log.warning("the web configuration cannot be checked", error=os_error_text(error))
+            self._is_failing = True
+            return
+        self._is_failing = False
         if newest is None:
             return
         if (newest.tls is None) != (self._tls is None):

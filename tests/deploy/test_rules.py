@@ -9,7 +9,7 @@ import click
 import pytest
 import yaml
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.core.events import Event, EventType
 from exporter.receivers.alerts import labels
 from tests.deploy.promql import selectors, undocumented_names
