@@ -94,8 +94,8 @@ def test_signals_have_their_usual_effect_on_commands_that_only_answer(tmp_path):
 
 
 def test_nothing_that_takes_time_is_imported_before_signals_are_handled():
-    code = "import collections.abc, re, sys, signal; before = set(sys.modules); import exporter.cli.main;"
-    code += "print(sorted(set(sys.modules) - before))"
+    code = "import collections.abc, re, sys, signal; before = set(sys.modules);"
+    code += "import exporter.cli.main; print(sorted(set(sys.modules) - before))"
     command = [MODULE[0], "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     names = ("exporter", "exporter.cli", "exporter.cli.early_signals", "exporter.cli.main")
