@@ -102,6 +102,24 @@ async def test_any_exception_of_reading_refuses_the_reload(tmp_path, error):
         await agent.polled()
 
 
+async def test_values_that_yaml_cannot_construct_refuse_the_reload(tmp_path):
+    values = (
+        "!!timestamp x",
+        "!!int x",
+        "!!float",
+        "!!bool x",
+        "!!binary x",
+        "!!set x",
+        "!!omap x",
+    )
+    async with running_agent(tmp_path) as (fixture, agent):
+        for value in (*values, "{? [a] : b}", "{<<: x}", "&a [*a]", "!!python/object:a.b {}"):
+            fixture.config.write_text(f"accounts: {value}\n", encoding="utf-8")
+            answer = await agent.reload()
+            assert answer.status_code == 500, value
+        await agent.polled()
+
+
 async def test_any_exception_of_building_services_refuses_the_reload(tmp_path, monkeypatch):
     async def fails(*_: object) -> None:
         raise ValueError("embedded null byte")

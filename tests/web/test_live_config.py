@@ -94,6 +94,7 @@ def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
         ("{", "line 1, column 2: "),
         ("", "web.yml: is empty; write {} to mean it"),
         (None, "web.yml: cannot be read: no such file"),
+        ("basic_auth_users: !!timestamp x", "web.yml: "),
         ("tls_server_config: {cert_file: a, key_file: b}", "key_file: cannot read "),
     ],
 )  # fmt: skip
