@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.fetch import ApiKey, ApiSettings, PageFetcher
 from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage
 from exporter.cartesia.metrics import ClientMetrics
@@ -20,6 +22,9 @@ _STAGGER_SECONDS: Final = 0.001
 """Stagger between connections. Without it, answers arrive all at once and wait for each other in
 each round: a fifth of the time of a poll over 16 connections."""
 
+_MAX_LISTINGS: Final = 2
+"""Listings per poll: a second one if the API key changed during the first."""
+
 
 class CartesiaClient:
     """Lists the fine-tunes of one account; keeps the cursors and pages of the last listing."""
@@ -33,7 +38,7 @@ class CartesiaClient:
         limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._clock = clock
-        self._key = ApiKey(api.key)
+        self._key = ApiKey(api.key, api.store_id)
         self._rate_limiter = RateLimiter(limits, clock)
         self._page_cache = PageCache()
         self._lister = Lister()
@@ -56,8 +61,9 @@ class CartesiaClient:
     ) -> Listing:
         """Return all fine-tunes of the account, read within ``seconds`` of wall-clock time.
 
-        A fine-tune that equals the ``tracked`` one of its id is the same object. Raises
-        CartesiaError if any page is missing, late or malformed, or if the list does not end.
+        A fine-tune that equals the ``tracked`` one of its id is the same object. If the API key was
+        rotated meanwhile, the list is read again: pages of two organisations are not one list.
+        Raises CartesiaError if any page is missing, late or malformed, or if the list does not end.
         """
 
         async def fetch(number: int, fetcher: PageFetcher, cursor: str | None) -> Page:
@@ -72,11 +78,18 @@ class CartesiaClient:
         try:
             connections = [partial(fetch, *each) for each in enumerate(self._fetchers)]
             stall_timeout = min(STALL_TIMEOUT_SECONDS, seconds / 4)
-            listing = await self._lister.read(connections, on_page, stall_timeout)
+            for _ in range(_MAX_LISTINGS):
+                self._key.fingerprints.clear()
+                listing = await self._lister.read(connections, on_page, stall_timeout)
+                if len(self._key.fingerprints) == 1:
+                    break
+            else:
+                raise CartesiaError("protocol", "the API key changed while the list was read")
         finally:
             await asyncio.gather(*(fetcher.http_client.aclose() for fetcher in self._fetchers))
         self._page_cache.commit()
-        return listing
+        (fingerprint,) = self._key.fingerprints
+        return replace(listing, key_fingerprint=fingerprint)
 
     def key_is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""

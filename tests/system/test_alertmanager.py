@@ -95,6 +95,7 @@ def test_a_member_that_hangs_does_not_delay_the_other(tmp_path):
         alertmanager(tmp_path / "am", inbox.url) as real,
     ):
         agent = Agent(tmp_path, **agent_config(api, receiver_of(hanging.base_url, real.url)))
+        api.world.add(status="completed")
         with agent.process() as process:
             wait_for_baseline(process)
             first = api.world.add(status="failed")

@@ -50,6 +50,8 @@ def _create_accounts() -> None:
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "name", "base_url"),
         *_columns(sa.Float, "baseline_at"),
+        *_columns(sa.BigInteger, "baselines"),
+        *_columns(sa.Text, "key_fingerprint"),
         sa.UniqueConstraint("name", "base_url"),
     )
     op.create_table(
@@ -61,7 +63,13 @@ def _create_accounts() -> None:
         *_columns(sa.Float, "since"),
         *_columns(sa.Boolean, "since_seen", "exit_pending"),
         *_columns(sa.BigInteger, "missed_polls", "removals"),
-        *_columns(sa.Boolean, "stuck"),
+        *_columns(sa.Boolean, "stuck", "configured_failure", "returned"),
+    )
+    op.create_table(
+        "unknown_statuses",
+        _reference("account", "accounts"),
+        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(sa.BigInteger, "position"),
     )
     op.create_table(
         "label_values",
@@ -73,7 +81,8 @@ def _create_accounts() -> None:
     op.create_table(
         "poll_outages",
         *_columns(sa.Text, "name", "base_url", primary_key=True),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
+        *_columns(sa.Boolean, "reported"),
     )
 
 
@@ -105,7 +114,7 @@ def _create_deliveries() -> None:
         "events",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "id", "type", "account"),
-        *_columns(sa.Float, "observed_at"),
+        *_columns(sa.Float, "observed_at", "observed_awake"),
         *_columns(sa.Text, "content", "subject"),
         sa.UniqueConstraint("id"),
         sa.Index("events_of_subject", "account", "subject", "number"),
@@ -115,12 +124,13 @@ def _create_deliveries() -> None:
         _reference("event", "events"),
         *_columns(sa.Text, "receiver", primary_key=True),
         *_columns(sa.Text, "state"),
-        *_columns(sa.Float, "queued_at"),
+        *_columns(sa.Float, "queued_at", "queued_awake"),
         sa.Column("message", sa.Text),
         sa.Column("settled_at", sa.Float),
+        sa.Column("settled_awake", sa.Float),
         _state_check(),
         sa.Index("deliveries_of_message", "receiver", "message"),
-        sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
+        sa.Index("deliveries_of_state", "receiver", "state", "settled_awake"),
     )
 
 
@@ -144,7 +154,7 @@ def _create_messages() -> None:
         "receivers",
         *_columns(sa.Text, "name", primary_key=True),
         *_columns(sa.BigInteger, "failures"),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
         *_columns(sa.Boolean, "open"),
         *_columns(sa.Text, "reason"),
         *_columns(sa.Float, "resume_at"),
