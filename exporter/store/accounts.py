@@ -1,6 +1,7 @@
 """State of the accounts: tracked fine-tunes, labels, counters, cursors and outages."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from exporter.core.text import shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
+from exporter.store.errors import StoreError
 from exporter.store.events import record_events
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
@@ -94,6 +96,10 @@ class Accounts:
             outage = delete(table).where(_is_account(table, result.account))
             reported = connection.scalar(outage.returning(table.c.reported))
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
+        if result.kind == "baseline":
+            # A copy of the file without its log would otherwise begin with another baseline.
+            with suppress(StoreError):
+                self._database.checkpoint()
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""
