@@ -171,7 +171,7 @@ def set_up(level: str, style: Literal["logfmt", "json"]) -> None:
 
     Exceptions that Python would print to standard error are logged too: printing may block.
     """
-    global _writer  # noqa: PLW0603 - logging is global, too
+    global _writer
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         _add_time,
@@ -194,11 +194,15 @@ def set_up(level: str, style: Literal["logfmt", "json"]) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
-    handler = _Handler(formatter, renderer)
-    _writer = handler.writer
-    atexit.register(flush)
     root = logging.getLogger()
-    root.handlers = [handler]
+    try:
+        handler = _Handler(formatter, renderer)
+        root.handlers, _writer = [handler], handler.writer
+    except RuntimeError:
+        # No thread can be started. What needs the next one logs that and ends the process.
+        root.handlers = [logging.StreamHandler()]
+        root.handlers[0].setFormatter(formatter)
+    atexit.register(flush)
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
     sys.unraisablehook = threading.excepthook = _log_unhandled

@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -18,22 +17,20 @@ import structlog
 
 from exporter import logs
 from exporter.cli import early_signals
+from exporter.core.text import os_error_text
+from exporter.threads import BoundedLookupLoop, start_executor
 
 _SHUTDOWN_SECONDS: Final = 9.0
 """Limit for a shutdown after the first signal. Everything that must be kept is committed."""
 
-_FLUSH_SECONDS: Final = 1.0
-"""Limit for writing the rest of the log and the output when the process ends."""
+_FLUSH_SECONDS: Final = 0.2
+"""Limit for writing the rest of the output when the process ends."""
 
 _SAME_SIGNAL_SECONDS: Final = 0.5
 """Signals within this time count as one: `timeout` signals a process and then its group."""
 
 _KILLED: Final = 128
 """A shell adds this to the number of the signal that ended a process."""
-
-_LOOKUP_THREADS: Final = 256
-"""Concurrent name lookups. A hanging lookup occupies its thread for minutes. With asyncio's default
-of six threads on a small machine, a few dead receivers would block all other lookups."""
 
 _OPEN_FILES: Final = 65_536
 
@@ -56,7 +53,7 @@ def run_until_signal(
     SIGHUP sets ``reload``, or acts as SIGTERM without it. An exception that leaves ``main`` is a
     bug: it is logged with its traceback, and the status is 1.
     """
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=BoundedLookupLoop) as runner:
         try:
             status = runner.run(_run_main(main, reload))
         except BaseException:  # nothing above this handles an exception
@@ -85,7 +82,12 @@ async def _run_main(
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup"))
+    try:
+        # One thread: each further one would take the interpreter lock from the event loop.
+        loop.set_default_executor(start_executor("worker"))
+    except OSError as error:
+        log.error("cannot start", error=os_error_text(error))  # noqa: TRY400 - no bug, no traceback
+        return 1
 
     stopped_at: float | None = None
 
@@ -114,16 +116,16 @@ def _stop_signals(reload: asyncio.Event | None) -> list[signal.Signals]:
 
 
 def _exit(status: int) -> NoReturn:
-    # In a thread: standard output and error may be a pipe that nobody reads.
-    flushing = Thread(target=_flush_output, daemon=True)
+    logs.flush()
+    # In a thread: standard output may be a pipe that nobody reads.
+    flushing = Thread(target=_flush_streams, daemon=True)
     with suppress(RuntimeError):  # no thread can be started
         flushing.start()
         flushing.join(_FLUSH_SECONDS)
     os._exit(status)
 
 
-def _flush_output() -> None:
-    logs.flush()
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         # None if the descriptor was closed before the start; broken if its reader is gone.
         if stream is not None:

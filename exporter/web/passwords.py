@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +11,7 @@ import bcrypt
 
 from exporter.core.connections import client_address
 from exporter.core.fair_queue import FairQueue
+from exporter.threads import start_executor
 
 _MAX_PASSWORD_BYTES: Final = 72
 """Limit of bcrypt. Some libraries cut a longer password, others raise an error."""
@@ -51,7 +51,7 @@ class PasswordChecker:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._accepted: dict[bytes, None] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        self._thread = start_executor("bcrypt")
         self._queue: FairQueue[_Comparison] = FairQueue(_MAX_WAITING, _MAX_WAIT_SECONDS / 2)
         self._is_comparing = False
 
