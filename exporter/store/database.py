@@ -1,6 +1,7 @@
 """Access to the store: its thread, its transactions and its errors."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
+from exporter.store.awake import AwakeClock
 from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, migrate, read_revision
-from exporter.store.schema import meta
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -51,19 +52,26 @@ class Database:
     an agent that may be running is opened as it is; it must exist and have the newest schema.
 
     ``errors`` counts the reads and writes that failed. ``trouble`` is the error of the last write;
-    it is empty if that succeeded.
+    it is empty if that succeeded. ``awake`` runs if ``exclusive``, driven by ``monotonic``.
 
     All work runs in one thread, so that a slow disk never blocks the event loop and transactions
     never overlap. All methods raise StoreError, or StoreRefusedError for a file that must not be
     used.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        exclusive: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self.store_id = ""
         self.errors = 0
         self.trouble = ""
         self.engine: StoreEngine = SQLiteEngine(path)
+        self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
@@ -78,7 +86,7 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         # A disk that hangs must not delay the end of the process: what was committed is safe.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.run(self.engine.close), _CLOSE_SECONDS)
+            await asyncio.wait_for(self.run(self._close), _CLOSE_SECONDS)
         self._thread.shutdown(wait=False)
 
     async def run(
@@ -100,6 +108,7 @@ class Database:
         """Yield a connection in a transaction that may write; it commits at the end."""
         try:
             with self._transaction(write=True) as connection:
+                self.awake.advance(connection)
                 yield connection
         except StoreError as error:
             self.trouble = str(error)
@@ -107,9 +116,9 @@ class Database:
         self.trouble = ""
 
     def try_to_write(self) -> None:
-        """Check that the database can be written, without a change."""
-        with self.write() as connection:
-            connection.execute(update(meta).values(value=meta.c.value))
+        """Check that the database can be written: store the awake clock."""
+        with self.write():
+            pass
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
@@ -131,8 +140,16 @@ class Database:
         if self._exclusive:
             with self.engine.migrating(), self.write() as connection:
                 self.store_id = migrate(connection, self.engine)
+                self.awake.start(connection)
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
                 f"{self.engine.description} has schema version {revision or 'none'}, this program "
                 f"needs {REVISIONS[-1]}: start the agent once, it upgrades the file"
             )
+
+    def _close(self) -> None:
+        # What passed since the last write counts too: restarts must not make an outage younger.
+        if self.awake.started:
+            with suppress(StoreError):
+                self.try_to_write()
+        self.engine.close()

@@ -34,6 +34,14 @@ meta: Final = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
+awake_clock: Final = sa.Table(
+    "awake_clock",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seconds", sa.Float, nullable=False),
+)
+"""The counter of AwakeClock. Columns whose names end with ``_awake`` are times of it."""
+
 accounts: Final = sa.Table(
     "accounts",
     metadata,

@@ -14,9 +14,9 @@ from exporter.agent.housekeeping import Housekeeper, retention_of
 from exporter.config import load
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
-from exporter.store.retention import Retention
 from tests.config.config_file import KEY, write_config
 from tests.fakes.clock import FakeClock
+from tests.store.raw_sqlite import query_file
 from tests.store.sample_outbox import attempt_digest
 from tests.store.sample_polls import NOW, queue_failures
 
@@ -39,7 +39,7 @@ class HousekeeperFixture:
 async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[HousekeeperFixture]:
     """Open a store below ``path``, and make a housekeeper with these configured receivers."""
     registry, clock = CollectorRegistry(), FakeClock(NOW)
-    async with Database(path / "state.db") as database:
+    async with Database(path / "state.db", monotonic=clock.clock.monotonic) as database:
         sections = [{"name": each, "type": "slack", "url": "https://x.test"} for each in receivers]
         config = load(write_config(path, json.dumps({"receivers": sections})), KEY)
         housekeeper = Housekeeper(database, lambda: config, registry, clock.clock)
@@ -87,19 +87,17 @@ async def test_settled_events_are_deleted_after_the_retention(tmp_path):
 
 async def test_a_store_that_cannot_be_written_is_logged_once(tmp_path, monkeypatch):
     async with open_housekeeper(tmp_path) as h:
-
-        def execute(statement: str) -> None:
-            with h.database.write() as connection:
-                connection.exec_driver_sql(statement)
-
-        refuse = "CREATE TRIGGER no BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no room'); END"
-        await h.database.run(execute, refuse)
+        query_file(
+            h.database.path,
+            "CREATE TRIGGER no BEFORE UPDATE ON awake_clock"
+            " BEGIN SELECT RAISE(ABORT, 'no room'); END",
+        )
         with capture_logs() as logs:
             await h.housekeeper.round()
             await h.housekeeper.round()
             assert "no room" in h.database.trouble
             assert h.database.errors == 2
-            await h.database.run(execute, "DROP TRIGGER no")
+            query_file(h.database.path, "DROP TRIGGER no")
             await h.housekeeper.round()
         assert h.database.trouble == ""
         lines = [(line["log_level"], line["event"]) for line in logs]
@@ -120,12 +118,13 @@ async def test_a_stop_takes_effect_immediately(tmp_path):
             await running
 
 
-async def test_the_write_check_changes_nothing(tmp_path):
+async def test_each_round_stores_the_awake_clock(tmp_path):
     async with open_housekeeper(tmp_path) as h:
-        before = h.database.store_id
-        await h.database.run(h.database.try_to_write)
-        assert await Retention(h.database).orphaned([]) == {}
-        assert h.database.store_id == before
+        for seconds in (60, 120):
+            h.clock.now += 60
+            await h.housekeeper.round()
+            stored = query_file(h.database.path, "SELECT seconds FROM awake_clock")
+            assert stored == [(seconds,)]
 
 
 def test_retention_is_at_least_the_hold_of_an_alertmanager(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+ROOT = Path(__file__).parents[2]
 API_KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
 MODULE = (sys.executable, "-m", "exporter")
 INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
@@ -149,13 +150,18 @@ def run(
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Return the environment of a process: nothing of this machine, but coverage's variables."""
+    """Return the environment of a process: nothing of this machine, but coverage's variables.
+
+    The process runs the code that the tests belong to, also from a second working tree.
+    """
+    path = [variables.pop("PYTHONPATH", ""), str(ROOT)]
     coverage = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "LANG": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONWARNINGS": "error",
         "CARTESIA_API_KEY": API_KEY,
         **coverage,

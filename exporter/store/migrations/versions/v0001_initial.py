@@ -41,6 +41,11 @@ def _create_accounts() -> None:
         "meta", *_columns(sa.Text, "name", primary_key=True), *_columns(sa.Text, "value")
     )
     op.create_table(
+        "awake_clock",
+        *_columns(sa.Text, "name", primary_key=True),
+        *_columns(sa.Float, "seconds"),
+    )
+    op.create_table(
         "accounts",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "name", "base_url"),

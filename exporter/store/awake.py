@@ -1,0 +1,60 @@
+"""Clock that ages of deliveries, alerts and outages are measured on."""
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Connection, select, update
+
+from exporter.store.engines import dialect_insert
+from exporter.store.schema import awake_clock
+
+_NAME: Final = "agent"
+"""Row of the clock: the kind of owner that advances it."""
+
+
+class AwakeClock:
+    """Counter of the seconds that the agent was running and its machine was not suspended.
+
+    Setting the wall clock does not change it. It is stored, and continues after a restart: a
+    process that is killed loses what passed since its last write, at most a minute. The counter
+    never goes backwards, and no other stored time of it is ahead of it.
+
+    Only the process that owns the state starts and advances it; others use ``read_awake``.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._offset: float | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether this process advances the clock."""
+        return self._offset is not None
+
+    def start(self, connection: Connection) -> None:
+        """Create the stored counter if there is none, and continue from it."""
+        new = dialect_insert(connection, awake_clock).values(name=_NAME, seconds=0.0)
+        connection.execute(new.on_conflict_do_nothing())
+        self._offset = read_awake(connection) - self._monotonic()
+
+    def now(self) -> float:
+        """Return the counter in seconds; any thread may call it once the clock is started."""
+        assert self._offset is not None, "only the owner of the state has a running clock"
+        return self._monotonic() + self._offset
+
+    def advance(self, connection: Connection) -> None:
+        """Store the counter, if the clock is started, within the caller's transaction."""
+        if self._offset is not None:
+            connection.execute(
+                update(awake_clock).where(awake_clock.c.name == _NAME).values(seconds=self.now())
+            )
+
+
+def read_awake(connection: Connection) -> float:
+    """Return the stored counter in seconds.
+
+    In a transaction of the owner that writes it is up to date, in others up to a minute old.
+    """
+    stored = select(awake_clock.c.seconds).where(awake_clock.c.name == _NAME)
+    seconds: float = connection.execute(stored).scalar_one()
+    return seconds
