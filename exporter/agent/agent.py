@@ -33,9 +33,11 @@ from exporter.config import Config, ConfigError
 from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
+from exporter.core.model import AccountKey
 from exporter.core.routing import receivers_of
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page, Renderer, StatusRegistry
+from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
@@ -141,7 +143,7 @@ class Agent:
             route=lambda event: receivers_of(event, self._routes),
             wake=self._wake,
             all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
-            oldest_pending=self._oldest_pending,
+            oldest_pending_age=self._oldest_pending_age,
         )
         self._spec_factory = SpecFactory(context, self.registry)
         self._prepared: dict[str, BuiltService] = {}
@@ -160,6 +162,7 @@ class Agent:
         Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
         """
         self._prepared = await build_services(self._specs)
+        await self._delete_outages()
         for service, _ in self._prepared.values():
             await service.prepare(None)
 
@@ -201,11 +204,20 @@ class Agent:
         )
         for service in self._services.values():
             service.reloaded()
+        try:
+            await self._delete_outages()
+        except StoreError as error:  # the next start tries again
+            log.error("cannot delete the outages of removed accounts", error=str(error))  # noqa: TRY400
         log.info(
             "configuration reloaded",
             started=", ".join(built) or "none",
             stopped=", ".join(stopped) or "none",
         )
+
+    async def _delete_outages(self) -> None:
+        """Delete the outages of accounts that are not configured: added again, they begin anew."""
+        accounts = [AccountKey(each.name, each.base_url) for each in self._config.accounts]
+        await Accounts(self._database).delete_outages(other_than=accounts)
 
     async def _replace(self, name: str, new: BuiltService | None, delay: float) -> None:
         """Stop the service of this name, if it runs, and start ``new`` in its place, if given."""
@@ -245,10 +257,10 @@ class Agent:
         for service in self._services.values():
             service.wake()
 
-    async def _oldest_pending(self) -> float | None:
+    async def _oldest_pending_age(self) -> float:
         names = [section.name for section in self._config.receivers]
         backlogs = [await Outbox(self._database, name).backlog() for name in names]
-        return min((each.oldest for each in backlogs if each.oldest is not None), default=None)
+        return max((each.oldest_age or 0.0 for each in backlogs), default=0.0)
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()

@@ -84,7 +84,7 @@ class AgentContext:
     route: Router
     wake: Callable[[], None]
     all_fresh: Callable[[], bool]
-    oldest_pending: Callable[[], Awaitable[float | None]]
+    oldest_pending_age: Callable[[], Awaitable[float]]
 
 
 class SpecFactory:
@@ -169,8 +169,9 @@ class SpecFactory:
 
         async def build(resources: AsyncExitStack) -> Service:
             http_client = await resources.enter_async_context(HttpClient())
+            age = context.oldest_pending_age
             heartbeat = Heartbeat(
-                url, http_client, accounts, context.all_fresh, context.oldest_pending, SYSTEM_CLOCK
+                url, http_client, accounts, context.all_fresh, age, SYSTEM_CLOCK.monotonic
             )
             context.observers.append(heartbeat.note)
             resources.callback(context.observers.remove, heartbeat.note)

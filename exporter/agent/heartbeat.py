@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from exporter.core.clock import Clock
 from exporter.core.retry import Outcome, classify
 from exporter.core.secret import Secret, SecretError
 from exporter.core.view import AccountStatus
@@ -37,16 +36,16 @@ class Heartbeat(Service):
     Attributes:
         accounts: names of the accounts that are polled in a round.
         all_fresh: whether every account has a snapshot that is not stale.
-        oldest_pending: returns since when the oldest pending delivery of the configured receivers
-            waits, in Unix seconds, None if there is none; raises StoreError.
+        oldest_pending_age: returns for how many awake seconds the oldest pending delivery of the
+            configured receivers has been queued, 0 if there is none; raises StoreError.
     """
 
     url: Secret
     http_client: HttpClient
     accounts: Collection[str]
     all_fresh: Callable[[], bool]
-    oldest_pending: Callable[[], Awaitable[float | None]]
-    clock: Clock
+    oldest_pending_age: Callable[[], Awaitable[float]]
+    monotonic: Callable[[], float]
     wakeup_deadline: float = field(default=inf, init=False)
     _polled: set[str] = field(default_factory=set, init=False)
     _round_ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -75,7 +74,7 @@ class Heartbeat(Service):
         while True:
             await self._round_ended.wait()
             self._round_ended.clear()
-            self.wakeup_deadline = self.clock.monotonic() + _BOUNDS.seconds
+            self.wakeup_deadline = self.monotonic() + _BOUNDS.seconds
             withheld = await self._reason_to_withhold()
             failed = "" if withheld else await self._send()
             self.wakeup_deadline = inf
@@ -94,10 +93,10 @@ class Heartbeat(Service):
         if not self.all_fresh():
             return "not every account has fresh data"
         try:
-            oldest = await self.oldest_pending()
+            age = await self.oldest_pending_age()
         except StoreError as error:
             return f"the outbox cannot be read: {error}"
-        if oldest is not None and self.clock.now() - oldest > _MAX_PENDING_SECONDS:
+        if age > _MAX_PENDING_SECONDS:
             return f"a delivery has been pending for more than {_MAX_PENDING_SECONDS / 60:.0f} min"
         return ""
 

@@ -67,8 +67,9 @@ class Housekeeper(Service):
             self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:
                 self._delete_at = self._clock.monotonic() + _DELETE_SECONDS
-                before = self._clock.now() - retention_of(self._config())
-                if deleted := await self._retention.delete_old(before):
+                config = self._config()
+                before = self._clock.now() - config.storage.retention
+                if deleted := await self._retention.delete_old(before, needed_of(config)):
                     log.info("old settled events deleted", events=deleted)
         except StoreError as error:
             if str(error) != self._error:
@@ -92,10 +93,14 @@ class Housekeeper(Service):
         self._reported = orphaned
 
 
-def retention_of(config: Config) -> float:
-    """Return how long settled events are kept, in seconds.
+def needed_of(config: Config) -> float:
+    """Return for how many awake seconds deliveries may need an event, whatever the retention.
 
-    At least as long as an Alertmanager needs their rows: while the alert is held and resolved.
+    An Alertmanager needs it while the alert is held and resolved. An event that ends an alert is
+    needed for as long as the delivery of the alert may be pending.
     """
-    holds = (s.hold for s in config.receivers if isinstance(s, AlertmanagerReceiver))
-    return max(config.storage.retention, max(holds, default=0.0) + RESOLVED_SECONDS)
+    ages = [
+        section.max_age + (section.hold if isinstance(section, AlertmanagerReceiver) else 0.0)
+        for section in config.receivers
+    ]
+    return max(ages, default=0.0) + RESOLVED_SECONDS

@@ -12,34 +12,46 @@ Otherwise a lost request, or a member that was down, would leave it firing."""
 
 
 class AlertRow(Struct, frozen=True, gc=False):
-    """A stored event whose alert may be active; all times are Unix seconds.
+    """A stored event whose alert may be active; times are in awake seconds.
 
-    ``settled_at`` is when the first member accepted it, None while none has. ``left_at`` is when
-    the trouble ended, None while it lasts; an event that is no trouble ends when it begins.
+    ``observed_at`` is ``observed`` as Unix time of the wall clock at that moment. ``settled`` is
+    when the first member accepted it, None while none has. ``left`` is when the trouble ended, None
+    while it lasts; an event that is no trouble ends when it begins.
     """
 
     number: int
-    began_at: float
-    settled_at: float | None = None
-    left_at: float | None = None
+    observed_at: float
+    observed: float
+    settled: float | None = None
+    left: float | None = None
 
-    def ends_at(self, now: float, hold: float) -> float:
-        """Return the end of the alert: ``hold`` seconds after it was first accepted, or earlier."""
-        until = (now if self.settled_at is None else self.settled_at) + hold
-        if self.left_at is not None:
-            until = min(until, self.left_at)
-        # After the clock was set back: Alertmanager refuses an end before the start.
-        return max(until, self.began_at)
+    def starts_at(self, awake: float, now: float) -> float:
+        """Return the start of the alert as Unix time, at ``awake``, which is ``now``.
 
-    def is_active(self, now: float, hold: float) -> bool:
-        """Return whether the alert must be posted at ``now``."""
-        if self.settled_at is None:
+        An alert observed while the wall clock was ahead does not start in the future.
+        """
+        return min(self.observed_at, now - (awake - self.observed))
+
+    def ends_at(self, awake: float, now: float, hold: float) -> float:
+        """Return the end of the alert as Unix time, at ``awake``, which is ``now``.
+
+        It is ``hold`` seconds after it was first accepted, or earlier.
+        """
+        until = (awake if self.settled is None else self.settled) + hold
+        if self.left is not None:
+            until = min(until, self.left)
+        # Alertmanager refuses an end before the start.
+        return max(now + (until - awake), self.starts_at(awake, now))
+
+    def is_active(self, awake: float, hold: float) -> bool:
+        """Return whether the alert must be posted at ``awake``."""
+        if self.settled is None:
             return True
-        until = self.settled_at + hold
-        if self.left_at is not None and self.left_at < until:
-            # Not from ``left_at`` alone: if it was accepted later, other members need it longer.
-            until = max(self.left_at, self.settled_at) + RESOLVED_SECONDS
-        return now < until
+        until = self.settled + hold
+        if self.left is not None and self.left < until:
+            # Not from ``left`` alone: if it was accepted later, other members need it longer.
+            until = max(self.left, self.settled) + RESOLVED_SECONDS
+        return awake < until
 
 
 class ActiveAlert(Struct, frozen=True, gc=False):
@@ -54,13 +66,13 @@ class ActiveAlert(Struct, frozen=True, gc=False):
     @property
     def version(self) -> tuple[int, bool]:
         """What differs between two posts that both matter: the event, and whether it has ended."""
-        return self.row.number, self.row.left_at is not None
+        return self.row.number, self.row.left is not None
 
 
 def active_alerts(
-    rows: Iterable[AlertRow], identity: Callable[[int], Hashable | None], now: float, hold: float
+    rows: Iterable[AlertRow], identity: Callable[[int], Hashable | None], awake: float, hold: float
 ) -> list[ActiveAlert]:
-    """Return the alerts to post at ``now``, those that no member has accepted yet first.
+    """Return the alerts to post at ``awake``, those that no member has accepted yet first.
 
     ``identity`` returns the labels of an event's alert, or a digest of them; None leaves the event
     out. Events with the same labels are one alert to Alertmanager: the newest that lasts is posted
@@ -68,12 +80,12 @@ def active_alerts(
     """
     rows_by_identity: dict[Hashable, list[AlertRow]] = {}
     for row in rows:
-        if row.is_active(now, hold) and (key := identity(row.number)) is not None:
+        if row.is_active(awake, hold) and (key := identity(row.number)) is not None:
             rows_by_identity.setdefault(key, []).append(row)
     alerts = [
         ActiveAlert(
-            max(same, key=lambda row: (row.left_at is None, row.number)),
-            tuple(sorted(row.number for row in same if row.settled_at is None)),
+            max(same, key=lambda row: (row.left is None, row.number)),
+            tuple(sorted(row.number for row in same if row.settled is None)),
         )
         for same in rows_by_identity.values()
     ]

@@ -117,26 +117,23 @@ class Transition(Struct, frozen=True, gc=False):
 class Outage:
     """Consecutive failed polls of one account.
 
-    ``since`` is when the first of them failed in Unix seconds, ``began`` the same on the monotonic
-    clock. ``reason`` (as in the metrics) and ``error`` are those of the last. ``has_baseline``:
-    the account was read completely before. ``submitted``: its event was passed to the store;
-    ``stored``: the store confirmed it.
+    ``since`` is when the first of them failed in Unix seconds, ``since_awake`` the same on the
+    awake clock. ``reason`` (as in the metrics) and ``error`` are those of the last.
+    ``has_baseline``: the account was read completely before. ``submitted``: its event was passed
+    to the store; ``reported``: the store confirmed it.
     """
 
     since: float
-    began: float
+    since_awake: float
     has_baseline: bool
     reason: str = ""
     error: str = ""
     submitted: bool = False
-    stored: bool = False
+    reported: bool = False
 
-    def is_due(self, now: float, after: float) -> bool:
-        """Return whether its event is due ``after`` seconds of outage (0: never).
-
-        ``now`` is monotonic.
-        """
-        return not self.stored and 0 < after <= now - self.began
+    def is_due(self, awake: float, after: float) -> bool:
+        """Return whether its event is due ``after`` seconds of outage (0: never)."""
+        return not self.reported and 0 < after <= awake - self.since_awake
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import email.utils
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from enum import StrEnum
 from http import HTTPStatus
@@ -99,21 +99,27 @@ DELIVERIES_LATER: Final = BackOff(first=2.0, longest=900.0)
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the wait in seconds that ``Retry-After`` requests at ``now`` (Unix seconds).
 
-    Reads both forms: seconds and an HTTP-date (RFC 9110, 10.2.3). Returns None if the header is
-    missing, negative or malformed.
+    Reads both forms: seconds and an HTTP-date (RFC 9110, 10.2.3), which is compared with ``Date``
+    of the same answer, if it has one: the wall clock here may be wrong. Returns None if the header
+    is missing, negative or malformed.
     """
     text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            date = email.utils.parsedate_to_datetime(text)
-            # A date without a zone is UTC (RFC 9110, 5.6.7), not local time.
-            date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            return max(date.timestamp() - now, 0.0)
-        except (ValueError, OverflowError, OSError):
-            return None
+        until, sent = _http_date(text), _http_date(headers.get("date", ""))
+        return None if until is None else max(until - (now if sent is None else sent), 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _http_date(text: str) -> float | None:
+    """Return an HTTP-date in Unix seconds; None if it is malformed."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # A date without a zone is UTC (RFC 9110, 5.6.7), not local time.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 PROBES: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -130,18 +136,21 @@ _HOUR: Final = 3600.0
 class CircuitState:
     """Consecutive failures of a receiver that were not the message's fault, and its circuit.
 
-    ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit;
-    ``reason`` is the reason of the last. An open circuit needs a person: the URL is gone, or the
-    receiver refuses the credentials.
+    ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit,
+    and ``since_awake`` the same on the awake clock. ``reason`` is the reason of the last. An open
+    circuit needs a person: the URL is gone, or the receiver refuses the credentials.
     """
 
     failures: int = 0
     since: float = 0.0
     open: bool = False
     reason: str = ""
+    since_awake: float = 0.0
 
-    def after(self, attempt: Attempt, now: float) -> "CircuitState":
+    def after(self, attempt: Attempt, now: float, awake: float) -> "CircuitState":
         """Return the state after an attempt that ended at ``now`` (Unix seconds).
+
+        ``awake`` is the same on the awake clock, in seconds.
 
         A receiver that refuses a message's content has read it, and is healthy.
         """
@@ -149,10 +158,10 @@ class CircuitState:
             return CIRCUIT_CLOSED
         if self.failures == 0 or (attempt.outcome is Outcome.ENDPOINT and not self.open):
             opened = attempt.outcome is Outcome.ENDPOINT
-            return CircuitState(1, now, opened, attempt.reason)
-        return CircuitState(self.failures + 1, self.since, self.open, attempt.reason)
+            return CircuitState(1, now, opened, attempt.reason, awake)
+        return replace(self, failures=self.failures + 1, reason=attempt.reason)
 
-    def pause(self, attempt: Attempt, now: float, random: float) -> float:
+    def pause(self, attempt: Attempt, awake: float, random: float) -> float:
         """Return the seconds to wait after the attempt that led to this state.
 
         After a 429 it is the requested time, between 1 s and 1 h, or a minute without one. An open
@@ -167,12 +176,12 @@ class CircuitState:
         if attempt.outcome is Outcome.THROTTLED:
             return requested or _THROTTLED_DEFAULT
         # A broken server that always requests 1 s must not get a request per second for days.
-        return max(requested, self._delay(now, random))
+        return max(requested, self._delay(awake, random))
 
-    def _delay(self, now: float, random: float) -> float:
+    def _delay(self, awake: float, random: float) -> float:
         if self.open:
             return PROBES[min(self.failures, len(PROBES)) - 1]
-        back_off = DELIVERIES if now - self.since < _HOUR else DELIVERIES_LATER
+        back_off = DELIVERIES if awake - self.since_awake < _HOUR else DELIVERIES_LATER
         return back_off.delay(self.failures, random)
 
 

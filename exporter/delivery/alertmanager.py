@@ -63,16 +63,16 @@ class AlertDeliverer(Service):
         self.name = receiver.name
         self.metrics = metrics
         self.clock = clock
+        self.outbox = outbox
         self.members = [MemberDeliverer(n, each, self) for n, each in enumerate(receiver.members)]
         self.receiver = receiver
-        self._outbox = outbox
         self._settings = settings
         self._retry_requests: int | None = None
         self._alert_keys: dict[int, _AlertKey] = {}
         self._active: Sequence[ActiveAlert] = ()
         self._active_version: Hashable = None
         self._active_until = self.next_read_at = clock.monotonic()
-        self._delivered_at: dict[int, float] = {}
+        self._delivered: dict[int, float] = {}
         self._unstored: list[tuple[Collection[int], AttemptResult]] = []
         self._reading, self._storing = asyncio.Lock(), asyncio.Lock()
         self._log = log.bind(receiver=receiver.name)
@@ -87,7 +87,7 @@ class AlertDeliverer(Service):
     def circuit(self) -> CircuitState:
         """The circuit of the member that works best."""
         circuits = (member.schedule.circuit for member in self.members)
-        return min(circuits, key=lambda each: (each.open, each.failures, -each.since))
+        return min(circuits, key=lambda each: (each.open, each.failures, -each.since_awake))
 
     def wake(self) -> None:
         """Wake all members: the outbox changed."""
@@ -106,7 +106,7 @@ class AlertDeliverer(Service):
 
     async def load_state(self) -> ReceiverState:
         """Return the stored state of the receiver; raise StoreError."""
-        state = await self._outbox.receiver_state()
+        state = await self.outbox.receiver_state()
         if self._retry_requests is None:
             # To all members before one is tried: else the end of an old trouble is not notified.
             for member in self.members:
@@ -122,20 +122,20 @@ class AlertDeliverer(Service):
         """
         async with self._reading:
             started = self.clock.monotonic()
-            version = self._retry_requests, await self._outbox.version()
+            version = self._retry_requests, await self.outbox.version()
             changed = version != self._active_version or started >= self._active_until
             if not changed or started < self.next_read_at:
                 return self._active
-            now, hold = self.clock.now(), self.receiver.hold
-            rows = await self._outbox.alert_rows(now - hold - RESOLVED_SECONDS)
+            awake, hold = self.outbox.awake_now(), self.receiver.hold
+            rows = await self.outbox.alert_rows(awake - hold - RESOLVED_SECONDS)
             # All other deliveries are stored, and in these rows.
             delivered = [each for each in self._unstored if each[1].state == DELIVERED]
-            self._delivered_at = {n: result.at for numbers, result in delivered for n in numbers}
+            self._delivered = {n: result.awake for numbers, result in delivered for n in numbers}
             await self._load_alert_keys(rows)
             rows = [self._with_delivery(row) for row in rows if row.number in self._alert_keys]
             # In a thread: there may be a hundred thousand.
             self._active = await asyncio.to_thread(
-                active_alerts, rows, lambda number: self._alert_keys[number][1], now, hold
+                active_alerts, rows, lambda number: self._alert_keys[number][1], awake, hold
             )
             self._active_version, self._active_until = version, started + ROUND_SECONDS
             # While events keep coming, half of the time is left to everything else.
@@ -145,13 +145,14 @@ class AlertDeliverer(Service):
 
     async def body(self, batch: Sequence[ActiveAlert], minimal: Collection[_Version]) -> bytes:
         """Return the request for a batch; those in ``minimal`` have their minimal form."""
-        events = await self._outbox.events([alert.row.number for alert in batch])
-        now, hold, links = self.clock.now(), self.receiver.hold, self._settings.link_templates
+        events = await self.outbox.events([alert.row.number for alert in batch])
+        hold, links = self.receiver.hold, self._settings.link_templates
+        times = self.outbox.awake_now(), self.clock.now()
         return render(
             Alert(
                 content_of(events[alert.row.number], links, minimal=alert.version in minimal),
-                alert.row.began_at,
-                self._with_delivery(alert.row).ends_at(now, hold),
+                alert.row.starts_at(*times),
+                self._with_delivery(alert.row).ends_at(*times, hold),
             )
             for alert in batch
             if alert.row.number in events
@@ -162,14 +163,14 @@ class AlertDeliverer(Service):
     ) -> None:
         """Queue what a post led to for ``store``; ``before`` is the circuit before it."""
         pending = (number for alert in accepted for number in alert.pending)
-        numbers = [number for number in pending if number not in self._delivered_at]
-        self._delivered_at |= dict.fromkeys(numbers, self.clock.now())
+        numbers = [number for number in pending if number not in self._delivered]
+        self._delivered |= dict.fromkeys(numbers, self.outbox.awake_now())
         self._add_result(numbers, DELIVERED if numbers else PENDING, attempt, before)
 
     def record_refusal(self, member: int, alert: ActiveAlert, attempt: Attempt) -> None:
         """Log that a member refused both forms of an alert; it is dead if all members did."""
         number = alert.row.number
-        is_pending = number in alert.pending and number not in self._delivered_at
+        is_pending = number in alert.pending and number not in self._delivered
         is_dead = is_pending and all(alert.version in each.refused for each in self.members)
         if is_dead:
             self._add_result((number,), DEAD, attempt, self.circuit)
@@ -182,7 +183,7 @@ class AlertDeliverer(Service):
         async with self._storing:
             while self._unstored:
                 numbers, result = self._unstored[0]
-                delays = await self._outbox.record(numbers, result)
+                delays = await self.outbox.record(numbers, result)
                 del self._unstored[0]
                 self.metrics.record_delays(self.name, delays)
                 if delays:
@@ -197,19 +198,20 @@ class AlertDeliverer(Service):
         """
         if any(member.has_work for member in self.members):
             return
-        now, max_age = self.clock.now(), self._settings.max_age
-        if expired := await self._outbox.expire(now - max_age, now):
+        max_age = self._settings.max_age
+        if expired := await self.outbox.expire(max_age, self.clock.now()):
             self._active_version = None
-            self.metrics.record_failures(self.name, "expired", expired)
+            self.metrics.record_expired(self.name, expired)
             self._log.error("deliveries expired", events=expired, max_age=f"{max_age:.0f}s")
 
     async def update_metrics(self) -> None:
         """Publish backlog and circuit; raise StoreError."""
-        self.metrics.update(self.name, await self._outbox.backlog(), self.circuit)
+        backlog = await self.outbox.backlog()
+        self.metrics.update(self.name, backlog, self.circuit, self.clock.now())
 
     def _with_delivery(self, row: AlertRow) -> AlertRow:
-        if row.settled_at is None and row.number in self._delivered_at:
-            return replace(row, settled_at=self._delivered_at[row.number])
+        if row.settled is None and row.number in self._delivered:
+            return replace(row, settled=self._delivered[row.number])
         return row
 
     async def _load_alert_keys(self, rows: Sequence[AlertRow]) -> None:
@@ -218,7 +220,7 @@ class AlertDeliverer(Service):
         self._alert_keys = {row.number: before[row.number] for row in rows if row.number in before}
         missing = [row.number for row in rows if row.number not in before]
         for begin in range(0, len(missing), _EVENTS_PER_READ):
-            events = await self._outbox.events(missing[begin : begin + _EVENTS_PER_READ])
+            events = await self.outbox.events(missing[begin : begin + _EVENTS_PER_READ])
             found = await asyncio.to_thread(self._alert_keys_of, events)
             self._alert_keys |= found
             if dead := [number for number, each in found.items() if each[1] is None]:
@@ -249,7 +251,8 @@ class AlertDeliverer(Service):
         if len(self._unstored) > 1 and not (self._unstored[-1][0] or self._unstored[-1][1].events):
             del self._unstored[-1]
         resume_at = min(member.schedule.resume_at() for member in self.members)
-        result = AttemptResult(state, now, attempt, circuit, resume_at, events)
+        awake = self.outbox.awake_now()
+        result = AttemptResult(state, now, awake, attempt, circuit, resume_at, events)
         self._unstored.append((numbers, result))
 
 
@@ -262,7 +265,7 @@ class MemberDeliverer(DeliveryLoop):
     """
 
     def __init__(self, number: int, member: Endpoint, shared: AlertDeliverer) -> None:
-        super().__init__(shared.name, shared.metrics, shared.clock, 0.0)
+        super().__init__(shared.outbox, shared.metrics, shared.clock, 0.0)
         self.has_work = True
         self.refused: set[_Version] = set()
         self._number = number
@@ -350,7 +353,7 @@ class MemberDeliverer(DeliveryLoop):
             shared.record_attempt(attempt, before, batch)
             return
         shared.record_attempt(attempt, before)
-        self._metrics.record_failures(self.name, attempt.outcome.value)
+        self._metrics.record_failure(self.name, attempt.outcome.value)
         if attempt.outcome is Outcome.PAYLOAD and self._halve(batch):
             shared.record_refusal(self._number, batch[0], attempt)
             return

@@ -36,7 +36,7 @@ class Deliverer(DeliveryLoop, Service):
         metrics: DeliveryMetrics,
         clock: Clock,
     ) -> None:
-        super().__init__(receiver.name, metrics, clock, receiver.spacing)
+        super().__init__(outbox, metrics, clock, receiver.spacing)
         self._receiver = receiver
         self._outbox = outbox
         self._settings = settings
@@ -79,9 +79,9 @@ class Deliverer(DeliveryLoop, Service):
             if result.state == DELIVERED:
                 return 0.0
             # Only after a failed attempt, so that none expires untried.
-            now, max_age = self._clock.now(), self._settings.max_age
-            if expired := await self._outbox.expire(now - max_age, now):
-                self._metrics.record_failures(self.name, "expired", expired)
+            max_age = self._settings.max_age
+            if expired := await self._outbox.expire(max_age, self._clock.now()):
+                self._metrics.record_expired(self.name, expired)
                 self._log.error("deliveries expired", events=expired, max_age=f"{max_age:.0f}s")
         return 0.0
 
@@ -96,13 +96,10 @@ class Deliverer(DeliveryLoop, Service):
         most = self.schedule.circuit.failures.bit_length()
         if most and await self._outbox.count_pending_messages() > most:
             return LOOK_SECONDS
-        now = self._clock.now()
-        waited = now - queued[0].since
-        # A clock that was set back would otherwise hold the events for as long.
-        if 0 <= waited < self._settings.group_wait:
-            return self._settings.group_wait - waited
+        if queued[0].age < self._settings.group_wait:
+            return self._settings.group_wait - queued[0].age
         with self.log_store_error():
-            await self._outbox.create_messages(await self._group(queued), now)
+            await self._outbox.create_messages(await self._group(queued), self._clock.now())
             self.log_store_recovery()
         return LOOK_SECONDS if self._store_error else 0.0
 
@@ -170,7 +167,7 @@ class Deliverer(DeliveryLoop, Service):
             state = DELIVERED
             attempt_log.info("delivered")
         else:
-            self._metrics.record_failures(self.name, outcome.value)
+            self._metrics.record_failure(self.name, outcome.value)
             attempt_log = attempt_log.bind(outcome=outcome.value, reason=attempt.reason)
             if outcome is Outcome.PAYLOAD and message.minimal:
                 state = DEAD
@@ -178,7 +175,8 @@ class Deliverer(DeliveryLoop, Service):
             else:
                 state = PENDING
                 attempt_log.warning("delivery failed", retry_in=f"{self.schedule.wait():.1f}s")
-        return AttemptResult(state, now, attempt, after, self.schedule.resume_at(), events)
+        awake, resume_at = self._outbox.awake_now(), self.schedule.resume_at()
+        return AttemptResult(state, now, awake, attempt, after, resume_at, events)
 
     async def _store_result(self, message: OutboxMessage, result: AttemptResult) -> None:
         if result.attempt.outcome is Outcome.PAYLOAD and result.state == PENDING:
@@ -192,4 +190,5 @@ class Deliverer(DeliveryLoop, Service):
             self._settings.wake()
 
     async def _update_metrics(self) -> None:
-        self._metrics.update(self.name, await self._outbox.backlog(), self.schedule.circuit)
+        backlog = await self._outbox.backlog()
+        self._metrics.update(self.name, backlog, self.schedule.circuit, self._clock.now())

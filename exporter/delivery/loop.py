@@ -3,7 +3,7 @@
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,7 +13,7 @@ from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.errors import StoreError
-from exporter.store.outbox import ReceiverState
+from exporter.store.outbox import ReceiverOutbox, ReceiverState
 from exporter.supervisor import pause
 
 LOOK_SECONDS: Final = 5.0
@@ -31,9 +31,10 @@ class RetrySchedule:
     Pauses are kept on the monotonic clock only, so that a start tries at once.
     """
 
-    def __init__(self, clock: Clock, spacing: float) -> None:
+    def __init__(self, clock: Clock, awake: Callable[[], float], spacing: float) -> None:
         self.circuit: CircuitState = CIRCUIT_CLOSED
         self._clock = clock
+        self._awake = awake
         self._spacing = spacing
         self._spaced_until = 0.0
         self._paused_until = 0.0
@@ -64,10 +65,10 @@ class RetrySchedule:
 
     def record_attempt(self, attempt: Attempt) -> None:
         """Update circuit and pause after an attempt."""
-        at, now = self._clock.monotonic(), self._clock.now()
-        self.circuit = self.circuit.after(attempt, now)
+        at, awake = self._clock.monotonic(), self._awake()
+        self.circuit = self.circuit.after(attempt, self._clock.now(), awake)
         self._spaced_until = at + self._spacing
-        self._paused_until = at + self.circuit.pause(attempt, now, self._clock.random())
+        self._paused_until = at + self.circuit.pause(attempt, awake, self._clock.random())
 
 
 class DeliveryLoop(ABC):
@@ -78,14 +79,16 @@ class DeliveryLoop(ABC):
 
     wakeup_deadline = math.inf
 
-    def __init__(self, name: str, metrics: DeliveryMetrics, clock: Clock, spacing: float) -> None:
-        self.name = name
-        self.schedule = RetrySchedule(clock, spacing)
+    def __init__(
+        self, outbox: ReceiverOutbox, metrics: DeliveryMetrics, clock: Clock, spacing: float
+    ) -> None:
+        self.name = outbox.receiver
+        self.schedule = RetrySchedule(clock, outbox.awake_now, spacing)
         self._metrics = metrics
         self._clock = clock
         self._changed = asyncio.Event()
         self._store_error = ""
-        self._log = log.bind(receiver=name)
+        self._log = log.bind(receiver=self.name)
 
     @abstractmethod
     async def deliver_due(self) -> float:

@@ -10,15 +10,19 @@ from prometheus_client.registry import Collector
 from exporter.core.retry import CircuitState
 from exporter.store.outbox import Backlog
 
-_REASONS: Final = ("throttled", "transient", "endpoint", "payload", "expired")
+_REASONS: Final = ("throttled", "transient", "endpoint", "payload")
 _LABEL: Final = ("receiver",)
+
+_SAME_SECONDS: Final = 1.0
+"""A smaller change of a timestamp is not shown: the wall clock is corrected all the time, and each
+change has the page rendered anew."""
 
 
 class DeliveryMetrics(Collector):
     """Metrics of all receivers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._backlogs: dict[str, tuple[Backlog, CircuitState]] = {}
+        self._backlogs: dict[str, tuple[Backlog, float | None, CircuitState]] = {}
         self._requests = Counter(
             "cartesia_exporter_notifications_total",
             "Requests to a receiver that were tried.",
@@ -27,8 +31,14 @@ class DeliveryMetrics(Collector):
         )
         self._failures = Counter(
             "cartesia_exporter_notifications_failed_total",
-            "Requests to a receiver that failed, by reason; expired are events that were given up.",
+            "Requests to a receiver that failed, by reason.",
             (*_LABEL, "reason"),
+            registry=registry,
+        )
+        self._expired = Counter(
+            "cartesia_exporter_deliveries_expired_total",
+            "Events that were not delivered within the receiver's max_age and became dead.",
+            _LABEL,
             registry=registry,
         )
         self._duration = Histogram(
@@ -52,12 +62,14 @@ class DeliveryMetrics(Collector):
         self._requests.labels(receiver)
         for reason in _REASONS:
             self._failures.labels(receiver, reason)
+        self._expired.labels(receiver)
         self._duration.labels(receiver)
         self._delay.labels(receiver)
 
     def forget(self, receiver: str) -> None:
         """Remove a receiver's series."""
-        for metric in (self._requests, self._failures, self._duration, self._delay):
+        counters = self._requests, self._failures, self._expired
+        for metric in (*counters, self._duration, self._delay):
             metric.remove_by_labels({"receiver": receiver})
         self._backlogs = {name: each for name, each in self._backlogs.items() if name != receiver}
 
@@ -66,9 +78,13 @@ class DeliveryMetrics(Collector):
         self._requests.labels(receiver).inc()
         self._duration.labels(receiver).observe(seconds)
 
-    def record_failures(self, receiver: str, reason: str, number: int = 1) -> None:
-        """Count failed requests, or expired deliveries."""
-        self._failures.labels(receiver, reason).inc(number)
+    def record_failure(self, receiver: str, reason: str) -> None:
+        """Count a failed request."""
+        self._failures.labels(receiver, reason).inc()
+
+    def record_expired(self, receiver: str, number: int) -> None:
+        """Count events whose deliveries became dead because of their age."""
+        self._expired.labels(receiver).inc(number)
 
     def record_delays(self, receiver: str, delays: Iterable[float]) -> None:
         """Count delivered events by the seconds from observation to delivery."""
@@ -79,9 +95,13 @@ class DeliveryMetrics(Collector):
         """Return whether a receiver's backlog is known; its gauges are absent until then."""
         return receiver in self._backlogs
 
-    def update(self, receiver: str, backlog: Backlog, circuit: CircuitState) -> None:
-        """Replace the gauges of a receiver."""
-        self._backlogs = {**self._backlogs, receiver: (backlog, circuit)}
+    def update(self, receiver: str, backlog: Backlog, circuit: CircuitState, now: float) -> None:
+        """Replace the gauges of a receiver at ``now`` (Unix seconds)."""
+        oldest = None if backlog.oldest_age is None else now - backlog.oldest_age
+        before = self._backlogs[receiver][1] if self.has(receiver) else None
+        if oldest is not None and before is not None and abs(oldest - before) < _SAME_SECONDS:
+            oldest = before
+        self._backlogs = {**self._backlogs, receiver: (backlog, oldest, circuit)}
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges of all receivers."""
@@ -91,14 +111,15 @@ class DeliveryMetrics(Collector):
         )
         oldest = _gauge(
             "delivery_oldest_pending_timestamp_seconds",
-            "Unix time since when the oldest of the pending events is owed; absent without one.",
+            "Now minus the age of the oldest pending event, as Unix time; absent without one. The "
+            "age does not count time at which the agent was stopped.",
         )
         up = _gauge("receiver_up", "Whether the last request did not fail for the receiver's sake.")
-        for receiver, (backlog, circuit) in self._backlogs.items():
+        for receiver, (backlog, queued_at, circuit) in self._backlogs.items():
             pending.add_metric((receiver,), backlog.pending)
             dead.add_metric((receiver,), backlog.dead)
-            if backlog.oldest is not None:
-                oldest.add_metric((receiver,), backlog.oldest)
+            if queued_at is not None:
+                oldest.add_metric((receiver,), queued_at)
             up.add_metric((receiver,), circuit.failures == 0)
         yield from (pending, dead, oldest, up)
 

@@ -9,7 +9,7 @@ from exporter.core.clock import Clock
 from exporter.core.events import Event, poll_failing_event, poll_recovered_event
 from exporter.core.model import Outage
 from exporter.core.text import one_line, timestamp
-from exporter.store.accounts import Accounts
+from exporter.store.accounts import Accounts, StoredOutage
 from exporter.store.errors import StoreError
 
 log = structlog.get_logger()
@@ -19,8 +19,8 @@ class OutageWatch:
     """The current outage of one account, if there is one.
 
     The receivers that ``route`` returns are notified once when it has lasted ``failing_after``
-    seconds (0: never), and once when it ends. An outage that was not reported before a restart
-    starts again from zero.
+    seconds (0: never), and once when it ends. Only the time is counted at which the agent runs,
+    over restarts.
     """
 
     def __init__(
@@ -35,36 +35,37 @@ class OutageWatch:
         self.outage: Outage | None = None
 
     async def restore(self, *, has_baseline: bool) -> None:
-        """Load the outage that was reported before a restart, if there is one.
-
-        Raises StoreError.
-        """
-        since = await self._accounts.outage_since(self._key)
-        if since is not None:
-            lasted = max(self._clock.now() - since, 0.0)
-            began = self._clock.monotonic() - lasted
-            self.outage = Outage(since, began, has_baseline, submitted=True, stored=True)
+        """Load the outage that began before a restart, if there is one. Raises StoreError."""
+        stored = await self._accounts.outage(self._key)
+        if stored is not None:
+            outage = self.outage or Outage(stored.since, stored.since_awake, has_baseline)
+            self.outage = _as_stored(outage, stored)
 
     def failed(self, reason: str, error: str, *, has_baseline: bool) -> None:
         """Record a failed poll; ``reason`` is one of the metric's."""
         outage = self.outage
         if outage is None:
-            outage = Outage(self._clock.now(), self._clock.monotonic(), has_baseline)
+            outage = Outage(self._clock.now(), self._accounts.awake_now(), has_baseline)
         self.outage = replace(outage, reason=reason, error=error)
 
-    async def notify_if_due(self) -> bool:
-        """Queue the event of an outage that lasts too long; return whether it was stored now.
+    async def store_and_notify(self) -> bool:
+        """Store an outage that is not reported yet; queue its event if it lasts too long.
 
-        A store error is logged; the next call tries again.
+        Returns whether its event was stored now. A store error is logged; the next call tries
+        again.
         """
         outage = self.outage
-        if outage is None or not outage.is_due(self._clock.monotonic(), self._failing_after):
+        if outage is None or outage.reported or not self._failing_after:
             return False
+        due = outage.is_due(self._accounts.awake_now(), self._failing_after)
+        return await (self._notify(outage) if due else self._store(outage))
+
+    async def _notify(self, outage: Outage) -> bool:
         if not outage.submitted:
             log.warning(
                 "account cannot be read for long",
                 account=self._key.name,
-                seconds=round(self._clock.monotonic() - outage.began),
+                seconds=round(self._accounts.awake_now() - outage.since_awake),
                 since=timestamp(outage.since),
                 reason=outage.reason,
                 error=one_line(outage.error),
@@ -72,17 +73,22 @@ class OutageWatch:
         event = poll_failing_event(*self._identity, outage, self._clock.now())
         # Before the commit: if it succeeds unnoticed, the end of the outage must be reported too.
         self.outage = replace(outage, submitted=True)
+        return await self._store(self.outage, self._routed(event))
+
+    async def _store(self, outage: Outage, events: RoutedEvents = ()) -> bool:
+        """Store the outage; return whether it is reported."""
         try:
-            await self._accounts.begin_outage(self._key, outage.since, self._routed(event))
+            stored = await self._accounts.store_outage(self._key, outage, events)
         except StoreError as error:
-            log.warning(
-                "cannot store the outage; receivers are not notified yet",
-                account=self._key.name,
-                error=one_line(str(error)),
-            )
+            if events:
+                log.warning(
+                    "cannot store the outage; receivers are not notified yet",
+                    account=self._key.name,
+                    error=one_line(str(error)),
+                )
             return False
-        self.outage = replace(outage, submitted=True, stored=True)
-        return True
+        self.outage = _as_stored(outage, stored)
+        return stored.reported
 
     def recovery(self, now: float) -> RoutedEvents:
         """Return the event that ends the outage at ``now`` (Unix seconds), if it was reported.
@@ -92,7 +98,7 @@ class OutageWatch:
         outage = self.outage
         if outage is None or not outage.submitted:
             return ()
-        seconds = self._clock.monotonic() - outage.began
+        seconds = self._accounts.awake_now() - outage.since_awake
         return self._routed(poll_recovered_event(*self._identity, outage, now, seconds))
 
     def end(self) -> None:
@@ -101,3 +107,14 @@ class OutageWatch:
 
     def _routed(self, event: Event) -> RoutedEvents:
         return [(event, self._route(event))]
+
+
+def _as_stored(outage: Outage, stored: StoredOutage) -> Outage:
+    """Return the outage with what is stored of it."""
+    return replace(
+        outage,
+        since=stored.since,
+        since_awake=stored.since_awake,
+        submitted=outage.submitted or stored.reported,
+        reported=stored.reported,
+    )

@@ -176,7 +176,7 @@ class Poller(Service):
             await self.poll()
         else:
             self._metrics.skipped.labels(self.account).inc()
-        if await self._outages.notify_if_due():
+        if await self._outages.store_and_notify():
             self._settings.wake()
 
     def _is_due(self) -> bool:
@@ -227,7 +227,7 @@ class Poller(Service):
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
-        if not result.is_empty:
+        if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         self._outages.end()
         self._wall_offset += snapshot.clock_jump

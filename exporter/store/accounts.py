@@ -1,16 +1,27 @@
 """State of the accounts: tracked fine-tunes, labels, counters, cursors and outages."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Result,
+    Table,
+    and_,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import LabelName, Labels
-from exporter.core.model import AccountKey, FineTune, TrackedFineTune
+from exporter.core.model import AccountKey, FineTune, Outage, TrackedFineTune
 from exporter.core.text import shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
@@ -23,6 +34,15 @@ _UNIQUE_FIELDS: Final = 3
 """Number of leading fields (id, name, description) whose texts fine-tunes do not share."""
 
 _Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutage:
+    """Start of an outage, in Unix seconds and on the awake clock, and whether it was reported."""
+
+    since: float
+    since_awake: float
+    reported: bool
 
 
 class Accounts:
@@ -77,25 +97,58 @@ class Accounts:
                 upsert(connection, schema.cursors, [{"account": number, "ids": ids}])
             table = schema.poll_outages
             outage = delete(table).where(_is_account(table, result.account))
-            ended = result.recovery and connection.execute(outage).rowcount
-            record_events(connection, [*(result.recovery if ended else ()), *result.events])
+            reported = connection.scalar(outage.returning(table.c.reported))
+            record_events(connection, [*(result.recovery if reported else ()), *result.events])
+
+    def awake_now(self) -> float:
+        """Return the time of the awake clock in seconds."""
+        return self._database.awake.now()
 
     @in_store_thread
-    def outage_since(self, account: AccountKey) -> float | None:
-        """Return the start of the reported outage as Unix seconds, or None."""
+    def outage(self, account: AccountKey) -> StoredOutage | None:
+        """Return the outage of an account, which no later poll has ended; None without one."""
+        with self._database.read() as connection:
+            return _find_outage(connection, account)
+
+    @in_store_thread
+    def store_outage(
+        self, account: AccountKey, outage: Outage, events: RoutedEvents
+    ) -> StoredOutage:
+        """Store an outage, with the events that report it, in one transaction; return it.
+
+        An outage that is stored already keeps its start, and stays reported once it was.
+        """
+        table = schema.poll_outages
+        start = {"since": outage.since, "since_awake": outage.since_awake, "reported": False}
+        row = {"name": account.name, "base_url": account.base_url, **start}
+        with self._database.write() as connection:
+            connection.execute(dialect_insert(connection, table).on_conflict_do_nothing(), [row])
+            if events:
+                reported = update(table).where(_is_account(table, account)).values(reported=True)
+                connection.execute(reported)
+                record_events(connection, events)
+            stored = _find_outage(connection, account)
+            assert stored is not None
+            return stored
+
+    @in_store_thread
+    def delete_outages(self, *, other_than: Collection[AccountKey]) -> None:
+        """Delete the outages of all accounts but these."""
         table = schema.poll_outages
         with self._database.read() as connection:
-            query = select(table.c.since).where(_is_account(table, account))
-            return connection.execute(query).scalar()
+            stored = connection.execute(select(table.c.name, table.c.base_url))
+            removed = {AccountKey(*row) for row in stored}.difference(other_than)
+        if removed:
+            with self._database.write() as connection:
+                for account in removed:
+                    connection.execute(delete(table).where(_is_account(table, account)))
 
-    @in_store_thread
-    def begin_outage(self, account: AccountKey, since: float, events: RoutedEvents) -> None:
-        """Store an outage and its events in one transaction; a stored outage keeps its start."""
-        row = {"name": account.name, "base_url": account.base_url, "since": since}
-        with self._database.write() as connection:
-            statement = dialect_insert(connection, schema.poll_outages)
-            connection.execute(statement.on_conflict_do_nothing(), [row])
-            record_events(connection, events)
+
+def _find_outage(connection: Connection, account: AccountKey) -> StoredOutage | None:
+    table = schema.poll_outages
+    query = select(table.c.since, table.c.since_awake, table.c.reported)
+    row = connection.execute(query.where(_is_account(table, account))).first()
+    return None if row is None else StoredOutage(*row)
 
 
 def _is_account(table: Table, account: AccountKey) -> ColumnElement[bool]:

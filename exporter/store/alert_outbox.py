@@ -30,10 +30,10 @@ class AlertOutbox(ReceiverOutbox):
 
     @in_store_thread
     def alert_rows(self, since: float) -> list[AlertRow]:
-        """Return the events that are pending, or were delivered after ``since`` (Unix seconds)."""
+        """Return the events that are pending, or were delivered after ``since`` (awake seconds)."""
         # Two queries: with an OR, SQLite would read everything that was ever delivered.
         pending = self._of_state(PENDING)
-        delivered = self._of_state(DELIVERED).where(deliveries.c.settled_at > since)
+        delivered = self._of_state(DELIVERED).where(deliveries.c.settled_awake > since)
         with self._database.read() as connection:
             rows = [*connection.execute(pending), *connection.execute(delivered)]
             return [AlertRow(*row) for row in rows]
@@ -49,23 +49,23 @@ class AlertOutbox(ReceiverOutbox):
     def record(self, numbers: Collection[int], result: AttemptResult) -> list[float]:
         """Store the result of a post: events with these numbers are delivered, dead or pending.
 
-        Returns the delays of those newly delivered, in seconds from observation to delivery. An
-        event is delivered although it was marked as dead or discarded in the meantime.
+        Returns the delays of those newly delivered, in awake seconds from observation to delivery.
+        An event is delivered although it was marked as dead or discarded in the meantime.
         """
         # Only the first delivery counts: ``hold`` starts with it.
         changeable = {DELIVERED: {PENDING, DEAD, DISCARDED}, DEAD: {PENDING}, PENDING: set[str]()}
-        mine = deliveries.c.receiver == self._receiver
+        mine = deliveries.c.receiver == self.receiver
         query = (
-            select(events.c.number, events.c.observed_at, deliveries.c.state)
+            select(events.c.number, events.c.observed_awake, deliveries.c.state)
             .join(deliveries)
             .where(mine, deliveries.c.event.in_(numbers))
         )
         with self._database.write() as connection:
-            store_result(connection, self._receiver, result)
+            store_result(connection, self.receiver, result)
             # States are compared here: in SQL, SQLite might search all deliveries by state.
             states = changeable[result.state]
             found = {
-                row.number: row.observed_at
+                row.number: row.observed_awake
                 for row in connection.execute(query)
                 if row.state in states
             }
@@ -74,10 +74,10 @@ class AlertOutbox(ReceiverOutbox):
                 connection.execute(
                     update(deliveries)
                     .where(mine, deliveries.c.event == bindparam("number"))
-                    .values(state=result.state, settled_at=result.at),
+                    .values(state=result.state, settled_at=result.at, settled_awake=result.awake),
                     [{"number": number} for number in found],
                 )
-        return [max(result.at - at, 0.0) for at in found.values() if result.state == DELIVERED]
+        return [result.awake - awake for awake in found.values() if result.state == DELIVERED]
 
     def _of_state(self, state: str) -> Select[Any]:
         """Select the fields of AlertRow.
@@ -88,7 +88,7 @@ class AlertOutbox(ReceiverOutbox):
         """
         later = events.alias("later")
         ended = (
-            select(later.c.observed_at)
+            select(later.c.observed_awake)
             .where(
                 later.c.account == events.c.account,
                 later.c.subject == events.c.subject,
@@ -100,9 +100,10 @@ class AlertOutbox(ReceiverOutbox):
             .scalar_subquery()
             .correlate(events)
         )
-        left_at = case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_at)
+        left = case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_awake)
+        settled = deliveries.c.settled_awake
         return (
-            select(events.c.number, events.c.observed_at, deliveries.c.settled_at, left_at)
+            select(events.c.number, events.c.observed_at, events.c.observed_awake, settled, left)
             .join(deliveries)
             .where(self._mine(state))
         )

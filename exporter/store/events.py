@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, insert
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.store.awake import read_awake
 from exporter.store.engines import batches, dialect_insert
 from exporter.store.schema import deliveries, events
 
@@ -37,8 +38,9 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
         .on_conflict_do_nothing(index_elements=["id"])
         .returning(events.c.id, events.c.number)
     )
+    awake = read_awake(connection) if routed else 0.0
     for batch in batches(routed):
-        stored = connection.execute(statement, [_row(event) for event, _ in batch])
+        stored = connection.execute(statement, [_row(event, awake) for event, _ in batch])
         numbers = {row.id: row.number for row in stored}
         rows = [
             {
@@ -46,6 +48,7 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
                 "receiver": receiver,
                 "state": PENDING,
                 "queued_at": event.observed_at,
+                "queued_awake": awake,
             }
             for event, receivers in batch
             if event.id in numbers
@@ -55,7 +58,7 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
             connection.execute(insert(deliveries), rows)
 
 
-def _row(event: Event) -> dict[str, Any]:
+def _row(event: Event, awake: float) -> dict[str, Any]:
     content = _Content(event.fine_tune, event.previous_status, dict(event.facts))
     return {
         "id": event.id,
@@ -63,6 +66,7 @@ def _row(event: Event) -> dict[str, Any]:
         "account": event.account,
         "subject": event.subject,
         "observed_at": event.observed_at,
+        "observed_awake": awake,
         "content": msgspec.json.encode(content).decode(),
     }
 

@@ -42,12 +42,14 @@ class ReceiverState:
 class AttemptResult:
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
 
-    ``state`` is their state from ``at`` (Unix seconds). ``circuit`` is the receiver's, which may be
-    tried again at ``resume_at``. ``events`` follow from the attempt and are queued with it.
+    ``state`` is their state from ``at`` (Unix seconds), which is ``awake`` on the awake clock.
+    ``circuit`` is the receiver's, which may be tried again at ``resume_at``. ``events`` follow from
+    the attempt and are queued with it.
     """
 
     state: str
     at: float
+    awake: float
     attempt: Attempt
     circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
@@ -72,21 +74,22 @@ def request_retry(connection: Connection, receiver: str) -> None:
 class Backlog:
     """Number of pending and of dead deliveries of a receiver.
 
-    ``oldest`` is when the oldest pending one was queued, in Unix seconds; None without one.
+    ``oldest_age`` is for how many awake seconds the oldest pending one has been queued; None
+    without one.
     """
 
     pending: int = 0
     dead: int = 0
-    oldest: float | None = None
+    oldest_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """An event that no message carries yet, queued at ``since`` (Unix seconds)."""
+    """An event that no message carries yet; ``age`` is for how many awake seconds it was queued."""
 
     number: int
     event: Event
-    since: float
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +106,40 @@ class ReceiverOutbox:
 
     def __init__(self, database: Database, receiver: str) -> None:
         self._database = database
-        self._receiver = receiver
+        self.receiver = receiver
+
+    def awake_now(self) -> float:
+        """Return the time of the awake clock in seconds."""
+        return self._database.awake.now()
 
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        query = select(receivers).where(receivers.c.name == self._receiver)
+        query = select(receivers).where(receivers.c.name == self.receiver)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             return ReceiverState()
-        circuit = CircuitState(row.failures, row.since, row.open, row.reason)
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
         return ReceiverState(circuit, row.resume_at, row.retry_requests)
 
     @in_store_thread
-    def expire(self, before: float, now: float) -> int:
-        """Mark deliveries queued before ``before`` as dead; return their number."""
-        old = and_(self._mine(PENDING), deliveries.c.queued_at < before)
+    def expire(self, max_age: float, now: float) -> int:
+        """Mark deliveries that are older than ``max_age`` awake seconds as dead.
+
+        Returns their number. ``now`` is Unix seconds.
+        """
+        awake = self.awake_now()
+        old = and_(self._mine(PENDING), deliveries.c.queued_awake < awake - max_age)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
         pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
         with self._database.write() as connection:
             expired = connection.execute(
-                update(deliveries).where(old).values(state=DEAD, settled_at=now)
+                update(deliveries)
+                .where(old)
+                .values(state=DEAD, settled_at=now, settled_awake=awake)
             )
             connection.execute(
                 update(messages)
@@ -137,21 +150,23 @@ class ReceiverOutbox:
 
     @in_store_thread
     def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead."""
+        """Return how many deliveries are pending and dead, and the age of the oldest."""
         pending, dead = self._mine(PENDING), self._mine(DEAD)
         query = select(
             func.count().filter(pending),
             func.count().filter(dead),
-            func.min(deliveries.c.queued_at).filter(pending),
-        ).where(deliveries.c.receiver == self._receiver, deliveries.c.state.in_([PENDING, DEAD]))
+            func.min(deliveries.c.queued_awake).filter(pending),
+        ).where(deliveries.c.receiver == self.receiver, deliveries.c.state.in_([PENDING, DEAD]))
         with self._database.read() as connection:
-            return Backlog(*connection.execute(query).one())
+            pending_number, dead_number, oldest = connection.execute(query).one()
+        age = None if oldest is None else self.awake_now() - oldest
+        return Backlog(pending_number, dead_number, age)
 
     def _mine(self, state: str) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.state == state)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.state == state)
 
     def _messages(self) -> ColumnElement[bool]:
-        return messages.c.receiver == self._receiver
+        return messages.c.receiver == self.receiver
 
 
 class Outbox(ReceiverOutbox):
@@ -161,14 +176,15 @@ class Outbox(ReceiverOutbox):
     def unsent(self) -> list[PendingEvent]:
         """Return the events that no message carries yet, oldest first."""
         query = (
-            select(events, deliveries.c.queued_at)
+            select(events, deliveries.c.queued_awake)
             .join(deliveries)
             .where(self._mine(PENDING), deliveries.c.message.is_(None))
             .order_by(events.c.number)
         )
         with self._database.read() as connection:
+            awake = self.awake_now()
             return [
-                PendingEvent(row.number, event_of(row), row.queued_at)
+                PendingEvent(row.number, event_of(row), awake - row.queued_awake)
                 for row in connection.execute(query)
             ]
 
@@ -190,7 +206,7 @@ class Outbox(ReceiverOutbox):
             for number, message in enumerate(new):
                 if assigned := self._assign(connection, message):
                     statement = insert(messages).values(
-                        receiver=self._receiver,
+                        receiver=self.receiver,
                         id=message.id,
                         state=PENDING,
                         body=message.body,
@@ -237,10 +253,10 @@ class Outbox(ReceiverOutbox):
     def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
         """Store the result of an attempt; return the delays of the events it delivered.
 
-        A delay is in seconds, from the observation of an event to its delivery.
+        A delay is in awake seconds, from the observation of an event to its delivery.
         """
         with self._database.write() as connection:
-            store_result(connection, self._receiver, result)
+            store_result(connection, self.receiver, result)
             connection.execute(
                 update(messages)
                 .where(self._is(message))
@@ -259,14 +275,16 @@ class Outbox(ReceiverOutbox):
             carried = self._carried_by(message)
             state = _unless_discarded(deliveries.c.state, result.state)
             connection.execute(
-                update(deliveries).where(carried).values(state=state, settled_at=result.at)
+                update(deliveries)
+                .where(carried)
+                .values(state=state, settled_at=result.at, settled_awake=result.awake)
             )
             observed = (
-                select(events.c.observed_at)
+                select(events.c.observed_awake)
                 .join(deliveries)
                 .where(carried, deliveries.c.state == DELIVERED)
             )
-            return [max(result.at - at, 0.0) for at in connection.scalars(observed)]
+            return [result.awake - awake for awake in connection.scalars(observed)]
 
     @in_store_thread
     def replace_body(self, message: OutboxMessage, body: bytes) -> None:
@@ -303,11 +321,11 @@ class Outbox(ReceiverOutbox):
         ).rowcount
 
     def _next_turn(self) -> Any:
-        # Turns, not times: a clock that is set back must not delay messages tried before.
+        # Turns, not times: a wall clock that is set back must not delay messages tried before.
         return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
 
     def _carried_by(self, message: OutboxMessage) -> ColumnElement[bool]:
-        return and_(deliveries.c.receiver == self._receiver, deliveries.c.message == message.id)
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.message == message.id)
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Update, and_, bindparam, case, delete, or_, select, update
 
+from exporter.store.awake import read_awake
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DISCARDED, PENDING
 from exporter.store.outbox import request_retry
@@ -43,13 +44,14 @@ def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[s
     """
     minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
     with database.write() as connection:
+        queued = {"queued_at": now, "queued_awake": read_awake(connection)}
         counts = _update(
             connection,
             criteria,
             _UNFINISHED,
             update(deliveries)
             .where(_DELIVERY, deliveries.c.state == DEAD)
-            .values(state=PENDING, queued_at=now, settled_at=None),
+            .values(state=PENDING, settled_at=None, settled_awake=None, **queued),
             update(messages).where(_UNFINISHED_MESSAGE).values(state=PENDING, minimal=minimal),
         )
         for receiver in counts:
@@ -65,11 +67,12 @@ def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping
     """
     unfinished = or_(*(deliveries.c.state == state for state in _UNFINISHED))
     with database.write() as connection:
+        settled = {"settled_at": now, "settled_awake": read_awake(connection)}
         return _update(
             connection,
             criteria,
             UNSETTLED,
-            update(deliveries).where(_DELIVERY, unfinished).values(state=DISCARDED, settled_at=now),
+            update(deliveries).where(_DELIVERY, unfinished).values(state=DISCARDED, **settled),
             update(messages).where(_UNFINISHED_MESSAGE).values(state=DISCARDED),
         )
 
@@ -84,15 +87,24 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
     of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
     unfinished = and_(deliveries.c.receiver == source, deliveries.c.state.in_(_UNFINISHED))
     with database.write() as connection:
+        awake = read_awake(connection)
         discarded = connection.execute(
             update(deliveries)
             .where(unfinished, deliveries.c.event.in_(of_target))
-            .values(state=DISCARDED, settled_at=now)
+            .values(state=DISCARDED, settled_at=now, settled_awake=awake)
         )
         moved = connection.execute(
             update(deliveries)
             .where(unfinished)
-            .values(receiver=target, state=PENDING, queued_at=now, message=None, settled_at=None)
+            .values(
+                receiver=target,
+                state=PENDING,
+                queued_at=now,
+                queued_awake=awake,
+                message=None,
+                settled_at=None,
+                settled_awake=None,
+            )
         )
         # An empty message of ``target`` would block a new one with the same id.
         connection.execute(

@@ -3,14 +3,18 @@
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 
+from exporter.core.events import ENDS, TROUBLES
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, PENDING
 from exporter.store.schema import CARRIES_NOTHING, deliveries, events, messages
 
 _BATCH_EVENTS: Final = 500
 """Events per transaction: a delivery must not wait for the deletion of thousands."""
+
+_AGENT_TROUBLES: Final = frozenset(each for each in TROUBLES if each.startswith("agent."))
+"""Types of events whose alerts last until another event ends them, however long that takes."""
 
 
 class Retention:
@@ -19,13 +23,15 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def delete_old(self, before: float) -> int:
+    async def delete_old(self, before: float, needed: float) -> int:
         """Delete events observed and settled before ``before`` (Unix seconds), in batches.
 
-        Returns the number of events. One with a pending or dead delivery is kept.
+        Returns the number of events. Kept are events with a pending or dead delivery, those
+        observed or settled within the last ``needed`` awake seconds, whatever the wall clock says,
+        those that end one of these, and the troubles of the agent that have not ended.
         """
         deleted = 0
-        while batch := await self._delete_batch(before):
+        while batch := await self._delete_batch(before, self._database.awake.now() - needed):
             deleted += batch
         if deleted:
             await self._delete_empty_messages()
@@ -43,14 +49,18 @@ class Retention:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     @in_store_thread
-    def _delete_batch(self, before: float) -> int:
-        kept = and_(
-            deliveries.c.event == events.c.number,
-            or_(deliveries.c.state.in_([PENDING, DEAD]), deliveries.c.settled_at >= before),
-        )
+    def _delete_batch(self, before: float, before_awake: float) -> int:
+        kept = or_(_is_needed(before_awake), deliveries.c.settled_at >= before)
+        is_kept = select(deliveries.c.event).where(deliveries.c.event == events.c.number, kept)
         old = (
             select(events.c.number)
-            .where(events.c.observed_at < before, ~select(deliveries.c.event).where(kept).exists())
+            .where(
+                events.c.observed_at < before,
+                events.c.observed_awake < before_awake,
+                ~is_kept.exists(),
+                ~_ends_a_needed_event(before_awake),
+                or_(events.c.type.not_in(_AGENT_TROUBLES), _has_ended(before_awake)),
+            )
             .order_by(events.c.number)
             .limit(_BATCH_EVENTS)
         )
@@ -66,3 +76,59 @@ class Retention:
     def _delete_empty_messages(self) -> None:
         with self._database.write() as connection:
             connection.execute(delete(messages).where(CARRIES_NOTHING))
+
+
+def _is_needed(before_awake: float) -> ColumnElement[bool]:
+    """Return the condition for a delivery that is not settled, or only since ``before_awake``."""
+    unsettled = deliveries.c.state.in_([PENDING, DEAD])
+    return or_(unsettled, deliveries.c.settled_awake >= before_awake)
+
+
+def _ends_a_needed_event(before_awake: float) -> ColumnElement[bool]:
+    """Return the condition for an event that ended a trouble whose delivery is needed."""
+    previous, trouble = events.alias("previous"), events.alias("trouble")
+    previous_end = (
+        select(previous.c.number)
+        .where(
+            previous.c.account == events.c.account,
+            previous.c.subject == events.c.subject,
+            previous.c.number < events.c.number,
+            previous.c.type.in_(ENDS),
+        )
+        .order_by(previous.c.number.desc())
+        .limit(1)
+        .scalar_subquery()
+        .correlate(events)
+    )
+    # A failure ends an alert and begins one: the previous end may be the trouble itself.
+    ended = (
+        select(trouble.c.number)
+        .join(deliveries, deliveries.c.event == trouble.c.number)
+        .where(
+            trouble.c.account == events.c.account,
+            trouble.c.subject == events.c.subject,
+            trouble.c.number < events.c.number,
+            trouble.c.number >= func.coalesce(previous_end, 0),
+            trouble.c.type.in_(TROUBLES),
+            _is_needed(before_awake),
+        )
+        .correlate(events)
+    )
+    return and_(events.c.type.in_(ENDS), ended.exists())
+
+
+def _has_ended(before_awake: float) -> ColumnElement[bool]:
+    """Return the condition for an event that another one ended before ``before_awake``."""
+    later = events.alias("later")
+    end = (
+        select(later.c.number)
+        .where(
+            later.c.account == events.c.account,
+            later.c.subject == events.c.subject,
+            later.c.number > events.c.number,
+            later.c.type.in_(ENDS),
+            later.c.observed_awake < before_awake,
+        )
+        .correlate(events)
+    )
+    return end.exists()

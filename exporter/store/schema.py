@@ -122,6 +122,8 @@ poll_outages: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("base_url", sa.Text, primary_key=True),
     sa.Column("since", sa.Float, nullable=False),
+    sa.Column("since_awake", sa.Float, nullable=False),
+    sa.Column("reported", sa.Boolean, nullable=False),
 )
 
 events: Final = sa.Table(
@@ -132,6 +134,7 @@ events: Final = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("observed_at", sa.Float, nullable=False),
+    sa.Column("observed_awake", sa.Float, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.UniqueConstraint("id"),
@@ -145,11 +148,13 @@ deliveries: Final = sa.Table(
     sa.Column("receiver", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("queued_at", sa.Float, nullable=False),
+    sa.Column("queued_awake", sa.Float, nullable=False),
     sa.Column("message", sa.Text),
     sa.Column("settled_at", sa.Float),
+    sa.Column("settled_awake", sa.Float),
     _state_check(),
     sa.Index("deliveries_of_message", "receiver", "message"),
-    sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
+    sa.Index("deliveries_of_state", "receiver", "state", "settled_awake"),
 )
 
 messages: Final = sa.Table(
@@ -178,6 +183,7 @@ receivers: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("failures", sa.BigInteger, nullable=False, default=0),
     sa.Column("since", sa.Float, nullable=False, default=0.0),
+    sa.Column("since_awake", sa.Float, nullable=False, default=0.0),
     sa.Column("open", sa.Boolean, nullable=False, default=False),
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),

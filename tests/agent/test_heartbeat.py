@@ -43,16 +43,16 @@ class HeartbeatFixture:
         self.clock = FakeClock()
         self.url = FakeSecret(f"{server.base_url}/{TOKEN}")
         self.fresh = True
-        self.oldest_pending: float | StoreError | None = None
+        self.oldest_pending_age: float | StoreError = 0.0
         self.outbox_reads = 0
-        fresh, oldest, clock = lambda: self.fresh, self._oldest_pending, self.clock.clock
-        self.heartbeat = Heartbeat(self.url, http_client, ("a", "b"), fresh, oldest, clock)
+        fresh, age, monotonic = lambda: self.fresh, self._pending_age, self.clock.clock.monotonic
+        self.heartbeat = Heartbeat(self.url, http_client, ("a", "b"), fresh, age, monotonic)
 
-    async def _oldest_pending(self) -> float | None:
+    async def _pending_age(self) -> float:
         self.outbox_reads += 1
-        if isinstance(self.oldest_pending, StoreError):
-            raise self.oldest_pending
-        return self.oldest_pending
+        if isinstance(self.oldest_pending_age, StoreError):
+            raise self.oldest_pending_age
+        return self.oldest_pending_age
 
     def polled(self, *accounts: str) -> None:
         for account in accounts:
@@ -152,14 +152,15 @@ async def test_a_stale_account_withholds_the_heartbeat_and_is_logged_once():
 
 async def test_a_delivery_pending_for_ten_minutes_withholds_the_heartbeat():
     async with running_heartbeat() as h:
-        h.oldest_pending = h.clock.now + 60 - 600  # a round takes 60 s here
+        h.oldest_pending_age = 600
         await h.round()
         await h.requested(1)
+        h.oldest_pending_age = 601
         for _ in range(3):
             await h.round()
         await h.logged(PENDING)
         await h.requested(1)
-        h.oldest_pending = None
+        h.oldest_pending_age = 0.0
         await h.round()
         await h.requested(2)
         await h.logged(PENDING, SENT_AGAIN)
@@ -167,11 +168,11 @@ async def test_a_delivery_pending_for_ten_minutes_withholds_the_heartbeat():
 
 async def test_an_outbox_that_cannot_be_read_withholds_the_heartbeat():
     async with running_heartbeat() as h:
-        h.oldest_pending = StoreError("the disk is full")
+        h.oldest_pending_age = StoreError("the disk is full")
         await h.round()
         withheld = ("info", "heartbeat withheld", "the outbox cannot be read: the disk is full")
         await h.logged(withheld)
-        h.oldest_pending = None
+        h.oldest_pending_age = 0.0
         await h.round()
         await h.requested(1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from exporter.agent.housekeeping import Housekeeper, retention_of
+from exporter.agent.housekeeping import Housekeeper, needed_of
 from exporter.config import load
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
@@ -127,9 +127,14 @@ async def test_each_round_stores_the_awake_clock(tmp_path):
             assert stored == [(seconds,)]
 
 
-def test_retention_is_at_least_the_hold_of_an_alertmanager(tmp_path):
-    receiver = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: HOLD}'
-    text = f"storage: {{retention: 1d}}\nreceivers:\n  - {receiver}\n"
-    for hold, expected in {"1h": 86400, "5d": 5 * 86400 + 900}.items():
-        config = load(write_config(tmp_path, text.replace("HOLD", hold)), KEY)
-        assert retention_of(config) == expected
+def test_events_are_needed_for_max_age_and_the_hold_of_an_alertmanager(tmp_path):
+    alertmanager = '{name: am, type: alertmanager, urls: ["http://am:9093"], hold: 5d, max_age: 1d}'
+    slack = "{name: slack, type: slack, url: https://x.test, max_age: 7d}"
+    for receivers, expected in {
+        "": 900,
+        alertmanager: 6 * DAY + 900,
+        slack: 7 * DAY + 900,
+        f"{alertmanager}, {slack}": 7 * DAY + 900,
+    }.items():
+        config = load(write_config(tmp_path, f"receivers: [{receivers}]"), KEY)
+        assert needed_of(config) == expected

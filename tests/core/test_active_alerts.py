@@ -11,6 +11,17 @@ NOW = 1_800_000_000.0
 HOLD = 3600.0
 
 
+def alert_row(
+    number: int, observed: float, *, settled: float | None = None, left: float | None = None
+) -> AlertRow:
+    """Return a row; the wall clock shows the time of the awake clock."""
+    return AlertRow(number, observed, observed, settled, left)
+
+
+def end_of(row: AlertRow, at: float) -> float:
+    return row.ends_at(at, at, HOLD)
+
+
 def posted(*rows: AlertRow, now: float = NOW) -> list[ActiveAlert]:
     """Return what is posted of alerts with different labels."""
     return active_alerts(rows, lambda number: number, now, HOLD)
@@ -22,70 +33,70 @@ def posted_as_one(*rows: AlertRow, now: float = NOW) -> list[ActiveAlert]:
 
 
 def test_until_it_is_delivered_an_alert_ends_a_hold_from_now():
-    row = AlertRow(1, NOW - 500)
+    row = alert_row(1, NOW - 500)
     assert posted(row) == [ActiveAlert(row, pending=(1,))]
-    assert row.ends_at(NOW, HOLD) == NOW + HOLD
+    assert end_of(row, NOW) == NOW + HOLD
     later = NOW + 90 * 86400
     assert posted(row, now=later) == [ActiveAlert(row, pending=(1,))]
-    assert row.ends_at(later, HOLD) == later + HOLD
+    assert end_of(row, later) == later + HOLD
 
 
 def test_the_end_of_a_delivered_alert_is_fixed_and_it_is_not_posted_after_it():
-    row = AlertRow(1, NOW - 500, settled_at=NOW - 100)
+    row = alert_row(1, NOW - 500, settled=NOW - 100)
     for now in (NOW, NOW + 1000, NOW - 100 + HOLD - 1):
         assert posted(row, now=now) == [ActiveAlert(row, pending=())]
-        assert row.ends_at(now, HOLD) == NOW - 100 + HOLD
+        assert end_of(row, now) == NOW - 100 + HOLD
     assert posted(row, now=NOW - 100 + HOLD) == []
 
 
 def test_an_alert_that_ended_early_is_posted_as_resolved_for_15_minutes():
-    row = AlertRow(1, NOW - 500, settled_at=NOW - 400, left_at=NOW - 10)
+    row = alert_row(1, NOW - 500, settled=NOW - 400, left=NOW - 10)
     assert posted(row) == [ActiveAlert(row, pending=())]
-    assert row.ends_at(NOW, HOLD) == NOW - 10
+    assert end_of(row, NOW) == NOW - 10
     assert posted(row, now=NOW - 10 + RESOLVED_SECONDS - 1) != []
     assert posted(row, now=NOW - 10 + RESOLVED_SECONDS) == []
 
 
 def test_an_alert_whose_trouble_ends_after_its_hold_is_not_posted_again():
-    assert posted(AlertRow(1, NOW - 9000, settled_at=NOW - 8000, left_at=NOW - 10)) == []
+    assert posted(alert_row(1, NOW - 9000, settled=NOW - 8000, left=NOW - 10)) == []
 
 
 def test_an_alert_that_ended_before_it_was_delivered_is_still_posted():
-    row = AlertRow(1, NOW - 9000, left_at=NOW - 8000)
+    row = alert_row(1, NOW - 9000, left=NOW - 8000)
     assert posted(row) == [ActiveAlert(row, pending=(1,))]
-    assert row.ends_at(NOW, HOLD) == NOW - 8000
-    delivered = replace(row, settled_at=NOW)
+    assert end_of(row, NOW) == NOW - 8000
+    delivered = replace(row, settled=NOW)
     assert posted(delivered, now=NOW + 60) != [], "the other members have not received it yet"
     assert posted(delivered, now=NOW + RESOLVED_SECONDS) == []
 
 
 def test_of_two_alerts_with_the_same_labels_the_newest_is_posted_for_both():
-    first = AlertRow(1, NOW - 500, left_at=NOW - 100)
-    again = AlertRow(2, NOW - 100)
+    first = alert_row(1, NOW - 500, left=NOW - 100)
+    again = alert_row(2, NOW - 100)
     assert posted_as_one(first, again) == posted_as_one(again, first)
     assert posted_as_one(first, again) == [ActiveAlert(again, pending=(1, 2))]
 
 
 def test_an_alert_that_lasts_is_posted_instead_of_a_newer_one_that_has_ended():
-    lasts = AlertRow(1, NOW - 500, settled_at=NOW - 400)
-    ended = AlertRow(2, NOW - 100, settled_at=NOW - 90, left_at=NOW - 50)
+    lasts = alert_row(1, NOW - 500, settled=NOW - 400)
+    ended = alert_row(2, NOW - 100, settled=NOW - 90, left=NOW - 50)
     assert [alert.row for alert in posted_as_one(lasts, ended)] == [lasts]
 
 
 def test_an_alert_after_its_hold_is_not_posted_instead_of_an_active_one():
-    over = AlertRow(1, NOW - 9000, settled_at=NOW - HOLD)
-    ended = AlertRow(2, NOW - 100, settled_at=NOW - 90, left_at=NOW - 50)
+    over = alert_row(1, NOW - 9000, settled=NOW - HOLD)
+    ended = alert_row(2, NOW - 100, settled=NOW - 90, left=NOW - 50)
     assert [alert.row for alert in posted_as_one(over, ended)] == [ended]
 
 
 def test_pending_alerts_come_first():
-    delivered = AlertRow(1, NOW, settled_at=NOW)
-    alerts = posted(delivered, AlertRow(3, NOW), AlertRow(2, NOW))
+    delivered = alert_row(1, NOW, settled=NOW)
+    alerts = posted(delivered, alert_row(3, NOW), alert_row(2, NOW))
     assert [alert.row.number for alert in alerts] == [2, 3, 1]
 
 
 def test_an_event_without_identity_is_left_out():
-    rows = [AlertRow(1, NOW), AlertRow(2, NOW)]
+    rows = [alert_row(1, NOW), alert_row(2, NOW)]
     found = active_alerts(rows, lambda number: None if number == 1 else "some", NOW, HOLD)
     assert [alert.row.number for alert in found] == [2]
 
@@ -98,7 +109,13 @@ def test_every_trouble_has_an_end_and_only_a_failure_is_both():
 
 times = st.floats(NOW - 100_000, NOW + 100_000)
 alert_rows = st.lists(
-    st.builds(AlertRow, st.integers(1, 60), times, st.none() | times, st.none() | times),
+    st.builds(
+        alert_row,
+        st.integers(1, 60),
+        times,
+        settled=st.none() | times,
+        left=st.none() | times,
+    ),
     unique_by=lambda row: row.number,
 )
 
@@ -107,19 +124,17 @@ alert_rows = st.lists(
 def test_no_pending_alert_is_left_out_and_none_ends_before_it_begins(rows, now, labels):
     found = active_alerts(rows, lambda number: number % labels, now, HOLD)
     assert len({alert.row.number % labels for alert in found}) == len(found)
-    assert all(alert.row.ends_at(now, HOLD) >= alert.row.began_at for alert in found)
+    assert all(end_of(alert.row, now) >= alert.row.starts_at(now, now) for alert in found)
     pending = [number for alert in found for number in alert.pending]
-    assert sorted(pending) == sorted(row.number for row in rows if row.settled_at is None)
+    assert sorted(pending) == sorted(row.number for row in rows if row.settled is None)
 
 
 @given(alert_rows, times)
 def test_the_ends_of_delivered_alerts_never_change(rows, now):
     def ends(at: float) -> dict[int, float]:
-        return {
-            alert.row.number: alert.row.ends_at(at, HOLD) for alert in posted(*delivered, now=at)
-        }
+        return {alert.row.number: end_of(alert.row, at) for alert in posted(*delivered, now=at)}
 
-    delivered = [row for row in rows if row.settled_at is not None]
+    delivered = [row for row in rows if row.settled is not None]
     before, after = ends(now), ends(now + 30)
     assert before.keys() >= after.keys()
     assert all(before[number] == end for number, end in after.items())
@@ -135,14 +150,14 @@ def test_an_older_list_has_the_same_alerts_and_ends_as_a_new_one(ended_ago, deli
 
     def with_delivery(row: AlertRow) -> AlertRow:
         after = delivered.get(row.number)
-        return row if after is None else replace(row, settled_at=NOW + after)
+        return row if after is None else replace(row, settled=NOW + after)
 
     def ends(alerts: list[ActiveAlert]) -> dict[int, float]:
         rows = [with_delivery(alert.row) for alert in alerts]
-        return {row.number: row.ends_at(NOW + 60, HOLD) for row in rows}
+        return {row.number: end_of(row, NOW + 60) for row in rows}
 
     rows = [
-        AlertRow(number, NOW - 5000, left_at=None if ago is None else NOW - ago)
+        alert_row(number, NOW - 5000, left=None if ago is None else NOW - ago)
         for number, ago in ended_ago.items()
     ]
     old = active_alerts(rows, lambda number: number % labels, NOW, HOLD)

@@ -16,7 +16,7 @@ failures = st.integers(1, sys.maxsize)
 seconds = st.floats(0, allow_nan=False, allow_infinity=False)
 healths = st.one_of(
     st.just(CIRCUIT_CLOSED),
-    st.builds(CircuitState, failures, st.just(NOW), st.booleans(), st.just("503")),
+    st.builds(CircuitState, failures, st.just(NOW), st.booleans(), st.just("503"), st.just(NOW)),
 )
 attempts = st.builds(Attempt, st.sampled_from(Outcome), st.just("404"), st.none() | seconds)
 troubled = st.sampled_from([Outcome.THROTTLED, Outcome.TRANSIENT, Outcome.ENDPOINT])
@@ -27,7 +27,7 @@ def failed(outcome: Outcome, retry_after: float | None = None) -> Attempt:
 
 
 def failing(number: int = 1, since: float = NOW, *, opened: bool = False) -> CircuitState:
-    return CircuitState(number, since, opened, "503")
+    return CircuitState(number, since, opened, "503", since)
 
 
 @given(troubled, seconds, failures, chances, st.booleans())
@@ -66,26 +66,26 @@ def test_open_circuit_is_probed_after_1_2_5_10_30_and_60_minutes():
     circuit, pauses = CIRCUIT_CLOSED, []
     for _ in range(8):
         attempt = failed(Outcome.ENDPOINT)
-        circuit = circuit.after(attempt, NOW)
+        circuit = circuit.after(attempt, NOW, NOW)
         pauses.append(circuit.pause(attempt, NOW, 0.5) / 60)
     assert pauses == [1, 2, 5, 10, 30, 60, 60, 60]
 
 
 def test_probe_delays_restart_when_the_circuit_opens():
-    circuit = failing(30, NOW - 5000).after(failed(Outcome.ENDPOINT), NOW)
-    assert circuit == CircuitState(1, NOW, open=True)
+    circuit = failing(30, NOW - 5000).after(failed(Outcome.ENDPOINT), NOW, NOW)
+    assert circuit == CircuitState(1, NOW, open=True, since_awake=NOW)
     assert circuit.pause(failed(Outcome.ENDPOINT), NOW, 0.5) == PROBES[0]
 
 
 def test_unanswered_probe_leaves_the_circuit_open():
-    circuit = failing(2, opened=True).after(failed(Outcome.TRANSIENT), NOW + 9)
+    circuit = failing(2, opened=True).after(failed(Outcome.TRANSIENT), NOW + 9, NOW + 9)
     assert (circuit.open, circuit.failures, circuit.since) == (True, 3, NOW)
     assert circuit.pause(failed(Outcome.TRANSIENT), NOW + 9, 0.0) == PROBES[2]
 
 
 @given(healths, attempts, chances)
 def test_only_delivered_and_payload_outcomes_close_the_circuit(circuit, attempt, random):
-    after = circuit.after(attempt, NOW)
+    after = circuit.after(attempt, NOW, NOW)
     read = attempt.outcome in {Outcome.DELIVERED, Outcome.PAYLOAD}
     assert (after == CIRCUIT_CLOSED) == read
     assert (after.failures == 0) == read
@@ -96,7 +96,7 @@ def test_only_delivered_and_payload_outcomes_close_the_circuit(circuit, attempt,
 
 @given(healths, attempts)
 def test_only_opening_and_closing_have_events(circuit, attempt):
-    after = circuit.after(attempt, NOW)
+    after = circuit.after(attempt, NOW, NOW)
     event = circuit_event("store", "ops", circuit, after, NOW)
     if after.open == circuit.open:
         assert event is None

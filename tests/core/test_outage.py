@@ -6,7 +6,9 @@ from exporter.core.events import poll_failing_event, poll_recovered_event
 from exporter.core.model import AccountKey, Outage
 from tests.core.histories import KEY, START
 
-OUTAGE = Outage(START, began=50.0, has_baseline=True, reason="timeout", error="no answer in 50 s")
+OUTAGE = Outage(
+    START, since_awake=50.0, has_baseline=True, reason="timeout", error="no answer in 50 s"
+)
 
 
 @pytest.mark.parametrize(
@@ -17,9 +19,9 @@ def test_outage_is_due_after_the_delay_and_never_for_zero(now, after, due):
     assert OUTAGE.is_due(now, after) is due
 
 
-def test_stored_outage_is_not_due_again():
-    assert not Outage(START, began=50.0, has_baseline=True, stored=True).is_due(9e9, 600)
-    assert Outage(START, began=50.0, has_baseline=True, submitted=True).is_due(9e9, 600)
+def test_reported_outage_is_not_due_again():
+    assert not Outage(START, since_awake=50.0, has_baseline=True, reported=True).is_due(9e9, 600)
+    assert Outage(START, since_awake=50.0, has_baseline=True, submitted=True).is_due(9e9, 600)
 
 
 def test_poll_failing_event_has_reason_start_and_consequence():

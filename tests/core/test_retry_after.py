@@ -32,6 +32,16 @@ def test_both_forms_of_retry_after_are_parsed(text, seconds):
     assert retry_after({"retry-after": text}, NOW) == seconds
 
 
+@pytest.mark.parametrize("days_off", [-4000, -1, 1, 4000])
+def test_a_date_is_compared_with_the_clock_of_the_server_that_wrote_it(days_off):
+    headers = {
+        "date": "Fri, 15 Jan 2027 08:00:00 GMT",
+        "retry-after": "Fri, 15 Jan 2027 08:02:00 GMT",
+    }
+    assert retry_after(headers, NOW + days_off * 86_400) == 120
+    assert retry_after({**headers, "date": "soon"}, NOW) == 120
+
+
 def test_no_retry_after_no_wait():
     assert retry_after({}, NOW) is None
 

@@ -9,6 +9,7 @@ from exporter.core.counters import Counters, DurationBucket
 from exporter.core.view import AccountStatus
 from tests.core.histories import INTERVAL, histories, of_one, poll_results, readings
 from tests.exposition.rendered import text
+from tests.store.sample_polls import NOW, fine_tune, poll_result, snapshot_of
 
 BOUNDS = ["60.0", "300.0", "900.0", "1800.0", "3600.0", "7200.0", "14400.0", "28800.0", "86400.0"]
 NAME = "cartesia_fine_tune_status_duration_seconds"
@@ -42,6 +43,14 @@ def durations_of(history: str) -> dict[str, list[float]]:
 )
 def test_observed_durations(case, history, expected):
     assert durations_of(history) == expected, case
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.25, 0.75])
+def test_less_than_a_second_in_a_status_is_observed_as_it_is(seconds):
+    state = poll_result(None, snapshot_of()).state
+    state = poll_result(state, snapshot_of(fine_tune("a"))).state
+    state = poll_result(state, snapshot_of(fine_tune("a", "failed"), at=NOW + seconds)).state
+    assert state.counters.durations == {("training", 60.0): DurationBucket(1, seconds)}
 
 
 def durations_in(result: PollResult) -> int:

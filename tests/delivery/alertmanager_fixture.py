@@ -24,12 +24,13 @@ from exporter.store.events import record_events
 from tests.delivery.delivery_fixture import delivery_settings, queue_failures
 from tests.fakes.alertmanager import Alerts, seconds
 from tests.fakes.clock import FakeClock
-from tests.store.sample_polls import NOW
+from tests.store.sample_polls import NOW, fine_tune
 
 AM = "alertmanager"
 HOLD = 3600.0
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
 GONE = Attempt(Outcome.ENDPOINT, "answered 404")
+PENDING_AGAIN = "UPDATE deliveries SET state = 'pending', settled_at = NULL, settled_awake = NULL"
 
 
 @dataclass
@@ -84,7 +85,13 @@ class AlertmanagerFixture:
 
     async def queue_failures(self, *ids: str) -> None:
         """Queue one failure per id, observed now."""
-        await queue_failures(self.database, ids, self.clock.now, AM)
+        await queue_failures(self.database, ids, self.clock.clock.now(), AM)
+
+    async def leave_failed(self, name: str) -> None:
+        """Record that a fine-tune left its status; no receiver is notified."""
+        now = self.clock.clock.now()
+        left = Event(f"left_{name}", "fine_tune.changed", "default", now, fine_tune(name))
+        await self.record_event(left)
 
     async def record_event(self, event: Event, *receivers: str) -> None:
         """Store an event, queued for the receivers."""
@@ -109,7 +116,7 @@ class AlertmanagerFixture:
                 pass
 
     async def rows(self) -> list[AlertRow]:
-        return await self.outbox.alert_rows(0)
+        return await self.outbox.alert_rows(-1)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"receiver": AM, **labels})
@@ -126,7 +133,7 @@ async def open_alertmanager(
     clock: FakeClock | None = None,
 ) -> AsyncIterator[AlertmanagerFixture]:
     clock, registry = clock or FakeClock(NOW), CollectorRegistry()
-    async with Database(folder / "state.db") as database:
+    async with Database(folder / "state.db", monotonic=clock.clock.monotonic) as database:
         receiver = Alertmanager(AM, members, HOLD)
         metrics, outbox = DeliveryMetrics(registry), AlertOutbox(database, AM)
         settings = settings or delivery_settings()

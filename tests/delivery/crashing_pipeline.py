@@ -49,7 +49,6 @@ class Environment:
     fine_tunes: dict[str, FineTune] = field(default_factory=dict)
     api_fails: bool = False
     wall: float = NOW
-    latest: float = NOW
     monotonic: float = 0.0
     crash_at: str | None = None
     restarts: int = 0
@@ -61,7 +60,6 @@ class Environment:
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
         self.monotonic += seconds
-        self.latest = max(self.latest, self.wall)
 
     async def list_fine_tunes(
         self, seconds: float, tracked: Mapping[str, TrackedFineTune]
@@ -161,12 +159,14 @@ class CrashingPipeline:
         self._environment = environment
         self._receivers = receivers
         self._runner = asyncio.Runner()
+        self._first_seen: dict[str, float] = {}
         self.start()
 
     def start(self) -> None:
-        self.database = Database(self._path)
+        clock = self._environment.clock
+        self.database = Database(self._path, monotonic=clock.monotonic)
         self._runner.run(self.database.__aenter__())
-        metrics, clock = DeliveryMetrics(CollectorRegistry()), self._environment.clock
+        metrics = DeliveryMetrics(CollectorRegistry())
         settings = delivery_settings(
             2.0, DIGEST_THRESHOLD, route=lambda event: receivers_of(event, ROUTES)
         )
@@ -223,6 +223,8 @@ class CrashingPipeline:
             self.restart()
         if counts:
             self.failures.observe(self._environment.fine_tunes)
+        for event_id, _, _ in self.failure_deliveries():
+            self._first_seen.setdefault(event_id, self._environment.monotonic)
 
     def deliver(self) -> float:
         """Run a turn of each receiver; return the seconds until the next one is due."""
@@ -251,11 +253,9 @@ class CrashingPipeline:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
     def expired_events(self) -> set[str]:
-        """Return the ids of the events that may have expired."""
-        limit = self._environment.latest - 72 * 3600
-        with self.database.read() as connection:
-            query = select(events.c.id).where(events.c.observed_at < limit)
-            return set(connection.execute(query).scalars())
+        """Return the ids of the failures that may have expired, whatever the wall clock says."""
+        limit = self._environment.monotonic - 72 * 3600
+        return {event_id for event_id, seen in self._first_seen.items() if seen < limit}
 
     def count_messages(self, receiver: str) -> Counter[str]:
         """Return the number of a receiver's messages by state."""

@@ -26,6 +26,8 @@ ACCEPTED = Attempt(Outcome.DELIVERED, "answered 200")
 BUSY = Attempt(Outcome.TRANSIENT, "answered 503")
 REFUSED = Attempt(Outcome.PAYLOAD, "answered 400")
 
+EXPIRED = "cartesia_exporter_deliveries_expired_total"
+
 Answer = Attempt | Callable[[OutboxMessage], Attempt]
 
 
@@ -88,7 +90,7 @@ class DeliveryFixture:
 
     async def queue_failures(self, *ids: str) -> None:
         """Queue one failure per id for the receiver, observed now."""
-        await queue_failures(self.database, ids, self.clock.now, self.receiver.name)
+        await queue_failures(self.database, ids, self.clock.clock.now(), self.receiver.name)
 
     async def make_attempts(self, number: int) -> None:
         """Run turns until so many requests were made; pauses pass at once."""
@@ -147,7 +149,7 @@ async def open_delivery(
 ) -> AsyncIterator[DeliveryFixture]:
     receiver, clock = receiver or FakeReceiver(), clock or FakeClock(NOW)
     registry = CollectorRegistry()
-    async with Database(folder / "state.db") as database:
+    async with Database(folder / "state.db", monotonic=clock.clock.monotonic) as database:
         outbox, metrics = Outbox(database, receiver.name), DeliveryMetrics(registry)
         settings = settings or delivery_settings()
         deliverer = Deliverer(receiver, outbox, settings, metrics, clock.clock)

@@ -19,6 +19,7 @@ from tests.delivery.alertmanager_fixture import (
     BUSY,
     GONE,
     HOLD,
+    PENDING_AGAIN,
     AlertmanagerFixture,
     FakeMember,
     open_alertmanager,
@@ -48,7 +49,7 @@ class AlertmanagerMachine(RuleBasedStateMachine):
         self.members, self.clock = [FakeMember() for _ in range(MEMBERS)], FakeClock(NOW)
         self.failing: dict[str, float] = {}
         self.ever: set[str] = set()
-        self.names: dict[float, str] = {}
+        self.names: dict[int, str] = {}
         self.events = 0
         self.open()
 
@@ -71,7 +72,8 @@ class AlertmanagerMachine(RuleBasedStateMachine):
         self.clock.now += 1
         self.events += 1
         failed = fine_tune(name, "failed")
-        event = Event(f"evt{self.events}", event_type, "default", self.clock.now, failed)
+        now = self.clock.clock.now()
+        event = Event(f"evt{self.events}", event_type, "default", now, failed)
         self.runner.run(self.fixture.record_event(event, *receivers))
 
     @rule(name=fine_tunes)
@@ -80,7 +82,7 @@ class AlertmanagerMachine(RuleBasedStateMachine):
             self.record("fine_tune.failed", name, AM)
             self.failing[name] = self.clock.now
             self.ever.add(name)
-            self.names[self.clock.now] = name
+            self.names[self.events] = name
 
     @rule(name=fine_tunes, event_type=st.sampled_from(["fine_tune.changed", "fine_tune.completed"]))
     def fine_tune_leaves_failed(self, name: str, event_type: EventType) -> None:
@@ -102,6 +104,10 @@ class AlertmanagerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([5.0, 61.0, 900.0, 3600.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
+
+    @rule(days=st.sampled_from([-4000, -400, -4, -1, 0, 1, 4, 400, 4000]))
+    def wall_clock_is_set(self, days: int) -> None:
+        self.clock.set_by = days * 86_400.0
 
     @rule()
     def agent_restarts(self) -> None:
@@ -135,8 +141,7 @@ class AlertmanagerMachine(RuleBasedStateMachine):
 
     def retry_dead(self) -> None:
         """Every member may have refused the same alert, during different outages."""
-        again = "UPDATE deliveries SET state = 'pending', settled_at = NULL WHERE state = 'dead'"
-        self.execute(again)
+        self.execute(f"{PENDING_AGAIN} WHERE state = 'dead'")
         self.request_retry()
 
     def check(self) -> None:
@@ -145,20 +150,22 @@ class AlertmanagerMachine(RuleBasedStateMachine):
         assert received == self.ever
         newest: dict[str, AlertRow] = {}
         for row in self.runner.run(self.fixture.rows()):
-            name = self.names[row.began_at]
+            name = self.names[row.number]
             newest[name] = max(newest.get(name, row), row, key=lambda each: each.number)
         for name, row in newest.items():
-            assert (row.left_at is None) == (name in self.failing)
+            assert (row.left is None) == (name in self.failing)
             for member in self.members:
                 self.check_end(row, member.ends_of(name))
 
     def check_end(self, row: AlertRow, held: list[float]) -> None:
         """At every member, an alert ends with its hold, or has ended if its trouble just has."""
-        assert row.settled_at is not None
-        end, until = row.settled_at + HOLD, row.settled_at + HOLD
-        if row.left_at is not None and row.left_at < end:
-            end, until = row.left_at, max(row.left_at, row.settled_at) + RESOLVED_SECONDS
-        if self.clock.now < until:
+        assert row.settled is not None
+        end, until = row.settled + HOLD, row.settled + HOLD
+        if row.left is not None and row.left < end:
+            end, until = row.left, max(row.left, row.settled) + RESOLVED_SECONDS
+        # Of the three clocks, the awake one counts: it began at NOW of the monotonic clock.
+        if self.clock.now - NOW < until:
+            end += NOW + self.clock.set_by
             assert any(abs(each - end) < 0.01 for each in held)
 
 

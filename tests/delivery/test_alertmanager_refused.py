@@ -19,7 +19,7 @@ from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState, request_retry
-from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, FakeMember
+from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, PENDING_AGAIN, FakeMember
 from tests.delivery.delivery_fixture import delivery_settings
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW, fine_tune
@@ -75,7 +75,7 @@ async def test_a_refused_alert_is_pending_while_another_member_may_accept_it(clu
     busy.answers += [BUSY]
     await cluster.queue_failures("ft")
     await cluster.post_all()
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW)
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0)
     cluster.clock.now += ROUND_SECONDS
     await cluster.post_all()
     assert busy.alerts.names() == ["ft"]
@@ -87,7 +87,7 @@ async def test_an_alert_refused_by_every_member_is_dead_and_a_retry_posts_it_to_
         member.alerts.refuses = about("ft")
     await cluster.queue_failures("ft")
     await cluster.post_all(0)
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW)
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0)
     await cluster.post_all(1)
     assert await cluster.outbox.backlog() == Backlog(0, 1)
     before = [len(member.requests) for member in cluster.members]
@@ -96,7 +96,7 @@ async def test_an_alert_refused_by_every_member_is_dead_and_a_retry_posts_it_to_
     assert [len(member.requests) for member in cluster.members] == before
     for member in cluster.members:
         member.alerts.refuses = about()
-    await cluster.execute("UPDATE deliveries SET state = 'pending', settled_at = NULL")
+    await cluster.execute(PENDING_AGAIN)
     await cluster.write(lambda connection: request_retry(connection, AM))
     await cluster.post_all()
     assert [member.alerts.names() for member in cluster.members] == [["ft"], ["ft"]]
@@ -124,7 +124,7 @@ async def test_a_retry_makes_a_member_forget_its_refusals(cluster):
     fixed.answers.append(BUSY)
     await cluster.post_all(0)
     await cluster.post_all(1)
-    assert await cluster.outbox.backlog() == Backlog(1, 0, NOW), "one refusal since the retry"
+    assert await cluster.outbox.backlog() == Backlog(1, 0, 0), "one refusal since the retry"
     cluster.clock.now += ROUND_SECONDS
     await cluster.post_all(0)
     assert fixed.alerts.names() == ["ft"]
@@ -230,6 +230,10 @@ class MemoryOutbox:
             for n in range(number)
         }
         self.states = dict.fromkeys(range(number), "pending")
+        self.receiver = AM
+
+    def awake_now(self) -> float:
+        return 0.0
 
     async def receiver_state(self) -> ReceiverState:
         return ReceiverState()
@@ -241,7 +245,7 @@ class MemoryOutbox:
         return Backlog()
 
     async def alert_rows(self, since: float) -> list[AlertRow]:
-        return [AlertRow(number, NOW) for number in self._events]
+        return [AlertRow(number, NOW, 0) for number in self._events]
 
     async def events(self, numbers: Collection[int]) -> dict[int, Event]:
         return {number: self._events[number] for number in numbers}
@@ -250,7 +254,7 @@ class MemoryOutbox:
         self.states.update(dict.fromkeys(numbers, result.state))
         return []
 
-    async def expire(self, before: float, now: float) -> int:
+    async def expire(self, max_age: float, now: float) -> int:
         return 0
 
 

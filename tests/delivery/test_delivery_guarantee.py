@@ -39,6 +39,7 @@ REFUSED_WRITES = (
     "INSERT ON receivers",
 )
 
+jumps = st.sampled_from([0, 1, -1, 4, -4, 400, -400, 4000, -4000])
 statuses = st.sampled_from(["created", "training", "completed", "failed", "failed", "odd"])
 
 
@@ -51,7 +52,6 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.environment.fine_tunes["f3"] = fine_tune("f3", "failed")
         self.pipeline = CrashingPipeline(self.folder / "state.db", self.environment, self.receivers)
         self.pipeline.poll()
-        self.a_day_ahead = False
         self.more = len(NAMES)
 
     @rule(changes=st.dictionaries(st.sampled_from(NAMES), st.none() | statuses, max_size=6))
@@ -102,15 +102,17 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.environment.pass_time(seconds)
             self.pipeline.deliver()
 
-    @rule()
-    def wall_clock_jumps(self) -> None:
-        self.environment.wall += -DAY if self.a_day_ahead else DAY
-        self.environment.latest = max(self.environment.latest, self.environment.wall)
-        self.a_day_ahead = not self.a_day_ahead
+    @rule(days=jumps)
+    def wall_clock_is_set(self, days: int) -> None:
+        self.environment.wall += days * DAY
+        self.queue_more_failures()
 
-    @rule()
-    def process_restarts(self) -> None:
-        self.pipeline.restart()
+    @rule(days=jumps)
+    def process_restarts(self, days: int) -> None:
+        self.pipeline.end()
+        self.environment.restarts += 1
+        self.environment.wall += days * DAY
+        self.pipeline.start()
 
     @rule(point=st.sampled_from(CRASH_POINTS))
     def process_crashes(self, point: str) -> None:

@@ -25,6 +25,7 @@ from tests.delivery.delivery_fixture import (
     until,
 )
 from tests.fakes.clock import FakeClock
+from tests.store.raw_sqlite import query_file
 from tests.store.sample_polls import NOW
 
 
@@ -127,7 +128,7 @@ async def test_a_request_in_flight_at_the_stop_is_finished_and_stored(tmp_path):
         receiver.released.set()
         await stopping
         assert receiver.texts == ["full a"]
-        assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
+        assert await delivery.outbox.backlog() == Backlog(1, 0, 0)
 
 
 async def test_a_slow_receiver_does_not_delay_another(tmp_path):
@@ -191,7 +192,7 @@ async def test_a_result_that_cannot_be_stored_is_stored_later_and_the_message_no
         await delivery.deliverer.deliver_due()
     assert delivery.receiver.texts == ["full a"]
     assert delivery.metric("cartesia_exporter_notifications_total") == 1
-    assert await delivery.outbox.backlog() == Backlog(1, 0, NOW)
+    assert await delivery.outbox.backlog() == Backlog(1, 0, 0)
     await allow_writes(delivery)
     await delivery.deliverer.deliver_due()
     assert delivery.receiver.texts == ["full a"]
@@ -223,6 +224,48 @@ async def test_a_retry_before_the_failure_is_stored_is_a_repeat_only_if_the_atte
         await refuse_writes(delivery, "UPDATE OF last_result ON messages")
         await delivery.make_attempts(2)
         assert receiver.texts == ["full a", again]
+
+
+async def test_an_attempt_after_an_unanswered_and_a_refused_one_is_still_a_repeat(tmp_path):
+    """The first may have arrived, whatever the answer to the second was."""
+    unanswered = Attempt(Outcome.TRANSIENT, "timeout", ambiguous=True)
+    async with open_delivery(tmp_path, answering(unanswered, BUSY, BUSY)) as delivery:
+        await delivery.queue_failures("a")
+        await delivery.make_attempts(4)
+        assert delivery.receiver.texts == ["full a", *["full a again"] * 3]
+
+
+async def test_a_message_discarded_before_its_failure_is_stored_is_not_sent_again(tmp_path):
+    async with open_delivery(tmp_path, answering(BUSY)) as delivery:
+        await delivery.queue_failures("a")
+        await refuse_writes(delivery, "UPDATE OF last_result ON messages")
+        await delivery.make_attempts(1)
+        query_file(delivery.database.path, "UPDATE messages SET state = 'discarded'")
+        delivery.clock.now += 3600
+        await delivery.deliverer.deliver_due()
+        assert delivery.receiver.texts == ["full a"]
+
+
+async def test_a_message_retried_while_another_result_is_not_stored_is_sent(tmp_path, monkeypatch):
+    """It becomes pending between the two looks for a message."""
+    async with open_delivery(tmp_path, answering(REFUSED, REFUSED, BUSY)) as delivery:
+        await delivery.queue_failures("dead")
+        await delivery.deliver_all()
+        await delivery.queue_failures("a")
+        await refuse_writes(delivery, "UPDATE OF last_result ON messages")
+        await delivery.make_attempts(1)
+        find = delivery.deliverer._outbox.next
+
+        async def find_and_retry(**arguments):
+            found = await find(**arguments)
+            retried = "UPDATE messages SET state = 'pending', attempts = 0, turn = 0 WHERE minimal"
+            query_file(delivery.database.path, retried)
+            return found
+
+        monkeypatch.setattr(delivery.deliverer._outbox, "next", find_and_retry)
+        delivery.clock.now += 3600
+        await delivery.deliverer.deliver_due()
+        assert delivery.receiver.texts[2:] == ["full a", "minimal dead"]
 
 
 async def test_a_bug_of_a_receiver_ends_the_loop_with_its_error(tmp_path):

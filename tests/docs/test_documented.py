@@ -40,7 +40,7 @@ def served_metrics(tmp_path):
         metrics.initialise("default")
     deliveries = DeliveryMetrics(registry)
     deliveries.initialise("slack")
-    deliveries.update("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED)
+    deliveries.update("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED, 0.0)
     database = Database(tmp_path / "state.db")
     database.path.touch()
     registry.register(StoreMetrics(database))

@@ -144,7 +144,7 @@ async def open_poller(  # noqa: PLR0913 - each test gives the settings that it i
 ) -> AsyncIterator[PollerFixture]:
     """Open the store at ``path`` and prepare a poller; the source gives ``answers``."""
     fake_clock, registry = FakeClock(NOW), CollectorRegistry()
-    async with Database(path) as database:
+    async with Database(path, monotonic=fake_clock.clock.monotonic) as database:
         source = FakeSource(deque(answers))
         statuses: list[AccountStatus] = []
         wakes: list[float] = []

@@ -31,7 +31,8 @@ async def queued(p: PollerFixture) -> list[str]:
 
 
 async def stored_outage(p: PollerFixture) -> float | None:
-    return await Accounts(p.database).outage_since(KEY)
+    outage = await Accounts(p.database).outage(KEY)
+    return None if outage is None else outage.since
 
 
 async def test_a_long_outage_and_its_end_are_notified_once(tmp_path):
@@ -57,7 +58,7 @@ async def test_a_long_outage_and_its_end_are_notified_once(tmp_path):
         assert await stored_outage(p) is None
 
 
-async def test_a_short_outage_is_neither_notified_nor_stored(tmp_path):
+async def test_a_short_outage_is_not_notified(tmp_path):
     async with open_poller(tmp_path / "state.db", BEFORE) as p:
         await p.poller.poll_if_due()
         p.answer(TROUBLE)
@@ -129,20 +130,50 @@ async def test_the_end_is_notified_after_a_restart_with_any_failing_after(tmp_pa
         p.clock.now += 5000
         await p.poller.poll_if_due()
         assert await queued(p) == TYPES
-        assert (await p.queued())[1].facts["seconds"] == 5000
+        assert (await p.queued())[1].facts["seconds"] == 660 + 5000
         assert await stored_outage(p) is None
 
 
-async def test_an_outage_that_began_in_the_future_counts_from_the_restart(tmp_path):
-    """The wall clock was set back while the agent was down."""
+@pytest.mark.parametrize("jump", [-9e8, -86_400, 0, 86_400, 9e8])
+async def test_the_length_of_an_outage_does_not_depend_on_the_wall_clock(tmp_path, jump):
     path = tmp_path / "state.db"
     async with open_poller(path, TROUBLE) as p:
-        p.clock.now += 86_400
-        await poll_for(p, 660)
-    async with open_poller(path, BEFORE) as p:
-        p.clock.now += 60
+        await poll_for(p, 120)
+        p.clock.set_by = jump
+        await poll_for(p, 420)
+        assert await queued(p) == []
+    async with open_poller(path, TROUBLE) as p:
+        p.clock.set_by = 2 * jump
+        await poll_for(p, 60)
+        assert await queued(p) == []
+        await poll_for(p, 60)
+        assert await queued(p) == TYPES[:1]
+        p.answer(BEFORE)
         await p.poller.poll_if_due()
-        assert (await p.queued())[1].facts["seconds"] == 60
+        failing, recovered = await p.queued()
+        assert recovered.facts["seconds"] == 660
+        assert failing.facts["since"] == recovered.facts["since"] == "2027-01-15T08:00:00Z"
+
+
+async def test_an_outage_that_is_short_in_each_process_is_notified(tmp_path):
+    for number in range(12):
+        async with open_poller(tmp_path / "state.db", TROUBLE) as p:
+            await poll_for(p, 60, every=20)
+            assert await queued(p) == TYPES[: number >= 10]
+
+
+async def test_an_outage_ends_although_it_was_not_notified_and_nothing_changed(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 540)
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        assert await stored_outage(p) is not None
+        await p.poller.poll_if_due()
+        assert await stored_outage(p) is None
+        p.answer(TROUBLE)
+        await poll_for(p, 540)
+        assert await queued(p) == []
 
 
 async def test_an_outage_without_a_baseline_is_notified(tmp_path):
@@ -201,13 +232,13 @@ async def test_an_outage_whose_successful_commit_was_unnoticed_has_a_recovery(
     tmp_path, monkeypatch
 ):
     async with open_poller(tmp_path / "state.db", TROUBLE) as p:
-        begin = p.poller._accounts.begin_outage
+        store = p.poller._accounts.store_outage
 
-        async def lost(account, since, routed) -> None:
-            await begin(account, since, routed)
+        async def lost(account, outage, events) -> None:
+            await store(account, outage, events)
             raise StoreError("the answer was lost")
 
-        monkeypatch.setattr(p.poller._accounts, "begin_outage", lost)
+        monkeypatch.setattr(p.poller._accounts, "store_outage", lost)
         await poll_for(p, 1200)
         assert await queued(p) == TYPES[:1]
         p.answer(BEFORE)

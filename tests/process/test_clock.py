@@ -1,11 +1,14 @@
-"""Jumps of the wall clock by a day, in both directions, neither lose nor repeat a message."""
+"""Setting the wall clock neither loses, repeats nor expires a message or an alert."""
 
+import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
+from tests.fakes.alertmanager import seconds
 from tests.process.agent_process import Agent, injected, until
 from tests.process.delivery_scenario import (
     all_delivered,
@@ -130,7 +133,7 @@ def test_jumps_while_messages_are_pending(tmp_path):
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox, events=["failed"])))
         with agent.process(**clock.env) as process:
             process.wait_for_line("baseline taken")
-            for days, offset in ((1, 1), (-1, 0), (-1, -1)):
+            for days, offset in ((4, 4), (-8, -4), (4004, 4000), (-8000, -4000)):
                 failed = reject_two(agent, api, inbox)
                 before = last_attempt(agent)
                 assert before is not None
@@ -151,27 +154,70 @@ def test_a_jump_of_the_system_clock_while_messages_are_pending(tmp_path):
             failed = reject_two(agent, api, inbox)
             before = last_attempt(agent)
             assert before is not None
-            clock.set_system_clock(1)
-            wait_for_attempt_after_jump(agent, before, 1)
+            clock.set_system_clock(4)
+            wait_for_attempt_after_jump(agent, before, 4)
             assert_each_accepted_once(agent, inbox, failed)
             assert process.stop() == 0
 
 
-def test_jumps_across_restarts(tmp_path):
+@pytest.mark.parametrize("kill", [False, True])
+def test_jumps_across_restarts(tmp_path, kill):
     clock = WallClock(tmp_path)
     with fake_api() as (api, inbox):
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox, events=["failed"])))
+        failed: list[str] = []
+        for days in (0, 4, 4000, -4000, 0):
+            clock.set(days)
+            with agent.process(**clock.env) as process:
+                process.wait_for_line("baseline taken" if days == 0 and not failed else "listening")
+                if failed:
+                    reject_again(agent, inbox)
+                    assert_each_accepted_once(agent, inbox, failed)
+                failed = reject_two(agent, api, inbox)
+                if not kill:
+                    assert process.stop() == 0
+
+
+def reject_again(agent: Agent, inbox: Inbox) -> None:
+    """Reject one more attempt: only after a failed one a message may expire."""
+    seen = len(inbox.requests)
+    inbox.answer = lambda _: PlainTextResponse("down", 503)
+    inbox.wait_for(seen + 2)
+    assert pending(agent) == 2
+
+
+def test_an_alert_keeps_its_hold_and_ends_after_jumps_and_restarts(tmp_path):
+    clock = WallClock(tmp_path)
+    with fake_api() as (api, inbox):
+        receiver = {"name": "am", "type": "alertmanager", "urls": [inbox.url], "events": ["failed"]}
+        agent = Agent(tmp_path, **agent_config(api, receiver))
+        clock.set(4000)
         with agent.process(**clock.env) as process:
             process.wait_for_line("baseline taken")
-            failed = reject_two(agent, api, inbox)
+            failed = api.world.add(status="failed").id
+            assert posted(inbox, 1, 4000) == pytest.approx((0, 3600), abs=60)
+            clock.set(0)
             assert process.stop() == 0
-        clock.set(1)
-        with agent.process(**clock.env) as process:
-            assert_each_accepted_once(agent, inbox, failed)
-            failed = reject_two(agent, api, inbox)
-            assert process.stop() == 0
+        for number, days in enumerate((0, -4000, 4), 2):
+            clock.set(days)
+            with agent.process(**clock.env) as process:
+                start, end = posted(inbox, number, days)
+                assert start <= 60, "it does not start in the future"
+                assert end == pytest.approx(3600, abs=60)
+                assert process.stop() == 0
         clock.set(0)
         with agent.process(**clock.env) as process:
-            assert_each_accepted_once(agent, inbox, failed)
-            process.wait_for_line("msg=listening")
+            posted(inbox, 5)
+            api.world.set_status(failed, "training")
+            start, end = posted(inbox, 6)
+            assert start <= end <= 0
             assert process.stop() == 0
+
+
+def posted(inbox: Inbox, number: int, days: int = 0) -> tuple[float, float]:
+    """Return start and end of the alert in a request, in seconds from now on a clock so set."""
+    inbox.wait_for(number)
+    request = inbox.requests[number - 1]
+    [alert] = json.loads(request.body)
+    now = time.time() + days * DAY
+    return seconds(alert["startsAt"]) - now, seconds(alert["endsAt"]) - now

@@ -55,9 +55,9 @@ async def next_message(database: Database, receiver: str) -> OutboxMessage:
 
 
 def result_of(state: str, at: float = NOW, reason: str = "answered") -> AttemptResult:
-    """Return the result of an attempt that led to this state of a message."""
+    """Return the result of an attempt that led to this state; the awake clock began at NOW."""
     outcome = Outcome.DELIVERED if state == DELIVERED else Outcome.TRANSIENT
-    return AttemptResult(state, at, Attempt(outcome, reason))
+    return AttemptResult(state, at, at - NOW, Attempt(outcome, reason))
 
 
 async def record_attempt(

@@ -1,7 +1,6 @@
 """Outbox of one Alertmanager: which alerts it has, and what ends them."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,20 +11,17 @@ from exporter.core.events import Event, EventType
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DELIVERED, PENDING, record_events
+from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
+from tests.fakes.clock import FakeClock
 from tests.store.raw_sqlite import sqlalchemy_engine
-from tests.store.sample_outbox import result_of
+from tests.store.sample_outbox import queue_events, result_of
 from tests.store.sample_polls import NOW, fine_tune
 
 AM = "alertmanager"
 
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with Database(tmp_path / "state.db") as database:
-        yield database
+RecordEvent = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
@@ -33,102 +29,111 @@ def outbox(database: Database) -> AlertOutbox:
     return AlertOutbox(database, AM)
 
 
-async def record_event(
-    database: Database,
-    event_type: EventType,
-    at: float,
-    *receivers: str,
-    subject: str = "ft",
-    account: str = "default",
-) -> None:
-    """Record one event and queue it for the receivers."""
-    fields = (
-        {"fine_tune": fine_tune(subject)}
-        if event_type.startswith("fine_tune")
-        else {"facts": {"receiver": subject}}
-    )
-    event = Event(f"evt_{event_type}_{subject}_{account}_{at}", event_type, account, at, **fields)
+@pytest.fixture
+def record_event(database: Database, clock: FakeClock) -> RecordEvent:
+    """Record one event at a time of both clocks, and queue it for the receivers."""
 
-    def record() -> None:
-        with database.write() as connection:
-            record_events(connection, [(event, receivers)])
+    async def record(
+        event_type: EventType,
+        at: float,
+        *receivers: str,
+        subject: str = "ft",
+        account: str = "default",
+    ) -> None:
+        clock.now = at
+        is_fine_tune = event_type.startswith("fine_tune")
+        facts = (
+            {"fine_tune": fine_tune(subject)} if is_fine_tune else {"facts": {"receiver": subject}}
+        )
+        event_id = f"evt_{event_type}_{subject}_{account}_{at}"
+        await queue_events(
+            database, [Event(event_id, event_type, account, at, **facts)], *receivers
+        )
 
-    await database.run(record)
+    return record
 
 
-async def test_rows_are_the_pending_and_the_recently_delivered_events(database, outbox):
+def alert_row(
+    number: int, at: float, *, settled: float | None = None, left: float | None = None
+) -> AlertRow:
+    """Return the row of an event; all times are those of the wall clock."""
+    settled_awake, left_awake = (None if each is None else each - NOW for each in (settled, left))
+    return AlertRow(number, at, at - NOW, settled_awake, left_awake)
+
+
+async def test_rows_are_the_pending_and_the_recently_delivered_events(outbox, record_event):
     for number in range(4):
-        await record_event(database, "fine_tune.failed", NOW + number, AM, subject=f"ft{number}")
-    await record_event(database, "fine_tune.failed", NOW, "slack", subject="other")
+        await record_event("fine_tune.failed", NOW + number, AM, subject=f"ft{number}")
+    await record_event("fine_tune.failed", NOW + 10, "slack", subject="other")
     assert await outbox.record([1], result_of(DELIVERED, NOW + 100)) == [100]
     assert await outbox.record([2], result_of(DELIVERED, NOW + 200)) == [199]
     assert await outbox.record([3], result_of(DEAD, NOW)) == []
-    assert await outbox.alert_rows(NOW + 100) == [
-        AlertRow(4, NOW + 3),
-        AlertRow(2, NOW + 1, settled_at=NOW + 200),
+    assert await outbox.alert_rows(100) == [
+        alert_row(4, NOW + 3),
+        alert_row(2, NOW + 1, settled=NOW + 200),
     ]
-    assert await outbox.backlog() == Backlog(1, 1, NOW + 3)
+    assert await outbox.backlog() == Backlog(1, 1, 7)
 
 
 async def test_a_failure_ends_when_the_fine_tune_leaves_the_status_not_when_it_is_removed(
-    database, outbox
+    outbox, record_event
 ):
-    await record_event(database, "fine_tune.failed", NOW, AM)
-    await record_event(database, "fine_tune.removed", NOW + 1)
-    await record_event(database, "fine_tune.stuck", NOW + 2)
-    await record_event(database, "fine_tune.changed", NOW + 3, subject="another")
-    await record_event(database, "fine_tune.changed", NOW + 4, account="other")
-    await record_event(database, "agent.poll_recovered", NOW + 5, subject="")
-    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [None]
-    await record_event(database, "fine_tune.changed", NOW + 6)
-    await record_event(database, "fine_tune.completed", NOW + 7)
-    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW + 6]
+    await record_event("fine_tune.failed", NOW, AM)
+    await record_event("fine_tune.removed", NOW + 1)
+    await record_event("fine_tune.stuck", NOW + 2)
+    await record_event("fine_tune.changed", NOW + 3, subject="another")
+    await record_event("fine_tune.changed", NOW + 4, account="other")
+    await record_event("agent.poll_recovered", NOW + 5, subject="")
+    assert [alert.left for alert in await outbox.alert_rows(-1)] == [None]
+    await record_event("fine_tune.changed", NOW + 6)
+    await record_event("fine_tune.completed", NOW + 7)
+    assert [alert.left for alert in await outbox.alert_rows(-1)] == [6]
 
 
-async def test_a_failure_after_a_failure_ends_the_first(database, outbox):
+async def test_a_failure_after_a_failure_ends_the_first(outbox, record_event):
     for at in (NOW, NOW + 10):
-        await record_event(database, "fine_tune.failed", at, AM)
-    assert await outbox.alert_rows(0) == [
-        AlertRow(1, NOW, left_at=NOW + 10),
-        AlertRow(2, NOW + 10),
+        await record_event("fine_tune.failed", at, AM)
+    assert await outbox.alert_rows(-1) == [
+        alert_row(1, NOW, left=NOW + 10),
+        alert_row(2, NOW + 10),
     ]
 
 
-async def test_agent_troubles_end_with_their_recoveries(database, outbox):
-    await record_event(database, "agent.poll_failing", NOW, AM, subject="")
-    await record_event(database, "agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
-    await record_event(database, "agent.baseline", NOW + 1, subject="")
-    await record_event(database, "agent.poll_recovered", NOW + 2, subject="", account="b")
-    await record_event(database, "agent.receiver_recovered", NOW + 3, subject="x", account="")
-    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [None, None]
-    await record_event(database, "agent.poll_recovered", NOW + 4, subject="")
-    await record_event(database, "agent.receiver_recovered", NOW + 5, subject="chat", account="")
-    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW + 4, NOW + 5]
+async def test_agent_troubles_end_with_their_recoveries(outbox, record_event):
+    await record_event("agent.poll_failing", NOW, AM, subject="")
+    await record_event("agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    await record_event("agent.baseline", NOW + 1, subject="")
+    await record_event("agent.poll_recovered", NOW + 2, subject="", account="b")
+    await record_event("agent.receiver_recovered", NOW + 3, subject="x", account="")
+    assert [alert.left for alert in await outbox.alert_rows(-1)] == [None, None]
+    await record_event("agent.poll_recovered", NOW + 4, subject="")
+    await record_event("agent.receiver_recovered", NOW + 5, subject="chat", account="")
+    assert [alert.left for alert in await outbox.alert_rows(-1)] == [4, 5]
 
 
-async def test_an_event_that_is_no_trouble_ends_when_it_begins(database, outbox):
-    await record_event(database, "agent.poll_recovered", NOW, AM, subject="")
-    await record_event(database, "fine_tune.completed", NOW + 1, AM)
-    assert [alert.left_at for alert in await outbox.alert_rows(0)] == [NOW, NOW + 1]
+async def test_an_event_that_is_no_trouble_ends_when_it_begins(outbox, record_event):
+    await record_event("agent.poll_recovered", NOW, AM, subject="")
+    await record_event("fine_tune.completed", NOW + 1, AM)
+    assert [alert.left for alert in await outbox.alert_rows(-1)] == [0, 1]
 
 
-async def test_only_the_first_delivery_counts_and_delivered_wins_over_dead(database, outbox):
+async def test_only_the_first_delivery_counts_and_delivered_wins_over_dead(outbox, record_event):
     for number in range(2):
-        await record_event(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
-    assert await outbox.expire(NOW + 1, NOW + 50) == 2
+        await record_event("fine_tune.failed", NOW, AM, subject=f"ft{number}")
+    assert await outbox.expire(-1, NOW + 50) == 2
     assert await outbox.record([1], result_of(DELIVERED, NOW + 60)) == [60]
     assert await outbox.record([1], result_of(DELIVERED, NOW + 70)) == []
     assert await outbox.record([1, 2], result_of(DEAD, NOW + 70)) == []
-    assert await outbox.alert_rows(0) == [AlertRow(1, NOW, settled_at=NOW + 60)]
+    assert await outbox.alert_rows(-1) == [alert_row(1, NOW, settled=NOW + 60)]
     assert await outbox.backlog() == Backlog(0, 1)
 
 
 async def test_circuit_and_events_are_stored_with_a_result(database, outbox):
     assert await outbox.receiver_state() == ReceiverState()
-    bad = CircuitState(3, NOW, open=True, reason="answered 404")
+    bad = CircuitState(3, NOW, open=True, reason="answered 404", since_awake=5)
     event = Event("evt", "agent.receiver_unhealthy", "", NOW, facts={"receiver": AM})
     attempt = Attempt(Outcome.ENDPOINT, "answered 404")
-    result = AttemptResult(PENDING, NOW, attempt, bad, NOW + 60, [(event, ["slack"])])
+    result = AttemptResult(PENDING, NOW, 0, attempt, bad, NOW + 60, [(event, ["slack"])])
     for _ in range(2):
         await outbox.record([], result)
     assert await outbox.receiver_state() == ReceiverState(bad, NOW + 60)
@@ -137,34 +142,36 @@ async def test_circuit_and_events_are_stored_with_a_result(database, outbox):
     assert (await outbox.receiver_state()).circuit == CIRCUIT_CLOSED
 
 
-async def test_the_version_changes_with_a_new_event_or_a_write_of_another_process(database, outbox):
+async def test_the_version_changes_with_a_new_event_or_a_write_of_another_process(
+    database, outbox, record_event
+):
     versions = [await outbox.version()]
-    await record_event(database, "fine_tune.failed", NOW, AM)
+    await record_event("fine_tune.failed", NOW, AM)
     versions.append(await outbox.version())
-    await record_event(database, "fine_tune.changed", NOW)
+    await record_event("fine_tune.changed", NOW)
     versions.append(await outbox.version())
     assert await outbox.record([1], result_of(DELIVERED)) == [0]
     assert await outbox.version() == versions[-1], "its own result changes nothing"
     async with Database(database.path, exclusive=False) as beside:
-        await AlertOutbox(beside, AM).alert_rows(0)
+        await AlertOutbox(beside, AM).alert_rows(-1)
         assert await outbox.version() == versions[-1], "reading changes nothing"
         await AlertOutbox(beside, "another").record([], result_of(PENDING))
     versions.append(await outbox.version())
     assert len(set(versions)) == 4
 
 
-async def test_a_number_that_is_used_again_changes_the_version(database, outbox):
-    await record_event(database, "fine_tune.changed", NOW, subject="old")
+async def test_a_number_that_is_used_again_changes_the_version(database, outbox, record_event):
+    await record_event("fine_tune.changed", NOW, subject="old")
     before = await outbox.version()
-    assert await Retention(database).delete_old(NOW + 1) == 1
-    await record_event(database, "fine_tune.failed", NOW, AM)
-    assert [alert.number for alert in await outbox.alert_rows(0)] == [1]
+    assert await Retention(database).delete_old(NOW + 1, -1) == 1
+    await record_event("fine_tune.failed", NOW, AM)
+    assert [alert.number for alert in await outbox.alert_rows(-1)] == [1]
     assert await outbox.version() != before
 
 
-async def test_events_are_read_by_number_without_deleted_ones(database, outbox):
+async def test_events_are_read_by_number_without_deleted_ones(outbox, record_event):
     for number in range(3):
-        await record_event(database, "fine_tune.failed", NOW, AM, subject=f"ft{number}")
+        await record_event("fine_tune.failed", NOW, AM, subject=f"ft{number}")
     assert await outbox.events([]) == {}
     found = await outbox.events(range(1, 100))
     assert [event.subject for event in found.values()] == ["ft0", "ft1", "ft2"]
@@ -178,7 +185,7 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
             statements.append((statement, parameters))
 
     listen(sqlalchemy_engine(database), "before_cursor_execute", note)
-    await outbox.alert_rows(NOW)
+    await outbox.alert_rows(0)
     remove(sqlalchemy_engine(database), "before_cursor_execute", note)
 
     def explain(statement: str, parameters: Any) -> str:
@@ -188,7 +195,7 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
 
     plans = [await database.run(explain, *each) for each in statements]
     assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
-    assert ["(receiver=? AND state=? AND settled_at>?)" in plan for plan in plans] == [
+    assert ["(receiver=? AND state=? AND settled_awake>?)" in plan for plan in plans] == [
         False,
         True,
     ]

@@ -17,12 +17,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from exporter.core.account import AccountState
+from exporter.core.events import Event
 from exporter.store import migrations
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreRefusedError
-from exporter.store.outbox import Outbox, PendingEvent
+from exporter.store.outbox import Outbox
 from exporter.store.schema import metadata
 from tests.store.raw_sqlite import query_file
 from tests.store.sample_polls import KEY, commit_snapshot, fine_tune, queue_failures, snapshot_of
@@ -101,7 +102,13 @@ def test_constraints_and_indexes_exist_in_both(tmp_path):
 
 
 WRONG_STATE: dict[str, dict[str, Any]] = {
-    "deliveries": {"event": 1, "receiver": "r", "state": "lost", "queued_at": 0.0},
+    "deliveries": {
+        "event": 1,
+        "receiver": "r",
+        "state": "lost",
+        "queued_at": 0.0,
+        "queued_awake": 0.0,
+    },
     "messages": {
         "receiver": "r",
         "id": "m",
@@ -172,9 +179,9 @@ async def create(path: Path) -> None:
         await queue_failures(database, 3)
 
 
-async def stored(path: Path) -> tuple[str, list[PendingEvent], AccountState | None]:
+async def stored(path: Path) -> tuple[str, list[Event], AccountState | None]:
     async with Database(path) as database:
-        pending = await Outbox(database, "slack").unsent()
+        pending = [each.event for each in await Outbox(database, "slack").unsent()]
         return database.store_id, pending, await Accounts(database).load(KEY)
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from exporter.core.events import Event
-from exporter.core.model import AccountKey
-from exporter.store.accounts import Accounts
+from exporter.core.model import AccountKey, Outage
+from exporter.store.accounts import Accounts, StoredOutage
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
@@ -32,41 +32,67 @@ async def queued(database: Database) -> list[Event]:
     return [each.event for each in await Outbox(database, "slack").unsent()]
 
 
-async def test_an_outage_and_its_event_survive_a_restart(tmp_path):
-    async with Database(tmp_path / "state.db") as database:
-        assert await Accounts(database).outage_since(KEY) is None
-        await Accounts(database).begin_outage(KEY, NOW + 0.123456789, for_slack(FAILING))
-    async with Database(tmp_path / "state.db") as database:
-        assert await Accounts(database).outage_since(KEY) == NOW + 0.123456789
-        assert await queued(database) == [FAILING]
+def outage(since: float = NOW, since_awake: float = 0.0) -> Outage:
+    return Outage(since, since_awake, has_baseline=True)
 
 
-async def test_a_stored_outage_keeps_its_start_and_queues_nothing_new(database):
+async def test_an_outage_survives_a_restart(tmp_path):
+    async with Database(tmp_path / "state.db") as database:
+        assert await Accounts(database).outage(KEY) is None
+        began = outage(NOW + 0.123456789, 5.123456789)
+        await Accounts(database).store_outage(KEY, began, ())
+    async with Database(tmp_path / "state.db") as database:
+        stored = StoredOutage(NOW + 0.123456789, 5.123456789, reported=False)
+        assert await Accounts(database).outage(KEY) == stored
+        assert await queued(database) == []
+
+
+async def test_a_stored_outage_keeps_its_start_and_queues_its_report_once(database):
     accounts = Accounts(database)
-    await accounts.begin_outage(KEY, NOW, for_slack(FAILING))
-    await accounts.begin_outage(KEY, NOW + 60, for_slack(FAILING))
-    assert await accounts.outage_since(KEY) == NOW
+    await accounts.store_outage(KEY, outage(), ())
+    reported = StoredOutage(NOW, 0.0, reported=True)
+    for events in (for_slack(FAILING), for_slack(FAILING), ()):
+        assert await accounts.store_outage(KEY, outage(NOW + 60, 60.0), events) == reported
     assert await queued(database) == [FAILING]
 
 
 async def test_an_outage_and_its_deliveries_are_stored_together_or_not_at_all(database):
     await reject_inserts(database, "deliveries")
     with pytest.raises(StoreError, match="no room"):
-        await Accounts(database).begin_outage(KEY, NOW, for_slack(FAILING))
-    assert await Accounts(database).outage_since(KEY) is None
+        await Accounts(database).store_outage(KEY, outage(), for_slack(FAILING))
+    assert await Accounts(database).outage(KEY) is None
 
 
 async def test_a_poll_without_changes_ends_an_outage(database):
     accounts = Accounts(database)
     state = await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
-    await accounts.begin_outage(KEY, NOW, for_slack(FAILING))
+    await accounts.store_outage(KEY, outage(), for_slack(FAILING))
     result = poll_result(state, snapshot_of(fine_tune("a"), at=NOW + 60))
     assert result.is_empty
     result = replace(result, recovery=for_slack(RECOVERED))
     assert not result.is_empty
     await accounts.commit(result)
-    assert await accounts.outage_since(KEY) is None
+    assert await accounts.outage(KEY) is None
     assert await queued(database) == [FAILING, RECOVERED]
+
+
+async def test_the_end_of_an_outage_that_was_not_reported_queues_nothing(database):
+    accounts = Accounts(database)
+    await accounts.store_outage(KEY, outage(), ())
+    result = poll_result(None, snapshot_of())
+    await accounts.commit(replace(result, recovery=for_slack(RECOVERED)))
+    assert await accounts.outage(KEY) is None
+    assert await queued(database) == []
+
+
+async def test_only_the_outages_of_other_accounts_are_deleted(database):
+    accounts, other = Accounts(database), AccountKey("second", KEY.base_url)
+    moved = AccountKey(KEY.name, "https://eu.example")
+    for key in (KEY, other, moved):
+        await accounts.store_outage(key, outage(), ())
+    await accounts.delete_outages(other_than=[KEY, AccountKey("new", KEY.base_url)])
+    assert await accounts.outage(KEY) is not None
+    assert await accounts.outage(other) is await accounts.outage(moved) is None
 
 
 async def test_without_a_stored_outage_no_recovery_is_queued(database):
@@ -80,8 +106,8 @@ async def test_without_a_stored_outage_no_recovery_is_queued(database):
 )
 async def test_accounts_have_separate_outages(database, other):
     accounts = Accounts(database)
-    await accounts.begin_outage(KEY, NOW, for_slack(FAILING))
-    assert await accounts.outage_since(other) is None
+    await accounts.store_outage(KEY, outage(), for_slack(FAILING))
+    assert await accounts.outage(other) is None
     result = poll_result(None, snapshot_of(), key=other)
     await accounts.commit(replace(result, recovery=for_slack(RECOVERED)))
-    assert await accounts.outage_since(KEY) == NOW
+    assert await accounts.outage(KEY) is not None

@@ -37,11 +37,12 @@ async def retry_requests(database: Database, receiver: str) -> int:
     return (await Outbox(database, receiver).receiver_state()).retry_requests
 
 
-async def test_a_retried_dead_message_is_queued_anew_with_its_id_and_body(database):
+async def test_a_retried_dead_message_is_queued_anew_with_its_id_and_body(database, clock):
     await queue(database, [1, 2], "ops")
     await create_messages(database, "ops", digest=True)
     before = await next_message(database, "ops")
     await attempt(database, "ops", DEAD, "answered 400")
+    clock.now += 100
     assert await database.run(retry, database, ALL, LATER) == {"ops": 1}
     [summary] = await list_all(database)
     assert (summary.state, summary.queued_at) == (PENDING, LATER)
@@ -49,7 +50,7 @@ async def test_a_retried_dead_message_is_queued_anew_with_its_id_and_body(databa
     assert await retry_requests(database, "ops") == 1
     again = await next_message(database, "ops")
     assert (again.id, again.body, again.attempts) == (before.id, before.body, 1)
-    assert await Outbox(database, "ops").expire(LATER - 1, LATER) == 0, "its age starts anew"
+    assert await Outbox(database, "ops").expire(1, LATER) == 0, "its age starts anew"
     await attempt(database, "ops", DELIVERED)
     assert await listed_states(database) == {("ops", "msg_1_2"): DELIVERED}
 
@@ -73,24 +74,27 @@ async def test_a_retried_message_without_a_body_is_rendered_again(database):
     assert [each.minimal for each in await list_all(database)] == [False, True]
 
 
-async def test_events_without_a_message_are_retried_and_discarded_too(database):
+async def test_events_without_a_message_are_retried_and_discarded_too(database, clock):
     await queue(database, [1], "ops")
-    assert await Outbox(database, "ops").expire(LATER, LATER) == 1
+    assert await Outbox(database, "ops").expire(-1, LATER) == 1
     assert await listed_states(database) == {("ops", "evt_1"): DEAD}
+    clock.now += 100
     await database.run(retry, database, ALL, LATER)
-    assert [each.since for each in await Outbox(database, "ops").unsent()] == [LATER]
+    assert [each.age for each in await Outbox(database, "ops").unsent()] == [0]
     await database.run(discard, database, ALL, LATER)
     assert await Outbox(database, "ops").unsent() == []
     assert await listed_states(database) == {("ops", "evt_1"): DISCARDED}
 
 
-async def test_a_message_expires_with_the_last_of_its_deliveries(database):
-    await queue(database, [1, 2], "ops", "chat")
+async def test_a_message_expires_with_the_last_of_its_deliveries(database, clock):
+    for number in (1, 2):
+        await queue(database, [number], "ops", "chat")
+        clock.now += 10
     await create_messages(database, "ops", digest=True)
     await create_messages(database, "chat", digest=True)
     outbox = Outbox(database, "ops")
-    for before, state in ((NOW + 2, PENDING), (NOW + 3, DEAD)):
-        assert await outbox.expire(before, LATER) == 1
+    for max_age, state in ((15, PENDING), (5, DEAD)):
+        assert await outbox.expire(max_age, LATER) == 1
         states = await listed_states(database)
         assert states == {("ops", "msg_1_2"): state, ("chat", "msg_1_2"): PENDING}
 
@@ -132,18 +136,19 @@ async def test_a_message_discarded_during_an_attempt_stays_discarded_unless_deli
     assert await outbox.next() is None
 
 
-async def test_reassigned_events_are_queued_for_new_messages(database):
+async def test_reassigned_events_are_queued_for_new_messages(database, clock):
     await queue(database, range(1, 5), "gone")
     await create_messages(database, "gone")
     await attempt(database, "gone", DELIVERED)
     await attempt(database, "gone", DEAD)
     await queue(database, [5], "gone")
+    clock.now += 100
     counts = await database.run(reassign, database, "gone", "ops", LATER)
     assert counts == ReassignCounts(moved=4, discarded=0)
     assert await retry_requests(database, "ops") == 1
     queued = await Outbox(database, "ops").unsent()
     assert [each.event for each in queued] == [failure(number) for number in range(2, 6)]
-    assert {each.since for each in queued} == {LATER}
+    assert {each.age for each in queued} == {0}
     assert [each.id for each in await list_all(database, receiver="gone")] == ["evt_1"]
 
 

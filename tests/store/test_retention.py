@@ -1,12 +1,17 @@
 """Old events are deleted when they are settled, and only then; orphaned deliveries are counted."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
+from exporter.core.events import Event, EventType
+from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
 from exporter.store.retention import Retention
-from tests.store.raw_sqlite import count_rows
-from tests.store.sample_outbox import attempt_digest
+from tests.fakes.clock import FakeClock
+from tests.store.raw_sqlite import count_rows, query_file
+from tests.store.sample_outbox import attempt_digest, queue_events
 from tests.store.sample_polls import (
     NOW,
     commit_snapshot,
@@ -31,7 +36,7 @@ DAY = 86400.0
 async def test_only_old_settled_events_are_deleted(database, state, settled_at, before, left):
     await queue_failures(database, 3)
     await attempt_digest(database, "slack", state, settled_at)
-    assert await Retention(database).delete_old(before) == 3 - left
+    assert await Retention(database).delete_old(before, -900 * DAY) == 3 - left
     tables = ("events", "deliveries", "messages")
     assert [count_rows(database.path, name) for name in tables] == [left, left, bool(left)]
 
@@ -40,8 +45,91 @@ async def test_a_pending_delivery_of_one_receiver_keeps_the_event(database):
     state = await commit_snapshot(database, None, snapshot_of())
     await commit_snapshot(database, state, snapshot_of(fine_tune("f", "failed")))
     await attempt_digest(database, "slack", DELIVERED)
-    assert await Retention(database).delete_old(NOW + DAY) == 0
+    assert await Retention(database).delete_old(NOW + DAY, -1) == 0
     assert len(await Outbox(database, "webhook").unsent()) == 1
+
+
+@pytest.fixture
+def record(database: Database, clock: FakeClock) -> Callable[..., Awaitable[None]]:
+    """Record an event of the fine-tune or receiver `subject`, and queue it for the receivers."""
+
+    async def record(event_type: EventType, *receivers: str, subject: str = "x") -> None:
+        clock.now += 1
+        fields = (
+            {"fine_tune": fine_tune(subject)}
+            if event_type.startswith("fine_tune")
+            else {"facts": {"receiver": subject}}
+        )
+        event = Event(f"evt{clock.now}", event_type, "main", clock.clock.now(), **fields)
+        await queue_events(database, [event], *receivers)
+
+    return record
+
+
+async def delete_old(database: Database, clock: FakeClock) -> list[str]:
+    """Delete what is older than a day, and not needed for an hour; return the types that stay."""
+    await Retention(database).delete_old(clock.clock.now() - DAY, 3600.0)
+    return [row[0] for row in query_file(database.path, "SELECT type FROM events ORDER BY number")]
+
+
+@pytest.mark.parametrize("years", [-30, 30])
+async def test_a_wrong_wall_clock_deletes_nothing_that_is_needed(database, clock, record, years):
+    await record("fine_tune.failed", "slack")
+    await attempt_digest(database, "slack", DELIVERED)
+    await record("fine_tune.completed")
+    clock.set_by = years * 365 * DAY
+    assert len(await delete_old(database, clock)) == 2
+    clock.now += 3601
+    assert len(await delete_old(database, clock)) == (0 if years > 0 else 2)
+
+
+@pytest.mark.parametrize("state", [PENDING, DEAD])
+@pytest.mark.parametrize("trouble", ["fine_tune.failed", "fine_tune.stuck"])
+async def test_the_event_that_ends_an_unsettled_trouble_is_kept(
+    database, clock, record, trouble, state
+):
+    await record("fine_tune.completed")
+    await record(trouble, "am", subject="other")
+    await record(trouble, "am")
+    await record("fine_tune.removed")
+    await record("fine_tune.changed")
+    await record("fine_tune.completed")
+    await attempt_digest(database, "am", state)
+    clock.now += 900 * DAY
+    kept = [trouble, trouble, "fine_tune.changed"]
+    assert await delete_old(database, clock) == kept
+    query_file(database.path, "UPDATE deliveries SET state = 'discarded', settled_awake = 0")
+    assert await delete_old(database, clock) == []
+
+
+async def test_a_failure_that_ends_a_failure_is_kept_with_it(database, clock, record):
+    await record("fine_tune.failed", "am")
+    await record("fine_tune.failed")
+    await record("fine_tune.failed")
+    clock.now += 900 * DAY
+    assert await delete_old(database, clock) == ["fine_tune.failed"] * 2
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("agent.poll_failing", "agent.poll_recovered"),
+        ("agent.receiver_unhealthy", "agent.receiver_recovered"),
+    ],
+)
+async def test_a_trouble_of_the_agent_is_kept_until_an_hour_after_its_end(
+    database, clock, record, begin, end
+):
+    await record(begin, "am", subject="chat")
+    await attempt_digest(database, "am", DELIVERED)
+    await record(end, subject="another")
+    clock.now += 900 * DAY
+    assert await delete_old(database, clock) == [begin]
+    await record(end, subject="chat")
+    clock.now += 3600
+    assert await delete_old(database, clock) == [begin, end]
+    clock.now += 2 * DAY
+    assert await delete_old(database, clock) == []
 
 
 async def test_many_events_are_deleted_in_several_transactions(database, monkeypatch):
@@ -55,7 +143,7 @@ async def test_many_events_are_deleted_in_several_transactions(database, monkeyp
         return real()
 
     monkeypatch.setattr(database, "write", counted)
-    assert await Retention(database).delete_old(NOW + DAY) == 1700
+    assert await Retention(database).delete_old(NOW + DAY, -1) == 1700
     assert len(transactions) == 5  # four batches, and the empty messages
 
 

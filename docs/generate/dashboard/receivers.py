@@ -65,7 +65,7 @@ def requests() -> timeseries.Panel:
 
 
 def failed_requests() -> timeseries.Panel:
-    text = Text("Failed requests", "By reason. Expired: events that were given up for their age.")
+    text = Text("Failed requests", "By reason.")
     grown = f"increase(cartesia_exporter_notifications_failed_total{RATE})"
     query = Query(f"sum by (receiver, reason) ({grown}) > 0", "{{receiver}}: {{reason}}")
     return bar_panel(text, query, colour=ORANGE)

@@ -73,7 +73,8 @@ def _create_accounts() -> None:
     op.create_table(
         "poll_outages",
         *_columns(sa.Text, "name", "base_url", primary_key=True),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
+        *_columns(sa.Boolean, "reported"),
     )
 
 
@@ -105,7 +106,7 @@ def _create_deliveries() -> None:
         "events",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "id", "type", "account"),
-        *_columns(sa.Float, "observed_at"),
+        *_columns(sa.Float, "observed_at", "observed_awake"),
         *_columns(sa.Text, "content", "subject"),
         sa.UniqueConstraint("id"),
         sa.Index("events_of_subject", "account", "subject", "number"),
@@ -115,12 +116,13 @@ def _create_deliveries() -> None:
         _reference("event", "events"),
         *_columns(sa.Text, "receiver", primary_key=True),
         *_columns(sa.Text, "state"),
-        *_columns(sa.Float, "queued_at"),
+        *_columns(sa.Float, "queued_at", "queued_awake"),
         sa.Column("message", sa.Text),
         sa.Column("settled_at", sa.Float),
+        sa.Column("settled_awake", sa.Float),
         _state_check(),
         sa.Index("deliveries_of_message", "receiver", "message"),
-        sa.Index("deliveries_of_state", "receiver", "state", "settled_at"),
+        sa.Index("deliveries_of_state", "receiver", "state", "settled_awake"),
     )
 
 
@@ -144,7 +146,7 @@ def _create_messages() -> None:
         "receivers",
         *_columns(sa.Text, "name", primary_key=True),
         *_columns(sa.BigInteger, "failures"),
-        *_columns(sa.Float, "since"),
+        *_columns(sa.Float, "since", "since_awake"),
         *_columns(sa.Boolean, "open"),
         *_columns(sa.Text, "reason"),
         *_columns(sa.Float, "resume_at"),
