@@ -40,7 +40,7 @@ def two_accounts(tmp_path_factory):
 
 def expected(world: World, *names: str) -> list[tuple[str, ...]]:
     return [
-        (account, *(getattr(fine_tune, name) for name in names))
+        (account, *(getattr(fine_tune, name).replace("\0", "\ufffd") for name in names))
         for account in ("main", "second")
         for fine_tune in world
     ]
