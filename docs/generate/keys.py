@@ -22,7 +22,7 @@ _INVALID_VALUES: dict[str, tuple[Any, ...]] = {
     "number": (-1.0,),
     "text": ("(", "\0", "http://other.example"),
     _SECRET: ("(", "\0", "http://other.example"),
-    "list of words": (["("],),
+    "list of words": (["("], [""], ["unknown"]),
     "list of secrets": ([], ["("], ["http://other.example"] * 2),
     "map": ({"(": "text"}, {"job": "text"}, {"Host": "text"}),
 }

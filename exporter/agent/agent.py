@@ -27,6 +27,7 @@ from exporter.agent.build import (
 )
 from exporter.agent.housekeeping import Housekeeper
 from exporter.agent.reload import Reloader, Reloading
+from exporter.agent.store_guard import StoreGuard
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config, ConfigError
@@ -81,7 +82,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     """Run the agent until ``stop`` is set, then stop it within 10 s.
 
     Raises OSError when an address or a certificate file cannot be used, StoreError when the store
-    cannot, and an exception group when a service fails because of a bug.
+    cannot, StoreLostError when it was deleted, replaced or taken over by another agent meanwhile,
+    and an exception group when a service fails because of a bug.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     for note in () if options.web is None else options.web.first.notes:
@@ -89,6 +91,8 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
         # Before the addresses: a second agent must report who holds the state, not a used port.
         database = await resources.enter_async_context(Database(config.storage.path))
+        guard = StoreGuard(database, SYSTEM_CLOCK, stop.set)
+        resources.push_async_callback(guard.finish)
         listeners = await _listen(options, resources)
         supervisor = Supervisor()
         agent = Agent(config, options, database, supervisor)
@@ -105,11 +109,14 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
             agent.start()
             supervisor.start("web", server)
             supervisor.start("reload", reloader)
+            supervisor.start("store", guard)
             options.manager.ready("running")
             await stop.wait()
             log.info("stopping")
             options.manager.stopping()
             await supervisor.stop_all()
+    if database.lost is not None:
+        raise database.lost
     log.info("stopped")
 
 

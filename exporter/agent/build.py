@@ -25,10 +25,12 @@ from exporter.config.types import check_proxy_url, check_web_url
 from exporter.core.account import Router, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES
+from exporter.core.labels import label_value
 from exporter.core.message import LinkTemplates
 from exporter.core.model import AccountKey
 from exporter.core.routing import Route
 from exporter.core.secret import Secret
+from exporter.core.status import canonical_status
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.alertmanager import AlertDeliverer
 from exporter.delivery.deliverer import Deliverer
@@ -143,6 +145,7 @@ class SpecFactory:
                 metrics.max_models,
                 config.alerts.stuck_after,
                 metrics.labels,
+                frozenset(map(canonical_status, config.alerts.failed_statuses)),
             ),
             failing_after=config.alerts.poll_failing_after,
             publish=context.publish,
@@ -150,11 +153,16 @@ class SpecFactory:
             route=context.route,
             wake=context.wake,
             stale_after=poll.stale_after,
-            options=SeriesOptions(metrics.labels, tuple(account.labels.items()), most_fine_tunes),
+            options=SeriesOptions(
+                metrics.labels,
+                tuple((name, label_value(text)) for name, text in account.labels.items()),
+                most_fine_tunes,
+            ),
         )
 
         async def build(resources: AsyncExitStack) -> Service:
-            client = await open_client(account, poll, self._client_metrics, resources)
+            store_id = context.database.store_id
+            client = await open_client(account, poll, self._client_metrics, resources, store_id)
             accounts = Accounts(context.database)
             return Poller(client, accounts, settings, self._poll_metrics, SYSTEM_CLOCK)
 
@@ -191,15 +199,20 @@ def _section_key(section: Account | ReceiverSection) -> tuple[object, ...]:
 
 
 async def open_client(
-    account: Account, poll: Poll, metrics: ClientMetrics, resources: AsyncExitStack
+    account: Account,
+    poll: Poll,
+    metrics: ClientMetrics,
+    resources: AsyncExitStack,
+    store_id: str = "",
 ) -> CartesiaClient:
     """Return the API client of an account; ``resources`` closes its connections.
 
-    Raises OSError when the ca_file cannot be used.
+    Its listings have a fingerprint of the API key if there is a ``store_id``. Raises OSError when
+    the ca_file cannot be used.
     """
     http_client = await resources.enter_async_context(_http_client(account))
     key, version = account.secrets["api_key"], account.api_version
-    api = ApiSettings(account.name, account.base_url, version, key, poll.page_size)
+    api = ApiSettings(account.name, account.base_url, version, key, poll.page_size, store_id)
     limits = RateLimits(poll.concurrency, poll.requests_per_second)
     return CartesiaClient(http_client, api, metrics, SYSTEM_CLOCK, limits)
 

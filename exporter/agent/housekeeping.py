@@ -60,9 +60,13 @@ class Housekeeper(Service):
             await pause(stop, _ROUND_SECONDS)
 
     async def round(self) -> None:
-        """Check that the store can write, count orphaned deliveries, delete old events hourly."""
+        """Check that the store can write, make a checkpoint, count orphaned deliveries.
+
+        Deletes old events hourly.
+        """
         try:
             await self._database.run(self._database.try_to_write)
+            await self._database.run(self._database.checkpoint)
             receivers = [section.name for section in self._config().receivers]
             self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:

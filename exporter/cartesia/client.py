@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import structlog
 
+from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.fetch import ApiKey, ApiSettings, PageFetcher
 from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage, ReadSettings
 from exporter.cartesia.metrics import ClientMetrics
@@ -21,6 +23,9 @@ __all__ = ["ApiSettings", "CartesiaClient", "ClientMetrics", "RateLimits"]
 _STAGGER_SECONDS: Final = 0.001
 """Stagger between connections. Without it, answers arrive all at once and wait for each other in
 each round: a fifth of the time of a poll over 16 connections."""
+
+_MAX_LISTINGS: Final = 2
+"""Listings per poll: a second one if the API key changed during the first."""
 
 log = structlog.get_logger()
 
@@ -37,7 +42,7 @@ class CartesiaClient:
         limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._clock = clock
-        self._key = ApiKey(api.key)
+        self._key = ApiKey(api.key, api.store_id)
         self._rate_limiter = RateLimiter(limits, clock)
         self._page_cache = PageCache()
         self._lister = Lister(clock.monotonic, log.bind(account=api.account))
@@ -60,8 +65,9 @@ class CartesiaClient:
     ) -> Listing:
         """Return all fine-tunes of the account, read within ``seconds`` of wall-clock time.
 
-        A fine-tune that equals the ``tracked`` one of its id is the same object. Raises
-        CartesiaError if any page is missing, late or malformed, or if the list does not end.
+        A fine-tune that equals the ``tracked`` one of its id is the same object. If the API key was
+        rotated meanwhile, the list is read again: pages of two organisations are not one list.
+        Raises CartesiaError if any page is missing, late or malformed, or if the list does not end.
         """
 
         async def fetch(number: int, fetcher: PageFetcher, cursor: str | None) -> Page:
@@ -77,11 +83,18 @@ class CartesiaClient:
             connections = [partial(fetch, *each) for each in enumerate(self._fetchers)]
             stall_timeout = min(STALL_TIMEOUT_SECONDS, seconds / 4)
             settings = ReadSettings(deadline, stall_timeout, on_page)
-            listing = await self._lister.read(connections, settings)
+            for _ in range(_MAX_LISTINGS):
+                self._key.fingerprints.clear()
+                listing = await self._lister.read(connections, settings)
+                if len(self._key.fingerprints) == 1:
+                    break
+            else:
+                raise CartesiaError("protocol", "the API key changed while the list was read")
         finally:
             await asyncio.gather(*(fetcher.http_client.aclose() for fetcher in self._fetchers))
         self._page_cache.commit()
-        return listing
+        (fingerprint,) = self._key.fingerprints
+        return replace(listing, key_fingerprint=fingerprint)
 
     def key_is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""

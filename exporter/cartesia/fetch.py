@@ -4,6 +4,7 @@ import asyncio
 from asyncio import sleep
 from dataclasses import dataclass
 from hashlib import sha256
+from hmac import digest
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -49,21 +50,30 @@ _REASONS_BY_CLASS: Final[dict[int, Reason]] = {3: "redirect", 4: "client_error",
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """The API of one account: its base URL, version and key, and the account's label."""
+    """The API of one account: its base URL, version and key, and the account's label.
+
+    ``store_id`` is what the fingerprint of the key is keyed by; without it there is none.
+    """
 
     account: str
     base_url: str
     version: str
     key: Secret
     page_size: int = 100
+    store_id: str = ""
 
 
 class ApiKey:
-    """An API key that may be rotated. Of a refused key only the digest is kept."""
+    """An API key that may be rotated. Of a refused key only the digest is kept.
 
-    def __init__(self, secret: Secret) -> None:
+    ``fingerprints`` are those of the keys that the API accepted since they were cleared.
+    """
+
+    def __init__(self, secret: Secret, store_id: str = "") -> None:
         self._secret = secret
+        self._store_id = store_id
         self._refused: bytes | None = None
+        self.fingerprints: set[str] = set()
 
     def read(self) -> str:
         """Return the current key; raise CartesiaError if it cannot be read."""
@@ -75,6 +85,8 @@ class ApiKey:
     def record(self, key: str, *, refused: bool) -> None:
         """Record whether the API refused ``key``. A key that it accepts ends the refusal."""
         self._refused = _digest(key) if refused else None
+        if not refused:
+            self.fingerprints.add(self._fingerprint(key))
 
     def is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""
@@ -82,6 +94,12 @@ class ApiKey:
             return self._refused is not None and self._refused == _digest(self._secret())
         except SecretError:
             return False
+
+    def _fingerprint(self, key: str) -> str:
+        """Return what identifies the key in the state, where the key must not be."""
+        if not self._store_id:
+            return ""
+        return digest(self._store_id.encode(), key.encode(), "sha256").hex()
 
 
 def _digest(key: str) -> bytes:

@@ -35,11 +35,13 @@ class Listing:
     """A complete list by id, in the API's order, and the number of its pages.
 
     ``cursors`` are where the pages start, for the prefetch of the next listing.
+    ``key_fingerprint`` identifies the API key that read all pages; empty without a store.
     """
 
     fine_tunes: dict[str, FineTune]
     pages: int
     cursors: tuple[str, ...] = ()
+    key_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

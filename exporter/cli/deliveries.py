@@ -167,7 +167,7 @@ def reassign(config_file: Path | None, source: str, target: str) -> None:
     noun = "event" if result.moved == 1 else "events"
     text = f"{result.moved} {noun} of {source} will be told to {target} at once"
     if result.discarded:
-        text += f"; {result.discarded} discarded, {target} was to be told anyway"
+        text += f"; {result.discarded} discarded, {target} has them already"
     click.echo(text)
 
 

@@ -180,7 +180,7 @@ async def _run(
 
     from exporter.agent import agent
     from exporter.cli import process
-    from exporter.store.errors import StoreError, StoreRefusedError
+    from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
 
     log = structlog.get_logger()
     log.info(
@@ -196,6 +196,8 @@ async def _run(
     process.keep_loop_responsive()
     try:
         await agent.run(config, options, stop)
+    except StoreLostError:
+        return RUNTIME_ERROR  # the agent has logged it
     except (StoreError, OSError) as error:
         log.error("cannot start", error=reason(error))  # noqa: TRY400 - no bug, no traceback
         refused = isinstance(error, StoreRefusedError)

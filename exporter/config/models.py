@@ -26,13 +26,19 @@ from exporter.config.types import (
     full_match,
     not_empty,
     passes,
+    without_repeats,
 )
 from exporter.core.events import FineTuneSubscription, Subscription
+from exporter.core.model import FAILED
+from exporter.core.status import NOT_A_FAILURE, canonical_status
 from exporter.core.text import format_duration
 
 DEFAULT_ACCOUNT = "default"
 
 _DEFAULT_INTERVAL = 60.0
+
+_LONGEST_STATUS = 100
+_MAX_FAILED_STATUSES = 20
 
 _RESERVED_LABELS = {
     *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
@@ -117,10 +123,28 @@ class Metrics(Section):
     max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
 
 
+def _check_failed_status(status: str) -> None:
+    canonical = canonical_status(status)
+    if not canonical or len(status) > _LONGEST_STATUS:
+        raise ValueError(f"must be 1 to {_LONGEST_STATUS} characters")
+    if canonical in NOT_A_FAILURE:
+        raise ValueError(f"must not contain {', '.join(sorted(NOT_A_FAILURE))}: these never fail")
+
+
+def _check_failed_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
+    if len(statuses) > _MAX_FAILED_STATUSES:
+        raise ValueError(f"must have at most {_MAX_FAILED_STATUSES} statuses")
+    without_repeats(tuple(map(canonical_status, statuses)))
+    return statuses
+
+
 class Alerts(Section):
     """What receivers are told, and when; durations in seconds."""
 
     events: DistinctItems[FineTuneSubscription] = ("failed",)
+    failed_statuses: Annotated[
+        Items[Annotated[str, passes(_check_failed_status)]], AfterValidator(_check_failed_statuses)
+    ] = (FAILED,)
     stuck_after: Annotated[Duration, between("1m", "1y")] = 6 * 3600.0
     first_run: Literal["summary", "silent", "alert"] = "summary"
     group_wait: Annotated[Duration, between("0s", "5m")] = 5.0

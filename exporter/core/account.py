@@ -1,14 +1,32 @@
 """Result of a poll: rows to store, events to queue, status to publish."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Final, Literal
 
 from exporter.core.counters import Counters, examples
 from exporter.core.diff import Tracked, after_clock_jump, baseline, diff, newly_stuck
-from exporter.core.events import Event, baseline_event, stuck_event, transition_event
+from exporter.core.events import (
+    Event,
+    baseline_event,
+    stuck_event,
+    transition_event,
+    unknown_status_event,
+)
+from exporter.core.facts import baseline_facts, retired_facts, unknown_status_facts
 from exporter.core.labels import MODEL, LabelName, Labels
-from exporter.core.model import FAILED, AccountKey, Snapshot, Transition
+from exporter.core.model import (
+    FAILED,
+    NONE,
+    UNKNOWN,
+    AccountKey,
+    Snapshot,
+    Transition,
+    status_label,
+)
+from exporter.core.status import Canonical, CanonicalStatuses
 from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, series
 
 FirstRun = Literal["summary", "silent", "alert"]
@@ -19,14 +37,29 @@ Router = Callable[[Event], Sequence[str]]
 RoutedEvents = Sequence[tuple[Event, Sequence[str]]]
 """Events, each with the names of the receivers to be notified."""
 
+ListKind = Literal["baseline", "known", "undecided"]
+"""How a list is compared: not at all, because it is an organisation's first; with the tracked
+fine-tunes; or not yet, because it is empty and the next poll must find it empty again."""
+
+MAX_UNKNOWN_STATUSES: Final = 20
+"""Unknown statuses that are reported per account: an API could invent one per fine-tune."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """State of an account between polls and across restarts. ``tracked`` is keyed by id."""
+    """State of an account between polls and across restarts. ``tracked`` is keyed by id.
+
+    ``key_fingerprint`` identifies the API key that read the account last. ``baselines`` counts the
+    baselines: one for each organisation that the account's key belonged to. ``unknown_statuses``
+    are the canonical statuses that were reported as unknown.
+    """
 
     tracked: Tracked = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
     counters: Counters = field(default_factory=Counters)
+    key_fingerprint: str = ""
+    baselines: int = 1
+    unknown_statuses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +67,7 @@ class Rules:
     """Identity of an account, and how its snapshots are evaluated.
 
     ``stuck_after`` is in seconds. Of each of the labels ``names`` the first ``max_models`` values
-    keep their name.
+    keep their name. The canonical ``failed_statuses`` count as ``failed``.
     """
 
     store_id: str
@@ -43,16 +76,18 @@ class Rules:
     max_models: int
     stuck_after: float
     names: tuple[LabelName, ...] = (MODEL,)
+    failed_statuses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
     """Everything that follows from one complete poll; it is stored in one transaction.
 
-    ``before`` is None at the baseline. ``changed`` are the rows to store, by id. ``transitions``
-    are those that were counted. ``folded`` are labels and values counted as ``other``.
-    ``recovery`` is the end of an outage; it is queued before ``events``, if the store has the
-    outage. ``cursors`` are the first ids of the list's pages; None when they did not change.
+    ``before`` is None at the account's first baseline. ``changed`` are the rows to store, by id.
+    ``transitions`` are those that were counted. ``folded`` are labels and values counted as
+    ``other``. ``kind`` is how the list was compared. ``recovery`` is the end of an outage; it is
+    queued before ``events``, if the store has the outage. ``cursors`` are the first ids of the
+    list's pages; None when they did not change.
     """
 
     account: AccountKey
@@ -64,12 +99,15 @@ class PollResult:
     events: RoutedEvents
     status: AccountStatus
     folded: frozenset[tuple[str, str]]
+    kind: ListKind = "known"
     recovery: RoutedEvents = ()
     cursors: Sequence[str] | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to store."""
+        if self.kind == "undecided":
+            return not self.recovery
         if self.before is None or self.recovery or self.cursors is not None:
             return False
         return not self.changed and self.state == self.before
@@ -82,21 +120,33 @@ def apply_snapshot(
     options: SeriesOptions,
     route: Router,
 ) -> PollResult:
-    """Return the result of ``snapshot``; ``before`` is None before the account's baseline.
+    """Return the result of ``snapshot``; ``before`` is None before the account's first baseline.
 
     It takes about 2 µs per fine-tune, so it runs in a thread. It changes nothing: a caller that
     stops waiting for it loses nothing.
     """
-    if before is None:
-        first = baseline(snapshot)
-        found: _Comparison = first, first, (), _first_events(snapshot, rules)
-    else:
-        found = _compare(before, snapshot, rules)
+    canonical = CanonicalStatuses(rules.failed_statuses).__getitem__
+    last, kind = before or AccountState(baselines=0), _kind_of_list(before, snapshot)
+    found: _Comparison = last.tracked, {}, (), ()
+    if kind == "known":
+        found = _compare(last, snapshot, rules, canonical)
+    elif kind == "baseline":
+        found = _baseline(last, snapshot, rules, canonical)
     tracked, changed, transitions, events = found
-    fine_tunes, last = snapshot.fine_tunes.values(), before or AccountState()
+    reports = _unknown_statuses(last, snapshot, rules, canonical)
+    fine_tunes = snapshot.fine_tunes.values()
+    fingerprint = last.key_fingerprint
+    if kind != "undecided":
+        fingerprint = snapshot.key_fingerprint or fingerprint
     labels = last.labels.extended(fine_tunes, rules.max_models, rules.names)
-    counters = last.counters.after(transitions, labels)
-    state = AccountState(tracked, labels, counters)
+    state = AccountState(
+        tracked,
+        labels,
+        last.counters.after(transitions, labels),
+        fingerprint,
+        last.baselines + (kind == "baseline"),
+        (*last.unknown_statuses, *reports),
+    )
     return PollResult(
         rules.key,
         snapshot.read_at,
@@ -104,22 +154,53 @@ def apply_snapshot(
         state,
         changed,
         transitions,
-        tuple((event, route(event)) for event in events),
-        _status(state, transitions, snapshot, rules.key.name, options),
+        tuple((event, route(event)) for event in (*events, *reports.values())),
+        replace(
+            _status(state, snapshot, rules, options, canonical),
+            examples=examples(transitions, labels, snapshot.read_at),
+        ),
         labels.naming(rules.names).folded(fine_tunes),
+        kind,
     )
+
+
+def _kind_of_list(before: AccountState | None, snapshot: Snapshot) -> ListKind:
+    """Return how a list is compared.
+
+    A list that another API key read, and that has none of the tracked fine-tunes, is the list of
+    another organisation. While none is tracked, those that were removed identify the organisation.
+    """
+    empty = not snapshot.fine_tunes
+    if before is None:
+        return "baseline" if snapshot.confirmed else "undecided"
+    if not _key_changed(before, snapshot):
+        return "known"
+    if empty and not snapshot.confirmed:
+        return "undecided"
+    present = [key for key, each in before.tracked.items() if not each.removed]
+    if empty and not present:
+        return "known"
+    shared = any(fine_tune_id in snapshot.fine_tunes for fine_tune_id in present or before.tracked)
+    return "known" if shared else "baseline"
+
+
+def _key_changed(before: AccountState, snapshot: Snapshot) -> bool:
+    known = before.key_fingerprint and snapshot.key_fingerprint
+    return bool(known) and before.key_fingerprint != snapshot.key_fingerprint
 
 
 _Comparison = tuple[Tracked, Tracked, tuple[Transition, ...], tuple[Event, ...]]
 """All tracked fine-tunes, those that changed, the confirmed transitions, and the events."""
 
 
-def _compare(before: AccountState, snapshot: Snapshot, rules: Rules) -> _Comparison:
+def _compare(
+    before: AccountState, snapshot: Snapshot, rules: Rules, canonical: Canonical
+) -> _Comparison:
     moved = after_clock_jump(before.tracked, snapshot)
     tracked = _merge(before.tracked, moved)
-    changed, transitions = diff(tracked, snapshot)
+    changed, transitions = diff(tracked, snapshot, canonical)
     tracked = _merge(tracked, changed)
-    stuck = newly_stuck(tracked, snapshot, rules.stuck_after)
+    stuck = newly_stuck(tracked, snapshot, rules.stuck_after, canonical)
     source, now = (rules.store_id, rules.key), snapshot.read_at
     events = (
         *(transition_event(*source, transition, now) for transition in transitions),
@@ -132,35 +213,68 @@ def _merge(tracked: Tracked, changed: Tracked) -> Tracked:
     return {**tracked, **changed} if changed else tracked
 
 
-def _first_events(snapshot: Snapshot, rules: Rules) -> tuple[Event, ...]:
-    if rules.first_run == "silent":
-        return ()
+def _baseline(
+    before: AccountState, snapshot: Snapshot, rules: Rules, canonical: Canonical
+) -> _Comparison:
+    changed = baseline(snapshot, before.tracked, canonical)
+    tracked = _merge(before.tracked, changed)
+    source, now = (rules.store_id, rules.key), snapshot.read_at
+    events: tuple[Event, ...] = ()
     if rules.first_run == "summary":
-        return (baseline_event(rules.store_id, rules.key, snapshot),)
-    failed = (f for f in snapshot.fine_tunes.values() if f.status == FAILED)
-    entered = (Transition(fine_tune, 1, previous_status=None) for fine_tune in failed)
-    return tuple(transition_event(rules.store_id, rules.key, t, snapshot.read_at) for t in entered)
+        facts = baseline_facts(snapshot, rules.key.name, canonical)
+        if before.baselines:
+            retired = sum(not each.removed for each in before.tracked.values())
+            facts |= retired_facts(retired)
+        events = (baseline_event(*source, facts, before.baselines + 1, now),)
+    elif rules.first_run == "alert":
+        listed = (tracked[fine_tune_id] for fine_tune_id in snapshot.fine_tunes)
+        entered = (
+            Transition(each.fine_tune, each.sequence, None, NONE, FAILED)
+            for each in listed
+            if canonical(each.fine_tune.status) == FAILED
+        )
+        events = tuple(transition_event(*source, transition, now) for transition in entered)
+    return tracked, changed, (), events
+
+
+def _unknown_statuses(
+    before: AccountState, snapshot: Snapshot, rules: Rules, canonical: Canonical
+) -> Mapping[str, Event]:
+    """Return the events of unknown statuses that were not reported yet, by canonical status."""
+    numbers: Counter[str] = Counter()
+    for text, number in Counter(map(attrgetter("status"), snapshot.fine_tunes.values())).items():
+        status = canonical(text)
+        if status_label(status) == UNKNOWN and status not in before.unknown_statuses:
+            numbers[status] += number
+    room = max(MAX_UNKNOWN_STATUSES - len(before.unknown_statuses), 0)
+    source, now = (rules.store_id, rules.key), snapshot.read_at
+    return {
+        status: unknown_status_event(
+            *source, status, unknown_status_facts(status, numbers[status], last=place == room), now
+        )
+        for place, status in enumerate(sorted(numbers)[:room], 1)
+    }
 
 
 def _status(
     state: AccountState,
-    transitions: Sequence[Transition],
     snapshot: Snapshot,
-    account: str,
+    rules: Rules,
     options: SeriesOptions,
+    canonical: Canonical,
 ) -> AccountStatus:
+    fine_tunes, tracked, most = snapshot.fine_tunes.values(), state.tracked, options.most_fine_tunes
     return AccountStatus(
-        account,
+        rules.key.name,
         up=True,
         polled_at=snapshot.read_at,
         succeeded_at=snapshot.read_at,
         duration=snapshot.duration,
         pages=snapshot.pages,
         labels=state.labels,
-        counts=count(snapshot.fine_tunes.values(), state.labels, options.names),
+        counts=count(fine_tunes, state.labels, options.names, canonical),
         counters=state.counters,
         options=options,
-        oldest=oldest(snapshot, state.tracked),
-        series=series(snapshot, state.tracked, state.labels, options.most_fine_tunes),
-        examples=examples(transitions, state.labels, snapshot.read_at),
+        oldest=oldest(snapshot, tracked, canonical),
+        series=series(snapshot, tracked, state.labels, most, canonical),
     )

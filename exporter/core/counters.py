@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from exporter.core.labels import MODEL, Labels, Naming
-from exporter.core.model import COMPLETED, CREATED, FAILED, NONE, TRAINING, Transition, status_label
+from exporter.core.model import (
+    COMPLETED,
+    CREATED,
+    FAILED,
+    NONE,
+    TRAINING,
+    UNKNOWN,
+    Transition,
+)
 
 TransitionKey = tuple[str, str, str]
 """model_id, from_status and to_status, as label values."""
@@ -22,6 +30,7 @@ EXPECTED: Final = (
     (TRAINING, FAILED),
     *((FAILED, status) for status in (CREATED, TRAINING, COMPLETED)),
     *((COMPLETED, status) for status in (TRAINING, FAILED)),
+    (UNKNOWN, FAILED),
 )
 """Transitions exported at zero for each model: `increase()` misses a series' first value."""
 
@@ -56,27 +65,25 @@ class Counters:
         durations = dict(self.durations)
         for transition in transitions:
             if transition.removed:
-                removed[status_label(transition.fine_tune.status)] += 1
+                removed[transition.to_status] += 1
                 continue
             moved[transition_key(transition, naming)] += 1
             if transition.time_in_status is not None:
-                _add_duration(durations, str(transition.previous_status), transition.time_in_status)
+                _add_duration(durations, transition.from_status, transition.time_in_status)
         return Counters(dict(moved), dict(removed), durations)
 
 
 def transition_key(transition: Transition, naming: Naming) -> TransitionKey:
     """Return the label values of a transition; ``naming`` is for models."""
     (model,) = naming.of(transition.fine_tune.model_id)
-    previous = transition.previous_status
-    origin = NONE if previous is None else status_label(previous)
-    return model, origin, status_label(transition.fine_tune.status)
+    return model, transition.from_status, transition.to_status
 
 
 def _add_duration(
     durations: dict[DurationKey, DurationBucket], status: str, seconds: float
 ) -> None:
     bucket = bisect_left(DURATION_BOUNDS, seconds)
-    key = status_label(status), (*DURATION_BOUNDS, math.inf)[bucket]
+    key = status, (*DURATION_BOUNDS, math.inf)[bucket]
     before = durations.get(key, DurationBucket())
     durations[key] = DurationBucket(before.total + 1, before.seconds + seconds)
 

@@ -1,6 +1,5 @@
 """Event types, and the constructors and ids of all events."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -9,18 +8,15 @@ from typing import Final, Literal, get_args
 from exporter.core.model import (
     COMPLETED,
     FAILED,
-    STATUSES,
     TRAINING,
     AccountKey,
     FineTune,
     Outage,
-    Snapshot,
     TrackedFineTune,
     Transition,
-    status_label,
 )
 from exporter.core.retry import CircuitState
-from exporter.core.text import LONGEST, one_line, timestamp
+from exporter.core.text import one_line, timestamp
 
 EventType = Literal[
     "fine_tune.failed",
@@ -30,6 +26,7 @@ EventType = Literal[
     "fine_tune.stuck",
     "fine_tune.changed",
     "agent.baseline",
+    "agent.unknown_status",
     "agent.poll_failing",
     "agent.poll_recovered",
     "agent.receiver_unhealthy",
@@ -122,6 +119,15 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         "CartesiaBaseline",
         "agent",
     ),
+    # No trouble: no event ends it. The rule on status="unknown" fires while there is one.
+    "agent.unknown_status": EventTraits(
+        "Account {account} has fine-tunes with an unknown status",
+        ("account", "with an unknown status"),
+        "CartesiaUnknownStatus",
+        "agent",
+        "warning",
+        apprise_type="warning",
+    ),
     "agent.poll_failing": EventTraits(
         "The fine-tunes of account {account} cannot be read",
         ("account", "cannot be read"),
@@ -177,9 +183,6 @@ SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
 
 TROUBLES: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.is_trouble)
 ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
-
-_NAMED_AT_BASELINE: Final = 20
-"""Failed fine-tunes that the summary of a baseline names."""
 
 _LONGEST_ERROR: Final = 500
 
@@ -247,9 +250,9 @@ def transition_type(transition: Transition) -> EventType:
     """Return the event type of a transition; no receiver can subscribe to ``changed``."""
     if transition.removed:
         return "fine_tune.removed"
-    if transition.fine_tune.status == FAILED:
+    if transition.to_status == FAILED:
         return "fine_tune.failed"
-    if transition.fine_tune.status == COMPLETED:
+    if transition.to_status == COMPLETED:
         return "fine_tune.completed"
     if transition.previous_status is None:
         return "fine_tune.created"
@@ -274,39 +277,22 @@ def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, no
     )
 
 
-def baseline_event(store_id: str, account: AccountKey, snapshot: Snapshot) -> Event:
-    """Return the summary of an account's first snapshot."""
-    return Event(
-        _account_event_id(store_id, account, "baseline"),
-        "agent.baseline",
-        account.name,
-        snapshot.read_at,
-        facts=baseline_facts(snapshot),
-    )
+def baseline_event(
+    store_id: str, account: AccountKey, facts: Mapping[str, object], number: int, now: float
+) -> Event:
+    """Return the summary of an account's baseline ``number``, taken at ``now`` (Unix seconds)."""
+    # The first one has no number, so that its id stays what it was in every version.
+    parts = () if number == 1 else (number,)
+    event_id = _account_event_id(store_id, account, "baseline", *parts)
+    return Event(event_id, "agent.baseline", account.name, now, facts=facts)
 
 
-def baseline_facts(snapshot: Snapshot) -> dict[str, object]:
-    """Return the facts of a baseline's summary, in JSON's types."""
-    fine_tunes = snapshot.fine_tunes.values()
-    counts = Counter(status_label(fine_tune.status) for fine_tune in fine_tunes)
-    failed = [fine_tune for fine_tune in fine_tunes if fine_tune.status == FAILED]
-    return {
-        "total": len(fine_tunes),
-        **{status: counts[status] for status in STATUSES},
-        "failed_ones": [describe_fine_tune(each) for each in failed[:_NAMED_AT_BASELINE]],
-        "failed_unnamed": max(len(failed) - _NAMED_AT_BASELINE, 0),
-    }
-
-
-def describe_fine_tune(fine_tune: FineTune) -> str:
-    """Return name, model and id in one line."""
-    name = one_line(fine_tune.name, 100) or "(no name)"
-    return f"{name} ({one_line(fine_tune.model_id, 60)}, {printable_id(fine_tune, 100)})"
-
-
-def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
-    """Return the id as text to be shown; it is never empty."""
-    return one_line(fine_tune.id, longest) or "(unprintable id)"
+def unknown_status_event(
+    store_id: str, account: AccountKey, status: str, facts: Mapping[str, object], now: float
+) -> Event:
+    """Return the event of a canonical status that is unknown, first seen at ``now``."""
+    event_id = _account_event_id(store_id, account, "unknown_status", status)
+    return Event(event_id, "agent.unknown_status", account.name, now, facts=facts)
 
 
 def poll_failing_event(store_id: str, account: AccountKey, outage: Outage, now: float) -> Event:

@@ -1,4 +1,4 @@
-"""Label values from API text: a bounded number keep their name, the others become ``other``."""
+"""Label values: of API texts a bounded number keep their name, the others become ``other``."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import Final, Literal
 
 from exporter.core.model import FineTune
-from exporter.core.text import cut
 
 LabelName = Literal["model_id", "language", "dataset"]
 """Attributes of a fine-tune that ``cartesia_fine_tunes`` can have as labels."""
@@ -17,12 +16,17 @@ MODEL: Final[LabelName] = "model_id"
 OTHER: Final = "other"
 """Label value for everything after the first ``max_models`` values."""
 
-_LONGEST_LABEL: Final = 256
+_MAX_BYTES: Final = 200
+_ELLIPSIS: Final = "…"
+_MAX_BYTES_PER_CHARACTER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The values that keep their name, per label, in the order first seen."""
+    """The values that have series, per label, in the order first seen.
+
+    These are the values that keep their name and, once a value was folded, ``other``.
+    """
 
     models: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
@@ -33,7 +37,9 @@ class Labels:
     ) -> "Labels":
         """Return the values after another snapshot; the first ``most`` ever seen stay for good.
 
-        Models are always included, because transitions have the label; ``names`` are the others.
+        ``other`` is added to them when the first value is folded, and stays, too: its series fall
+        to 0 and do not disappear. Models are always included, because transitions have the label;
+        ``names`` are the others.
         """
         fine_tunes = list(fine_tunes)
         labels = self
@@ -41,13 +47,16 @@ class Labels:
             named = self.values(name)
             # An empty value is the absence of the label; a model is never empty.
             found = _values(fine_tunes, name).difference(named, () if name == MODEL else ("",))
-            new = nsmallest(most - len(named), found)
+            kept = len(named) - (OTHER in named)
+            new = nsmallest(most - kept, found - {OTHER})
+            if OTHER not in named and len(found) > len(new):
+                new.append(OTHER)
             if new:
                 labels = replace(labels, **{_FIELDS[name]: (*named, *new)})
         return labels
 
     def values(self, name: LabelName) -> tuple[str, ...]:
-        """Return the values of one label that keep their name."""
+        """Return the values of one label that have series."""
         found: tuple[str, ...] = getattr(self, _FIELDS[name])
         return found
 
@@ -65,7 +74,7 @@ _FIELDS: Final[dict[LabelName, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Lookup of label values: the value itself if it keeps its name, else ``other``."""
+    """Lookup of label values: the value itself if it has series, else ``other``."""
 
     named: tuple[tuple[LabelName, frozenset[str]], ...]
 
@@ -95,5 +104,16 @@ def _values(fine_tunes: Iterable[FineTune], name: LabelName) -> set[str]:
 
 
 def label_value(text: str) -> str:
-    """Return a text as a label value: cut at 256 characters."""
-    return cut(text, _LONGEST_LABEL)
+    """Return a text as a label value: at most 200 bytes in UTF-8, no character cut in two.
+
+    Prometheus drops a whole scrape over one value above its label_value_length_limit, which counts
+    bytes and is often set to 200.
+    """
+    if len(text) * _MAX_BYTES_PER_CHARACTER <= _MAX_BYTES:
+        return text
+    # Cut before it is encoded, too: an API text may be megabytes.
+    encoded = text[: _MAX_BYTES + 1].encode()
+    if len(encoded) <= _MAX_BYTES:
+        return text
+    kept = encoded[: _MAX_BYTES - len(_ELLIPSIS.encode())]
+    return kept.decode(errors="ignore") + _ELLIPSIS

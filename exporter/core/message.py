@@ -1,7 +1,7 @@
 """Receiver-independent messages built from events."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -12,11 +12,9 @@ from exporter.core.events import (
     Event,
     EventType,
     MessageType,
-    describe_fine_tune,
-    printable_id,
 )
 from exporter.core.model import STATUSES, FineTune
-from exporter.core.text import cut, one_line, timestamp
+from exporter.core.text import LONGEST, cut, one_line, timestamp
 
 _NAMED: Final = 20
 """Fine-tunes that a digest names in full."""
@@ -65,6 +63,17 @@ class Message:
     def links(self) -> tuple[Link, ...]:
         """Links of the message; to the fine-tune if it is about a single one."""
         return links(self.events[0] if len(self.events) == 1 else None, self.link_templates)
+
+
+def describe_fine_tune(fine_tune: FineTune) -> str:
+    """Return name, model and id in one line."""
+    name = one_line(fine_tune.name, 100) or "(no name)"
+    return f"{name} ({one_line(fine_tune.model_id, 60)}, {printable_id(fine_tune, 100)})"
+
+
+def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
+    """Return the id as text to be shown; it is never empty."""
+    return one_line(fine_tune.id, longest) or "(unprintable id)"
 
 
 def group_events(
@@ -121,11 +130,11 @@ def _status_change(event: Event, fine_tune: FineTune) -> str:
 def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
     facts = tuple(
         (name.capitalize(), one_line(str(event.facts[name])))
-        for name in ("total", *STATUSES, "reason", "since")
+        for name in ("status", "total", *STATUSES, "reason", "since")
         if name in event.facts
     )
     named = event.facts.get("failed_ones")
-    lines = tuple(one_line(str(line)) for line in named) if isinstance(named, list) else ()
+    lines = tuple(map(_failed_line, named)) if isinstance(named, list) else ()
     unnamed = event.facts.get("failed_unnamed")
     if unnamed:
         lines += (f"and {unnamed} more",)
@@ -138,6 +147,10 @@ def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
         text=one_line(str(event.facts.get("text", ""))),
         lines=(("Failed before the watch began:", *lines) if lines else ()),
     )
+
+
+def _failed_line(failed: Mapping[str, str]) -> str:
+    return describe_fine_tune(FineTune(failed["id"], failed["name"], model_id=failed["model_id"]))
 
 
 def _agent_title(event: Event) -> str:
@@ -178,6 +191,9 @@ def _event_line(event: Event) -> str:
     if event.type == "agent.baseline":
         total, failed = event.facts.get("total"), event.facts.get("failed")
         return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
+    if event.type == "agent.unknown_status":
+        status = one_line(str(event.facts.get("status", "")), 100)
+        return f"{_agent_title(event)}: {status} ({event.facts.get('total')})"
     if event.fine_tune is None:
         reason = one_line(str(event.facts.get("reason", "")), 100)
         return f"{_agent_title(event)}: {reason}" if reason else _agent_title(event)

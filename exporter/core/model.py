@@ -22,13 +22,16 @@ STATUSES: Final = (CREATED, TRAINING, COMPLETED, FAILED, UNKNOWN)
 
 TERMINAL: Final = frozenset({COMPLETED, FAILED})
 
+POLLS_UNTIL_REMOVED: Final = 2
+"""Complete polls in a row without a fine-tune that confirm its removal."""
+
 NONE: Final = "none"
 """Value of ``from_status`` for a fine-tune first seen after the baseline."""
 
 
-def status_label(status: str) -> str:
-    """Return the label value for an API status: itself if known, else ``unknown``."""
-    return status if status in STATUSES else UNKNOWN
+def status_label(canonical: str) -> str:
+    """Return the label value of a canonical status: itself if known, else ``unknown``."""
+    return canonical if canonical in STATUSES else UNKNOWN
 
 
 class FineTune(Struct, frozen=True, gc=False):
@@ -57,7 +60,9 @@ class Snapshot:
 
     ``read_at`` is Unix time in seconds, ``duration`` is in seconds, ``fine_tunes`` is keyed by id.
     ``clock_jump`` is how many seconds more the wall clock moved than the monotonic clock since the
-    previous snapshot; 0 for a small correction.
+    previous snapshot; 0 for a small correction. ``key_fingerprint`` identifies the API key that
+    read the list; empty if it is not known. ``confirmed`` is False for an empty list, unless the
+    complete poll before it, with the same key, returned an empty list as well.
     """
 
     fine_tunes: Mapping[str, FineTune]
@@ -65,6 +70,8 @@ class Snapshot:
     duration: float = 0.0
     pages: int = 1
     clock_jump: float = 0.0
+    key_fingerprint: str = ""
+    confirmed: bool = True
 
 
 class TrackedFineTune(Struct, frozen=True, gc=False):
@@ -76,7 +83,9 @@ class TrackedFineTune(Struct, frozen=True, gc=False):
     ``exit_pending``: the last poll saw it out of a terminal status, which is not confirmed yet.
     ``missed_polls`` counts consecutive polls without it, up to 2, which means removed.
     ``removals`` counts its removals, so that a second removal is an event of its own. ``stuck``:
-    its stuck event was created; there is one per time in a status.
+    its stuck event was created; there is one per time in a status. ``configured_failure``: its
+    confirmed status counts as ``failed`` because ``alerts.failed_statuses`` says so. ``returned``:
+    it came back from a removal on its way out of a terminal status, which is not confirmed yet.
     """
 
     fine_tune: FineTune
@@ -87,23 +96,28 @@ class TrackedFineTune(Struct, frozen=True, gc=False):
     missed_polls: int = 0
     removals: int = 0
     stuck: bool = False
+    configured_failure: bool = False
+    returned: bool = False
 
     @property
     def removed(self) -> bool:
         """Whether two polls in a row missed it."""
-        return self.missed_polls >= 2  # noqa: PLR2004 - two polls confirm, as for a status
+        return self.missed_polls >= POLLS_UNTIL_REMOVED
 
 
 class Transition(Struct, frozen=True, gc=False):
     """A confirmed change of one fine-tune: into ``fine_tune.status``, or out of the list.
 
-    ``time_in_status`` is how many seconds it was in its previous status, as observed; None when
-    its beginning or end was not observed.
+    ``previous_status`` is as read, None for a fine-tune first seen; ``from_status`` and
+    ``to_status`` are the label values of both. ``time_in_status`` is how many seconds it was in its
+    previous status, as observed; None when its beginning or end was not observed.
     """
 
     fine_tune: FineTune
     sequence: int
     previous_status: str | None
+    from_status: str
+    to_status: str
     removal: int = 0
     time_in_status: float | None = None
 

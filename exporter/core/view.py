@@ -17,6 +17,7 @@ from exporter.core.model import (
     Snapshot,
     status_label,
 )
+from exporter.core.status import Canonical, canonical_status, confirmed_status
 
 Counts = Mapping[tuple[str, ...], int]
 """Number of fine-tunes by the values of the labels and, last, the status."""
@@ -74,7 +75,10 @@ class AccountStatus:
 
 
 def count(
-    fine_tunes: Iterable[FineTune], labels: Labels, names: tuple[LabelName, ...] = (MODEL,)
+    fine_tunes: Iterable[FineTune],
+    labels: Labels,
+    names: tuple[LabelName, ...] = (MODEL,),
+    canonical: Canonical = canonical_status,
 ) -> Counts:
     """Return the number of fine-tunes per label values and status.
 
@@ -91,7 +95,7 @@ def count(
         values = naming.of(*texts)
         if (*values, STATUSES[0]) not in counts:
             counts.update({(*values, status): 0 for status in STATUSES})
-        counts[*values, status_label(read)] += number
+        counts[*values, status_label(canonical(read))] += number
     return dict(counts)
 
 
@@ -101,7 +105,9 @@ def _texts(names: tuple[LabelName, ...]) -> Callable[[FineTune], tuple[str, ...]
     return lambda fine_tune: (fine_tune.status,)
 
 
-def oldest(snapshot: Snapshot, tracked: Tracked) -> Mapping[str, float]:
+def oldest(
+    snapshot: Snapshot, tracked: Tracked, canonical: Canonical = canonical_status
+) -> Mapping[str, float]:
     """Return the time since when the first fine-tune in a status is in it, per status in use.
 
     The status is the one read, as in the counts; a status that is not confirmed begins now.
@@ -109,24 +115,33 @@ def oldest(snapshot: Snapshot, tracked: Tracked) -> Mapping[str, float]:
     first: dict[str, float] = {}
     for fine_tune_id, read in snapshot.fine_tunes.items():
         each = tracked[fine_tune_id]
-        since = each.since if each.fine_tune.status == read.status else snapshot.read_at
+        same = each.fine_tune.status == read.status or confirmed_status(each) == canonical(
+            read.status
+        )
+        since = each.since if same else snapshot.read_at
         if since < first.get(read.status, math.inf):
             first[read.status] = since
     found: dict[str, float] = {}
     for status, since in first.items():
-        label = status_label(status)
+        label = status_label(canonical(status))
         found[label] = min(since, found.get(label, since))
     return found
 
 
-def series(snapshot: Snapshot, tracked: Tracked, labels: Labels, most: int) -> tuple[Series, ...]:
+def series(
+    snapshot: Snapshot,
+    tracked: Tracked,
+    labels: Labels,
+    most: int,
+    canonical: Canonical = canonical_status,
+) -> tuple[Series, ...]:
     """Return the ``most`` fine-tunes with their own series: not terminal and newest first."""
     if not most:
         return ()
     naming = labels.naming((MODEL,))
     # A heap instead of sorting: only the first few of 100,000 are used.
     ranked = [
-        (read.status in TERMINAL, -tracked[read.id].since, index, read)
+        (canonical(read.status) in TERMINAL, -tracked[read.id].since, index, read)
         for index, read in enumerate(snapshot.fine_tunes.values())
     ]
     heapify(ranked)
@@ -136,5 +151,5 @@ def series(snapshot: Snapshot, tracked: Tracked, labels: Labels, most: int) -> t
         *_, read = heappop(ranked)
         label = label_value(read.id)
         (model,) = naming.of(read.model_id)
-        chosen.setdefault(label, (label, model, status_label(read.status)))
+        chosen.setdefault(label, (label, model, status_label(canonical(read.status))))
     return tuple(chosen.values())

@@ -242,7 +242,7 @@ class AlertDeliverer(Service):
     def _add_result(
         self, numbers: Collection[int], state: str, attempt: Attempt, before: CircuitState
     ) -> None:
-        now, circuit = self.clock.now(), self.circuit
+        now, awake, circuit = self.clock.now(), self.outbox.awake_now(), self.circuit
         events = circuit_events(self._settings, self.name, before, circuit, now)
         if not numbers and circuit == before:
             return
@@ -251,7 +251,6 @@ class AlertDeliverer(Service):
         if len(self._unstored) > 1 and not (self._unstored[-1][0] or self._unstored[-1][1].events):
             del self._unstored[-1]
         resume_at = min(member.schedule.resume_at() for member in self.members)
-        awake = self.outbox.awake_now()
         result = AttemptResult(state, now, awake, attempt, circuit, resume_at, events)
         self._unstored.append((numbers, result))
 

@@ -155,7 +155,7 @@ class Deliverer(DeliveryLoop, Service):
 
     def _record_attempt(self, message: OutboxMessage, attempt: Attempt) -> AttemptResult:
         """Update schedule and metrics, and log the attempt; return what is to be stored of it."""
-        now, before = self._clock.now(), self.schedule.circuit
+        now, awake, before = self._clock.now(), self._outbox.awake_now(), self.schedule.circuit
         if message.body:
             self.schedule.record_attempt(attempt)
         outcome, after = attempt.outcome, self.schedule.circuit
@@ -175,7 +175,7 @@ class Deliverer(DeliveryLoop, Service):
             else:
                 state = PENDING
                 attempt_log.warning("delivery failed", retry_in=f"{self.schedule.wait():.1f}s")
-        awake, resume_at = self._outbox.awake_now(), self.schedule.resume_at()
+        resume_at = self.schedule.resume_at()
         return AttemptResult(state, now, awake, attempt, after, resume_at, events)
 
     async def _store_result(self, message: OutboxMessage, result: AttemptResult) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.store.errors import StoreError
+from exporter.store.errors import StoreError, StoreTakenError
 from exporter.store.outbox import ReceiverOutbox, ReceiverState
 from exporter.supervisor import pause
 
@@ -111,7 +111,7 @@ class DeliveryLoop(ABC):
                 self._changed.clear()
                 self.wakeup_deadline = self._clock.monotonic()
                 wait = LOOK_SECONDS
-                with self.log_store_error():
+                with suppress(StoreTakenError), self.log_store_error():
                     wait = min(await self.deliver_due(), LOOK_SECONDS)
                 if wait > 0 and not stop.is_set():
                     self.wakeup_deadline = self._clock.monotonic() + wait
@@ -130,13 +130,18 @@ class DeliveryLoop(ABC):
 
     @contextmanager
     def log_store_error(self) -> Iterator[None]:
-        """Log a StoreError of the context instead of raising it; the same text is logged once."""
+        """Log a StoreError of the context instead of raising it; the same text is logged once.
+
+        StoreTakenError is raised too: what another agent sends must not be sent twice.
+        """
         try:
             yield
         except StoreError as error:
             if str(error) != self._store_error:
                 self._store_error = str(error)
                 self._log.error("outbox unavailable", error=self._store_error)
+            if isinstance(error, StoreTakenError):
+                raise
 
     def log_store_recovery(self) -> None:
         """Log that the store can be used again, if it could not."""

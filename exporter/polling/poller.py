@@ -82,6 +82,11 @@ class PollSettings:
     options: SeriesOptions
 
 
+def _series_rules(settings: PollSettings) -> tuple[object, ...]:
+    """Return the settings on which the counts depend."""
+    return settings.options, settings.rules.max_models, settings.rules.failed_statuses
+
+
 class Poller(Service):
     """Polls one account, independent of all others."""
 
@@ -106,6 +111,8 @@ class Poller(Service):
         )
         self._state: AccountState | None = None
         self._cursors: tuple[str, ...] = ()
+        # The key that read an empty list last; None if the last list was not empty.
+        self._empty_with_key: str | None = None
         self._must_load = True
         stale_at = clock.monotonic() + settings.stale_after
         self._status = AccountStatus(self.account, options=settings.options, stale_at=stale_at)
@@ -139,7 +146,8 @@ class Poller(Service):
             return
         self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
         self._outages.outage = previous._outages.outage  # noqa: SLF001
-        if (new.options, new.rules.max_models) == (old.options, old.rules.max_models):
+        self._empty_with_key = previous._empty_with_key  # noqa: SLF001
+        if _series_rules(new) == _series_rules(old):
             stale_at = status.stale_at + new.stale_after - old.stale_after
             self._status = replace(status, stale_at=stale_at)
             self._folded = previous._folded  # noqa: SLF001
@@ -201,7 +209,16 @@ class Poller(Service):
             jump = now - read_at - self._wall_offset
             if abs(jump) <= _MIN_CLOCK_JUMP_SECONDS:
                 jump = 0.0
-            snapshot = Snapshot(listing.fine_tunes, now, read_at - started, listing.pages, jump)
+            key = listing.key_fingerprint
+            snapshot = Snapshot(
+                listing.fine_tunes,
+                now,
+                read_at - started,
+                listing.pages,
+                jump,
+                key,
+                confirmed=bool(listing.fine_tunes) or self._empty_with_key == key,
+            )
             stale_at = read_at + self._settings.stale_after
             await self._commit(snapshot, listing.cursors, stale_at)
         except CartesiaError as error:
@@ -229,10 +246,12 @@ class Poller(Service):
         )
         if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
+        self._empty_with_key = None if snapshot.fine_tunes else snapshot.key_fingerprint
         self._outages.end()
         self._wall_offset += snapshot.clock_jump
         self._log_poll(result, snapshot)
-        self._state, self._cursors = result.state, cursors
+        if result.kind != "undecided":
+            self._state, self._cursors = result.state, cursors
         self._metrics.folded.inc(len(result.folded - self._folded))
         self._folded = result.folded
         examples = {**self._status.examples, **result.status.examples}
@@ -269,8 +288,7 @@ class Poller(Service):
                 clock=timestamp(snapshot.read_at),
                 expected=timestamp(snapshot.read_at - snapshot.clock_jump),
             )
-        if self._state is None:
-            self._log.info("baseline taken", fine_tunes=fine_tunes)
+        self._log_list(result, fine_tunes)
         if not self._status.up and self._status.polled_at:
             self._log.info("poll recovered")
         changes = [(event, event.fine_tune) for event, _ in result.events if event.fine_tune]
@@ -285,3 +303,27 @@ class Poller(Service):
             )
         if len(changes) > _MAX_LOGGED_CHANGES:
             self._log.info("more fine-tunes changed", number=len(changes) - _MAX_LOGGED_CHANGES)
+
+    def _log_list(self, result: PollResult, fine_tunes: int) -> None:
+        before = result.before
+        if result.kind == "undecided":
+            self._log.info("list is empty; waiting for a second poll to confirm it")
+        elif before is None:
+            self._log.info("baseline taken", fine_tunes=fine_tunes)
+        elif result.kind == "baseline":
+            self._log.warning(
+                "API key changed and no known fine-tune is listed: new baseline, as of another "
+                "organisation",
+                fine_tunes=fine_tunes,
+                retired=sum(not each.removed for each in before.tracked.values()),
+            )
+        elif before.key_fingerprint != result.state.key_fingerprint:
+            self._log.info("API key changed, the fine-tunes are the same")
+        for event, _ in result.events:
+            if event.type == "agent.unknown_status":
+                self._log.warning(
+                    "unknown status",
+                    status=event.facts["status"],
+                    fine_tunes=event.facts["total"],
+                    text=event.facts["text"],
+                )

@@ -18,7 +18,7 @@ NAMES: Final = ("type", "timestamp", "title", "text", "data", "events", "count")
 ABSENT: Final = dict.fromkeys(
     (
         *("previous_status", "fine_tune", "since", "reason", "receiver", "text", "total"),
-        *(*STATUSES, "failed_ones", "failed_unnamed"),
+        *(*STATUSES, "failed_ones", "failed_unnamed", "retired", "status"),
     )
 )
 """Null where an event has none, so that ``{% if data.fine_tune %}`` can ask."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from exporter.core.events import EVENT_TYPES, Event, EventType, baseline_facts
+from exporter.core.events import EVENT_TYPES, Event, EventType
+from exporter.core.facts import baseline_facts, retired_facts
 from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, Snapshot
 from exporter.core.text import LONGEST, timestamp
@@ -122,7 +123,12 @@ def _event(event_type: EventType, fine_tune: FineTune, text: str) -> Event:
         return Event("evt", event_type, _LONG_NAME, _YEAR_9999, fine_tune, text or None, facts)
     if event_type == "agent.baseline":
         failed = FineTune(fine_tune.id, text, text, text, text, text, FAILED)
-        facts = baseline_facts(Snapshot({str(n): failed for n in range(MOST_EVENTS)}, _YEAR_9999))
+        snapshot = Snapshot({str(n): failed for n in range(MOST_EVENTS)}, _YEAR_9999)
+        facts = baseline_facts(snapshot, _LONG_NAME)
+        if text:
+            facts |= retired_facts(MOST_EVENTS)
+    elif event_type == "agent.unknown_status":
+        facts = {"status": text, "total": MOST_EVENTS, "text": text}
     elif text:
         facts = {"reason": text, "receiver": _LONG_NAME, "text": text, "since": since}
     return Event("evt", event_type, _LONG_NAME, _YEAR_9999, facts=facts)

@@ -1,6 +1,7 @@
 """State of the accounts: tracked fine-tunes, labels, counters, cursors and outages."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from exporter.core.text import shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
+from exporter.store.errors import StoreError
 from exporter.store.events import record_events
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
@@ -55,13 +57,17 @@ class Accounts:
     def load(self, account: AccountKey) -> AccountState | None:
         """Return the state of an account; None before its baseline."""
         with self._database.read() as connection:
-            number = _find_number(connection, account)
-            if number is None:
+            table = schema.accounts
+            row = connection.execute(select(table).where(_is_account(table, account))).first()
+            if row is None:
                 return None
             return AccountState(
-                {each.fine_tune.id: each for each in _load_fine_tunes(connection, number)},
-                _load_labels(connection, number),
-                _load_counters(connection, number),
+                {each.fine_tune.id: each for each in _load_fine_tunes(connection, row.number)},
+                _load_labels(connection, row.number),
+                _load_counters(connection, row.number),
+                row.key_fingerprint,
+                row.baselines,
+                _load_unknown_statuses(connection, row.number),
             )
 
     @in_store_thread
@@ -84,21 +90,16 @@ class Accounts:
     def commit(self, result: PollResult) -> None:
         """Store the changes and the events of a poll in one transaction."""
         with self._database.write() as connection:
-            number = _find_number(connection, result.account)
-            if number is None:
-                number = _add_account(connection, result)
-            before, after = result.before or AccountState(), result.state
-            changed = (_fine_tune_row(number, each) for each in result.changed.values())
-            upsert(connection, schema.fine_tunes, changed)
-            upsert(connection, schema.label_values, _label_rows(number, before, after))
-            _store_counters(connection, number, before.counters, after.counters)
-            if result.cursors is not None:
-                ids = msgspec.json.encode(result.cursors).decode()
-                upsert(connection, schema.cursors, [{"account": number, "ids": ids}])
+            if result.kind != "undecided":
+                _store_result(connection, result)
             table = schema.poll_outages
             outage = delete(table).where(_is_account(table, result.account))
             reported = connection.scalar(outage.returning(table.c.reported))
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
+        if result.kind == "baseline":
+            # A copy of the file without its log would otherwise begin with another baseline.
+            with suppress(StoreError):
+                self._database.checkpoint()
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""
@@ -155,18 +156,38 @@ def _is_account(table: Table, account: AccountKey) -> ColumnElement[bool]:
     return and_(table.c.name == account.name, table.c.base_url == account.base_url)
 
 
-def _find_number(connection: Connection, account: AccountKey) -> int | None:
-    table = schema.accounts
-    return connection.execute(select(table.c.number).where(_is_account(table, account))).scalar()
+def _store_result(connection: Connection, result: PollResult) -> None:
+    before, after = result.before or AccountState(), result.state
+    number = _store_account(connection, result)
+    changed = (_fine_tune_row(number, each) for each in result.changed.values())
+    upsert(connection, schema.fine_tunes, changed)
+    upsert(connection, schema.label_values, _label_rows(number, before, after))
+    _store_counters(connection, number, before.counters, after.counters)
+    known = len(before.unknown_statuses)
+    statuses = enumerate(after.unknown_statuses[known:], known)
+    rows = ({"account": number, "status": text, "position": place} for place, text in statuses)
+    upsert(connection, schema.unknown_statuses, rows)
+    if result.cursors is not None:
+        ids = msgspec.json.encode(result.cursors).decode()
+        upsert(connection, schema.cursors, [{"account": number, "ids": ids}])
 
 
-def _add_account(connection: Connection, result: PollResult) -> int:
-    table, account = schema.accounts, result.account
-    statement = insert(table).values(
-        name=account.name, base_url=account.base_url, baseline_at=result.read_at
-    )
-    number: int = connection.execute(statement.returning(table.c.number)).scalar_one()
-    return number
+def _store_account(connection: Connection, result: PollResult) -> int:
+    """Add the account, or update what changed of it; return its number."""
+    table, account, state = schema.accounts, result.account, result.state
+    values: _Row = {"baselines": state.baselines, "key_fingerprint": state.key_fingerprint}
+    if result.kind == "baseline":
+        values["baseline_at"] = result.read_at
+    known = select(table.c.number).where(_is_account(table, account))
+    number = connection.execute(known).scalar()
+    if number is None:
+        values |= {"name": account.name, "base_url": account.base_url}
+        adding = insert(table).values(values).returning(table.c.number)
+        return int(connection.execute(adding).scalar_one())
+    before = result.before or AccountState(baselines=0)
+    if (before.baselines, before.key_fingerprint) != (state.baselines, state.key_fingerprint):
+        connection.execute(update(table).where(table.c.number == number).values(values))
+    return int(number)
 
 
 def _fine_tune_row(number: int, tracked: TrackedFineTune) -> _Row:
@@ -183,6 +204,12 @@ def _load_fine_tunes(connection: Connection, number: int) -> Iterator[TrackedFin
         texts, others = row[: len(api_fields)], row[len(api_fields) :]
         fine_tune = FineTune(*texts[:_UNIQUE_FIELDS], *map(shared, texts[_UNIQUE_FIELDS:]))
         yield TrackedFineTune(fine_tune, *others)
+
+
+def _load_unknown_statuses(connection: Connection, number: int) -> tuple[str, ...]:
+    table = schema.unknown_statuses
+    query = select(table.c.status).where(table.c.account == number).order_by(table.c.position)
+    return tuple(connection.execute(query).scalars())
 
 
 def _label_rows(number: int, before: AccountState, after: AccountState) -> list[_Row]:

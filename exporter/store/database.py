@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from exporter.store.awake import AwakeClock
 from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
-from exporter.store.errors import StoreError, StoreRefusedError
+from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, migrate, read_revision
 
 _Parameters = ParamSpec("_Parameters")
@@ -51,8 +51,9 @@ class Database:
     ``exclusive`` locks the state file and creates or upgrades its tables. Without it, the file of
     an agent that may be running is opened as it is; it must exist and have the newest schema.
 
-    ``errors`` counts the reads and writes that failed. ``trouble`` is the error of the last write;
-    it is empty if that succeeded. ``awake`` runs if ``exclusive``, driven by ``monotonic``.
+    ``errors`` counts the reads and writes that failed. ``lost`` is set when the open database is no
+    longer the state of this agent, which must end then; ``on_lost`` is called in the event loop.
+    ``awake`` runs if ``exclusive``, driven by ``monotonic``.
 
     All work runs in one thread, so that a slow disk never blocks the event loop and transactions
     never overlap. All methods raise StoreError, or StoreRefusedError for a file that must not be
@@ -69,11 +70,18 @@ class Database:
         self.path = path
         self.store_id = ""
         self.errors = 0
-        self.trouble = ""
+        self.lost: StoreLostError | None = None
+        self.on_lost: Callable[[], object] = lambda: None
+        self._write_error = ""
         self.engine: StoreEngine = SQLiteEngine(path)
         self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored: the error of the last write; empty if it succeeded."""
+        return str(self.lost or self._write_error)
 
     async def __aenter__(self) -> Self:
         try:
@@ -97,7 +105,13 @@ class Database:
     ) -> _Result:
         """Run ``work`` in the store's thread and return its result."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
+        try:
+            return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
+        except StoreLostError as error:
+            if self.lost is None:
+                self.lost = error
+                self.on_lost()
+            raise
 
     def read(self) -> AbstractContextManager[Connection]:
         """Return a context with a connection in a transaction that only reads."""
@@ -108,17 +122,26 @@ class Database:
         """Yield a connection in a transaction that may write; it commits at the end."""
         try:
             with self._transaction(write=True) as connection:
+                self.engine.check_owner(connection)
                 self.awake.advance(connection)
                 yield connection
         except StoreError as error:
-            self.trouble = str(error)
+            self._write_error = str(error)
             raise
-        self.trouble = ""
+        self._write_error = ""
 
     def try_to_write(self) -> None:
         """Check that the database can be written: store the awake clock."""
         with self.write():
             pass
+
+    def checkpoint(self) -> None:
+        """Move what was committed to where a backup of the database finds it."""
+        try:
+            self.engine.checkpoint()
+        except StoreError:
+            self.errors += 1
+            raise
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
@@ -140,6 +163,7 @@ class Database:
         if self._exclusive:
             with self.engine.migrating(), self.write() as connection:
                 self.store_id = migrate(connection, self.engine)
+                self.engine.take_over(connection)
                 self.awake.start(connection)
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(

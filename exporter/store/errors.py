@@ -7,3 +7,11 @@ class StoreError(Exception):
 
 class StoreRefusedError(StoreError):
     """The database must not be used as it is. The text says what to do; a retry does not help."""
+
+
+class StoreLostError(StoreError):
+    """The database in use was deleted, moved or replaced: what is written to it is not kept."""
+
+
+class StoreTakenError(StoreLostError):
+    """Another agent took the database over: this one must neither write nor send any more."""

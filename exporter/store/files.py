@@ -1,9 +1,9 @@
-"""Folder, permissions and lock of the state file."""
+"""Types, permissions and identities of the state file and of the files beside it."""
 
 import errno
-import fcntl
 import os
-import socket
+import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,102 +11,154 @@ from typing import Final
 from exporter.core.text import os_error_text
 from exporter.store.errors import StoreError, StoreRefusedError
 
+LOCK: Final = ".lock"
+WRITE_AHEAD_LOG: Final = "-wal"
+SHARED_MEMORY: Final = "-shm"
+_JOURNAL: Final = "-journal"
+SQLITE_FILES: Final = (WRITE_AHEAD_LOG, SHARED_MEMORY, _JOURNAL)
+"""Suffixes of the files that SQLite keeps beside the state file."""
+
 _TEMPORARY_ERRORS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 )
+_TYPES: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_CLOSING_SECONDS: Final = 0.2
+
+Identity = tuple[int, int]
+"""Device and inode of a file."""
 
 
-def create(path: Path) -> None:
-    """Create the state file and its folder if missing, with access for their owner only.
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file beside the state file."""
+    return path.with_name(path.name + suffix)
 
-    Does not change a file or folder that exists. Raises StoreError; StoreRefusedError for a path
-    that cannot be a file.
+
+def check_types(path: Path) -> None:
+    """Check that the state file, and each file of its own beside it, is regular or missing.
+
+    Opens nothing: to open a device or a named pipe has effects. ``path`` has no symbolic links.
+    Raises StoreError, StoreRefusedError.
+    """
+    for each in (path, *(beside(path, suffix) for suffix in (*SQLITE_FILES, LOCK))):
+        try:
+            mode = each.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise cannot_open(path, error) from error
+        if not stat.S_ISREG(mode):
+            kind = _TYPES.get(stat.S_IFMT(mode), "a special file")
+            if each == path:
+                reason = f"it is {kind}, not a regular file: give another storage.path"
+            else:
+                reason = f"{each.name} beside it is {kind}, not a regular file: move that away"
+            raise StoreRefusedError(f"cannot open the state file {path}: {reason}")
+
+
+def create_folder(path: Path) -> None:
+    """Create the folder of the state file if missing, with access for its owner only.
+
+    Raises StoreError; StoreRefusedError for a path that cannot be a file.
     """
     try:
         for missing in reversed([p for p in path.parents if not p.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise _cannot_open(path, error) from error
+        raise cannot_open(path, error) from error
+
+
+def create(path: Path) -> None:
+    """Create the state file if missing, with access for its owner only.
+
+    Does not change a file that exists. Raises StoreError; StoreRefusedError for a file that cannot
+    be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError as error:
+        raise cannot_open(path, error) from error
 
 
 def check(path: Path) -> None:
-    """Check that the state file exists and may be written, without opening it.
+    """Check that the state file exists and may be written beside an agent, without opening it.
 
     Raises StoreError, StoreRefusedError.
     """
-    try:
-        path.stat()
-    except FileNotFoundError:
+    check_types(path)
+    if not path.exists():
         raise StoreRefusedError(
             f"there is no state file {path}: `cartesia-exporter run` makes it when it starts; "
             "is this the agent's storage.path, and its working directory?"
-        ) from None
-    except OSError as error:
-        raise _cannot_open(path, error) from error
+        )
     # Closing a descriptor of the file would release the locks that SQLite has in this process.
-    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK, effective_ids=True)):
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise StoreRefusedError(
             f"cannot write the state file {path}: this takes the agent's user, or root, and a file "
             "system that is not read-only"
+        )
+    if not beside(path, SHARED_MEMORY).exists():
+        if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise StoreRefusedError(
+                f"cannot open the state file {path}: no agent has it open, and without one SQLite "
+                f"creates files beside it; {path.parent} must be writable"
+            )
+    elif _lacks_log(path):
+        # SQLite would say "disk I/O error", and create a log that the agent does not know.
+        raise StoreRefusedError(
+            f"cannot open the state file {path}: {path.name}{WRITE_AHEAD_LOG} was deleted while an "
+            "agent uses it; a running agent creates it again within 5 s, try again then. If no "
+            f"agent runs, delete {path.name}{SHARED_MEMORY}"
         )
 
 
 def restrict(path: Path) -> None:
     """Restrict the state file and the files beside it to their owner. Raises StoreError."""
     try:
-        for suffix in ("", "-wal", "-shm", ".lock"):
-            if (each := path.with_name(path.name + suffix)).exists():
+        for each in (path, *(beside(path, suffix) for suffix in (*SQLITE_FILES, LOCK))):
+            if each.exists():
                 each.chmod(0o600)
     except OSError as error:
         raise StoreError(f"cannot protect the state file {path}: {os_error_text(error)}") from error
 
 
-class Lock:
-    """Lock of a state file, held by one process until it ends.
-
-    It is a file of its own beside the state file, whose own locks belong to SQLite.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        self._state = path
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Acquire the lock.
-
-        Raises StoreRefusedError, which names the holder, if another process has it, and StoreError
-        if locking fails.
-        """
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
-                self.release()
-                raise StoreRefusedError(
-                    f"the state file {self._state} is in use by {holder or 'another process'}: "
-                    "stop that one, or give this one another storage.path"
-                ) from None
-        except OSError as error:
-            self.release()
-            text = os_error_text(error)
-            raise StoreError(f"cannot take the lock {self._path}: {text}") from error
-        # On a full disk the holder's name is missing: an agent that does not start sends nothing.
-        with suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
-            holder = f"process {os.getpid()} on {socket.gethostname()}\n"
-            os.write(self._descriptor, holder.encode())
-
-    def release(self) -> None:
-        """Release the lock. The file stays: removing it would let two processes hold the lock."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+def identity(path: Path) -> Identity | None:
+    """Return the identity of the file at ``path``; None if there is none. Raises OSError."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
-def _cannot_open(path: Path, error: OSError) -> StoreError:
+def sync_folder(path: Path) -> None:
+    """Write the names in the folder of ``path`` to the disk. Raises OSError."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # not every file system can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_open(path: Path, error: OSError) -> StoreError:
+    """Return the error for a state file, or for a file beside it, that cannot be opened."""
     error_type = StoreError if error.errno in _TEMPORARY_ERRORS else StoreRefusedError
     return error_type(f"cannot open the state file {path}: {os_error_text(error)}")
+
+
+def _lacks_log(path: Path) -> bool:
+    """Return whether SQLite's shared memory has no write-ahead log, which an agent has not open."""
+    for attempt in range(2):
+        if beside(path, WRITE_AHEAD_LOG).exists() or not beside(path, SHARED_MEMORY).exists():
+            return False
+        if attempt == 0:  # an agent that ends deletes one before the other
+            time.sleep(_CLOSING_SECONDS)
+    return True

@@ -24,6 +24,11 @@ class StoreMetrics(Collector):
         with suppress(OSError):
             size.add_metric((), self._database.engine.size())
         yield size
+        yield GaugeMetricFamily(
+            "cartesia_exporter_store_lost",
+            "Whether the state was deleted, replaced or taken over; the agent ends then.",
+            value=self._database.lost is not None,
+        )
         yield CounterMetricFamily(
             "cartesia_exporter_store_errors",
             "Reads and writes of the state file that failed.",

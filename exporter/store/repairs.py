@@ -29,7 +29,7 @@ _UNFINISHED_MESSAGE: Final = and_(
 
 @dataclass(frozen=True, slots=True)
 class ReassignCounts:
-    """Number of events queued for the other receiver, and of those it already had."""
+    """Number of events queued for the other receiver, and of those it has already."""
 
     moved: int
     discarded: int
@@ -80,14 +80,18 @@ def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping
 def reassign(database: Database, source: str, target: str, now: float) -> ReassignCounts:
     """Move the pending and dead deliveries of ``source`` to ``target``, queued at ``now``.
 
-    They go out in new messages. Events for which ``target`` has a delivery are discarded instead.
-    A message in flight meanwhile may reach both receivers. ``now`` is Unix seconds. Raises
-    StoreError.
+    They go out in new messages. Where ``target`` has a pending, dead or delivered delivery of the
+    same event, that of ``source`` is discarded instead. A discarded one of ``target`` is replaced:
+    otherwise the event would be discarded for both. A message in flight meanwhile may reach both
+    receivers. ``now`` is Unix seconds. Raises StoreError.
     """
-    of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
     unfinished = and_(deliveries.c.receiver == source, deliveries.c.state.in_(_UNFINISHED))
+    replaced = and_(deliveries.c.receiver == target, deliveries.c.state == DISCARDED)
+    of_source = select(deliveries.c.event).where(unfinished)
+    of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
     with database.write() as connection:
         awake = read_awake(connection)
+        connection.execute(delete(deliveries).where(replaced, deliveries.c.event.in_(of_source)))
         discarded = connection.execute(
             update(deliveries)
             .where(unfinished, deliveries.c.event.in_(of_target))

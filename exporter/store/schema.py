@@ -49,6 +49,8 @@ accounts: Final = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("base_url", sa.Text, nullable=False),
     sa.Column("baseline_at", sa.Float, nullable=False),
+    sa.Column("baselines", sa.BigInteger, nullable=False),
+    sa.Column("key_fingerprint", sa.Text, nullable=False),
     sa.UniqueConstraint("name", "base_url"),
 )
 
@@ -70,6 +72,16 @@ fine_tunes: Final = sa.Table(
     sa.Column("missed_polls", sa.BigInteger, nullable=False),
     sa.Column("removals", sa.BigInteger, nullable=False),
     sa.Column("stuck", sa.Boolean, nullable=False),
+    sa.Column("configured_failure", sa.Boolean, nullable=False),
+    sa.Column("returned", sa.Boolean, nullable=False),
+)
+
+unknown_statuses: Final = sa.Table(
+    "unknown_statuses",
+    metadata,
+    _reference("account", "accounts"),
+    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )
 
 label_values: Final = sa.Table(

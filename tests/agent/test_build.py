@@ -83,6 +83,16 @@ async def test_rate_limits_of_the_configuration(tmp_path, monkeypatch):
     assert client.call_args.args[-1] == RateLimits(concurrency=3, per_second=0.5)
 
 
+def test_labels_of_an_account_have_at_most_200_bytes(tmp_path):
+    """Prometheus would drop the whole scrape over a longer value."""
+    text = f"accounts: [{{api_key: k, labels: {{team: {'é' * 200}, site: eu}}}}]"
+    config = load(write_config(tmp_path, text), {})
+    context = Mock(AgentContext)
+    key = SpecFactory(context, CollectorRegistry()).specs(config)["poll default"].key
+    assert isinstance(key, tuple)
+    assert key[0].options.constant == (("team", "é" * 98 + "…"), ("site", "eu"))
+
+
 def test_first_polls_of_new_pollers_are_spread():
     for accounts, new, interval, delays in (
         ("a", "a", 60, [0]),

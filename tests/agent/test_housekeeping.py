@@ -16,7 +16,7 @@ from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from tests.config.config_file import KEY, write_config
 from tests.fakes.clock import FakeClock
-from tests.store.raw_sqlite import query_file
+from tests.store.raw_sqlite import count_rows, query_file
 from tests.store.sample_outbox import attempt_digest
 from tests.store.sample_polls import NOW, queue_failures
 
@@ -138,3 +138,13 @@ def test_events_are_needed_for_max_age_and_the_hold_of_an_alertmanager(tmp_path)
     }.items():
         config = load(write_config(tmp_path, f"receivers: [{receivers}]"), KEY)
         assert needed_of(config) == expected
+
+
+async def test_each_round_writes_the_log_to_the_state_file(tmp_path):
+    """A backup of the file alone is at most a minute old."""
+    backup = tmp_path / "backup.db"
+    async with open_housekeeper(tmp_path) as h:
+        await queue_failures(h.database, 3, "slack")
+        await h.housekeeper.round()
+        backup.write_bytes(h.database.path.read_bytes())
+        assert count_rows(backup, "events") == 3

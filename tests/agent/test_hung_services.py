@@ -110,7 +110,7 @@ async def test_an_agent_whose_disk_hangs_is_unhealthy_and_recovers(tmp_path, mon
         async with agent(tmp_path, CONFIG, api, inbox) as url:
             await until(lambda: bool(inbox.requests))
             response = await get_health(url)
-            assert response.text == "cartesia-exporter is healthy: 8 of 8 parts are on time.\n"
+            assert response.text == "cartesia-exporter is healthy: 9 of 9 parts are on time.\n"
             HangingDatabase.responds.clear()
             try:
                 await until(lambda: len(late(logs)) >= 3)
@@ -152,7 +152,7 @@ async def test_failing_apis_and_receivers_make_no_service_late(tmp_path, monkeyp
             while loop.time() < end:
                 response = await get_health(url)
                 assert response.status_code == 200, response.text
-                assert ": 14 of 14 parts are on time" in response.text
+                assert ": 15 of 15 parts are on time" in response.text
                 await asyncio.sleep(0.2)
             assert {each.path.split("/")[1] for each in api.requests} == {*APIS}
             assert {each.path.split("/")[1] for each in inbox.requests} == {*RECEIVERS}

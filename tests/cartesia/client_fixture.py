@@ -36,7 +36,7 @@ def new_lister() -> Lister:
 class ClientFixture:
     """A client whose key can be changed and whose metrics can be read."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each test gives what it is about
         self,
         clock: FakeClock | Clock,
         base_url: str = BASE_URL,
@@ -44,12 +44,13 @@ class ClientFixture:
         ca_file: Path | None = None,
         proxy: Secret | None = None,
         limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
+        store_id: str = "",
     ) -> None:
         self.key = FakeSecret(KEY)
         self.registry = CollectorRegistry()
         self.client = CartesiaClient(
             HttpClient(ca_file=ca_file, proxy=proxy),
-            ApiSettings("default", base_url, "2026-03-01", self.key),
+            ApiSettings("default", base_url, "2026-03-01", self.key, store_id=store_id),
             ClientMetrics(self.registry),
             clock.clock if isinstance(clock, FakeClock) else clock,
             limits,

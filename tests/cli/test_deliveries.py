@@ -219,7 +219,7 @@ def test_reassign_reports_events_that_the_target_has_already(state):
     state.run(both)
     output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
     assert output == (
-        "1 event of gone will be told to chat at once; 1 discarded, chat was to be told anyway\n"
+        "1 event of gone will be told to chat at once; 1 discarded, chat has them already\n"
     )
 
 

@@ -56,6 +56,7 @@ def test_every_default():
     }
     assert dict(found.alerts) == {
         "events": ("failed",),
+        "failed_statuses": ("failed",),
         "stuck_after": 6 * 3600,
         "first_run": "summary",
         "group_wait": 5,
@@ -113,6 +114,16 @@ def test_timeout_and_stale_after_depend_on_the_interval(interval, timeout, stale
         ("metrics", "max_models", [1, 100_000], [0, 100_001, True]),
         ("metrics", "max_fine_tune_series", [1, 100_000], [0, 100_001]),
         ("metrics", "labels", [[], ["model_id", "language", "dataset"]], [["name"], "model_id"]),
+        (
+            "alerts",
+            "failed_statuses",
+            [[], ["failed"], ["Error", "failed "], ["x" * 100], [f"s{n}" for n in range(20)]],
+            [
+                *(["failed", each] for each in ("completed", "Training", " created", "UNKNOWN")),
+                *([each] for each in ("", " \n", "x" * 101, 5, None)),
+                *(["error", "ERROR "], [f"s{n}" for n in range(21)], "error"),
+            ],
+        ),
         ("alerts", "group_wait", [0, "0s", "5m"], ["301s", 0.0, False]),
         ("alerts", "digest_threshold", [1, 1000], [0, 1001]),
         ("alerts", "first_run", ["summary", "silent", "alert"], ["Summary", 1]),

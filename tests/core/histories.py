@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from exporter.core.account import AccountState, FirstRun, PollResult, Rules, apply_snapshot
 from exporter.core.events import Event
-from exporter.core.model import AccountKey, FineTune, Snapshot
+from exporter.core.model import AccountKey, FineTune, Snapshot, Transition, status_label
+from exporter.core.status import canonical_status
 from exporter.core.view import SeriesOptions
 
 Poll = Mapping[str, str]
@@ -64,7 +65,17 @@ def poll_results(polls: Iterable[Poll], following: Rules | None = None) -> list[
 
 
 def events_of(result: PollResult) -> list[Event]:
-    return [event for event, _ in result.events]
+    """The events of a poll, without the reports of unknown statuses."""
+    return [event for event, _ in result.events if event.type != "agent.unknown_status"]
+
+
+def unknown_statuses_of(result: PollResult) -> list[str]:
+    """The unknown statuses that a poll reports."""
+    return [
+        str(event.facts["status"])
+        for event, _ in result.events
+        if event.type == "agent.unknown_status"
+    ]
 
 
 def of_one(history: str, fine_tune: str = "ft") -> list[Poll]:
@@ -87,3 +98,16 @@ def confirmed(seen: list[str | None]) -> str | None:
         return now
     last = seen[-2]
     return now if last is not None and last != before else before
+
+
+def transition_of(
+    fine_tune: FineTune,
+    sequence: int = 2,
+    previous: str | None = None,
+    removal: int = 0,
+    time_in_status: float | None = None,
+) -> Transition:
+    """A transition, with the labels that follow from its statuses."""
+    origin = "none" if previous is None else status_label(canonical_status(previous))
+    target = status_label(canonical_status(fine_tune.status))
+    return Transition(fine_tune, sequence, previous, origin, target, removal, time_in_status)

@@ -4,8 +4,9 @@ from typing import Any
 
 from exporter.core.counters import Counters, examples
 from exporter.core.labels import Labels
-from exporter.core.model import FineTune, Snapshot, TrackedFineTune, Transition
+from exporter.core.model import FineTune, Snapshot, TrackedFineTune
 from exporter.core.view import AccountStatus, SeriesOptions, count, oldest, series
+from tests.core.histories import transition_of
 
 NOW = 1_780_000_000.5
 ODD = 'a"b\\c\nd\\ne\x00f\r\x1b\x85\u2028\U0001f600{}=,# EOF'
@@ -30,7 +31,8 @@ def seen(
         for place, each in enumerate(fine_tunes)
     }
     moved = [
-        Transition(each, 2, "created", time_in_status=60.0 * n) for n, each in enumerate(fine_tunes)
+        transition_of(each, 2, "created", time_in_status=60.0 * n)
+        for n, each in enumerate(fine_tunes)
     ]
     whole: dict[str, Any] = {
         "up": True,

@@ -4,7 +4,7 @@ import pytest
 
 from exporter.core.diff import diff
 from exporter.core.events import transition_event, transition_type
-from exporter.core.model import AccountKey, FineTune, Snapshot, TrackedFineTune, Transition
+from exporter.core.model import AccountKey, FineTune, Snapshot, TrackedFineTune
 from tests.core.histories import (
     INTERVAL,
     KEY,
@@ -14,6 +14,7 @@ from tests.core.histories import (
     of_one,
     poll_results,
     snapshot,
+    transition_of,
 )
 
 ROWS = [
@@ -79,11 +80,14 @@ ROWS = [
     # Invariant 7: statuses that nobody knows.
     ("an unknown status is no alert", "training paused", "1 changed<training"),
     ("an unknown status first seen is created", "- paused", "1 created<None"),
+    ("only a whole status is failed", "training failed_retrying", "1 changed<training"),
+    ("failed is failed in any case", "training FAILED failed Failed", "1 failed<training"),
     (
-        "nothing is failed but failed",
-        "training FAILED failed_retrying",
-        "1 changed<training, 2 changed<FAILED",
+        "leaving it waits in any case",
+        "- FAILED training training",
+        "1 failed<None, 3 changed<FAILED",
     ),
+    ("an unknown status is the same in any case", "paused Paused PAUSED", ""),
     ("failing out of an unknown status alerts", "paused failed", "1 failed<paused"),
     ("one unknown status does not re-arm an alert", "failed paused failed", ""),
     ("an unknown status is left at once", "paused resumed", "1 changed<paused"),
@@ -120,9 +124,10 @@ def test_since_is_the_time_of_first_observation():
     assert [each.sequence for each in tracked] == [1, 2, 2]
 
 
-def test_returning_fine_tune_keeps_sequence_and_since():
-    tracked = poll_results(of_one("training - - training"))[-1].state.tracked["ft"]
-    assert (tracked.sequence, tracked.since, tracked.removed) == (1, START, False)
+def test_returning_fine_tune_keeps_its_sequence_and_is_observed_anew():
+    tracked = poll_results(of_one("- training - - training"))[-1].state.tracked["ft"]
+    assert (tracked.sequence, tracked.removed) == (1, False)
+    assert (tracked.since, tracked.since_seen) == (START + 4 * INTERVAL, False)
 
 
 def test_since_seen_is_true_after_the_baseline():
@@ -155,13 +160,13 @@ def test_changed_description_is_stored_without_transition():
 def test_event_ids_of_status_and_removal_differ():
     """A status may be called anything, also what a removal might be called."""
     strange = FineTune("ft", status="removed 1")
-    there, gone = Transition(strange, 1, None), Transition(strange, 1, "removed 1", removal=1)
+    there, gone = transition_of(strange, 1, None), transition_of(strange, 1, "removed 1", removal=1)
     ids = {transition_event("store", KEY, each, now=START).id for each in (there, gone)}
     assert len(ids) == 2
 
 
 def test_event_ids_differ_by_store_account_and_base_url():
-    failed = Transition(FineTune("ft", status="failed"), 2, "training")
+    failed = transition_of(FineTune("ft", status="failed"), 2, "training")
     elsewhere = AccountKey(KEY.name, "https://eu.example")
     renamed = AccountKey("other", KEY.base_url)
     where = [("store", KEY), ("restored", KEY), ("store", elsewhere), ("store", renamed)]
@@ -171,7 +176,7 @@ def test_event_ids_differ_by_store_account_and_base_url():
 
 
 def test_event_ids_do_not_depend_on_time():
-    failed = Transition(FineTune("ft", status="failed"), 2, "training")
+    failed = transition_of(FineTune("ft", status="failed"), 2, "training")
     assert (
         transition_event("store", KEY, failed, 1.0).id
         == transition_event("store", KEY, failed, 2.0).id
@@ -179,5 +184,5 @@ def test_event_ids_do_not_depend_on_time():
 
 
 def test_removal_has_its_event_type_for_every_status():
-    gone = Transition(FineTune("ft", status="failed"), 1, "failed", removal=1)
+    gone = transition_of(FineTune("ft", status="failed"), 1, "failed", removal=1)
     assert transition_type(gone) == "fine_tune.removed"

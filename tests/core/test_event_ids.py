@@ -2,15 +2,17 @@
 
 from exporter.core.account import Rules
 from exporter.core.events import (
+    baseline_event,
     circuit_event,
     poll_failing_event,
     poll_recovered_event,
     stuck_event,
     transition_event,
+    unknown_status_event,
 )
-from exporter.core.model import AccountKey, FineTune, Outage, Snapshot, TrackedFineTune, Transition
+from exporter.core.model import AccountKey, FineTune, Outage, Snapshot, TrackedFineTune
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
-from tests.core.histories import poll_result
+from tests.core.histories import poll_result, transition_of
 
 STORE, NOW = "store", 1_800_000_000.0
 MAIN = AccountKey("main", "https://api.example")
@@ -18,7 +20,9 @@ MAIN = AccountKey("main", "https://api.example")
 
 def transition(status, sequence=1, previous=None, removal=0):
     fine_tune = FineTune("ft_1", "Ada", status=status)
-    event_ = transition_event(STORE, MAIN, Transition(fine_tune, sequence, previous, removal), NOW)
+    event_ = transition_event(
+        STORE, MAIN, transition_of(fine_tune, sequence, previous, removal), NOW
+    )
     return event_.type, event_.id
 
 
@@ -51,6 +55,17 @@ def test_baseline():
         None, Snapshot({"ft_1": FineTune("ft_1", status="failed")}, NOW), rules
     ).events
     assert (event_.type, event_.id) == ("agent.baseline", "evt_d3ace9c123770d46f925fbf86d3e4d11")
+
+
+def test_a_later_baseline():
+    assert baseline_event(STORE, MAIN, {}, 2, NOW).id == "evt_8ed95dde4325fe4200b0ba643a4f8367"
+
+
+def test_unknown_statuses():
+    assert (
+        unknown_status_event(STORE, MAIN, "paused", {}, NOW).id
+        == "evt_0bc0eab2cc36188753476bc6d749506f"
+    )
 
 
 def test_outages():

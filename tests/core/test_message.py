@@ -19,7 +19,7 @@ from exporter.core.events import (
 from exporter.core.message import Link, LinkTemplates, Message, build_message, group_events, links
 from exporter.core.model import FineTune, Outage
 from exporter.core.text import timestamp
-from tests.core.histories import KEY, poll_result, rules, snapshot
+from tests.core.histories import KEY, events_of, poll_result, rules, snapshot
 
 AT = 1_795_460_580.9
 PAGES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
@@ -41,7 +41,7 @@ def many(number: int, kind: str = "failed", model: str = "sonic-2") -> list[Even
 
 def baseline(*statuses: str) -> Event:
     poll = {f"ft_{number}": status for number, status in enumerate(statuses)}
-    [(event, _)] = poll_result(None, snapshot(poll), rules()).events
+    [event] = events_of(poll_result(None, snapshot(poll), rules()))
     return event
 
 

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.core.events import stable_id
-from exporter.core.model import STATUSES, FineTune, TrackedFineTune, Transition, status_label
-from tests.core.histories import START, snapshot
+from exporter.core.model import STATUSES, FineTune, TrackedFineTune, status_label
+from tests.core.histories import START, snapshot, transition_of
 
 parts = st.lists(st.text("ab1:2", max_size=4), max_size=4)
 
@@ -48,7 +48,7 @@ def test_two_missed_polls_are_a_removal(missed_polls, removed):
 MANY = [
     FineTune("a"),
     TrackedFineTune(FineTune("a"), 1, START, since_seen=True),
-    Transition(FineTune("a"), 1, "training"),
+    transition_of(FineTune("a"), 1, "training"),
 ]
 
 

@@ -11,7 +11,7 @@ from exporter.core.account import AccountState, PollResult
 from exporter.core.counters import DurationBucket, DurationKey
 from exporter.core.diff import after_clock_jump
 from exporter.core.events import stuck_event, transition_event
-from exporter.core.model import TERMINAL, AccountKey, FineTune, TrackedFineTune, Transition
+from exporter.core.model import TERMINAL, AccountKey, FineTune, TrackedFineTune
 from tests.core.histories import (
     INTERVAL,
     KEY,
@@ -27,6 +27,7 @@ from tests.core.histories import (
     readings,
     rules,
     snapshot,
+    transition_of,
 )
 
 AFTER = 2.5 * INTERVAL  # three polls after the one that saw it begin
@@ -50,8 +51,10 @@ ROWS = [
     ("a confirmed one does", "failed training training training training training", "5"),
     ("a missing one has its event when it is back", "training training training - training", "4"),
     ("what was removed is not", "training training - - - - -", ""),
-    ("a return from removal continues", "training training - - training", "4"),
-    ("with one event", "training training training training - - training", "3"),
+    ("a return from removal starts again", "training training - - training training training", ""),
+    ("and takes the whole delay", "training - - training training training training", "6"),
+    ("with one event", "training training training training - - training training training", "3"),
+    ("a case of its own is the same status", "- Training training TRAINING training", "4"),
 ]
 
 
@@ -76,9 +79,12 @@ def expected(polls: list[Poll], fine_tune: str, after: float) -> list[int]:
     numbers: list[int] = []
     status, begun, silent = None, 0, False
     for number, poll in enumerate(polls):
-        now = confirmed(readings(polls, fine_tune, number))
+        seen = readings(polls, fine_tune, number)
+        now = confirmed(seen)
         if now != status:
             status, begun, silent = now, number, False
+        elif seen[-1] is not None and seen[-3:-1] == [None, None]:
+            begun = number  # it was removed and is back
         lasts = (number - begun) * INTERVAL > after
         if lasts and fine_tune in poll and status in {"created", "training"} and not silent:
             numbers.append(number)
@@ -203,7 +209,7 @@ def test_stuck_event_id_differs_from_status_and_removal():
     """A status may be called anything, also what this might be called."""
     named = FineTune("ft", status="stuck")
     tracked = TrackedFineTune(named, 1, START, since_seen=True)
-    there, gone = Transition(named, 1, None), Transition(named, 1, "stuck", removal=1)
+    there, gone = transition_of(named, 1, None), transition_of(named, 1, "stuck", removal=1)
     ids = {transition_event("store", KEY, each, START).id for each in (there, gone)}
     assert stuck_event("store", KEY, tracked, START).id not in ids
 

@@ -203,6 +203,7 @@ def test_no_failure_is_lost_in_long_histories():
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_every_crash_point_is_reached(tmp_path, point):
     environment, receivers = Environment(), oracles()
+    environment.fine_tunes = {name: fine_tune(name, "training") for name in NAMES}
     pipeline = CrashingPipeline(tmp_path / "state.db", environment, receivers)
     pipeline.poll()
     for receiver in receivers.values():

@@ -11,6 +11,7 @@ from exporter.core.retry import Attempt, Outcome
 from exporter.delivery import deliverer
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
+from exporter.store.database import Database
 from exporter.store.outbox import Backlog, Outbox
 from tests.delivery.delivery_fixture import (
     BUSY,
@@ -303,3 +304,17 @@ async def test_forget_removes_the_receivers_series(delivery):
     delivery.deliverer.forget()
     samples = [each for metric in delivery.registry.collect() for each in metric.samples]
     assert [each for each in samples if each.labels.get("receiver") == "slack"] == []
+
+
+async def test_an_agent_whose_state_another_one_took_over_sends_nothing(tmp_path, monkeypatch):
+    """The other agent sends what is pending; this one cannot store that it does."""
+    monkeypatch.setattr("exporter.store.lock.fcntl.flock", lambda *_: None)
+    async with open_delivery(tmp_path, answering(BUSY)) as delivery:
+        await delivery.queue_failures("a")
+        await delivery.make_attempts(1)
+        async with Database(tmp_path / "state.db"):
+            delivery.clock.now += 3600
+            running = Running(delivery)
+            await until(lambda: delivery.database.lost is not None)
+            await running.stop()
+            assert has_sent(delivery.receiver, 1)

@@ -36,6 +36,7 @@ EXPECTED_TRANSITIONS = [
     ("none", "training"),
     ("training", "completed"),
     ("training", "failed"),
+    ("unknown", "failed"),
 ]
 
 
@@ -122,9 +123,9 @@ def test_series_of_other_stay_without_fine_tunes():
 
 
 def test_an_unexpected_transition_appears_once_counted():
-    status = account_status(counters=Counters({("sonic-2", "unknown", "failed"): 1}))
+    status = account_status(counters=Counters({("sonic-2", "unknown", "created"): 1}))
     found = transitions_of(list(parse_text(text(status))))
-    assert found["sonic-2", "unknown", "failed"] == 1
+    assert found["sonic-2", "unknown", "created"] == 1
     assert len(found) == len(EXPECTED_TRANSITIONS) + 1
 
 

@@ -56,7 +56,11 @@ async def test_log_values_are_printable_and_bounded(tmp_path):
     nasty = "\x1b[31m\nlevel=error \u202e\x00" + "x" * 100_000
     failed = fine_tune(f"a{nasty}", "failed", name=nasty)
     hostile = listing(structs.replace(failed, model_id=nasty), fine_tune("b", nasty))
-    answers = (listing(), hostile, CartesiaError("protocol", f"page 1 is odd: {nasty}"))
+    answers = (
+        listing(fine_tune("z")),
+        hostile,
+        CartesiaError("protocol", f"page 1 is odd: {nasty}"),
+    )
     async with open_poller(tmp_path / "state.db", *answers) as p:
         with capture_logs() as logs:
             for _ in range(3):
@@ -70,7 +74,7 @@ async def test_log_values_are_printable_and_bounded(tmp_path):
 
 async def test_a_mass_change_logs_a_bounded_number_of_lines(tmp_path):
     many = listing(*(fine_tune(f"f{n}", "failed") for n in range(250)))
-    async with open_poller(tmp_path / "state.db", listing(), many) as p:
+    async with open_poller(tmp_path / "state.db", listing(fine_tune("z")), many) as p:
         await p.poller.poll()
         with capture_logs() as logs:
             await p.poller.poll()

@@ -224,5 +224,5 @@ async def test_a_folded_label_value_is_counted_once(tmp_path):
                 p.registry.get_sample_value("cartesia_exporter_label_values_folded_total")
             )
         assert folded == [0, 2, 3, 3]
-        assert p.status.labels.models == ("m1", "m2")
+        assert p.status.labels.models == ("m1", "m2", "other")
         assert {model for model, _ in p.status.counts or ()} == {"m1", "m2", "other"}

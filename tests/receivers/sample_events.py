@@ -2,9 +2,11 @@
 
 from hypothesis import strategies as st
 
-from exporter.core.events import Event, EventType, baseline_facts
+from exporter.core.events import Event, EventType
+from exporter.core.facts import baseline_facts, unknown_status_facts
 from exporter.core.message import LinkTemplates
 from exporter.core.model import FineTune, OutboxMessage, Snapshot
+from exporter.core.status import canonical_status
 
 AT = 1_795_460_580.25
 SINCE = "2026-11-23T18:00:00Z"
@@ -34,8 +36,13 @@ def failures(number: int) -> list[Event]:
 
 
 def baseline(found: list[FineTune]) -> Event:
-    facts = baseline_facts(Snapshot({str(n): each for n, each in enumerate(found)}, AT))
+    facts = baseline_facts(Snapshot({str(n): each for n, each in enumerate(found)}, AT), "default")
     return Event("evt_baseline", "agent.baseline", "default", AT, facts=facts)
+
+
+def unknown_status(status: str) -> Event:
+    facts = unknown_status_facts(canonical_status(status), 3, last=False)
+    return Event("evt_status", "agent.unknown_status", "default", AT, facts=facts)
 
 
 _NASTY = (
@@ -107,5 +114,6 @@ events = st.one_of(
         trouble, _agent_types, hostile, st.from_regex(r"[a-zA-Z0-9_.-]{1,64}", fullmatch=True)
     ),
     st.builds(baseline, st.lists(fine_tunes, max_size=30)),
+    st.builds(unknown_status, hostile),
     st.just(TEST),
 )

@@ -222,7 +222,9 @@ def test_what_fails_for_some_message_only_is_found_by_the_check():
 ACCEPTED = [
     "{{ title }} {{ text }} {{ data|tojson }}",
     "{% for e in events[:9] %}{{ (e.data.fine_tune or e.data).id|default('-') }}{% endfor %}",
-    "{{ data.reason or data.text or '' }} {{ data.failed_ones|default([], true)|join(', ') }}",
+    "{{ data.reason or data.text or '' }}",
+    "{{ data.failed_ones|default([], true)|map(attribute='name')|join(', ') }}",
+    "{% for one in data.failed_ones or [] %}{{ one.name }} ({{ one.id }}) {% endfor %}",
     "{{ data.links.status_page or data.links.playground }}",
 ]
 

@@ -117,7 +117,15 @@ def test_the_baseline():
             "completed": 0,
             "failed": 1,
             "unknown": 1,
-            "failed_ones": ["My voice (sonic-2, ft_1)"],
+            "failed_ones": [
+                {
+                    "account": "default",
+                    "id": "ft_1",
+                    "name": "My voice",
+                    "model_id": "sonic-2",
+                    "status": "failed",
+                }
+            ],
             "failed_unnamed": 0,
             "links": {
                 "playground": "https://play.example/tunes/",

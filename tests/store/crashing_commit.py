@@ -48,7 +48,7 @@ def _kill_at(database: Database, point: str) -> None:
     if point == "the transaction commits":
         event.listen(sqlalchemy_engine(database), "commit", _kill)
     elif point == "the account is looked up":
-        _kill_at_call("_find_number", 1)
+        _kill_at_call("_store_account", 1)
     elif point == "events are recorded":
         _kill_at_call("record_events", 1)
     elif point == "deliveries are recorded":

@@ -65,6 +65,8 @@ async def test_every_field_survives_a_restart(tmp_path):
         missed_polls=1,
         removals=3,
         stuck=True,
+        configured_failure=True,
+        returned=True,
     )
     other = TrackedFineTune(FineTune("b"), sequence=1, since=0.0, since_seen=False)
     state = AccountState(
@@ -78,6 +80,9 @@ async def test_every_field_survives_a_restart(tmp_path):
                 ("failed", math.inf): DurationBucket(1, 1e6),
             },
         ),
+        "fingerprint",
+        3,
+        ("z status", "a status"),
     )
     loaded = await store_and_load(tmp_path / "state.db", state)
     assert loaded == state
@@ -99,6 +104,8 @@ tracked_fine_tunes = st.builds(
     st.integers(0, 2),
     st.integers(0, 2**50),
     st.booleans(),
+    st.booleans(),
+    st.booleans(),
 )
 states = st.builds(
     AccountState,
@@ -114,6 +121,9 @@ states = st.builds(
             st.tuples(texts, st.floats(0)), st.builds(DurationBucket, totals, times), max_size=3
         ),
     ),
+    texts,
+    totals,
+    st.lists(texts, unique=True, max_size=5).map(tuple),
 )
 
 
@@ -125,7 +135,7 @@ async def test_any_state_survives_a_restart(tmp_path_factory, state):
 
 
 async def test_an_event_is_stored_with_its_fine_tune_and_its_facts(database):
-    state = await commit_snapshot(database, None, snapshot_of(HOSTILE))
+    state = await commit_snapshot(database, None, snapshot_of(HOSTILE), receivers=())
     failed = snapshot_of(structs.replace(HOSTILE, status=FAILED), at=NOW + 60)
     result = poll_result(state, failed)
     [(event, receivers)] = result.events

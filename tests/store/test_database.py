@@ -9,7 +9,7 @@ import pytest
 
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from exporter.store.files import Lock
+from exporter.store.lock import Lock
 from tests.store.raw_sqlite import execute, sqlalchemy_engine
 from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
 
@@ -62,7 +62,7 @@ async def test_a_failed_transaction_is_rolled_back_and_the_next_one_succeeds(dat
         await database.run(fail)
     await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
     assert await pragma(database, "integrity_check") == "ok"
-    assert await execute(database, "SELECT count(*) FROM meta") == 1
+    assert await execute(database, "SELECT count(*) FROM meta WHERE name = 'store_id'") == 1
 
 
 async def test_all_calls_run_in_one_thread_beside_the_event_loop(database):

@@ -1,6 +1,7 @@
 """The state file is private to its owner, and used by one process at a time."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -130,12 +131,28 @@ async def test_a_full_disk_at_the_start_is_a_temporary_error(tmp_path, monkeypat
     assert not isinstance(caught.value, StoreRefusedError)
 
 
-async def test_a_file_system_without_locks_is_not_called_another_process(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+async def test_a_file_system_without_locks_is_refused_with_what_to_do(
+    tmp_path, monkeypatch, number
+):
     def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("exporter.store.files.fcntl.flock", refuse)
-    with pytest.raises(StoreError, match=r"the lock .*Operation not supported") as caught:
+    monkeypatch.setattr("exporter.store.lock.fcntl.flock", refuse)
+    with pytest.raises(StoreRefusedError) as caught:
+        await use(tmp_path / "state.db")
+    error = str(caught.value)
+    assert f"state.db.lock has no locks ({os.strerror(number)})" in error
+    assert "put storage.path on a local disk" in error
+    assert not (tmp_path / "state.db").exists()
+
+
+async def test_a_lock_that_fails_for_another_reason_is_a_temporary_error(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("exporter.store.lock.fcntl.flock", fail)
+    with pytest.raises(StoreError, match=r"the lock .*Input/output error") as caught:
         await use(tmp_path / "state.db")
     assert not isinstance(caught.value, StoreRefusedError)
 
@@ -147,7 +164,7 @@ async def test_a_disk_too_full_for_the_holders_name_does_not_prevent_a_start(tmp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("exporter.store.files.os.write", full)
+        patch.setattr("exporter.store.lock.os.pwrite", full)
         await use(tmp_path / "state.db")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
 from exporter.store.outbox import Outbox
@@ -26,6 +28,7 @@ from tests.store.sample_outbox import (
     next_message,
     queue,
     record_attempt,
+    result_of,
 )
 from tests.store.sample_polls import NOW
 
@@ -169,6 +172,49 @@ async def test_events_that_the_target_has_already_are_discarded(database):
     assert await Outbox(database, "gone").next() is None
 
 
+async def test_a_discarded_delivery_of_the_target_does_not_prevent_a_move(database):
+    """The event was discarded for both receivers, and nobody was ever notified of it."""
+    await queue(database, [1, 2], "gone", "ops")
+    await create_messages(database, "ops", digest=True)
+    await attempt(database, "ops", PENDING)
+    await database.run(discard, database, DeliveryFilter(CONFIGURED, receiver="ops"), NOW)
+    counts = await database.run(reassign, database, "gone", "ops", LATER)
+    assert counts == ReassignCounts(moved=2, discarded=0)
+    queued = await Outbox(database, "ops").unsent()
+    assert [each.event for each in queued] == [failure(1), failure(2)]
+    await create_messages(database, "ops", digest=True)
+    await attempt(database, "ops", DELIVERED)
+    assert await listed_states(database) == {("ops", "msg_1_2"): DELIVERED}
+
+
+@pytest.mark.parametrize("back_to", ["chat", "gone"])
+async def test_an_event_that_both_receivers_had_can_be_reassigned_back(database, back_to):
+    """Its delivery to the first receiver was discarded, because the second one had it already."""
+    await queue(database, [1], "chat", "ops")
+    await database.run(reassign, database, "chat", "ops", LATER)
+    assert await listed_states(database) == {
+        ("chat", "evt_1"): DISCARDED,
+        ("ops", "evt_1"): PENDING,
+    }
+    counts = await database.run(reassign, database, "ops", back_to, LATER)
+    assert counts == ReassignCounts(moved=1, discarded=0)
+    unsettled = {
+        key for key, state in (await listed_states(database)).items() if state in UNSETTLED
+    }
+    assert unsettled == {(back_to, "evt_1")}
+
+
+@pytest.mark.parametrize("state", [PENDING, DEAD, DELIVERED])
+async def test_no_other_delivery_of_the_target_is_replaced(database, state):
+    await queue(database, [1], "gone", "ops")
+    await create_messages(database, "ops")
+    await attempt(database, "ops", state)
+    counts = await database.run(reassign, database, "gone", "ops", LATER)
+    assert counts == ReassignCounts(moved=0, discarded=1)
+    assert (await listed_states(database))["ops", "evt_1"] == state
+    assert await Outbox(database, "ops").unsent() == []
+
+
 @pytest.mark.parametrize("result", [DELIVERED, PENDING, DEAD])
 async def test_the_result_of_an_attempt_of_a_reassigned_message_is_dropped(database, result):
     await queue(database, [1], "chat")
@@ -203,7 +249,10 @@ async def test_two_commands_at_once_wait_for_each_other(database):
     assert sorted((each.moved, each.discarded) for each in counts) == [(0, 200), (200, 0)]
 
 
-RECEIVERS = ("ops", "chat", "gone")
+ALERTMANAGER = "alerts"
+"""A receiver whose deliveries no messages carry."""
+RECEIVERS = ("ops", "chat", "gone", ALERTMANAGER)
+senders = st.sampled_from(RECEIVERS[:-1])
 names = st.sampled_from(RECEIVERS)
 filters = st.builds(
     DeliveryFilter,
@@ -211,17 +260,22 @@ filters = st.builds(
     receiver=st.none() | names,
     states=st.lists(st.sampled_from(STATES), min_size=1, unique=True).map(tuple),
 )
+results = st.sampled_from([PENDING, DEAD, DELIVERED])
 steps = st.one_of(
     st.tuples(st.just("queue"), st.lists(names, min_size=1, unique=True)),
-    st.tuples(st.just("create messages"), names, st.booleans()),
-    st.tuples(st.just("attempt"), names, st.sampled_from([PENDING, DEAD, DELIVERED])),
+    st.tuples(st.just("create messages"), senders, st.booleans()),
+    st.tuples(st.just("attempt"), senders, results),
+    st.tuples(st.just("post"), results),
+    st.tuples(st.just("expire"), names),
     st.tuples(st.just("retry"), filters),
     st.tuples(st.just("discard"), filters),
-    st.tuples(st.just("reassign"), names, names),
+    # Listed again: it takes several in a row to move an event back and forth.
+    *[st.sampled_from([("reassign", *pair) for pair in permutations(RECEIVERS, 2)])] * 4,
 )
 
 
 async def run_step(database: Database, step: tuple[Any, ...], number: int) -> None:
+    now = NOW + number
     match step:
         case "queue", receivers:
             await queue(database, [number], *receivers)
@@ -230,36 +284,49 @@ async def run_step(database: Database, step: tuple[Any, ...], number: int) -> No
         case "attempt", receiver, result:
             if await Outbox(database, receiver).next() is not None:
                 await attempt(database, receiver, result)
+        case "post", result:
+            alerts = AlertOutbox(database, ALERTMANAGER)
+            numbers = [row.number for row in await alerts.alert_rows(-1)]
+            await alerts.record(numbers, result_of(result, now))
+        case "expire", receiver:
+            await Outbox(database, receiver).expire(-1, now)
         case "reassign", source, target:
-            if source != target:
-                await database.run(reassign, database, source, target, NOW + number)
+            await database.run(reassign, database, source, target, now)
         case command, criteria:
             repair = {"retry": retry, "discard": discard}[command]
-            await database.run(repair, database, criteria, NOW + number)
+            await database.run(repair, database, criteria, now)
 
 
-async def events_with_a_delivery(database: Database) -> set[str]:
+async def stored_events(database: Database, *states: str) -> set[str]:
+    """Return the ids of the events that have a delivery in one of the states."""
+
     def read() -> set[str]:
         query = select(events.c.id).join(deliveries, deliveries.c.event == events.c.number)
         with database.read() as connection:
-            return set(connection.execute(query).scalars())
+            return set(connection.scalars(query.where(deliveries.c.state.in_(states))))
 
     return await database.run(read)
 
 
-@given(st.lists(steps, max_size=14))
+@given(st.lists(steps, max_size=10).map(lambda history: [("queue", RECEIVERS), *history]))
 async def test_commands_neither_lose_nor_duplicate_events(history):
+    """An event leaves the states in which it was or will be sent only by `discard`."""
     queued: set[str] = set()
+    discarded: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         async with Database(Path(folder) / "state.db") as database:
             for number, step in enumerate(history):
                 await run_step(database, step, number)
                 if step[0] == "queue":
                     queued.add(f"evt_{number}")
-                assert await events_with_a_delivery(database) == queued
-                listed = await list_all(database)
-                assert {each.state for each in listed} <= {*STATES}
-                for name in RECEIVERS:
-                    backlog = await Outbox(database, name).backlog()
-                    unsettled = [e for e in listed if e.receiver == name and e.state in UNSETTLED]
-                    assert sum(e.events for e in unsettled) == backlog.pending + backlog.dead
+                live = await stored_events(database, PENDING, DEAD, DELIVERED)
+                if step[0] == "discard":
+                    discarded |= queued - live
+                assert queued - discarded <= live
+                assert await stored_events(database, *STATES) == queued
+            listed = await list_all(database)
+            assert {each.state for each in listed} <= {*STATES}
+            for name in RECEIVERS:
+                backlog = await Outbox(database, name).backlog()
+                unsettled = [e for e in listed if e.receiver == name and e.state in UNSETTLED]
+                assert sum(e.events for e in unsettled) == backlog.pending + backlog.dead

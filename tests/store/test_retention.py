@@ -83,6 +83,19 @@ async def test_a_wrong_wall_clock_deletes_nothing_that_is_needed(database, clock
     assert len(await delete_old(database, clock)) == (0 if years > 0 else 2)
 
 
+async def test_a_clock_that_is_ahead_deletes_neither_new_nor_newly_delivered_events(
+    database, clock, record
+):
+    await record("fine_tune.failed", "slack")
+    clock.now += 7200
+    await attempt_digest(database, "slack", DELIVERED, clock.now)
+    await record("fine_tune.created", subject="another")
+    clock.set_by = 10_000 * DAY
+    assert await delete_old(database, clock) == ["fine_tune.failed", "fine_tune.created"]
+    clock.now += 3601
+    assert await delete_old(database, clock) == []
+
+
 @pytest.mark.parametrize("state", [PENDING, DEAD])
 @pytest.mark.parametrize("trouble", ["fine_tune.failed", "fine_tune.stuck"])
 async def test_the_event_that_ends_an_unsettled_trouble_is_kept(

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -88,8 +89,32 @@ async def test_a_damaged_file_is_refused_with_what_to_do(state):
     assert "restore a backup" in await refusal(state)
 
 
-async def test_a_path_that_is_not_a_file_is_refused(tmp_path):
-    assert "cannot write the state file" in await refusal(tmp_path)
+async def test_beside_an_agent_whose_log_was_deleted_it_says_what_to_do(state):
+    """SQLite said "disk I/O error", and created a log that the agent did not know."""
+    log = state.with_name("state.db-wal")
+    async with Database(state) as agent:
+        await queue(agent, [2], "ops")
+        log.unlink()
+        error = await refusal(state)
+        assert "state.db-wal was deleted while an agent uses it" in error
+        assert "try again" in error
+        assert not log.exists()
+        await agent.run(agent.engine.verify)
+        assert await read(state) == 2
+
+
+async def test_a_folder_that_cannot_be_written_is_named(state, monkeypatch):
+    def access(path: Path, *_: object, **__: object) -> bool:
+        return path != Path(state.parent)
+
+    monkeypatch.setattr("exporter.store.files.os.access", access)
+    assert f"{state.parent} must be writable" in await refusal(state)
+    async with Database(state) as agent:
+        await queue(agent, [2], "ops")
+        assert await read(state) == 2, "beside an agent all files are there"
+
+
+async def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     assert "cannot open the state file" in await refusal(tmp_path / "loop")
 

@@ -33,6 +33,37 @@ class StoreEngine(Protocol):
     def migrating(self) -> AbstractContextManager[None]:
         """Set a checked database up for writing; return a context in which tables may change."""
 
+    def check_new(self) -> None:
+        """Check that a database without tables is a new one. Raises StoreRefusedError."""
+
+    def take_over(self, connection: Connection) -> None:
+        """Become the owner of the database, within the caller's transaction."""
+
+    def check_owner(self, connection: Connection) -> None:
+        """Check that this process is the owner still, at the begin of each write transaction.
+
+        Without effect before ``take_over``. Raises StoreTakenError, StoreError.
+        """
+
+    def verify(self) -> None:
+        """Check that the open database is still the one at its location.
+
+        Repairs what can be repaired. Raises StoreLostError if the database was deleted or replaced,
+        StoreTakenError if another process owns it, StoreError if that cannot be found out.
+        """
+
+    def rescue(self, now: float) -> str:
+        """Copy a lost database to where the next start looks for it; return that place.
+
+        ``now`` is Unix seconds. Raises StoreError.
+        """
+
+    def checkpoint(self) -> None:
+        """Move what was committed to where a backup finds it, without waiting. Raises StoreError.
+
+        Called once a minute, after a new account, and at the end.
+        """
+
     def begin(self, *, write: bool = False) -> AbstractContextManager[Connection]:
         """Return a context with a transaction, which commits at the end of the context.
 

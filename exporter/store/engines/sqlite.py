@@ -1,19 +1,24 @@
 """SQLite: one state file, opened by one agent and by commands beside it."""
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+import structlog
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from exporter.core.text import one_line
-from exporter.store import files
-from exporter.store.errors import StoreError, StoreRefusedError
+from exporter.core.text import one_line, os_error_text
+from exporter.store import files, rescue
+from exporter.store.engines import upsert
+from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError, StoreTakenError
+from exporter.store.lock import Lock, LockedError
+from exporter.store.schema import meta
 
 _BUSY_MILLISECONDS = 5000
 _REPEATED_BUSY_MILLISECONDS = 50
@@ -21,26 +26,40 @@ _LOCKED: Final = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s;
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _MAX_ERROR_LENGTH: Final = 200
 
+_OWNER: Final = "owner"
+"""Row of ``meta`` with the token of the agent that opened the file last."""
+
+log = structlog.get_logger()
+
 
 class SQLiteEngine:
     """The state file at ``path``; a StoreEngine."""
 
     def __init__(self, path: Path) -> None:
+        self._given = path.absolute()
         self._path = Path(os.path.realpath(path))
         self.location = str(self._path)
         self.description = f"the state file {self._path}"
-        self._lock = files.Lock(self._path)
+        self._lock = Lock(self._path)
         self._reader = _create_engine(self._path)
         # The write lock is taken at once: a transaction that begins with a read and writes later
         # fails without waiting if another process wrote in between.
         self._writer = self._reader.execution_options(begin="BEGIN IMMEDIATE")
         self._busy_timeout_shortened = False
+        self._token = ""
+        self._identity: files.Identity | None = None
+        self._log_identities: dict[str, files.Identity | None] = {}
 
     def open(self, *, exclusive: bool) -> None:
         """Find and check the file; if ``exclusive``, create and lock it."""
         if exclusive:
-            files.create(self._path)
+            files.check_types(self._path)
+            files.create_folder(self._path)
             self._lock.acquire()
+            if (copy := rescue.adopt_copy(self._path)) is not None:
+                log.warning("rescue copy adopted as the state", state=self.location, copy=str(copy))
+            files.create(self._path)
+            self._identity = files.identity(self._given)
         else:
             files.check(self._path)
         with self.begin() as connection:
@@ -50,19 +69,93 @@ class SQLiteEngine:
 
     @contextmanager
     def migrating(self) -> Iterator[None]:
-        """Restrict the file's permissions, and turn the write-ahead log on and foreign keys off.
+        """Restrict the file's permissions, and turn foreign keys off and the write-ahead log on.
 
         Alembic copies a table, drops it and renames the copy. SQLite ignores the pragma for foreign
-        keys within a transaction.
+        keys within a transaction. The tables of a new file are created before there is a
+        write-ahead log, so that the file itself is never without them.
         """
         files.restrict(self._path)
         with self._convert_errors():
-            self._execute("PRAGMA journal_mode = WAL")
             self._execute("PRAGMA foreign_keys = OFF")
             try:
                 yield
             finally:
                 self._execute("PRAGMA foreign_keys = ON")
+            self._execute("PRAGMA journal_mode = WAL")
+        self._note_log()
+
+    def check_new(self) -> None:
+        """Refuse a file that has pages: as a new state, it would begin with a silent baseline."""
+        if self._path.stat().st_size:
+            log_name = self._path.name + files.WRITE_AHEAD_LOG
+            raise StoreRefusedError(
+                f"{self.description} has no tables: it is a copy that was made without {log_name}, "
+                "or a database of another program. Copy it again together with that file while "
+                "the agent is stopped, restore a backup, or move it away to begin with a new "
+                "baseline; it was left as it is"
+            )
+
+    def take_over(self, connection: Connection) -> None:
+        """Store a new token: it ends an agent that has the file open in spite of the lock."""
+        self._token = secrets.token_hex(16)
+        upsert(connection, meta, [{"name": _OWNER, "value": self._token}])
+
+    def check_owner(self, connection: Connection) -> None:
+        """Compare the stored token with that of this process.
+
+        The lock has no effect on some network file systems, and none on a file that was deleted.
+        """
+        query = select(meta.c.value).where(meta.c.name == _OWNER)
+        if self._token and connection.scalar(query) != self._token:
+            raise self._taken("opened it")
+
+    def verify(self) -> None:
+        """Compare the files at their paths with those that are open.
+
+        A deleted write-ahead log and a deleted lock file are created again.
+        """
+        try:
+            found = files.identity(self._given)
+            if found is None:
+                raise StoreLostError(f"{self.description} was deleted or moved while in use")
+            if found != self._identity:
+                raise StoreLostError(
+                    f"{self.description} was replaced by another file while in use"
+                )
+            if self._path.stat().st_size == 0:
+                raise StoreLostError(f"{self.description} was truncated while in use")
+            changed = [
+                suffix
+                for suffix, noted in self._log_identities.items()
+                if noted is not None and files.identity(files.beside(self._path, suffix)) != noted
+            ]
+            if changed:
+                self._restore_log(changed)
+            if not self._lock.is_current():
+                self._restore_lock()
+        except OSError as error:
+            raise StoreError(f"cannot check {self.description}: {os_error_text(error)}") from error
+
+    def rescue(self, now: float) -> str:
+        """Write a rescue copy beside the path at which the next start looks for the state."""
+
+        def copy_to(target: Path) -> None:
+            self._execute("VACUUM INTO ?", str(target))
+
+        with self._convert_errors():
+            path = Path(os.path.realpath(self._given))
+            return str(rescue.write_copy(path, copy_to, now))
+
+    def checkpoint(self) -> None:
+        """Write the write-ahead log to the file and truncate it, as far as nobody else uses it.
+
+        TRUNCATE, because a log that is empty cannot be missed by a copy of the file. Without a
+        timeout SQLite does not wait for others: beside a reader it writes what it can, and leaves
+        the rest to the next time.
+        """
+        with self._convert_errors():
+            self._try_checkpoint()
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[Connection]:
@@ -94,13 +187,67 @@ class SQLiteEngine:
 
     def size(self) -> int:
         """Return the size of the file and of its write-ahead log in bytes."""
-        log = self._path.with_name(self._path.name + "-wal")
-        return self._path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        written_ahead = files.beside(self._path, files.WRITE_AHEAD_LOG)
+        return self._path.stat().st_size + (
+            written_ahead.stat().st_size if written_ahead.exists() else 0
+        )
 
     def close(self) -> None:
         """Close the connection and release the lock."""
+        if self._token:
+            # Closing does it only if no command has the file open.
+            with suppress(StoreError):
+                self.checkpoint()
         self._reader.dispose()
         self._lock.release()
+
+    def _try_checkpoint(self) -> bool:
+        """Make a checkpoint without waiting; return whether the file has all that was committed."""
+        self._set_busy_timeout(0)
+        try:
+            with self._outside_transactions() as connection:
+                row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        finally:
+            self._set_busy_timeout(_BUSY_MILLISECONDS)
+            self._busy_timeout_shortened = False
+        _busy, frames, written = row
+        return bool(frames == written)
+
+    def _restore_log(self, changed: list[str]) -> None:
+        """Write what the open log has to the file, and open the file again with a new log."""
+        with self._convert_errors():
+            if not self._try_checkpoint():
+                raise StoreError(
+                    f"{self.description}: its log was deleted, and others still use it"
+                )
+            self._reader.dispose()
+            self._execute("PRAGMA journal_mode = WAL")
+        self._note_log()
+        names = " ".join(self._path.name + suffix for suffix in changed)
+        log.warning("deleted files of SQLite created again", state=self.location, files=names)
+
+    def _restore_lock(self) -> None:
+        """Lock the file that is at the lock's path now: otherwise another agent could."""
+        try:
+            self._lock.acquire()
+        except LockedError as error:
+            raise self._taken("locked it") from error
+        log.warning("deleted lock file created again", state=self.location)
+
+    def _note_log(self) -> None:
+        """Note which files SQLite has open; reading makes it open them."""
+        with self.begin() as connection:
+            connection.exec_driver_sql("PRAGMA schema_version")
+        self._log_identities = {
+            suffix: files.identity(files.beside(self._path, suffix))
+            for suffix in (files.WRITE_AHEAD_LOG, files.SHARED_MEMORY)
+        }
+
+    def _taken(self, how: str) -> StoreTakenError:
+        return StoreTakenError(
+            f"another agent uses {self.description}, it {how} after this one: run one agent per "
+            "state file, and keep it on a file system with locks"
+        )
 
     @contextmanager
     def _convert_errors(self) -> Iterator[None]:
@@ -123,16 +270,22 @@ class SQLiteEngine:
     def _shorten_busy_timeout(self, *, shorten: bool) -> None:
         if shorten == self._busy_timeout_shortened:
             return
-        milliseconds = _REPEATED_BUSY_MILLISECONDS if shorten else _BUSY_MILLISECONDS
         # On an error the next transaction waits as long as this one did.
         with suppress(SQLAlchemyError, sqlite3.Error):
-            self._execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._set_busy_timeout(_REPEATED_BUSY_MILLISECONDS if shorten else _BUSY_MILLISECONDS)
             self._busy_timeout_shortened = shorten
 
-    def _execute(self, statement: str) -> None:
-        """Execute a statement outside of transactions."""
+    def _set_busy_timeout(self, milliseconds: int) -> None:
+        self._execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+    def _execute(self, statement: str, *parameters: str) -> None:
+        with self._outside_transactions() as connection:
+            connection.exec_driver_sql(statement, parameters)
+
+    @contextmanager
+    def _outside_transactions(self) -> Iterator[Connection]:
         with self._reader.connect().execution_options(begin="") as connection:
-            connection.exec_driver_sql(statement)
+            yield connection
 
 
 def _create_engine(path: Path) -> Engine:

@@ -57,13 +57,14 @@ def upgrade(connection: sa.Connection) -> None:
 
 
 def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
-    """Return the revision of the tables; None for an empty database.
+    """Return the revision of the tables; None for a new database.
 
-    Raises StoreRefusedError for a damaged database, for one of another program, of a newer version,
-    or of a version before the first release.
+    Raises StoreRefusedError for a damaged or incomplete database, for one of another program, of a
+    newer version, or of a version before the first release.
     """
     tables = set(sa.inspect(connection).get_table_names())
     if not tables:
+        engine.check_new()
         return None
     revision = None
     if tables >= {"alembic_version", "meta", "fine_tunes"}:

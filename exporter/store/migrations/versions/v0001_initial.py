@@ -50,6 +50,8 @@ def _create_accounts() -> None:
         sa.Column("number", _GENERATED_KEY, primary_key=True),
         *_columns(sa.Text, "name", "base_url"),
         *_columns(sa.Float, "baseline_at"),
+        *_columns(sa.BigInteger, "baselines"),
+        *_columns(sa.Text, "key_fingerprint"),
         sa.UniqueConstraint("name", "base_url"),
     )
     op.create_table(
@@ -61,7 +63,13 @@ def _create_accounts() -> None:
         *_columns(sa.Float, "since"),
         *_columns(sa.Boolean, "since_seen", "exit_pending"),
         *_columns(sa.BigInteger, "missed_polls", "removals"),
-        *_columns(sa.Boolean, "stuck"),
+        *_columns(sa.Boolean, "stuck", "configured_failure", "returned"),
+    )
+    op.create_table(
+        "unknown_statuses",
+        _reference("account", "accounts"),
+        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(sa.BigInteger, "position"),
     )
     op.create_table(
         "label_values",
