@@ -9,7 +9,6 @@ and sessions, which are not needed here, take a fifth of the CPU time of a call.
 import asyncio
 import logging
 import os
-import socket
 import ssl
 import zlib
 from base64 import b64encode
@@ -19,15 +18,26 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies_environment
 
-import anyio
 import httpx
+import structlog
 
 from exporter import __version__
+from exporter.core.no_proxy import bypasses_proxy
 from exporter.core.secret import Secret
+from exporter.core.text import os_error_text
+from exporter.transport_errors import (
+    EXCEPTIONS,
+    HttpClientError,
+    Route,
+    is_connection_lost,
+    to_error,
+)
+
+__all__ = ["Bounds", "HttpClient", "HttpClientError", "Request", "Response"]
 
 USER_AGENT: Final = f"cartesia-exporter/{__version__}"
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -38,25 +48,7 @@ _CLOSE_TIMEOUT_SECONDS: Final = 0.5
 for _library in ("httpx", "httpcore"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 
-FailureReason = Literal["connect", "dns", "tls", "timeout", "protocol"]
-
-
-@dataclass(eq=False)
-class HttpClientError(Exception):
-    """There is no complete answer.
-
-    ``reason`` is its class. ``sent`` says whether the server may have processed the request.
-    ``permanent`` says that a retry fails too until someone changes something. Raised without a
-    cause: the exceptions of the libraries hold the request, and with it the secrets.
-    """
-
-    reason: FailureReason
-    detail: str
-    sent: bool = False
-    permanent: bool = False
-
-    def __str__(self) -> str:
-        return self.detail
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,13 +91,15 @@ class HttpClient:
     def __init__(self, *, ca_file: Path | None = None, proxy: Secret | None = None) -> None:
         """Create a client without connecting.
 
-        ``ca_file`` replaces the authorities of SSL_CERT_FILE, SSL_CERT_DIR or certifi. Without
-        ``proxy``, HTTPS_PROXY (or ALL_PROXY) and NO_PROXY apply. Raises OSError if ``ca_file``
-        cannot be used.
+        ``ca_file`` replaces the authorities of SSL_CERT_FILE, SSL_CERT_DIR or certifi. It is read
+        again when it was replaced. Without ``proxy``, HTTPS_PROXY (or ALL_PROXY) and NO_PROXY
+        apply. Raises OSError if ``ca_file`` cannot be used.
         """
-        self._tls = _tls_context(ca_file, file_version(ca_file))
+        self._ca_file = ca_file
+        self._ca_version = file_version(_authorities(ca_file))
+        self._tls = _tls_context(ca_file, self._ca_version)
         self._proxy = proxy
-        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str | None, ssl.SSLContext], httpx.AsyncHTTPTransport] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,7 +118,7 @@ class HttpClient:
         transports, self._transports = self._transports, {}
         for transport in transports.values():
             # A peer that does not complete the TLS shutdown must not block the agent.
-            with suppress(*_EXCEPTIONS):
+            with suppress(*EXCEPTIONS):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                     await transport.aclose()
 
@@ -132,21 +126,28 @@ class HttpClient:
         """Send one request and return its answer, whatever its status.
 
         A body longer than ``bounds.body`` bytes is truncated; the rest is neither read nor
-        inflated. Raises HttpClientError if no answer starts within ``bounds.seconds``, and
-        SecretError if the proxy's URL cannot be read.
+        inflated. A GET that failed on a reused connection before its answer is sent once more: the
+        server may have closed the connection as the request was sent. Raises HttpClientError if no
+        answer starts within ``bounds.seconds``, and SecretError if the proxy's URL cannot be read.
         """
         progress = _Progress()
         try:
             async with asyncio.timeout(bounds.seconds):
+                try:
+                    return await self._send_once(request, bounds, progress)
+                except EXCEPTIONS as exception:
+                    is_stale = progress.connection_was_reused and is_connection_lost(exception)
+                    if request.method != "GET" or not is_stale:
+                        raise
                 return await self._send_once(request, bounds, progress)
         except TimeoutError:
-            detail = f"no complete answer within {bounds.seconds:.3g} s"
+            detail = f"no complete answer from {progress.route} within {bounds.seconds:.3g} s"
             error = HttpClientError("timeout", detail, sent=progress.sent)
         except zlib.error as exception:
-            detail = f"the body does not decode: {exception}"
+            detail = f"the answer of {progress.route} does not decode: {exception}"
             error = HttpClientError("protocol", detail, sent=True)
-        except _EXCEPTIONS as exception:
-            error = to_error(exception, sent=progress.sent)
+        except EXCEPTIONS as exception:
+            error = to_error(exception, progress.route, sent=progress.sent)
         if progress.response is None:
             raise error
         return replace(progress.response, error=error)
@@ -159,6 +160,7 @@ class HttpClient:
             detail = "the URL or a header is not one that can be sent"
             raise HttpClientError("protocol", detail) from None
         transport = self._transport(proxy)
+        progress.route = Route.of(prepared.url, proxy)
         async with aclosing(await transport.handle_async_request(prepared)) as answer:
             response = Response(prepared.url.host, answer.status_code, answer.headers)
             progress.response = response
@@ -166,10 +168,12 @@ class HttpClient:
             return replace(response, body=body, truncated=truncated)
 
     def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
-        if proxy not in self._transports:
+        self._read_changed_authorities()
+        key = proxy, self._tls
+        if key not in self._transports:
             try:
                 _ = urlsplit(proxy or "").port  # as in _prepare
-                self._transports[proxy] = httpx.AsyncHTTPTransport(
+                self._transports[key] = httpx.AsyncHTTPTransport(
                     verify=self._tls,
                     proxy=proxy,
                     trust_env=False,
@@ -178,15 +182,33 @@ class HttpClient:
             except (ValueError, ImportError, httpx.InvalidURL):
                 detail = "the proxy cannot be used; its URL must be like http://host:port"
                 raise HttpClientError("connect", detail) from None
-        return self._transports[proxy]
+        return self._transports[key]
+
+    def _read_changed_authorities(self) -> None:
+        """Use the certificates of a file that was replaced; keep the old ones if it is unusable."""
+        version = file_version(_authorities(self._ca_file))
+        if version == self._ca_version:
+            return
+        self._ca_version = version
+        try:
+            self._tls = _tls_context(self._ca_file, version)
+        except OSError as error:
+            log.warning(
+                "changed certificates cannot be read, the ones read before stay in use",
+                file=str(_authorities(self._ca_file)),
+                error=os_error_text(error),
+            )
 
 
 def _environment_proxy(url: str) -> str | None:
     """Return the environment's proxy for an https URL; raise ValueError for an invalid URL."""
     parts = urlsplit(url)
-    if parts.scheme != "https" or proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if parts.scheme != "https":
         return None
-    proxy = getproxies().get("https") or getproxies().get("all")
+    proxies = getproxies_environment()
+    if bypasses_proxy(proxies.get("no", ""), parts.hostname or "", parts.port or 443):
+        return None
+    proxy = proxies.get("https") or proxies.get("all")
     # Without a scheme it is an http proxy, as for curl.
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
@@ -219,13 +241,22 @@ class _Progress:
     """Progress of one call, as the transport reports it."""
 
     def __init__(self) -> None:
+        self.route = Route()
         self.sent = False
         self.response: Response | None = None
+        self._connected = False
         self._loop_ran = asyncio.Event()
+
+    @property
+    def connection_was_reused(self) -> bool:
+        """Whether the request was sent over an open connection, and has no answer yet."""
+        return self.sent and not self._connected and self.response is None
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         """Record an event; raise HttpClientError for an answer that preceded its request."""
-        if event.endswith("send_request_headers.started"):
+        if event == "connection.connect_tcp.started":
+            self._connected = True
+        elif event.endswith("send_request_headers.started"):
             self.sent = self.sent or info["request"].method != b"CONNECT"  # sent to the proxy
         elif event.endswith("receive_response_headers.started"):
             self._loop_ran.clear()
@@ -233,7 +264,7 @@ class _Progress:
         elif event.endswith("receive_response_headers.complete") and not self._loop_ran.is_set():
             # The answer was in the buffer already, after that of an earlier request. Taken for the
             # answer to this one, it would be a wrong page, or a delivery that did not happen.
-            detail = "the connection held an answer that nobody had asked for"
+            detail = f"the connection to {self.route} held an answer that nobody had asked for"
             raise HttpClientError("protocol", detail, sent=True)
 
 
@@ -285,78 +316,6 @@ def _is_gzip(content_encoding: str) -> bool:
     raise zlib.error(f"its Content-Encoding {', '.join(codings[:3])} was not asked for")
 
 
-# What a call may raise. anyio's errors, and those of TLS in an open connection, pass through
-# httpx unchanged.
-_EXCEPTIONS: Final = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    OSError,
-)
-
-_REASONS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
-    (httpx.TimeoutException, "timeout", "no connection in time"),
-    (httpx.ConnectError, "connect", "no connection"),
-    (httpx.NetworkError, "connect", "the connection broke"),
-    (httpx.ProxyError, "connect", "the proxy refused the connection"),
-    (httpx.RemoteProtocolError, "protocol", "the server broke off or did not speak HTTP"),
-    (OSError, "connect", "the connection broke"),
-)
-
-_OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
-
-
-def to_error(exception: Exception, *, sent: bool) -> HttpClientError:
-    """Return the HttpClientError for an exception of the libraries or the system."""
-    causes = _causes(exception)
-    for cause in causes:
-        if isinstance(cause, socket.gaierror):
-            detail = f"the host name cannot be resolved: {cause.strerror or 'no address'}"
-            return HttpClientError("dns", detail, sent=sent)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            # OpenSSL's text for another host names it, and the host may be a receiver's secret.
-            is_other = cause.verify_code in _OTHER_HOST
-            problem = "it is another host's" if is_other else cause.verify_message
-            detail = f"the server's certificate is refused: {problem}"
-            return HttpClientError("tls", detail, sent=sent, permanent=True)
-        # The other subclasses are the end or reset of a TLS connection, or asyncio's signal to wait
-        # for more data, which is the context of the error that came instead.
-        if type(cause) is ssl.SSLError and cause.reason != "UNEXPECTED_EOF_WHILE_READING":
-            # An alert is the server's answer to our certificate or protocol. It is permanent, as
-            # are most errors of the handshake.
-            permanent = "ALERT" in (cause.reason or "") or isinstance(exception, httpx.ConnectError)
-            detail = f"TLS failed: {cause.reason or 'handshake error'}"
-            return HttpClientError("tls", detail, sent=sent, permanent=permanent)
-    # By number: the texts of asyncio's own errors contain the address.
-    numbers = [
-        cause.errno
-        for cause in causes
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno
-    ]
-    system_error = f": {os.strerror(numbers[-1])}" if numbers else ""
-    for error_class, reason, detail in _REASONS:
-        if isinstance(exception, error_class):
-            return HttpClientError(reason, detail + system_error, sent=sent)
-    detail = f"the exchange failed ({type(exception).__name__})"
-    return HttpClientError("protocol", detail, sent=sent)
-
-
-def _causes(exception: BaseException) -> list[BaseException]:
-    """Return an exception and all its causes, contexts and group members."""
-    causes: list[BaseException] = []
-    stack: list[BaseException | None] = [exception]
-    while stack:
-        cause = stack.pop()
-        if cause is not None and cause not in causes:
-            causes.append(cause)
-            stack += [cause.__cause__, cause.__context__]
-            if isinstance(cause, BaseExceptionGroup):
-                stack += cause.exceptions
-    return causes
-
-
 def file_version(path: Path | None) -> tuple[int, ...] | None:
     """Return a value that changes when the file is replaced; None if there is no file."""
     try:
@@ -364,6 +323,12 @@ def file_version(path: Path | None) -> tuple[int, ...] | None:
     except OSError:
         return None
     return None if found is None else (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _authorities(ca_file: Path | None) -> Path | None:
+    """Return the file of the trusted authorities, unless they are those of a folder or certifi."""
+    variable = os.environ.get("SSL_CERT_FILE")
+    return ca_file or (Path(variable) if variable else None)
 
 
 # Cached: a context holds all authorities, which take 20 ms to read.

@@ -142,7 +142,7 @@ def _subject(message: Message) -> str:
     if message.receiver_type == "webhook":
         fine_tune = message.payload["data"].get("fine_tune")
         return str(fine_tune["name"]) if fine_tune else str(message.payload["type"])
-    text = str(message.payload["text"])
+    text = str(message.payload["text"]).partition("\n")[0]
     return text.partition("failed: ")[2] or "agent.baseline"
 
 

@@ -58,12 +58,15 @@ async def test_the_environment_proxy_is_used_for_https(monkeypatch, server, prox
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.1,api.test", "*"])
+@pytest.mark.parametrize(
+    "no_proxy",
+    ["127.0.0.1", "127.0.0.1,api.test", "*", "api.test 127.0.0.0/8", "127.0.0.1:{port}"],
+)
 async def test_hosts_in_no_proxy_are_contacted_directly(
     monkeypatch, server, proxy, issued, no_proxy
 ):
     monkeypatch.setenv("HTTPS_PROXY", proxy.base_url)
-    monkeypatch.setenv("NO_PROXY", no_proxy)
+    monkeypatch.setenv("NO_PROXY", no_proxy.format(port=server.port))
     assert (await send(server.base_url, ca_file=issued[1])).body == b"hello"
     assert proxy.requests == []
 
@@ -101,13 +104,18 @@ async def test_a_refusal_by_the_proxy_is_a_connect_error(server, proxy, issued):
     configured = FakeSecret(proxy.base_url)
     error = await send_error(url_by_name(server), ca_file=issued[1], proxy=configured)
     assert (error.reason, error.sent) == ("connect", False)
-    assert str(error) == "the proxy refused the connection"
+    assert str(error) == (
+        f"the proxy {proxy.address} refused the connection to api.test:{server.port} with"
+        " status 407; give the user and password that it asks for in the URL of the proxy"
+    )
     assert server.connections == 0
 
 
-async def test_a_dead_proxy_is_a_connect_error(server):
-    error = await send_error(url_by_name(server), proxy=FakeSecret("http://127.0.0.1:1"))
+async def test_a_dead_proxy_is_a_connect_error():
+    error = await send_error("https://api.test/", proxy=FakeSecret("http://127.0.0.1:1"))
     assert (error.reason, error.sent) == ("connect", False)
+    reason = "no connection to api.test through the proxy 127.0.0.1:1: Connection refused"
+    assert str(error) == reason
 
 
 async def test_a_connection_lost_inside_the_tunnel_may_have_been_sent(server, proxy, issued):

@@ -39,8 +39,8 @@ from exporter.delivery.settings import DeliverySettings
 from exporter.http_client import HttpClient, file_version
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
-from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager
-from exporter.receivers.alerts import AlertmanagerBody
+from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
+from exporter.receivers.alerts import AlertLabels, AlertmanagerBody
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
@@ -121,16 +121,24 @@ class SpecFactory:
             context.wake,
         )
 
+        names = tuple(each.name for each in config.receivers)
+        labels = alert_labels(config)
+        # Only of what makes alerts: the others must not be rebuilt.
+        sends_alerts = section.type == "alertmanager" or (
+            isinstance(section, WebhookReceiver) and section.format == "alertmanager"
+        )
+        of_alerts = (labels, names) if sends_alerts else ()
+
         async def build(resources: AsyncExitStack) -> Service:
-            receiver = await open_receiver(section, resources)
+            receiver = await open_receiver(section, labels, resources)
             database, metrics = context.database, self._delivery_metrics
             if isinstance(receiver, Alertmanager):
-                alert_outbox = AlertOutbox(database, section.name)
+                alert_outbox = AlertOutbox(database, section.name, names)
                 return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
             outbox = Outbox(database, section.name)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, *_section_key(section)), build)
+        return ServiceSpec((settings, of_alerts, *_section_key(section)), build)
 
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
         context, poll, metrics = self._context, config.poll, config.metrics
@@ -235,7 +243,15 @@ def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     return Route(section.name, types, match)
 
 
-async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> Receiver:
+def alert_labels(config: Config) -> AlertLabels:
+    """Return what the configuration adds to the labels of alerts."""
+    account_labels = {account.name: account.labels for account in config.accounts}
+    return AlertLabels(config.alerts.severities.model_dump(), account_labels)
+
+
+async def open_receiver(
+    section: ReceiverSection, labels: AlertLabels, resources: AsyncExitStack
+) -> Receiver:
     """Return the receiver of a section; ``resources`` closes its connections.
 
     Raises OSError when the ca_file cannot be used.
@@ -247,25 +263,25 @@ async def open_receiver(section: ReceiverSection, resources: AsyncExitStack) -> 
             http_client = await resources.enter_async_context(_http_client(section))
             address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
             secret = TextSecret(address, "urls", check_web_url)
-            members.append(Endpoint(http_client, secret, section.timeout))
-        return Alertmanager(section.name, members, section.hold)
+            members.append(Member(http_client, secret, section.timeout))
+        return Alertmanager(section.name, members, section.hold, labels)
     # Also for Apprise: this checks its ca_file.
     http_client = await resources.enter_async_context(_http_client(section))
     if isinstance(section, AppriseReceiver):
         return Apprise(section.name, section.secrets["url"], section.timeout, section.ca_file)
     endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
     if isinstance(section, WebhookReceiver):
-        return _webhook(section, endpoint)
+        return _webhook(section, endpoint, labels)
     text = None if section.text is None else Template(section.text)
     return Slack(section.name, endpoint, section.mention or "", text)
 
 
-def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
+def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) -> Webhook:
     body: Body = standard_body
     if section.format == "alertmanager":
-        body = AlertmanagerBody(section.name)
+        body = AlertmanagerBody(section.name, labels)
     elif section.template is not None:
-        body = TemplateBody(section.template)
+        body = TemplateBody(section.template, tuple(section.template_secrets))
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()
     }
@@ -274,4 +290,5 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint) -> Webhook:
         headers["Authorization"] = bearer(token)
     elif login is not None:
         headers["Authorization"] = basic(login.username, login.secrets["password"])
-    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers)
+    filled = {name: value.secrets["text"] for name, value in section.template_secrets.items()}
+    return Webhook(section.name, endpoint, section.secrets.get("secret"), body, headers, filled)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -14,6 +13,7 @@ from exporter.agent.systemd import Notifier
 from exporter.config import Config, ConfigError
 from exporter.core.clock import Clock
 from exporter.supervisor import Service
+from exporter.threads import start_executor
 
 _READ_TIMEOUT_SECONDS: Final = 30.0
 
@@ -54,7 +54,7 @@ class Reloader(Service):
         self._clock = clock
         self._requests: list[asyncio.Future[list[str]]] = []
         # The loop's default threads would all be blocked by a few reads that hang.
-        self._thread = ThreadPoolExecutor(1, "reload")
+        self._thread = start_executor("reload")
         self._successful = Gauge(
             "cartesia_exporter_config_last_reload_successful",
             "Whether the last attempt to load the configuration succeeded.",

@@ -96,6 +96,13 @@ class CartesiaClient:
         (fingerprint,) = self._key.fingerprints
         return replace(listing, key_fingerprint=fingerprint)
 
+    def key_has_worked(self, *, default: bool) -> bool:
+        """Return whether the key, read again now, is the one that the API accepted last.
+
+        It is the ``default`` while the API has accepted none.
+        """
+        return self._key.has_worked(default=default)
+
     def key_is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""
         return self._key.is_refused()

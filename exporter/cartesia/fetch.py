@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import sleep
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest
@@ -11,7 +12,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from exporter.cartesia.errors import POLL_TIMEOUT, CartesiaError, Reason
 from exporter.cartesia.metrics import ClientMetrics
-from exporter.cartesia.pages import Page, PageCache, read_problem
+from exporter.cartesia.pages import Page, PageCache, Problem, read_problem
 from exporter.cartesia.rate_limit import RateLimiter
 from exporter.core.clock import Clock
 from exporter.core.retry import REQUESTS, retry_after
@@ -45,6 +46,13 @@ _REASONS: Final[dict[int, Reason]] = {
     HTTPStatus.FORBIDDEN: "forbidden",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
 }
+_REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_INTERMEDIARY_STATUSES: Final[dict[int, str]] = {
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: " (a proxy asks for a user and password)",
+    HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED: " (the network asks for a login)",
+}
+_INTERMEDIARY: Final = "answered by an intermediary (proxy, firewall, login page), not by the API"
+_FIRST_JSON_ERRORS: Final = "2026-03-01"  # earlier API versions answer errors as plain text
 _REASONS_BY_CLASS: Final[dict[int, Reason]] = {3: "redirect", 4: "client_error", 5: "server_error"}
 
 
@@ -64,7 +72,7 @@ class ApiSettings:
 
 
 class ApiKey:
-    """An API key that may be rotated. Of a refused key only the digest is kept.
+    """An API key that may be rotated. Of keys that were refused or accepted, digests are kept.
 
     ``fingerprints`` are those of the keys that the API accepted since they were cleared.
     """
@@ -73,6 +81,7 @@ class ApiKey:
         self._secret = secret
         self._store_id = store_id
         self._refused: bytes | None = None
+        self._accepted: bytes | None = None
         self.fingerprints: set[str] = set()
 
     def read(self) -> str:
@@ -86,7 +95,18 @@ class ApiKey:
         """Record whether the API refused ``key``. A key that it accepts ends the refusal."""
         self._refused = _digest(key) if refused else None
         if not refused:
+            self._accepted = _digest(key)
             self.fingerprints.add(self._fingerprint(key))
+
+    def has_worked(self, *, default: bool) -> bool:
+        """Return whether the key, read again now, is the one that the API accepted last.
+
+        It is the ``default`` if the API has accepted none yet, and if the key cannot be read.
+        """
+        try:
+            return default if self._accepted is None else self._accepted == _digest(self._secret())
+        except SecretError:
+            return default
 
     def is_refused(self) -> bool:
         """Return whether the key, read again now, is the one that the API refused last."""
@@ -163,20 +183,20 @@ class PageFetcher:
                 await self.rate_limiter.wait_to_start(deadline)
             response = await self._send(url, key, deadline)
             if response.status not in _REDIRECTS:
-                return await self._read(response, key)
+                return await self._read(response, url, key)
             location = response.headers.get("location")
             if not location:
-                raise CartesiaError("redirect", "the API redirects without saying where to")
+                raise CartesiaError("redirect", f"{_host(url)} redirects without saying where to")
             try:
                 target = urljoin(url, location)
                 same_origin = _origin(target) == _origin(url)
             except ValueError:
                 same_origin = False
             if not same_origin:
-                detail = "the API redirects away from its origin; not followed"
+                detail = f"{_host(url)} redirects to another origin; not followed, check base_url"
                 raise CartesiaError("redirect", detail)
             url = target
-        raise CartesiaError("redirect", f"the API redirected more than {_MAX_REDIRECTS} times")
+        raise CartesiaError("redirect", f"{_host(url)} redirected more than {_MAX_REDIRECTS} times")
 
     async def _send(self, url: str, key: str, deadline: float) -> Response:
         headers = {
@@ -210,30 +230,50 @@ class PageFetcher:
         detail = POLL_TIMEOUT if is_over else str(error)
         return CartesiaError(error.reason, detail, retryable=not error.permanent)
 
-    async def _read(self, response: Response, key: str) -> Page:
+    async def _read(self, response: Response, url: str, key: str) -> Page:
         """Return the page of an answer; raise CartesiaError for any other answer."""
-        if response.status in _SUCCESSES:
-            if response.truncated:
-                raise CartesiaError("too_large", f"a page is larger than {_MAX_PAGE_BYTES} bytes")
-            self.key.record(key, refused=False)
+        if response.status not in _SUCCESSES:
+            raise self._status_error(response, url, key)
+        if response.truncated:
+            raise CartesiaError("too_large", f"a page is larger than {_MAX_PAGE_BYTES} bytes")
+        try:
             if len(response.body) <= _MAX_INLINE_BYTES:
-                return self.page_cache.read(response.body)
-            return await asyncio.to_thread(self.page_cache.read, response.body)
-        if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            self.key.record(key, refused=True)
-        raise self._status_error(response, key)
+                page = self.page_cache.read(response.body)
+            else:
+                page = await asyncio.to_thread(self.page_cache.read, response.body)
+        except CartesiaError:
+            if not response.body.removeprefix(BOM_UTF8).lstrip().startswith(b"<"):
+                raise
+            answered = f"{_host(url)} answered {response.status} with a web page, not JSON"
+            raise CartesiaError("protocol", f"{answered}; {_INTERMEDIARY}") from None
+        self.key.record(key, refused=False)
+        return page
 
-    def _status_error(self, response: Response, key: str) -> CartesiaError:
-        status = response.status
+    def _is_from_api(self, response: Response, problem: Problem) -> bool:
+        """Return whether the API wrote an error answer; else something on the way to it did."""
+        if problem.is_complete:
+            return True
+        content_type = response.headers.get("content-type", "").lower()
+        return self.api.version < _FIRST_JSON_ERRORS and content_type.startswith("text/plain")
+
+    def _status_error(self, response: Response, url: str, key: str) -> CartesiaError:
+        status, problem = response.status, read_problem(response.body, key)
         reason = _REASONS.get(status) or _REASONS_BY_CLASS.get(status // 100, "protocol")
-        problem = read_problem(response.body, key)
-        detail = f"the API answered {status}"
+        detail = f"{_host(url)} answered {status}"
         if text := ": ".join(text for text in (problem.title, problem.message) if text):
             detail += f' "{text}"'
         if problem.request_id:
             detail += f" (request_id {problem.request_id})"
-        if reason in {"unauthorized", "forbidden"}:
+        if status in _INTERMEDIARY_STATUSES or (
+            status in _REFUSED and not self._is_from_api(response, problem)
+        ):
+            reason = "client_error"
+            detail += f"{_INTERMEDIARY_STATUSES.get(status, '')}; {_INTERMEDIARY}"
+        elif status in _REFUSED:
+            self.key.record(key, refused=True)
             detail += f"; check the API key from {self.api.key.source}"
+        elif status == HTTPStatus.NOT_FOUND and "starting_after=" not in url:
+            detail += "; check base_url"
         wait = retry_after(response.headers, self.clock.now())
         return CartesiaError(
             reason,
@@ -242,6 +282,11 @@ class PageFetcher:
             retryable=status in _RETRIED_CLIENT_ERRORS or reason == "server_error",
             retry_after=None if wait is None else min(wait, _MAX_RETRY_AFTER_SECONDS),
         )
+
+
+def _host(url: str) -> str:
+    """Return host and port of a URL without user name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

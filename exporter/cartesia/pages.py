@@ -149,11 +149,15 @@ def _item(raw: Any, position: int) -> _Item:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The body of an error answer, since API version 2026-03-01. Missing fields are empty."""
+    """The body of an error answer, since API version 2026-03-01. Missing fields are empty.
+
+    ``is_complete``: it has the fields that every error of the API has, so the API wrote it.
+    """
 
     title: str = ""
     message: str = ""
     request_id: str = ""
+    is_complete: bool = False
 
 
 _MASKED_KEY: Final = "sk_car_…"
@@ -172,13 +176,13 @@ def read_problem(body: bytes, key: str) -> Problem:
     if not isinstance(raw, dict):
         return Problem()
     texts = {}
-    for name in Problem.__slots__:
+    for name in ("title", "message", "request_id"):
         if isinstance(text := raw.get(name), str):
             # Masked before the text is cut, or a part of the key could stay; and masked again after
             # one_line has removed invisible characters, which could have hidden the key.
             line = one_line(text.replace(key, _MASKED_KEY), 200)
             texts[name] = _ANY_KEY.sub(_MASKED_KEY, line.replace(key, _MASKED_KEY))
-    return Problem(**texts)
+    return Problem(**texts, is_complete={"title", "message"} <= texts.keys())
 
 
 NONE_TRACKED: Final[Mapping[str, TrackedFineTune]] = MappingProxyType({})

@@ -8,12 +8,14 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
 import structlog
+
+from exporter.core.text import os_error_text
+from exporter.threads import BoundedLookupLoop, start_executor
 
 _SHUTDOWN_SECONDS: Final = 9.5
 """Limit for a shutdown after the first signal. Everything that must be kept is committed."""
@@ -23,10 +25,6 @@ _SAME_SIGNAL_SECONDS: Final = 0.5
 
 _KILLED: Final = 128
 """A shell adds this to the number of the signal that ended a process."""
-
-_LOOKUP_THREADS: Final = 256
-"""Concurrent name lookups. A hanging lookup occupies its thread for minutes. With asyncio's default
-of six threads on a small machine, a few dead receivers would block all other lookups."""
 
 _OPEN_FILES: Final = 65_536
 
@@ -49,7 +47,7 @@ def run_until_signal(
     SIGHUP sets ``reload``, or acts as SIGTERM without it. An exception that leaves ``main`` is a
     bug: it is logged with its traceback, and the status is 1.
     """
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=BoundedLookupLoop) as runner:
         try:
             status = runner.run(_run_main(main, reload))
         except BaseException:  # nothing above this handles an exception
@@ -76,7 +74,12 @@ async def _run_main(
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup"))
+    try:
+        # One thread: each further one would take the interpreter lock from the event loop.
+        loop.set_default_executor(start_executor("worker"))
+    except OSError as error:
+        log.error("cannot start", error=os_error_text(error))  # noqa: TRY400 - no bug, no traceback
+        return 1
 
     stopped_at: float | None = None
 

@@ -83,10 +83,10 @@ async def _open_and_send(
     config: "Config", section: "ReceiverSection", sample: _Sample | None, *, dry_run: bool
 ) -> tuple[str, bool]:
     """Return the text to print, and whether the message was delivered (or only rendered)."""
-    from exporter.agent.build import SYSTEM_CLOCK, open_receiver
+    from exporter.agent.build import SYSTEM_CLOCK, alert_labels, open_receiver
 
     async with AsyncExitStack() as resources:
-        receiver = await open_receiver(section, resources)
+        receiver = await open_receiver(section, alert_labels(config), resources)
         now = SYSTEM_CLOCK.now()
         message = _message(config, sample, receiver.most_events, now)
         body = receiver.render(message)

@@ -28,7 +28,7 @@ from exporter.config.types import (
     passes,
     without_repeats,
 )
-from exporter.core.events import FineTuneSubscription, Subscription
+from exporter.core.events import DEFAULT_SEVERITIES, FineTuneSubscription, Subscription
 from exporter.core.model import FAILED
 from exporter.core.status import NOT_A_FAILURE, canonical_status
 from exporter.core.text import format_duration
@@ -43,6 +43,7 @@ _MAX_FAILED_STATUSES = 20
 _RESERVED_LABELS = {
     *("account", "model_id", "status", "language", "dataset", "from_status", "to_status"),
     *("fine_tune_id", "le", "reason", "receiver", "code", "job", "instance"),
+    *("alertname", "severity"),
 }
 
 
@@ -123,6 +124,19 @@ class Metrics(Section):
     max_fine_tune_series: Annotated[int, between(1, 100_000)] = 1000
 
 
+Severity = Annotated[
+    str, full_match(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}", "must be a word such as warning or critical")
+]
+
+
+class Severities(Section):
+    """The label ``severity`` of alerts for Alertmanager."""
+
+    failed: Severity = DEFAULT_SEVERITIES["failed"]
+    stuck: Severity = DEFAULT_SEVERITIES["stuck"]
+    agent: Severity = DEFAULT_SEVERITIES["agent"]
+
+
 def _check_failed_status(status: str) -> None:
     canonical = canonical_status(status)
     if not canonical or len(status) > _LONGEST_STATUS:
@@ -151,6 +165,7 @@ class Alerts(Section):
     digest_threshold: Annotated[int, between(1, 1000)] = 5
     playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
     poll_failing_after: Annotated[Duration, between("0s", "1y")] = 600.0
+    severities: Severities = Field(default_factory=Severities)
 
     @field_validator("playground_url")
     @classmethod

@@ -26,6 +26,7 @@ from exporter.config.types import (
     Items,
     Name,
     between,
+    check_bare,
     check_header_text,
     check_printable,
     check_proxy_url,
@@ -71,6 +72,7 @@ def _check_first_line(text: str) -> None:
 
 
 def _check_apprise_url(url: str) -> None:
+    check_bare(url)
     check_printable(url)
     # Apprise would split a text into several URLs. A retry for one that failed would then repeat
     # the message at the others; separate receivers have separate queues.
@@ -97,6 +99,9 @@ HeaderName = Annotated[
     str,
     full_match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "must be a valid name of an HTTP header"),
     passes(_check_header_name),
+]
+SecretName = Annotated[
+    str, full_match(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", "must be letters, digits and underscores")
 ]
 Template = Annotated[dict[str, Any], PlainSerializer(_masked_leaves)]
 """The body of a webhook. Its values are masked: some services expect their key in the body."""
@@ -193,6 +198,9 @@ class WebhookReceiver(_UrlReceiver):
 
     type: Literal["webhook"]
     format: Literal["standard", "alertmanager", "template"] = "standard"
+    template_secrets: dict[SecretName, Annotated[HeaderValue, BeforeValidator(_header_value)]] = (
+        Field(default_factory=dict)
+    )
     template: Template | None = Field(default=None, validate_default=True)
     secret: SecretStr | None = None
     secret_file: str | None = None
@@ -215,7 +223,8 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("missing; format: template needs a map")
         if template is not None and not is_used and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        if template and (faults := body_faults(template)):
+        secrets = info.data.get("template_secrets", {})
+        if template and (faults := body_faults(template, tuple(secrets))):
             raise validation_error("template", faults)
         return template
 

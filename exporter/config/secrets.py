@@ -133,6 +133,8 @@ def to_path(value: object) -> Path:
         raise ValueError("must be the path of a file")
     if looks_like_secret(value):
         raise ValueError("must be the path of a file, not a key or a URL")
+    if value[0] == value[-1] and value[0] in "\"'":
+        raise ValueError("must not be in quotes; remove them")
     return Path(value)
 
 

@@ -26,6 +26,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d"
+_ASSIGNMENT = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=\s*(?!=*$)")
+"""NAME=value. Only padding of base64 may follow the first ``=`` of a value."""
+_SCHEME = re.compile(r"(?:authorization|x-api-key)\s*:|bearer\s", re.IGNORECASE)
+
 _SIGNING_PREFIX = "whsec_"
 _SIGNING_BYTES = range(24, 65)
 _SECRET_PREFIXES = ("sk_car_", _SIGNING_PREFIX)
@@ -139,14 +144,31 @@ def check_header_text(text: str) -> None:
         raise ValueError("must be ASCII text")
 
 
+def check_bare(text: str) -> None:
+    """Refuse a value that was copied together with its quotes, its name or its HTTP header."""
+    if _ASSIGNMENT.match(text):
+        raise ValueError("must be the value alone; remove the name and the = before it")
+    # Of a URL only the first: a quote is valid at its end.
+    ends = text[:1] if "://" in text else text[:1] + text[-1:]
+    if any(character in _QUOTES for character in ends):
+        raise ValueError(
+            "must not be in quotes; remove them (docker --env-file takes them for part of the"
+            " value)"
+        )
+    if _SCHEME.match(text):
+        raise ValueError('must be the value alone; remove "Bearer" or the header name before it')
+
+
 def check_token(text: str) -> None:
     """Refuse a bearer token with anything but printable ASCII without spaces."""
+    check_bare(text)
     if _VISIBLE_ASCII.fullmatch(text) is None:
         raise ValueError("must be printable ASCII without spaces or line breaks")
 
 
 def check_api_key(text: str) -> None:
     """Refuse a garbled key, and an admin key: the fine-tune routes do not accept those."""
+    check_bare(text)
     if text.startswith("sk_car_admin_"):
         raise ValueError(
             "is an admin key (sk_car_admin_…), which works only on admin routes;"
@@ -161,6 +183,7 @@ def check_signing_secret(text: str) -> None:
     if lines[2:]:
         raise ValueError("must have at most two lines, the new secret and the old one")
     for line in lines:
+        check_bare(line)
         key = b""
         with suppress(ValueError):
             key = base64.b64decode(line.removeprefix(_SIGNING_PREFIX), validate=True)
@@ -175,6 +198,7 @@ def looks_like_secret(text: str) -> bool:
 
 def check_web_url(url: str) -> SplitResult:
     """Return the parts of an absolute http or https URL; refuse anything else."""
+    check_bare(url)
     if _UNSAFE_IN_URL.search(url):
         raise ValueError("must be a URL without spaces, backslashes or control characters")
     try:
@@ -208,6 +232,7 @@ def check_without_userinfo(url: str) -> None:
 
 def check_proxy_url(url: str) -> None:
     """Refuse anything but the http or https URL of a proxy; a user and password are allowed."""
+    check_bare(url)
     try:
         parts = check_web_url(url)
         usable = parts.path in ("", "/") and not parts.query and not parts.fragment

@@ -10,13 +10,19 @@ RESOLVED_SECONDS: Final = 900.0
 
 Otherwise a lost request, or a member that was down, would leave it firing."""
 
+LASTING_SECONDS: Final = 300.0
+"""How far ahead the end of an alert that lasts is set at least, as Alertmanager's resolve_timeout.
+
+Each post sets it again; a shorter time would let the alert resolve between two posts."""
+
 
 class AlertRow(Struct, frozen=True, gc=False):
     """A stored event whose alert may be active; times are in awake seconds.
 
     ``observed_at`` is ``observed`` as Unix time of the wall clock at that moment. ``settled`` is
     when the first member accepted it, None while none has. ``left`` is when the trouble ended, None
-    while it lasts; an event that is no trouble ends when it begins.
+    while it lasts; an event that is no trouble ends when it begins. ``lasting``: another event will
+    end the trouble, so ``hold`` does not.
     """
 
     number: int
@@ -24,6 +30,7 @@ class AlertRow(Struct, frozen=True, gc=False):
     observed: float
     settled: float | None = None
     left: float | None = None
+    lasting: bool = False
 
     def starts_at(self, awake: float, now: float) -> float:
         """Return the start of the alert as Unix time, at ``awake``, which is ``now``.
@@ -35,8 +42,11 @@ class AlertRow(Struct, frozen=True, gc=False):
     def ends_at(self, awake: float, now: float, hold: float) -> float:
         """Return the end of the alert as Unix time, at ``awake``, which is ``now``.
 
-        It is ``hold`` seconds after it was first accepted, or earlier.
+        It is ``hold`` seconds after it was first accepted, or earlier. A lasting one has no end
+        yet: it is set anew with each post.
         """
+        if self.lasting and self.left is None:
+            return max(now, self.starts_at(awake, now)) + max(hold, LASTING_SECONDS)
         until = (awake if self.settled is None else self.settled) + hold
         if self.left is not None:
             until = min(until, self.left)
@@ -47,8 +57,10 @@ class AlertRow(Struct, frozen=True, gc=False):
         """Return whether the alert must be posted at ``awake``."""
         if self.settled is None:
             return True
+        if self.lasting and self.left is None:
+            return True
         until = self.settled + hold
-        if self.left is not None and self.left < until:
+        if self.left is not None and (self.lasting or self.left < until):
             # Not from ``left`` alone: if it was accepted later, other members need it longer.
             until = max(self.left, self.settled) + RESOLVED_SECONDS
         return awake < until

@@ -41,7 +41,6 @@ FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "creat
 Subscription = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
 """A word of a receiver's ``events``."""
 
-Severity = Literal["critical", "warning", "info"]
 AppriseType = Literal["failure", "warning", "success", "info"]
 
 
@@ -50,8 +49,8 @@ class EventTraits:
     """Everything that depends on an event's type alone.
 
     ``title`` is a message's title; ``{account}`` and ``{subject}`` are replaced. ``counted`` is
-    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` and ``severity``
-    are the labels of its alert; a trouble and its end have the same. A trouble lasts until an
+    noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` is the label of its
+    alert; a trouble and its end have the same. A trouble lasts until an
     event that ``ends`` it, with the same account and subject; an event that ``resolves`` is sent
     as a resolved alert. ``apprise_type`` selects how Apprise shows the message.
     """
@@ -60,7 +59,6 @@ class EventTraits:
     counted: tuple[str, str]
     alertname: str
     subscription: Subscription | None = None
-    severity: Severity = "info"
     is_trouble: bool = False
     ends: bool = False
     resolves: bool = False
@@ -73,7 +71,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "failed"),
         "CartesiaFineTuneFailed",
         "failed",
-        "critical",
         is_trouble=True,
         ends=True,
         apprise_type="failure",
@@ -103,7 +100,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "stuck"),
         "CartesiaFineTuneStuck",
         "stuck",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -125,7 +121,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "with an unknown status"),
         "CartesiaUnknownStatus",
         "agent",
-        "warning",
         apprise_type="warning",
     ),
     "agent.poll_failing": EventTraits(
@@ -133,7 +128,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "cannot be read"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="failure",
     ),
@@ -142,7 +136,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("account", "can be read again"),
         "CartesiaPollFailing",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -152,7 +145,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "cannot be told anything"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         is_trouble=True,
         apprise_type="warning",
     ),
@@ -161,7 +153,6 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("receiver", "can be told again"),
         "CartesiaReceiverUnhealthy",
         "agent",
-        "warning",
         ends=True,
         resolves=True,
         apprise_type="success",
@@ -173,6 +164,13 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
     ),
 }
 
+DEFAULT_SEVERITIES: Final[Mapping[str, str]] = {
+    "failed": "warning",
+    "stuck": "warning",
+    "agent": "critical",
+}
+"""The severity of an alert, by the subscription of its event."""
+
 SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
     word: frozenset(
         event_type for event_type, traits in EVENT_TYPES.items() if traits.subscription == word
@@ -182,6 +180,9 @@ SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
 """The event types of each word of a receiver's ``events``."""
 
 TROUBLES: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.is_trouble)
+LASTING: Final = frozenset(t for t in TROUBLES if t.startswith("agent."))
+"""Troubles that are over when an event says so, and not before."""
+
 ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
 
 _LONGEST_ERROR: Final = 500

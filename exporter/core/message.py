@@ -65,6 +65,19 @@ class Message:
         return links(self.events[0] if len(self.events) == 1 else None, self.link_templates)
 
 
+def log_facts(events: Sequence[Event]) -> dict[str, str]:
+    """Return the facts of a log line that name these events, by their first three."""
+    if len(events) == 1 and (fine_tune := events[0].fine_tune) is not None:
+        name = one_line(fine_tune.name, 100)
+        return {"type": events[0].type, "fine_tune": printable_id(fine_tune, 100), "name": name}
+    types = " ".join(dict.fromkeys(event.type for event in events))
+    about = ", ".join(
+        describe_fine_tune(event.fine_tune) if event.fine_tune else event.subject or event.account
+        for event in events[:3]
+    )
+    return {"type": types, "first" if len(events) > 1 else "about": about}
+
+
 def describe_fine_tune(fine_tune: FineTune) -> str:
     """Return name, model and id in one line."""
     name = one_line(fine_tune.name, 100) or "(no name)"

@@ -22,8 +22,9 @@ from msgspec.structs import replace
 from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow, active_alerts
 from exporter.core.clock import Clock
 from exporter.core.events import Event
+from exporter.core.message import log_facts
 from exporter.core.retry import Attempt, CircuitState, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
+from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
@@ -150,7 +151,12 @@ class AlertDeliverer(Service):
         times = self.outbox.awake_now(), self.clock.now()
         return render(
             Alert(
-                content_of(events[alert.row.number], links, minimal=alert.version in minimal),
+                content_of(
+                    events[alert.row.number],
+                    links,
+                    self.receiver.labels,
+                    minimal=alert.version in minimal,
+                ),
                 alert.row.starts_at(*times),
                 self._with_delivery(alert.row).ends_at(*times, hold),
             )
@@ -187,7 +193,8 @@ class AlertDeliverer(Service):
                 del self._unstored[0]
                 self.metrics.record_delays(self.name, delays)
                 if delays:
-                    self._log.info("delivered", events=len(delays))
+                    named = await self.outbox.events([*islice(numbers, LOGGED_EVENTS)])
+                    self._log.info("delivered", events=len(delays), **log_facts([*named.values()]))
                 if result.events:
                     self._settings.wake()
 
@@ -227,11 +234,12 @@ class AlertDeliverer(Service):
                 self._add_result(dead, DEAD, NOT_RENDERED, self.circuit)
 
     def _alert_keys_of(self, events: Mapping[int, Event]) -> dict[int, _AlertKey]:
-        links, found = self._settings.link_templates, dict[int, _AlertKey]()
+        found = dict[int, _AlertKey]()
+        form = self._settings.link_templates, self.receiver.labels
         for number, event in events.items():
             try:
-                content_of(event, links, minimal=True)  # fails here rather than in a request
-                labels = sorted(content_of(event, links).labels.items())
+                content_of(event, *form, minimal=True)  # fails here rather than in a request
+                labels = sorted(content_of(event, *form).labels.items())
                 digest = sha256(encoded(labels)).digest()
             except Exception:  # noqa: BLE001 - a bug of one alert must not stop the others
                 self._log.exception("event cannot be rendered as an alert", event_id=event.id)

@@ -1,25 +1,29 @@
 """Delivers to one receiver: groups queued events into messages and sends each until it settles."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from exporter.core.clock import Clock
 from exporter.core.events import Event, stable_id
-from exporter.core.message import build_message, group_events
+from exporter.core.message import build_message, group_events, log_facts
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.delivery.loop import LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
+from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.receiver import Receiver
+from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox, PendingEvent
+from exporter.store.outbox import AttemptResult, NewMessage, Outbox, QueuedEvent
 from exporter.supervisor import Service
 
 _MOST_UNSTORED: Final = 100
 """Results kept while the store cannot be written; at this number nothing more is sent."""
+
+_MOST_SINGLED_OUT: Final = 4
+"""Largest digest that is split into single events; larger ones are halved."""
 
 
 class Deliverer(DeliveryLoop, Service):
@@ -70,7 +74,7 @@ class Deliverer(DeliveryLoop, Service):
         if message is None:
             return wait
         attempt = await self._send(message) if message.body else NOT_RENDERED
-        result = self._record_attempt(message, attempt)
+        result = self._record_attempt(message, attempt, await self._log_facts(message))
         # Kept until it is stored: while a disk is full, the message must not be sent again and
         # again because its result could not be stored.
         self._unstored[message.id] = message, result
@@ -103,20 +107,27 @@ class Deliverer(DeliveryLoop, Service):
             self.log_store_recovery()
         return LOOK_SECONDS if self._store_error else 0.0
 
-    async def _group(self, queued: Sequence[PendingEvent]) -> list[NewMessage]:
-        numbers = {item.event.id: item.number for item in queued}
+    async def _group(self, queued: Sequence[QueuedEvent]) -> list[NewMessage]:
+        by_id = {each.event.id: each for each in queued}
         groups = group_events(
             [item.event for item in queued],
             self._settings.digest_threshold,
             self._receiver.most_events,
         )
         new = []
-        for events in groups:
-            key = events[0].id if len(events) == 1 else stable_id("msg", *(e.id for e in events))
-            carried = tuple(numbers[event.id] for event in events)
-            new.append(NewMessage(key, self._render(events), carried))
+        for group in groups:
+            new.append(self._new_message([by_id[event.id] for event in group]))
             await asyncio.sleep(0)  # a thousand digests would block the event loop for seconds
         return new
+
+    def _new_message(self, carried: Sequence[QueuedEvent], *, minimal: bool = False) -> NewMessage:
+        ids = [each.event.id for each in carried]
+        return NewMessage(
+            ids[0] if len(ids) == 1 else stable_id("msg", *ids),
+            self._render([each.event for each in carried], minimal=minimal),
+            tuple(each.number for each in carried),
+            minimal,
+        )
 
     def _render(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
         """Return the bytes of a message, none if it cannot be rendered: others must still go."""
@@ -153,7 +164,16 @@ class Deliverer(DeliveryLoop, Service):
         with self.request(self._receiver.seconds):
             return await self._receiver.send(replace(message, body=body), self._clock.now())
 
-    def _record_attempt(self, message: OutboxMessage, attempt: Attempt) -> AttemptResult:
+    async def _log_facts(self, message: OutboxMessage) -> dict[str, str]:
+        try:
+            named = await self._outbox.events_of(message, LOGGED_EVENTS)
+        except StoreError:  # it is logged where the result is stored
+            return {}
+        return log_facts([each.event for each in named])
+
+    def _record_attempt(
+        self, message: OutboxMessage, attempt: Attempt, facts: Mapping[str, str]
+    ) -> AttemptResult:
         """Update schedule and metrics, and log the attempt; return what is to be stored of it."""
         now, awake, before = self._clock.now(), self._outbox.awake_now(), self.schedule.circuit
         if message.body:
@@ -161,7 +181,7 @@ class Deliverer(DeliveryLoop, Service):
         outcome, after = attempt.outcome, self.schedule.circuit
         events = circuit_events(self._settings, self.name, before, after, now)
         attempt_log = self._log.bind(
-            message=message.id, events=message.events, attempt=message.attempts + 1
+            message=message.id, events=message.events, attempt=message.attempts + 1, **facts
         )
         if outcome is Outcome.DELIVERED:
             state = DELIVERED
@@ -169,7 +189,7 @@ class Deliverer(DeliveryLoop, Service):
         else:
             self._metrics.record_failure(self.name, outcome.value)
             attempt_log = attempt_log.bind(outcome=outcome.value, reason=attempt.reason)
-            if outcome is Outcome.PAYLOAD and message.minimal:
+            if outcome is Outcome.PAYLOAD and message.minimal and message.events == 1:
                 state = DEAD
                 attempt_log.error("delivery dead")
             else:
@@ -180,14 +200,33 @@ class Deliverer(DeliveryLoop, Service):
 
     async def _store_result(self, message: OutboxMessage, result: AttemptResult) -> None:
         if result.attempt.outcome is Outcome.PAYLOAD and result.state == PENDING:
-            events = await self._outbox.events_of(message)
-            if events:  # otherwise it was reassigned while it was sent
-                await self._outbox.replace_body(message, self._render(events, minimal=True))
-        self._metrics.record_delays(self.name, await self._outbox.record(message, result))
+            await self._store_refusal(message, result)
+        else:
+            self._metrics.record_delays(self.name, await self._outbox.record(message, result))
         del self._unstored[message.id]
         self.log_store_recovery()
         if result.events:
             self._settings.wake()
+
+    async def _store_refusal(self, message: OutboxMessage, result: AttemptResult) -> None:
+        """Store the refusal of a message that is sent again: in its minimal form, or in parts.
+
+        Parts of several events have the minimal form, so that only a single event is sent in both
+        forms. This takes at most three requests per event of the refused message.
+        """
+        carried = await self._outbox.events_of(message)
+        if message.minimal:
+            size = (len(carried) + 1) // 2 if len(carried) > _MOST_SINGLED_OUT else 1
+            parts = [carried[begin : begin + size] for begin in range(0, len(carried), size)]
+            new = [self._new_message(part, minimal=len(part) > 1) for part in parts]
+            await self._outbox.split(message, new, result)
+            parts_of = {"message": message.id, "events": len(carried), "parts": len(new)}
+            self._log.warning("refused digest split", **parts_of)
+            return
+        if carried:  # otherwise it was reassigned while it was sent
+            body = self._render([each.event for each in carried], minimal=True)
+            await self._outbox.replace_body(message, body)
+        await self._outbox.record(message, result)
 
     async def _update_metrics(self) -> None:
         backlog = await self._outbox.backlog()

@@ -19,6 +19,9 @@ from exporter.supervisor import pause
 LOOK_SECONDS: Final = 5.0
 """Longest time between two looks at the outbox: other processes change it without a wake-up."""
 
+LOGGED_EVENTS: Final = 3
+"""Number of events that a log line about a delivery names."""
+
 NOT_RENDERED: Final = Attempt(Outcome.PAYLOAD, "it cannot be rendered; the log says why")
 """The attempt of a message without bytes: nothing is sent, and the circuit does not change."""
 

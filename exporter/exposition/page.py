@@ -4,7 +4,6 @@ import asyncio
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -23,6 +22,7 @@ from exporter.exposition.text_format import (
     to_family,
 )
 from exporter.supervisor import Service, pause
+from exporter.threads import start_executor
 
 _CHECK_SECONDS: Final = 0.25
 """Interval between checks for changes, and so the maximum age of a counter on the page."""
@@ -89,7 +89,7 @@ class Page(Service):
     def __init__(self, renderer: "Renderer") -> None:
         self._renderer = renderer
         # Not the loop's default executor: name lookups that get no answer could fill all of it.
-        self._thread = ThreadPoolExecutor(1, "page")
+        self._thread = start_executor("page")
         self._rendered: RenderedPage | None = None
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -41,12 +41,17 @@ class OutageWatch:
             outage = self.outage or Outage(stored.since, stored.since_awake, has_baseline)
             self.outage = _as_stored(outage, stored)
 
-    def failed(self, reason: str, error: str, *, has_baseline: bool) -> None:
-        """Record a failed poll; ``reason`` is one of the metric's."""
+    def failed(self, reason: str, error: str, *, has_baseline: bool) -> Outage:
+        """Record a failed poll and return its outage; ``reason`` is one of the metric's."""
         outage = self.outage
         if outage is None:
             outage = Outage(self._clock.now(), self._accounts.awake_now(), has_baseline)
         self.outage = replace(outage, reason=reason, error=error)
+        return self.outage
+
+    def lasted(self) -> float:
+        """Return how long the outage has lasted, in awake seconds; 0 without one."""
+        return 0.0 if self.outage is None else self._accounts.awake_now() - self.outage.since_awake
 
     async def store_and_notify(self) -> bool:
         """Store an outage that is not reported yet; queue its event if it lasts too long.

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -15,26 +14,26 @@ from exporter.cartesia.listing import Listing
 from exporter.core.account import AccountState, PollResult, Router, Rules, apply_snapshot
 from exporter.core.clock import Clock
 from exporter.core.model import Snapshot, TrackedFineTune
-from exporter.core.text import one_line, timestamp
+from exporter.core.text import format_duration, one_line, timestamp
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
+from exporter.polling.outage_log import OutageLog
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from exporter.supervisor import Service, pause
 
 _REFUSED_KEY_INTERVALS: Final = 10
-"""An account whose key was refused is polled once in this many intervals."""
+"""An account whose key is refused is polled once in this many intervals."""
+
+_TOLERATED_REFUSALS: Final = 2
+"""Refused polls in a row of a key that has worked: services refuse valid keys while they fail."""
 
 _MIN_CLOCK_JUMP_SECONDS: Final = 10.0
 """Smaller differences between the wall clock and the monotonic clock are ordinary corrections."""
 
 _MAX_LOGGED_CHANGES: Final = 100
 """Log lines for changed fine-tunes per poll, so that a mass change does not fill the disk."""
-
-_COMPARE_THREAD: Final = ThreadPoolExecutor(1, "compare")
-"""Compares snapshots: for a large account that would block the event loop. One thread for all
-accounts, because each further thread would take the interpreter lock from the event loop."""
 
 log = structlog.get_logger()
 
@@ -53,6 +52,13 @@ class Source(Protocol):
 
     def key_is_refused(self) -> bool:
         """Return whether the current key is the one that the API refused last."""
+        ...
+
+    def key_has_worked(self, *, default: bool) -> bool:
+        """Return whether the current key is the one that the API accepted last.
+
+        It is the ``default`` while the API has accepted none.
+        """
         ...
 
     def remember(self, cursors: Sequence[str], /) -> None:
@@ -109,6 +115,7 @@ class Poller(Service):
         self._outages = OutageWatch(
             accounts, settings.rules, settings.failing_after, settings.route, clock
         )
+        self._outage_log = OutageLog(self.account)
         self._state: AccountState | None = None
         self._cursors: tuple[str, ...] = ()
         # The key that read an empty list last; None if the last list was not empty.
@@ -119,6 +126,7 @@ class Poller(Service):
         self._folded: frozenset[tuple[str, str]] = frozenset()
         self._resume_at = 0.0
         self._intervals_to_skip = 0
+        self._refused_polls = 0
         self._wall_offset = clock.now() - clock.monotonic()
         self._log = log.bind(account=self.account)
         metrics.initialise(self.account)
@@ -146,6 +154,7 @@ class Poller(Service):
             return
         self._resume_at, self._wall_offset = previous._resume_at, previous._wall_offset  # noqa: SLF001
         self._outages.outage = previous._outages.outage  # noqa: SLF001
+        self._outage_log = previous._outage_log  # noqa: SLF001
         self._empty_with_key = previous._empty_with_key  # noqa: SLF001
         if _series_rules(new) == _series_rules(old):
             stale_at = status.stale_at + new.stale_after - old.stale_after
@@ -176,7 +185,16 @@ class Poller(Service):
             await self.poll_if_due()
             poll_at = max(poll_at + self._settings.interval, self._clock.monotonic())
             self.wakeup_deadline = poll_at
-            await pause(stop, poll_at - self._clock.monotonic())
+            await self._wait(stop, poll_at)
+
+    async def _wait(self, stop: asyncio.Event, poll_at: float) -> None:
+        """Wait for the next poll; on the way log that the counts become too old to be shown."""
+        outage, stale_at = self._outages.outage, self._status.stale_at
+        if outage is not None and stale_at < poll_at:
+            await pause(stop, stale_at - self._clock.monotonic())
+            if not stop.is_set():
+                self._outage_log.withheld(outage, self._status)
+        await pause(stop, poll_at - self._clock.monotonic())
 
     async def poll_if_due(self) -> None:
         """Poll, unless the API asked to wait or refused the key; queue the outage event if due."""
@@ -224,9 +242,7 @@ class Poller(Service):
         except CartesiaError as error:
             if error.retry_after is not None:
                 self._resume_at = self._clock.monotonic() + error.retry_after
-            # Another error does not mean that the refused key is valid now.
-            if error.reason in {"unauthorized", "forbidden"} or self._source.key_is_refused():
-                self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1
+            self._slow_down_if_refused(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
         except StoreError as error:
             self._must_load = True
@@ -240,13 +256,15 @@ class Poller(Service):
         rules, options, route = self._settings.rules, self._settings.options, self._settings.route
         compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
         result = replace(
-            await asyncio.get_running_loop().run_in_executor(_COMPARE_THREAD, compare),
+            await asyncio.to_thread(compare),  # for a large account it would block the loop
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
         if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         self._empty_with_key = None if snapshot.fine_tunes else snapshot.key_fingerprint
+        if self._outages.outage is not None:
+            self._outage_log.recovered(self._outages.outage, self._outages.lasted())
         self._outages.end()
         self._wall_offset += snapshot.clock_jump
         self._log_poll(result, snapshot)
@@ -256,27 +274,43 @@ class Poller(Service):
         self._folded = result.folded
         examples = {**self._status.examples, **result.status.examples}
         self._status = replace(result.status, stale_at=stale_at, examples=examples)
-        self._intervals_to_skip = 0
+        self._intervals_to_skip = self._refused_polls = 0
         self._settings.publish(self._status)
         if result.events or result.recovery:
             self._settings.wake()
+
+    def _slow_down_if_refused(self, error: CartesiaError) -> None:
+        """Skip the next intervals if the key is refused for good, by all appearances."""
+        has_worked = self._source.key_has_worked(default=self._state is not None)
+        tolerated = _TOLERATED_REFUSALS if has_worked else 0
+        was_slow = self._refused_polls > tolerated
+        if not self._source.key_is_refused():
+            self._refused_polls = 0
+        elif error.reason in {"unauthorized", "forbidden"}:
+            self._refused_polls += 1
+        elif not was_slow:  # else another error does not mean that the key is valid now
+            self._refused_polls = 0
+        is_slow = self._refused_polls > tolerated
+        self._intervals_to_skip = _REFUSED_KEY_INTERVALS - 1 if is_slow else 0
+        if is_slow and not was_slow:
+            self._log.warning(
+                "API key is refused, polling slowed until it is accepted or changed",
+                refused_polls=self._refused_polls,
+                interval=format_duration(_REFUSED_KEY_INTERVALS * self._settings.interval),
+            )
 
     def _fail(self, reason: str, error: str, duration: float) -> None:
         delay = self._settings.interval * (1 + self._intervals_to_skip) - duration
         delay = max(delay, self._resume_at - self._clock.monotonic(), 0.0)
         self._metrics.failures.labels(self.account, reason).inc()
-        self._outages.failed(reason, error, has_baseline=self._state is not None)
+        outage = self._outages.failed(reason, error, has_baseline=self._state is not None)
         now = self._clock.now()
         self._status = replace(
             self._status, up=False, polled_at=now, duration=duration, failure=reason
         )
         self._settings.publish(self._status)
-        self._log.warning(
-            "poll failed",
-            reason=reason,
-            error=one_line(error),
-            counts="none" if self._status.counts is None else "kept",
-            next_poll=f"in {delay:.0f}s",
+        self._outage_log.failed(
+            outage, self._outages.lasted(), self._status, self._clock.monotonic(), delay
         )
 
     def _log_poll(self, result: PollResult, snapshot: Snapshot) -> None:
@@ -289,8 +323,6 @@ class Poller(Service):
                 expected=timestamp(snapshot.read_at - snapshot.clock_jump),
             )
         self._log_list(result, fine_tunes)
-        if not self._status.up and self._status.polled_at:
-            self._log.info("poll recovered")
         changes = [(event, event.fine_tune) for event, _ in result.events if event.fine_tune]
         for event, fine_tune in changes[:_MAX_LOGGED_CHANGES]:
             self._log.info(

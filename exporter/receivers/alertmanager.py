@@ -1,8 +1,8 @@
 """Receiver type alertmanager: alerts POSTed to the members of a cluster by API v2."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
@@ -10,16 +10,14 @@ from exporter.core.events import Event
 from exporter.core.message import LinkTemplates, Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.receivers.alerts import annotations, generator_url, labels
-from exporter.receivers.receiver import Endpoint, encoded
+from exporter.receivers.alerts import AlertLabels, annotations, generator_url
+from exporter.receivers.receiver import Endpoint, answered, encoded, is_page
 
 MOST_ALERTS: Final = 64
 """Alerts per request. A 400 for one of them does not say for which."""
 
 ALERTS_PATH: Final = "/api/v2/alerts"
 """The path behind a member's URL (Alertmanager's api/v2/openapi.yaml, postAlerts)."""
-
-_MINIMAL_LABELS: Final = frozenset({"alertname", "severity", "account", "receiver", "fine_tune_id"})
 
 _DELIVERED_THEN_WORST: Final = (
     *(Outcome.DELIVERED, Outcome.ENDPOINT, Outcome.PAYLOAD, Outcome.THROTTLED, Outcome.TRANSIENT),
@@ -55,6 +53,7 @@ class Alertmanager:
     name: str
     members: Sequence[Endpoint]
     hold: float
+    labels: AlertLabels = field(default_factory=AlertLabels)
 
     spacing: ClassVar[float] = 0.0
     most_events: ClassVar[int] = MOST_ALERTS
@@ -68,7 +67,7 @@ class Alertmanager:
         """Return the body of a message: one alert for each event, which fires for 5 minutes."""
         return render(
             Alert(
-                content_of(event, message.link_templates, minimal=minimal),
+                content_of(event, message.link_templates, self.labels, minimal=minimal),
                 starts_at=event.observed_at,
                 ends_at=event.observed_at + 300.0,
             )
@@ -87,13 +86,28 @@ class Alertmanager:
         return min(attempts, key=lambda attempt: _DELIVERED_THEN_WORST.index(attempt.outcome))
 
 
-def content_of(event: Event, link_templates: LinkTemplates, *, minimal: bool = False) -> Content:
-    """Return the alert of an event; the minimal one has only the labels that identify it."""
-    found = labels(event)
-    if minimal:
-        found = {name: text for name, text in found.items() if name in _MINIMAL_LABELS}
+@dataclass(frozen=True, slots=True)
+class Member(Endpoint):
+    """The API of one member, which answers in JSON or not at all."""
+
+    async def attempt(self, body: bytes, headers: Mapping[str, str], now: float) -> Attempt:
+        """Post alerts; a page in place of the member's own answer says nothing about them."""
+        response = await self.post(body, headers)
+        if isinstance(response, Attempt):
+            return response
+        found = answered(response, now)
+        if found.outcome in {Outcome.DELIVERED, Outcome.PAYLOAD} and is_page(response):
+            reason = f"{found.reason} with a page of HTML, as an intermediary does"
+            return Attempt(Outcome.TRANSIENT, reason)
+        return found
+
+
+def content_of(
+    event: Event, link_templates: LinkTemplates, labels: AlertLabels, *, minimal: bool = False
+) -> Content:
+    """Return the alert of an event; the minimal form has the same labels: it is the same alert."""
     return Content(
-        found,
+        labels.of(event),
         annotations(event, link_templates, minimal=minimal),
         generator_url(event, link_templates),
     )

@@ -3,11 +3,11 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from exporter.core.events import Event
+from exporter.core.events import DEFAULT_SEVERITIES, Event
 from exporter.core.message import LinkTemplates, Message, build_message, links
 from exporter.core.text import LONGEST, one_line, timestamp
 from exporter.receivers.receiver import encoded
@@ -16,8 +16,42 @@ LONGEST_LABEL: Final = 256
 """The most characters of a label's value."""
 
 _GROUP_LABELS: Final[tuple[str, ...]] = ("account", "alertname", "fine_tune_id", "receiver")
+_RUNBOOKS: Final = {"CartesiaReceiverUnhealthy": "CartesiaReceiverDown"}
+"""The section of docs/runbooks.md for an alert that has none of its own."""
+
 _NO_END: Final = "0001-01-01T00:00:00Z"
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLabels:
+    """What the configuration adds to the labels of alerts.
+
+    ``severities`` are by the subscription of a trouble; ``account_labels`` by account.
+    """
+
+    severities: Mapping[str, str] = field(default_factory=lambda: DEFAULT_SEVERITIES)
+    account_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def of(self, event: Event) -> dict[str, str]:
+        """Return the labels of the alert: the same for each failure of the same fine-tune."""
+        fine_tune, traits = event.fine_tune, event.traits
+        severity = self.severities.get(traits.subscription or "", "info")
+        found = {
+            **self.account_labels.get(event.account, {}),
+            "alertname": traits.alertname,
+            "severity": severity if traits.is_trouble or traits.resolves else "info",
+            "account": event.account,
+            "receiver": "" if fine_tune else _identity(event.subject),
+        }
+        if fine_tune is not None:
+            found |= {
+                "fine_tune_id": _identity(fine_tune.id),
+                "model_id": fine_tune.model_id,
+                "language": fine_tune.language,
+                "dataset": fine_tune.dataset,
+            }
+        return _cleaned(found, LONGEST_LABEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +59,13 @@ class AlertmanagerBody:
     """Body of a webhook as Alertmanager sends it (version 4): an alert per event, oldest first."""
 
     receiver: str
+    labels: AlertLabels = field(default_factory=AlertLabels)
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
         """Return the payload; the minimal one leaves out user-written text."""
         alerts = [
-            _alert(event, message.link_templates, minimal=minimal) for event in message.events
+            _alert(event, message.link_templates, self.labels, minimal=minimal)
+            for event in message.events
         ]
         common = _common([alert["labels"] for alert in alerts])
         group = {name: common[name] for name in _GROUP_LABELS if name in common}
@@ -52,25 +88,6 @@ class AlertmanagerBody:
         )
 
 
-def labels(event: Event) -> dict[str, str]:
-    """Return the labels of the alert: the same for each failure of the same fine-tune."""
-    fine_tune = event.fine_tune
-    found = {
-        "alertname": event.traits.alertname,
-        "severity": event.traits.severity,
-        "account": event.account,
-        "receiver": "" if fine_tune else _identity(event.subject),
-    }
-    if fine_tune is not None:
-        found |= {
-            "fine_tune_id": _identity(fine_tune.id),
-            "model_id": fine_tune.model_id,
-            "language": fine_tune.language,
-            "dataset": fine_tune.dataset,
-        }
-    return _cleaned(found, LONGEST_LABEL)
-
-
 def annotations(
     event: Event, link_templates: LinkTemplates, *, minimal: bool = False
 ) -> dict[str, str]:
@@ -81,6 +98,9 @@ def annotations(
         link.name: link.url for link in links(event, link_templates) if len(link.url) <= LONGEST
     }
     found |= {"status": facts.get("Status", ""), "observed_at": facts["Observed"]}
+    if event.traits.is_trouble or event.traits.resolves:
+        name = event.traits.alertname
+        found["runbook_url"] = f"docs/runbooks.md#{_RUNBOOKS.get(name, name).lower()}"
     if minimal:
         found["summary"] = f"{event.type}: {event.subject or event.account}"
     elif event.fine_tune is not None:
@@ -110,8 +130,10 @@ def fingerprint(alert_labels: Mapping[str, str]) -> str:
     return f"{found:016x}"
 
 
-def _alert(event: Event, link_templates: LinkTemplates, *, minimal: bool) -> dict[str, Any]:
-    found = labels(event)
+def _alert(
+    event: Event, link_templates: LinkTemplates, labels: AlertLabels, *, minimal: bool
+) -> dict[str, Any]:
+    found = labels.of(event)
     observed = timestamp(event.observed_at)
     resolved = event.traits.resolves
     since = str(event.facts.get("since", ""))

@@ -1,27 +1,30 @@
 """Receiver type apprise: the services of the Apprise library, such as e-mail, Teams and Discord.
 
-The library returns only whether it could send, so every failure is transient. A call cannot be
-cancelled, so one call at a time runs in a daemon thread. The library reads responses without a
-limit on their size.
+The library returns only whether it could send, so every failure is transient. It reads responses
+without a limit on their size, and a call cannot be cancelled. So each message is sent by a process
+of its own, with limits of memory and time: `exporter.receivers.apprise_child`.
 """
 
 import asyncio
 import json
-import logging
+import os
+import sys
 from collections.abc import Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock, Thread
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
-from exporter.core.text import LONGEST, one_line
+from exporter.core.text import LONGEST, one_line, os_error_text
 from exporter.http_client import CONNECT_TIMEOUT_SECONDS
 from exporter.receivers.receiver import REPEAT, encoded, left_out
+
+_COMMAND: Final = (sys.executable, "-P", "-m", "exporter.receivers.apprise_child")
+_LONGEST_RESULT: Final = 1_000  # bytes
 
 # Characters, except for _FACTS.
 _BODY: Final = 10_000
@@ -29,10 +32,6 @@ _MINIMAL: Final = 140  # one SMS, the shortest of the services
 _FACT: Final = 300
 _FACTS: Final = 10
 _LINK: Final = 1_400
-
-# They log URLs, responses and mail addresses, and a receiver's URL is a secret.
-for _library in ("apprise", "charset_normalizer", "oauthlib", "requests", "slixmpp", "urllib3"):
-    logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,6 @@ class Apprise:
     url: Secret = field(repr=False)
     seconds: float
     ca_file: Path | None = None
-    _running: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     # NotifyBase.request_rate_per_sec: the library's own pause between two requests.
     spacing: ClassVar[float] = 5.5
@@ -70,90 +68,74 @@ class Apprise:
         return encoded(message)
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:  # noqa: ARG002 - no time in it
-        """Send the message once; after a timeout, no other attempt starts before this one ends."""
-        if self._running.locked():
-            return Attempt(Outcome.TRANSIENT, "the attempt before is still running")
+        """Send the message once, by a process that ends with this call."""
         try:
-            result: Future[Attempt] = Future()
-            result.set_running_or_notify_cancel()  # so that a timeout cannot cancel it
-            args = (self.url(), delivery.body, result)
-            self._running.acquire()
-            # A daemon: neither the event loop nor the exit of the process waits for it.
-            Thread(target=self._run, args=args, name="apprise", daemon=True).start()
+            request = self._request(self.url(), delivery.body)
             async with asyncio.timeout(self.seconds):
-                return await asyncio.wrap_future(result)
+                return self._attempt(await _run(request))
         except SecretError as error:
             return Attempt(Outcome.ENDPOINT, str(error))
         except TimeoutError:
             reason = f"Apprise did not end within {self.seconds:.3g} s"
             return Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
+        except OSError as error:
+            reason = f"cannot start a process for Apprise: {os_error_text(error)}"
+            return Attempt(Outcome.TRANSIENT, reason)
+        except RuntimeError:  # asyncio waits for a process in a thread
+            return Attempt(Outcome.TRANSIENT, "cannot start a thread for Apprise")
 
-    def _run(self, url: str, body: bytes, result: Future[Attempt]) -> None:
+    def _request(self, url: str, body: bytes) -> bytes:
+        limits = {"seconds": self.seconds, "connect_seconds": CONNECT_TIMEOUT_SECONDS}
+        ca_file = None if self.ca_file is None else str(self.ca_file)
+        return encoded(json.loads(body) | limits | {"url": url, "ca_file": ca_file}) + b"\n"
+
+    def _attempt(self, output: bytes) -> Attempt:
         try:
-            attempt = self._notify(url, body)
-        finally:
-            self._running.release()
-        result.set_result(attempt)
-
-    def _notify(self, url: str, body: bytes) -> Attempt:
-        """Call the library, which blocks."""
-        try:
-            import apprise  # noqa: PLC0415 - an extra, and slow to import
-
-            asset = _asset()
-            service = apprise.Apprise.instantiate(url, asset=asset)
-            if service is None:
+            found: dict[str, Any] = json.loads(output)
+        except ValueError:
+            # The kernel ended it, or refused it memory in a library that cannot bear that.
+            reason = "Apprise was ended: its memory or time was used up"
+            return Attempt(Outcome.TRANSIENT, reason, ambiguous=True)
+        match found["result"]:
+            case "sent":
+                return Attempt(Outcome.DELIVERED, "Apprise sent it")
+            case "unusable":
                 reason = "is not a URL that Apprise can use, or needs another package"
                 return Attempt(Outcome.ENDPOINT, f"{self.url.source} {reason}")
-            self._configure(service)
-            message = json.loads(body)
-            sent = apprise.Apprise(service, asset=asset).notify(
-                message["body"],
-                message["title"],
-                message["type"],
-                body_format=apprise.NotifyFormat.TEXT,
-                interpret_escapes=False,
-            )
-        except Exception as error:  # noqa: BLE001 - a plugin can raise anything; the text may be secret
-            reason = f"Apprise could not send it ({type(error).__name__})"
-            return Attempt(Outcome.TRANSIENT, reason)
-        if sent:
-            return Attempt(Outcome.DELIVERED, "Apprise sent it")
+            case "error":
+                reason = f"Apprise could not send it ({found['error']})"
+                too_much = found["error"] == MemoryError.__name__  # by the answer to a message
+                return Attempt(Outcome.TRANSIENT, reason, ambiguous=too_much)
         reason = "Apprise could not send it; check the service, and what its URL says"
         return Attempt(Outcome.TRANSIENT, reason)
 
-    def _configure(self, service: Any) -> None:
-        """Make the service try once, with our timeouts, and truncate what is too long for it."""
-        from apprise import OverflowMode  # noqa: PLC0415
 
-        service.retry = 0
-        service.socket_connect_timeout = min(self.seconds, CONNECT_TIMEOUT_SECONDS)
-        service.socket_read_timeout = self.seconds
-        # By default a message that is too long is refused as a whole, at each attempt.
-        if service.overflow_mode is OverflowMode.UPSTREAM:
-            service.overflow_mode = OverflowMode.TRUNCATE
-        if self.ca_file is not None:
-            service.verify_certificate = str(self.ca_file)  # as `verify` of requests takes it
-
-
-def _asset() -> Any:
-    """Return settings of the library: no further thread, disk, redirects or pictures."""
-    import apprise  # noqa: PLC0415
-    import urllib3  # noqa: PLC0415
-
-    urllib3.disable_warnings()  # the warning about verify=no names the host
-    return apprise.AppriseAsset(
-        app_id="cartesia-exporter",
-        app_desc="cartesia-exporter",
-        app_url="",
-        async_mode=False,
-        http_redirects=False,
-        image_path_mask=False,
-        image_url_logo="",
-        image_url_mask="",
-        service_timeout=0,  # a timeout of the library needs another thread
-        storage_mode=apprise.PersistentStoreMode.MEMORY.value,
+async def _run(request: bytes) -> bytes:
+    """Return the output of the process; it is killed if this call is cancelled."""
+    # Our own keys are none of its business. A group of its own: Ctrl-C ends the agent, which then
+    # finishes what is in flight.
+    env = {name: text for name, text in os.environ.items() if not name.startswith("CARTESIA_")}
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=env,
+        start_new_session=True,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with suppress(ConnectionError):
+            process.stdin.write(request)
+            await process.stdin.drain()
+        # The pipe stays open meanwhile: its end tells the process that the agent is gone.
+        return await process.stdout.read(_LONGEST_RESULT)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.stdin.close()
+        await process.wait()
 
 
 # Mattermost and others read mentions such as @channel in plain text.

@@ -87,6 +87,12 @@ def answered(response: Response, now: float) -> Attempt:
     return Attempt(outcome, f"answered {response.status}", retry_after(response.headers, now))
 
 
+def is_page(response: Response) -> bool:
+    """Return whether the body is HTML: a proxy, a login or a captive portal answered."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "text/html" or response.body.lstrip()[:1] == b"<"
+
+
 def encoded(body: object) -> bytes:
     """Return a value of JSON's types as JSON, in ASCII."""
     return json.dumps(body, separators=(",", ":")).encode()

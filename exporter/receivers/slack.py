@@ -7,16 +7,16 @@ of a message together hold about 13,200 characters (undocumented); messages stay
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from http import HTTPStatus
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from exporter.core.message import Message
 from exporter.core.model import OutboxMessage
-from exporter.core.retry import Attempt, Outcome
+from exporter.core.retry import Attempt
 from exporter.core.text import LONGEST, cut, one_line
 from exporter.receivers.payload import variables
-from exporter.receivers.receiver import REPEAT, Endpoint, answered, encoded, left_out, unanswered
+from exporter.receivers.receiver import REPEAT, Endpoint, encoded, left_out
+from exporter.receivers.slack_answer import slack_attempt
 from exporter.receivers.template import Template
 
 # Characters, except for _FIELDS.
@@ -27,23 +27,7 @@ _LINE: Final = 1_000
 _FIELD: Final = 300
 _FIELDS: Final = 10
 _LINK: Final = 1_400  # two of them fit one text
-
-_SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
-
-_ENDPOINT_ERRORS: Final = """
-    action_prohibited channel_is_archived channel_not_found invalid_token no_active_hooks no_service
-    no_service_id no_team posting_to_general_channel_denied team_disabled
-"""
-_PAYLOAD_ERRORS: Final = """
-    invalid_attachments invalid_blocks invalid_blocks_format invalid_payload
-    missing_text_or_fallback_or_attachments msg_blocks_too_long no_text too_many_attachments
-    user_not_found
-"""
-_ERRORS: Final = {
-    **dict.fromkeys(_ENDPOINT_ERRORS.split(), Outcome.ENDPOINT),
-    **dict.fromkeys(_PAYLOAD_ERRORS.split(), Outcome.PAYLOAD),
-}
-"""Outcome by the error in a response, whatever its status. Only these names are logged."""
+_DETAILS: Final = 2_500  # of ``text`` below its first line
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
 _URL: Final = str.maketrans({"<": "%3C", ">": "%3E", "|": "%7C", "&": "&amp;"})
@@ -79,15 +63,16 @@ class Slack:
             text = self.text.render(variables(message, escape_text))
             line = _cut_markup(one_line(text, 2 * _LINE), _LINE)
         first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
-        fallback = f"{self.mention} {first}".strip()
-        body: dict[str, Any] = {"text": fallback}
+        first = f"{self.mention} {first}".strip()
+        body: dict[str, Any] = {"text": first}
         if not minimal:
+            body["text"] = f"{first}\n{_details(message)}"
             top: list[_Block] = [{"type": "header", "text": _plain(message.title, _HEADER)}]
             if line:
-                top = [_section(fallback)]
+                top = [_section(first)]
             elif self.mention:
                 top.append(_section(self.mention))
-            room = _MESSAGE - len(fallback) - 2 * len(REPEAT) - 1
+            room = _MESSAGE - len(body["text"]) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
         return encoded(body | {"unfurl_links": False, "unfurl_media": False})
 
@@ -100,20 +85,28 @@ class Slack:
         return encoded(message)
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
-        """Send the bytes once and return the outcome; Slack itself accepts with ``ok`` only."""
+        """Send the bytes once and return the outcome."""
         response = await self.endpoint.post(delivery.body, {})
-        if isinstance(response, Attempt):
-            return response
-        result = answered(response, now)
-        accepted_by_slack = response.host in _SLACK_HOSTS and result.outcome is Outcome.DELIVERED
-        if response.error is not None and accepted_by_slack:
-            return unanswered(response.error)
-        text = response.body.strip().decode("ascii", "replace")
-        if text in _ERRORS and response.status != HTTPStatus.TOO_MANY_REQUESTS:
-            return replace(result, outcome=_ERRORS[text], reason=f"{result.reason} {text}")
-        if accepted_by_slack and text != "ok":
-            return Attempt(Outcome.PAYLOAD, f"{result.reason}, but not ok")
-        return result
+        return response if isinstance(response, Attempt) else slack_attempt(response, now)
+
+
+def _details(message: Message) -> str:
+    """Return the message below its title, for services and notifications without blocks."""
+    facts = " · ".join(
+        f"{_escaped(name, 60)}: {_escaped(value, 110)}" for name, value in message.facts[:_FIELDS]
+    )
+    head = [facts, _escaped(message.text, 300)]
+    links = _links(message, 300)
+    room = _DETAILS - sum(map(len, (*head, links, left_out(10**9)))) - 5  # line breaks
+    lines, named = _pack(message.lines, "\n", room)
+    missing = len(message.lines) - named + len(message.rest)
+    return "\n".join(filter(None, (*head, *lines, left_out(missing) if missing else "", links)))
+
+
+def _links(message: Message, most: int) -> str:
+    """Return the links whose markup has at most ``most`` characters."""
+    linked = (f"<{link.url.translate(_URL)}|{link.text}>" for link in message.links)
+    return " · ".join(text for text in linked if len(text) <= most)
 
 
 def _ascii(message: Message) -> str:
@@ -137,8 +130,7 @@ def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
         top.append({"type": "section", "fields": fields})
     if message.text:
         top.append({"type": "section", "text": _plain(message.text, _TEXT)})
-    linked = (f"<{link.url.translate(_URL)}|{link.text}>" for link in message.links)
-    links = " · ".join(text for text in linked if len(text) <= _LINK)
+    links = _links(message, _LINK)
     bottom = [{"type": "context", "elements": [_markdown(links)]}] if links else []
     room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
     lines, named = _pack(message.lines, "\n", room)

@@ -16,7 +16,7 @@ texts (25 MB) before it refuses it.
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import wraps
 from itertools import islice
 from typing import Any, Final
@@ -29,6 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import escape
 
 from exporter.core.message import Message
+from exporter.core.secret import Secret
 from exporter.core.text import LONGEST, one_line
 from exporter.receivers.payload import MOST_EVENTS, NAMES, standard_body, variables
 from exporter.receivers.receiver import encoded
@@ -54,16 +55,24 @@ class TemplateError(Exception):
     """A template is not usable or cannot be rendered; the text says where and why."""
 
 
-class Template:
-    """A compiled template of one text; ``work`` is the most that rendering it costs."""
+_SECRETS: Final = "secrets"
+"""The variable with the secrets of a body, by name."""
 
-    def __init__(self, source: str) -> None:
+
+class Template:
+    """A compiled template of one text; ``work`` is the most that rendering it costs.
+
+    It may print the ``secrets`` of these names.
+    """
+
+    def __init__(self, source: str, secrets: Collection[str] = ()) -> None:
         """Compile a text; raise TemplateError when it is not a template within the bounds."""
         if len(source) > LONGEST_SOURCE:
             raise TemplateError(f"must be at most {LONGEST_SOURCE} characters long")
         try:
             tree = _ENVIRONMENT.parse(source)
             # Before compiling: the code generator evaluates constant expressions.
+            _check_secrets(tree, secrets)
             self.work = _check(tree)
             self._compiled = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
@@ -93,31 +102,57 @@ class Template:
 
 
 class TemplateBody:
-    """A webhook's body: the operator's map with its texts rendered; other values are kept."""
+    """A webhook's body: the operator's map with its texts rendered; other values are kept.
 
-    def __init__(self, template: Mapping[str, Any]) -> None:
+    It has a placeholder in place of each of the ``secrets`` that it prints: see ``with_secrets``.
+    """
+
+    def __init__(self, template: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         """Compile the texts of a map of JSON's types; raise TemplateError when one can't be."""
         works: list[int] = []
-        self._template = _map_texts(template, Template)
+        self._template = _map_texts(template, lambda text: Template(text, secrets))
+        self._secrets = {name: f"\0{name}\0" for name in secrets}
         _map_texts(self._template, lambda text: works.append(text.work))
         if sum(works) > MOST_WORK:
             raise TemplateError(_TOO_MUCH)
 
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
         """Return the body; if the minimal form cannot be rendered, it is the standard body."""
+        clean = _without_nul if self._secrets else None
         if not minimal:
-            return self.render(variables(message))
+            return self.render(variables(message, clean))
         try:
-            return self.render(variables(message, minimal=True))
+            return self.render(variables(message, clean, minimal=True))
         except TemplateError:
             return standard_body(message, minimal=True)
 
     def render(self, found: Mapping[str, Any]) -> bytes:
         """Return the map as JSON; raise TemplateError when it can't be rendered within bounds."""
-        body = encoded(_map_texts(self._template, lambda template: template.render(found)))
+        given = {**found, _SECRETS: self._secrets}
+        body = encoded(_map_texts(self._template, lambda template: template.render(given)))
         if len(body) > _LONGEST_BODY:
             raise TemplateError(f"makes a body of more than {_LONGEST_BODY // 1024} KiB")
         return body
+
+
+def _without_nul(text: str) -> str:
+    # So that no text from outside can be a placeholder.
+    return text.replace("\0", "\ufffd")
+
+
+def with_secrets(body: bytes, secrets: Mapping[str, Secret]) -> bytes:
+    """Return a body with the secrets in place of their placeholders.
+
+    They are filled in when a message is sent, since its body is stored. Raises SecretError.
+    """
+    if not secrets:
+        return body
+    found = {name: secret() for name, secret in secrets.items()}
+
+    def fill(text: str) -> str:
+        return re.sub("\0(\\w+)\0", lambda match: found.get(match[1], ""), text)
+
+    return encoded(_map_texts(json.loads(body), fill))
 
 
 def _map_texts(value: Any, change: Callable[[Any], Any], path: Path = ()) -> Any:
@@ -173,9 +208,29 @@ def _check(tree: nodes.Template) -> int:
     return work
 
 
+def _check_secrets(tree: nodes.Template, secrets: Collection[str]) -> None:
+    """Raise TemplateError if a secret is used in any other way than ``{{ secrets.NAME }}``.
+
+    A filter could change its placeholder.
+    """
+    printed = [
+        child.node
+        for output in tree.find_all(nodes.Output)
+        for child in output.nodes
+        if isinstance(child, nodes.Getattr) and child.attr in secrets
+    ]
+    for name in tree.find_all(nodes.Name):
+        if name.name == _SECRETS and not any(name is each for each in printed):
+            known = ", ".join(secrets) or "none; give them as template_secrets"
+            raise TemplateError(
+                f"line {name.lineno}: must use a secret as {{{{ secrets.NAME }}}} only, without a "
+                f"filter; the names are {known}"
+            )
+
+
 def _problem(node: nodes.Node, names: list[str]) -> str | None:
     match node:
-        case nodes.Name(name=name) if name not in {*names, "loop"}:
+        case nodes.Name(name=name) if name not in {*names, "loop", _SECRETS}:
             return f'the name "{name}"; the names here are {", ".join(names)}'
         case nodes.For() if any(loop.find(nodes.For) for loop in node.find_all(nodes.For)):
             return "a loop in a loop in a loop"

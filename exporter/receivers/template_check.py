@@ -1,6 +1,7 @@
 """Check of configured templates: each is rendered once with extreme sample messages."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -21,15 +22,20 @@ _MOST_VALUES: Final = 500
 _DEEPEST: Final = 20
 
 
-def body_faults(template: Mapping[str, Any]) -> list[Fault]:
+def body_faults(template: Mapping[str, Any], secrets: Collection[str] = ()) -> list[Fault]:
     """Return what is wrong with the template of a body, tried with all sample messages."""
     # YAML's aliases turn a few lines into very many values, or into a cycle.
     values = list(islice(_each_value(template), _MOST_VALUES + 1))
     if len(values) > _MOST_VALUES or any(len(path) > _DEEPEST for path, _ in values):
         return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
-    samples = [(name, variables(message)) for name, message in sample_messages()]
-    faults = [(path, fault) for path, value in values if (fault := _fault(value, samples))]
-    if not faults and (fault := _rendering_fault(TemplateBody, template, samples)):
+    placeholders = {"secrets": dict.fromkeys(secrets, "")}
+    samples = [(name, variables(message) | placeholders) for name, message in sample_messages()]
+    compile_text = partial(Template, secrets=secrets)
+    compile_body = partial(TemplateBody, secrets=secrets)
+    faults = [
+        (path, fault) for path, value in values if (fault := _fault(value, samples, compile_text))
+    ]
+    if not faults and (fault := _rendering_fault(compile_body, template, samples)):
         faults.append(((), fault))
     return faults
 
@@ -37,7 +43,7 @@ def body_faults(template: Mapping[str, Any]) -> list[Fault]:
 def line_fault(text: str, clean: Clean) -> str | None:
     """Return what is wrong with a single text, or None; ``clean`` is that of its receiver."""
     samples = [(name, variables(message, clean)) for name, message in sample_messages()]
-    return _fault(text, samples)
+    return _fault(text, samples, Template)
 
 
 def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -50,10 +56,10 @@ def _each_value(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from _each_value(item, (*path, key))
 
 
-def _fault(value: Any, samples: _Samples) -> str | None:
+def _fault(value: Any, samples: _Samples, compiled: Callable[[str], Template]) -> str | None:
     if isinstance(value, str):
         valid = _is_text(value)
-        return _rendering_fault(Template, value, samples) if valid else "must be valid Unicode text"
+        return _rendering_fault(compiled, value, samples) if valid else "must be valid Unicode text"
     if isinstance(value, dict):
         return None if all(map(_is_text, value)) else "must have text as its keys"
     if isinstance(value, float):
@@ -71,7 +77,7 @@ def _is_text(value: object) -> bool:
 
 
 def _rendering_fault(
-    compiled: type[Template | TemplateBody], source: Any, samples: _Samples
+    compiled: Callable[[Any], Template | TemplateBody], source: Any, samples: _Samples
 ) -> str | None:
     try:
         template = compiled(source)

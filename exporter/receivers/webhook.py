@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from exporter.core.message import Message
@@ -13,6 +13,7 @@ from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.receivers.payload import MOST_EVENTS, Body, standard_body
 from exporter.receivers.receiver import Endpoint
+from exporter.receivers.template import with_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Webhook:
     """A webhook; each line of ``secret`` adds a signature to each attempt.
 
     ``headers`` are additional headers: functions that are called at each attempt and return the
-    value or raise SecretError.
+    value or raise SecretError. ``template_secrets`` are filled into the body of each attempt.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Webhook:
     secret: Secret | None = field(default=None, repr=False)
     body: Body = standard_body
     headers: Mapping[str, Callable[[], str]] = field(default_factory=dict, repr=False)
+    template_secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
 
     spacing: ClassVar[float] = 0.0
     most_events: ClassVar[int] = MOST_EVENTS
@@ -48,6 +50,7 @@ class Webhook:
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once, signed with ``now`` (Unix seconds), and return the outcome."""
         try:
+            delivery = replace(delivery, body=with_secrets(delivery.body, self.template_secrets))
             headers = {name: value() for name, value in self.headers.items()}
             headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
             if self.secret is not None:

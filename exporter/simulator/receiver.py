@@ -103,6 +103,7 @@ def describe(message: Message) -> str:
     payload = message.payload if isinstance(message.payload, dict) else {}
     if message.receiver_type == "slack":
         text = payload.get("text") or _first_text(payload["blocks"])
+        text = text.strip().partition("\n")[0]  # the title
     elif isinstance(payload.get("type"), str):
         text = f"{payload['type']} {_subject(payload.get('data'))}"
     else:

@@ -3,18 +3,39 @@
 from collections.abc import Collection, Hashable
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from exporter.core.active_alerts import AlertRow
-from exporter.core.events import ENDS, TROUBLES, Event
-from exporter.store.database import in_store_thread
+from exporter.core.events import ENDS, LASTING, TROUBLES, Event
+from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
 from exporter.store.outbox import AttemptResult, ReceiverOutbox, store_result
-from exporter.store.schema import deliveries, events
+from exporter.store.schema import deliveries, events, poll_outages
 
 
 class AlertOutbox(ReceiverOutbox):
-    """The deliveries of one Alertmanager; no messages carry them."""
+    """The deliveries of one Alertmanager; no messages carry them.
+
+    ``receivers`` are the names of all receivers in the configuration: the trouble of another one
+    ends like that of a fine-tune, since nothing will say that it is over.
+    """
+
+    def __init__(
+        self, database: Database, receiver: str, receivers: Collection[str] = frozenset()
+    ) -> None:
+        super().__init__(database, receiver)
+        self._receivers = frozenset(receivers)
 
     @in_store_thread
     def version(self) -> Hashable:
@@ -31,12 +52,21 @@ class AlertOutbox(ReceiverOutbox):
     @in_store_thread
     def alert_rows(self, since: float) -> list[AlertRow]:
         """Return the events that are pending, or were delivered after ``since`` (awake seconds)."""
-        # Two queries: with an OR, SQLite would read everything that was ever delivered.
+        # Several queries: with an OR, SQLite would read everything that was ever delivered.
         pending = self._of_state(PENDING)
         delivered = self._of_state(DELIVERED).where(deliveries.c.settled_awake > since)
         with self._database.read() as connection:
             rows = [*connection.execute(pending), *connection.execute(delivered)]
-            return [AlertRow(*row) for row in rows]
+            if lasting := [*connection.scalars(self._lasting(since))]:
+                rows += connection.execute(self._of_state(DELIVERED, lasting))
+            return [AlertRow(*row) for row in dict.fromkeys(rows)]
+
+    def _lasting(self, since: float) -> Select[Any]:
+        """Select the numbers of troubles that last, or lasted until after ``since``."""
+        left = self._left()
+        return select(events.c.number).where(
+            events.c.type.in_(LASTING), or_(left.is_(None), left > since)
+        )
 
     @in_store_thread
     def events(self, numbers: Collection[int]) -> dict[int, Event]:
@@ -79,12 +109,28 @@ class AlertOutbox(ReceiverOutbox):
                 )
         return [result.awake - awake for awake in found.values() if result.state == DELIVERED]
 
-    def _of_state(self, state: str) -> Select[Any]:
-        """Select the fields of AlertRow.
+    def _of_state(self, state: str, numbers: Collection[int] | None = None) -> Select[Any]:
+        """Select the fields of AlertRow, of the events with these numbers only if they are given.
 
-        The last one is when an event's trouble ended: at the next event that ends it, NULL without
-        one. An event that is no trouble ends when it begins; it can be reassigned to an
-        Alertmanager.
+        The trouble of a receiver that is not configured does not last: nothing would end it.
+        """
+        is_receiver = events.c.type == "agent.receiver_unhealthy"
+        is_watched = or_(~is_receiver, events.c.subject.in_(sorted(self._receivers)))
+        is_lasting = and_(events.c.type.in_(LASTING), is_watched)
+        lasting = case((is_lasting, literal(value=True)), else_=literal(value=False))
+        times = events.c.observed_at, events.c.observed_awake, deliveries.c.settled_awake
+        query = select(events.c.number, *times, self._left(), lasting).join(deliveries)
+        if numbers is None:
+            return query.where(self._mine(state))
+        # Not by state: an index on it would lead through everything that was ever delivered.
+        is_state = func.coalesce(deliveries.c.state, "") == state
+        is_mine = deliveries.c.receiver == self.receiver
+        return query.where(deliveries.c.event.in_(numbers), is_mine, is_state)
+
+    def _left(self) -> ColumnElement[float | None]:
+        """Return when an event's trouble ended: at the next event that ends it, NULL without one.
+
+        An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
         """
         later = events.alias("later")
         ended = (
@@ -100,10 +146,16 @@ class AlertOutbox(ReceiverOutbox):
             .scalar_subquery()
             .correlate(events)
         )
-        left = case((events.c.type.in_(TROUBLES), ended), else_=events.c.observed_awake)
-        settled = deliveries.c.settled_awake
-        return (
-            select(events.c.number, events.c.observed_at, events.c.observed_awake, settled, left)
-            .join(deliveries)
-            .where(self._mine(state))
+        # The account was removed from the configuration before it could be read again.
+        is_forgotten = and_(
+            events.c.type == "agent.poll_failing",
+            ~select(poll_outages.c.name)
+            .where(poll_outages.c.name == events.c.account)
+            .correlate(events)
+            .exists(),
+        )
+        return case(
+            (is_forgotten, func.coalesce(ended, events.c.observed_awake)),
+            (events.c.type.in_(TROUBLES), ended),
+            else_=events.c.observed_awake,
         )

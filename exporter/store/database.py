@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -17,6 +16,7 @@ from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, migrate, read_revision
+from exporter.threads import start_executor
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -76,7 +76,7 @@ class Database:
         self.engine: StoreEngine = SQLiteEngine(path)
         self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = start_executor("store")
 
     @property
     def trouble(self) -> str:

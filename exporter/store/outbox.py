@@ -10,6 +10,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     func,
     insert,
     select,
@@ -23,7 +24,7 @@ from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
-from exporter.store.schema import CARRIES, deliveries, events, messages, receivers
+from exporter.store.schema import CARRIES, CARRIES_NOTHING, deliveries, events, messages, receivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """An event that no message carries yet; ``age`` is for how many awake seconds it was queued."""
+class QueuedEvent:
+    """An event that was queued for a receiver ``age`` awake seconds ago."""
 
     number: int
     event: Event
@@ -99,6 +100,7 @@ class NewMessage:
     id: str
     body: bytes
     events: tuple[int, ...]
+    minimal: bool = False
 
 
 class ReceiverOutbox:
@@ -173,20 +175,12 @@ class Outbox(ReceiverOutbox):
     """The deliveries of one receiver, and the messages that carry them."""
 
     @in_store_thread
-    def unsent(self) -> list[PendingEvent]:
+    def unsent(self) -> list[QueuedEvent]:
         """Return the events that no message carries yet, oldest first."""
-        query = (
-            select(events, deliveries.c.queued_awake)
-            .join(deliveries)
-            .where(self._mine(PENDING), deliveries.c.message.is_(None))
-            .order_by(events.c.number)
-        )
         with self._database.read() as connection:
-            awake = self.awake_now()
-            return [
-                PendingEvent(row.number, event_of(row), awake - row.queued_awake)
-                for row in connection.execute(query)
-            ]
+            return self._queued_events(
+                connection, and_(self._mine(PENDING), deliveries.c.message.is_(None))
+            )
 
     @in_store_thread
     def count_pending_messages(self) -> int:
@@ -202,19 +196,7 @@ class Outbox(ReceiverOutbox):
         Events discarded or reassigned since they were read are left out.
         """
         with self._database.write() as connection:
-            turn = connection.execute(self._next_turn()).scalar_one()
-            for number, message in enumerate(new):
-                if assigned := self._assign(connection, message):
-                    statement = insert(messages).values(
-                        receiver=self.receiver,
-                        id=message.id,
-                        state=PENDING,
-                        body=message.body,
-                        events=assigned,
-                        created_at=now,
-                        turn=turn + number,
-                    )
-                    connection.execute(statement)
+            self._create(connection, new, deliveries.c.message.is_(None), created_at=now)
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
@@ -256,20 +238,7 @@ class Outbox(ReceiverOutbox):
         A delay is in awake seconds, from the observation of an event to its delivery.
         """
         with self._database.write() as connection:
-            store_result(connection, self.receiver, result)
-            connection.execute(
-                update(messages)
-                .where(self._is(message))
-                .values(
-                    state=_unless_discarded(messages.c.state, result.state),
-                    attempts=messages.c.attempts + 1,
-                    turn=self._next_turn().scalar_subquery(),
-                    in_flight=False,
-                    unanswered=message.repeat or result.attempt.ambiguous,
-                    last_attempt_at=result.at,
-                    last_result=result.attempt.reason,
-                )
-            )
+            self._record_attempt(connection, message, result)
             if result.state == PENDING:
                 return []
             carried = self._carried_by(message)
@@ -287,6 +256,29 @@ class Outbox(ReceiverOutbox):
             return [result.awake - awake for awake in connection.scalars(observed)]
 
     @in_store_thread
+    def split(
+        self, message: OutboxMessage, parts: Sequence[NewMessage], result: AttemptResult
+    ) -> None:
+        """Store the result of an attempt, and move the pending events of its message to ``parts``.
+
+        One transaction: no event is in two messages or in none. Events discarded or reassigned in
+        the meantime stay where they are.
+        """
+        with self._database.write() as connection:
+            self._record_attempt(connection, message, result)
+            self._create(
+                connection,
+                parts,
+                deliveries.c.message == message.id,
+                created_at=message.created_at,
+                # The message may have arrived in an attempt before this one.
+                unanswered=message.repeat,
+                last_attempt_at=result.at,
+                last_result=result.attempt.reason,
+            )
+            connection.execute(delete(messages).where(self._is(message), CARRIES_NOTHING))
+
+    @in_store_thread
     def replace_body(self, message: OutboxMessage, body: bytes) -> None:
         """Replace the bytes of a message that was refused by its minimal form."""
         with self._database.write() as connection:
@@ -295,30 +287,66 @@ class Outbox(ReceiverOutbox):
             )
 
     @in_store_thread
-    def events_of(self, message: OutboxMessage) -> list[Event]:
-        """Return the events that a message carries, oldest first."""
-        query = (
-            select(events)
-            .join(deliveries)
-            .where(self._carried_by(message))
-            .order_by(events.c.number)
-        )
+    def events_of(self, message: OutboxMessage, most: int | None = None) -> list[QueuedEvent]:
+        """Return the events that a message carries, at most ``most``, oldest first."""
         with self._database.read() as connection:
-            return [event_of(row) for row in connection.execute(query)]
+            return self._queued_events(connection, self._carried_by(message), most)
 
-    def _assign(self, connection: Connection, message: NewMessage) -> int:
-        """Assign the events that are still pending to a message; return their number."""
-        return connection.execute(
-            update(deliveries)
-            .where(
-                self._mine(PENDING),
-                deliveries.c.message.is_(None),
-                deliveries.c.event == bindparam("number"),
+    def _queued_events(
+        self, connection: Connection, criteria: ColumnElement[bool], most: int | None = None
+    ) -> list[QueuedEvent]:
+        query = (
+            select(events, deliveries.c.queued_awake)
+            .join(deliveries)
+            .where(criteria)
+            .order_by(events.c.number)
+            .limit(most)
+        )
+        awake = self.awake_now()
+        return [
+            QueuedEvent(row.number, event_of(row), awake - row.queued_awake)
+            for row in connection.execute(query)
+        ]
+
+    def _record_attempt(
+        self, connection: Connection, message: OutboxMessage, result: AttemptResult
+    ) -> None:
+        store_result(connection, self.receiver, result)
+        connection.execute(
+            update(messages)
+            .where(self._is(message))
+            .values(
+                state=_unless_discarded(messages.c.state, result.state),
+                attempts=messages.c.attempts + 1,
+                turn=self._next_turn().scalar_subquery(),
+                in_flight=False,
+                unanswered=message.repeat or result.attempt.ambiguous,
+                last_attempt_at=result.at,
+                last_result=result.attempt.reason,
             )
-            .values(message=message.id),
-            # One by one: a digest may carry more events than a statement takes parameters.
-            [{"number": number} for number in message.events],
-        ).rowcount
+        )
+
+    def _create(
+        self,
+        connection: Connection,
+        new: Sequence[NewMessage],
+        source: ColumnElement[bool],
+        **values: Any,
+    ) -> None:
+        """Create messages of those of their events that are pending and meet ``source``."""
+        turn = connection.execute(self._next_turn()).scalar_one()
+        for number, message in enumerate(new):
+            assigned = connection.execute(
+                update(deliveries)
+                .where(self._mine(PENDING), source, deliveries.c.event == bindparam("number"))
+                .values(message=message.id),
+                # One by one: a digest may carry more events than a statement takes parameters.
+                [{"number": number} for number in message.events],
+            ).rowcount
+            if assigned:
+                row = {"receiver": self.receiver, "state": PENDING, "turn": turn + number}
+                row |= {"id": message.id, "body": message.body, "minimal": message.minimal}
+                connection.execute(insert(messages).values(row | {"events": assigned, **values}))
 
     def _next_turn(self) -> Any:
         # Turns, not times: a wall clock that is set back must not delay messages tried before.

@@ -5,16 +5,13 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 
-from exporter.core.events import ENDS, TROUBLES
+from exporter.core.events import ENDS, LASTING, TROUBLES
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, PENDING
 from exporter.store.schema import CARRIES_NOTHING, deliveries, events, messages
 
 _BATCH_EVENTS: Final = 500
 """Events per transaction: a delivery must not wait for the deletion of thousands."""
-
-_AGENT_TROUBLES: Final = frozenset(each for each in TROUBLES if each.startswith("agent."))
-"""Types of events whose alerts last until another event ends them, however long that takes."""
 
 
 class Retention:
@@ -59,7 +56,7 @@ class Retention:
                 events.c.observed_awake < before_awake,
                 ~is_kept.exists(),
                 ~_ends_a_needed_event(before_awake),
-                or_(events.c.type.not_in(_AGENT_TROUBLES), _has_ended(before_awake)),
+                or_(events.c.type.not_in(LASTING), _has_ended(before_awake)),
             )
             .order_by(events.c.number)
             .limit(_BATCH_EVENTS)

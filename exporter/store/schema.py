@@ -151,6 +151,7 @@ events: Final = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     sa.UniqueConstraint("id"),
     sa.Index("events_of_subject", "account", "subject", "number"),
+    sa.Index("events_of_type", "type"),
 )
 
 deliveries: Final = sa.Table(

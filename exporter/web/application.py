@@ -1,5 +1,6 @@
 """The web application: metrics, health, configuration, reload and the status page."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -76,10 +77,11 @@ def application(context: WebContext) -> Starlette:
         text = status_page(context.statuses(), context.telemetry_path, context.monotonic())
         return HTMLResponse(text, headers=SECURITY_HEADERS)
 
-    # Not async: a large configuration takes long to serialise and would block the event loop.
-    def configuration(_: Request) -> Response:
+    async def configuration(_: Request) -> Response:
         headers = {"Cache-Control": "no-store", **NO_SNIFF}
-        return PlainTextResponse(context.configuration(), headers=headers)
+        # A large configuration takes long to serialise and would block the event loop.
+        text = await asyncio.to_thread(context.configuration)
+        return PlainTextResponse(text, headers=headers)
 
     return Starlette(
         routes=[

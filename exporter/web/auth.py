@@ -7,7 +7,6 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Final
 
@@ -17,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from exporter.threads import start_executor
 from exporter.web.live_config import RateLimit, ReloadingWebConfig, WebSettings
 
 EXEMPT_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
@@ -161,7 +161,7 @@ class PasswordChecker:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._accepted: dict[bytes, None] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        self._thread = start_executor("bcrypt")
         self._waiting: Counter[str] = Counter()
 
     async def check(

@@ -3,11 +3,13 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import structlog
+
+from exporter.threads import start_executor
 
 _REQUEST_WAIT_SECONDS: Final = 1.0
 _CONNECTION_WAIT_SECONDS: Final = 0.02
@@ -71,7 +73,7 @@ class ReloadingWebConfig:
         self._source = source
         self._settings: WebSettings | None = first
         self._tls = first.tls
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="web-config")
+        self._thread = start_executor("web-config")
         self._check: Future[None] | None = None
         self._slow_check: Future[None] | None = None
 

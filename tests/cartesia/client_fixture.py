@@ -44,13 +44,14 @@ class ClientFixture:
         ca_file: Path | None = None,
         proxy: Secret | None = None,
         limits: RateLimits = RateLimits(),  # noqa: B008 - it is frozen
+        version: str = "2026-03-01",
         store_id: str = "",
     ) -> None:
         self.key = FakeSecret(KEY)
         self.registry = CollectorRegistry()
         self.client = CartesiaClient(
             HttpClient(ca_file=ca_file, proxy=proxy),
-            ApiSettings("default", base_url, "2026-03-01", self.key, store_id=store_id),
+            ApiSettings("default", base_url, version, self.key, store_id=store_id),
             ClientMetrics(self.registry),
             clock.clock if isinstance(clock, FakeClock) else clock,
             limits,

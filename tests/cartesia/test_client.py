@@ -111,7 +111,7 @@ async def test_203_is_a_page(api, clock):
 
 
 async def test_a_malformed_page_is_a_protocol_error(api, clock):
-    api.get(LIST_URL).respond(text="<html>")
+    api.get(LIST_URL).respond(text="html")
     error = await ClientFixture(clock).poll_error()
     assert (error.reason, str(error)) == ("protocol", "an odd page: the body is not JSON")
 
@@ -119,14 +119,17 @@ async def test_a_malformed_page_is_a_protocol_error(api, clock):
 async def test_the_error_quotes_the_api(api, clock):
     api.get(LIST_URL).respond(400, json=PROBLEM)
     assert str(await ClientFixture(clock).poll_error()) == (
-        'the API answered 400 "Not today: Come back tomorrow." (request_id 550e8400)'
+        'api.cartesia.test answered 400 "Not today: Come back tomorrow." (request_id 550e8400)'
     )
 
 
 @pytest.mark.parametrize("body", [b"", b"Title: Message", b'{"title":null}', b"\xff"])
 async def test_an_error_without_a_readable_body_has_the_status(api, clock, body):
     api.get(LIST_URL).respond(404, content=body)
-    assert str(await ClientFixture(clock).poll_error()) == "the API answered 404"
+    assert (
+        str(await ClientFixture(clock).poll_error())
+        == "api.cartesia.test answered 404; check base_url"
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -181,7 +184,7 @@ async def test_an_unreadable_key_fails_the_poll_without_a_request(api, clock):
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_key_stays_refused_until_it_is_accepted_or_changed(api, clock, status):
-    route = api.get(LIST_URL).respond(status)
+    route = api.get(LIST_URL).respond(status, json=PROBLEM)
     fixture = ClientFixture(clock)
     assert not fixture.client.key_is_refused()
     await fixture.poll_error()
@@ -201,6 +204,89 @@ async def test_a_key_stays_refused_until_it_is_accepted_or_changed(api, clock, s
     route.respond(json=EMPTY)
     await fixture.poll()
     assert not fixture.client.key_is_refused()
+
+
+BODIES_OF_INTERMEDIARIES = [
+    pytest.param({}, id="empty"),
+    pytest.param({"html": "<html><title>403 Forbidden</title></html>"}, id="nginx"),
+    pytest.param({"text": "Title: Message"}, id="text"),
+    pytest.param({"json": {"message": "Forbidden"}}, id="AWS API Gateway"),
+    pytest.param({"json": {"title": "Forbidden", "status": 403, "detail": "no"}}, id="RFC 9457"),
+    pytest.param({"json": {"title": None, "message": "no"}}, id="title null"),
+    pytest.param({"json": ["title", "message"]}, id="a list"),
+    pytest.param({"content": b'{"title":"No","message":"cut'}, id="truncated"),
+]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("body", BODIES_OF_INTERMEDIARIES)
+async def test_a_refusal_without_an_error_of_the_api_says_nothing_about_the_key(
+    api, clock, status, body
+):
+    """A firewall or a login page: the key may be valid."""
+    api.get(LIST_URL).respond(status, **body)
+    fixture = ClientFixture(clock)
+    error = await fixture.poll_error()
+    assert (error.reason, error.status, error.retryable) == ("client_error", status, False)
+    assert str(error).startswith(f"api.cartesia.test answered {status}")
+    assert "answered by an intermediary" in str(error)
+    assert "key" not in str(error)
+    assert not fixture.client.key_is_refused()
+    assert fixture.failures == {"client_error": 1}
+
+
+@pytest.mark.parametrize(("status", "words"), [(407, "a proxy asks for"), (511, "a login")])
+async def test_statuses_of_intermediaries_are_named_as_such(api, clock, status, words):
+    api.get(LIST_URL).respond(status, json=PROBLEM)
+    error = await ClientFixture(clock).poll_error()
+    assert (error.reason, error.retryable) == ("client_error", False)
+    assert words in str(error)
+    assert "answered by an intermediary" in str(error)
+
+
+async def test_a_web_page_in_place_of_a_list_is_named_and_does_not_make_a_key_valid(api, clock):
+    fixture = ClientFixture(clock)
+    route = api.get(LIST_URL).respond(401, json=PROBLEM)
+    await fixture.poll_error()
+    route.respond(200, html="\ufeff\n<!DOCTYPE html><title>Welcome to our hotel</title>")
+    error = await fixture.poll_error()
+    assert error.reason == "protocol"
+    assert str(error).startswith("api.cartesia.test answered 200 with a web page, not JSON")
+    assert "answered by an intermediary" in str(error)
+    assert fixture.client.key_is_refused()
+    assert not fixture.client.key_has_worked(default=False)
+
+
+@pytest.mark.parametrize(("version", "refused"), [("2025-11-04", True), ("2026-03-01", False)])
+async def test_older_api_versions_refuse_a_key_in_plain_text(api, clock, version, refused):
+    api.get(LIST_URL).respond(401, text="Unauthorized: Invalid API key")
+    fixture = ClientFixture(clock, version=version)
+    await fixture.poll_error()
+    assert fixture.client.key_is_refused() == refused
+
+
+async def test_a_key_has_worked_if_the_api_accepted_it_last(api, clock):
+    fixture = ClientFixture(clock)
+    api.get(LIST_URL).respond(json=EMPTY)
+    assert fixture.client.key_has_worked(default=True)
+    assert not fixture.client.key_has_worked(default=False)
+    await fixture.poll()
+    assert fixture.client.key_has_worked(default=False)
+    fixture.key.value = "sk_car_rotated.key"
+    assert not fixture.client.key_has_worked(default=True)
+    fixture.key.value = None
+    assert fixture.client.key_has_worked(default=True)
+
+
+async def test_only_a_404_of_the_first_page_points_to_base_url(api, clock):
+    """A 404 of a later page means that the fine-tune of its cursor is gone."""
+    gone = httpx.Response(404)
+    first = httpx.Response(200, json={"data": [{"id": "a"}], "has_more": True})
+    for answers, is_named in (([gone], True), ([first, gone] * 2, False)):
+        api.get(LIST_URL).mock(side_effect=answers)
+        text = str(await ClientFixture(clock).poll_error())
+        assert "api.cartesia.test answered 404" in text
+        assert ("check base_url" in text) == is_named
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500])

@@ -55,9 +55,6 @@ async def test_a_list_is_read_over_one_connection(fake_api, clock):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        pytest.param(sends_then_hangs_up(), "protocol", id="hung up without an answer"),
-        pytest.param(sends_then_resets(), "connect", id="reset without an answer"),
-        pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 "), "protocol", id="truncated status line"),
         pytest.param(
             sends_then_hangs_up(head(200, content_length=99) + PAGE),
             "protocol",
@@ -76,7 +73,7 @@ async def test_a_list_is_read_over_one_connection(fake_api, clock):
         ),
         pytest.param(answer(200, PAGE, content_encoding="gzip"), "protocol", id="no gzip at all"),
         pytest.param(answer(200, PAGE, content_encoding="br"), "protocol", id="not asked for"),
-        pytest.param(sends_then_hangs_up(b"SSH-2.0-OpenSSH\r\n"), "protocol", id="not HTTP"),
+        pytest.param(sends_then_hangs_up(b"SSH-2.0-X\r\n\r\n"), "protocol", id="not HTTP"),
         pytest.param(as_json(problem(503), 503), "server_error", id="a server error"),
     ],
 )
@@ -105,6 +102,50 @@ async def test_damaged_texts_and_odd_encodings_do_not_fail_a_poll(fake_api, cloc
     assert (fine_tune.id, fine_tune.status) == ("a", "failed")
     assert fine_tune.name == "Zo\ufffd, support line\ufffd\ufffd[0m\ufffd\ufffd"
     assert fixture.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        (sends_then_hangs_up(), "protocol"),
+        (sends_then_resets(), "connect"),
+        (sends_then_hangs_up(b"HTTP/1.1 200 "), "protocol"),
+    ],
+    ids=["hung up", "reset", "truncated status line"],
+)
+async def test_a_connection_lost_without_an_answer_is_a_failure_only_if_it_was_new(
+    fake_api, clock, lost, reason
+):
+    fake_api.fine_tunes = [fine_tune(f"ft_{number}") for number in range(150)]
+    first = as_json(page(fake_api.fine_tunes[:100], has_more=True))
+    reused = ClientFixture(clock, fake_api.base_url)
+    fake_api.then(first, lost)
+    assert len(await reused.poll_ids()) == 150
+    assert (reused.failures, reused.retries, clock.slept) == ({}, 0, [])
+    new = ClientFixture(clock, fake_api.base_url)
+    fake_api.then(lost)
+    assert len(await new.poll_ids()) == 150
+    assert (new.failures, new.retries) == ({reason: 1}, 1)
+
+
+async def test_a_server_that_drops_every_second_request_of_a_connection_delays_nothing(
+    fake_api, clock
+):
+    fake_api.fine_tunes = [fine_tune(f"ft_{number}") for number in range(1200)]
+    seen: dict[int, int] = {}
+
+    def drop_every_second(peer):
+        number = peer.request.connection
+        seen[number] = seen.get(number, 0) + 1
+        if seen[number] == 2:
+            peer.hang_up()
+        fake_api._list(peer)
+
+    fake_api.otherwise = drop_every_second
+    fixture = ClientFixture(clock, fake_api.base_url)
+    assert len(await fixture.poll_ids()) == 1200
+    assert (fixture.failures, clock.slept) == ({}, [])
+    assert len(fake_api.requests) == 12 + 11
 
 
 async def test_a_page_that_stays_broken_fails_the_listing_after_five_attempts(fake_api, clock):
@@ -253,7 +294,10 @@ async def test_a_redirect_to_the_path_without_the_slash_is_followed(fake_api, cl
 async def test_an_unreachable_api_is_tried_five_times(fake_api, clock):
     fixture = ClientFixture(clock, "http://127.0.0.1:1")
     error = await fixture.poll_error()
-    assert (error.reason, str(error)) == ("connect", "no connection: Connection refused")
+    assert (error.reason, str(error)) == (
+        "connect",
+        "no connection to 127.0.0.1:1: Connection refused",
+    )
     assert fixture.failures == {"connect": 5}
     assert fixture.codes == {}
 

@@ -289,7 +289,7 @@ def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
 
 def test_an_error_body_is_read():
     body = b'{"error_code":null,"title":"Bad","message":"No","request_id":"r","doc_url":"u"}'
-    assert read_problem(body, KEY) == Problem("Bad", "No", "r")
+    assert read_problem(body, KEY) == Problem("Bad", "No", "r", is_complete=True)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from exporter.cartesia.client import RateLimits
 from tests.cartesia.client_fixture import BASE_URL, EMPTY, KEY, LIST_URL, ClientFixture
 
-AWAY = "the API redirects away from its origin; not followed"
+AWAY = "api.cartesia.test redirects to another origin; not followed, check base_url"
 
 
 async def test_a_redirect_within_the_origin_is_followed_with_the_key(api, clock):
@@ -63,7 +63,8 @@ async def test_a_redirect_to_another_origin_is_an_error_and_sends_nothing_there(
 async def test_a_redirect_without_a_target_is_an_error(api, clock, headers):
     api.get(LIST_URL).respond(307, headers=headers)
     error = await ClientFixture(clock).poll_error()
-    assert (error.reason, str(error)) == ("redirect", "the API redirects without saying where to")
+    reason = "api.cartesia.test redirects without saying where to"
+    assert (error.reason, str(error)) == ("redirect", reason)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,10 @@ async def test_redirects_are_limited(api, clock):
     api.get(LIST_URL).respond(307, headers={"Location": "/fine-tunes/"})
     fixture = ClientFixture(clock)
     error = await fixture.poll_error()
-    assert (error.reason, str(error)) == ("redirect", "the API redirected more than 3 times")
+    assert (error.reason, str(error)) == (
+        "redirect",
+        "api.cartesia.test redirected more than 3 times",
+    )
     assert fixture.codes == {"307": 4}
     assert fixture.failures == {"redirect": 1}
     assert fixture.retries == 0

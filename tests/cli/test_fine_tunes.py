@@ -136,7 +136,7 @@ def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accou
     done = run(tmp_path, "list", f"--config.file={path}", WRONG="not_a_key")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "cartesia-exporter: cannot list the fine-tunes: account wrong: the API answered 401"
+        "cartesia-exporter: cannot list the fine-tunes: account wrong: 127.0.0.1:"
     )
     assert "$WRONG" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ import signal
 import sys
 
 from exporter.cli import process as cli_process
-from tests.process.agent_process import run, started
+from tests.process.agent_process import injected, run, started
 
 PYTHON = """
 import asyncio, os, signal, sys
@@ -68,6 +68,32 @@ def test_a_hanging_thread_does_not_delay_the_end(tmp_path):
     body = "import time; asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)"
     done = run(tmp_path, program(tmp_path, body), command=[sys.executable])
     assert done.returncode == 3
+
+
+def test_work_in_threads_runs_one_at_a_time(tmp_path):
+    """Each further thread would take the interpreter lock from the event loop."""
+    body = """
+    import threading, time
+    busy, overlapping = threading.Lock(), []
+    def work():
+        overlapping.append(not busy.acquire(blocking=False))
+        time.sleep(0.05)
+        busy.release()
+    await asyncio.gather(*(asyncio.to_thread(work) for _ in range(3)))
+    assert overlapping == [False] * 3"""
+    done = run(tmp_path, program(tmp_path, body.strip()), command=[sys.executable])
+    assert done.returncode == 3, done.stderr
+
+
+def test_a_process_that_gets_no_thread_says_what_to_do(tmp_path):
+    path = program(tmp_path, "pass")
+    refuse = "import _thread\ndef refuse(*_):\n    raise RuntimeError\n"
+    code = f"{refuse}import threading\nthreading._start_new_thread = refuse\n"
+    if sys.version_info >= (3, 13):
+        code = f"{refuse}import threading\nthreading._start_joinable_thread = refuse\n"
+    done = run(tmp_path, path, command=[sys.executable], **injected(tmp_path, code))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "raise the limit of tasks" in done.stdout + done.stderr
 
 
 def test_the_loop_is_kept_responsive():

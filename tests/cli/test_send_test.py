@@ -14,8 +14,10 @@ from tests.process.fake_api import agent_config, fake_api, webhook
 @pytest.fixture(scope="module")
 def receivers(tmp_path_factory):
     with fake_api() as (api, inbox):
-        inbox.answer = lambda request: PlainTextResponse(
-            "no such hook", 404 if request.path == "/gone" else 200
+        inbox.answer = lambda request: (
+            PlainTextResponse("no such hook", 404)
+            if request.path == "/gone"
+            else PlainTextResponse("ok")
         )
         nobody = {"name": "nobody", "type": "webhook", "url": "http://127.0.0.1:1/s3cret"}
         chat = {"name": "chat", "type": "slack", "url": f"{inbox.url}/chat"}

@@ -17,6 +17,8 @@ from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from tests.config.config_file import KEY, write_config
 
 HERE = Path(__file__).parent
+NAMED = "must be the value alone; remove the name and the = before it"
+QUOTED = "must not be in quotes; remove them (docker --env-file takes them for part of the value)"
 NO_ACCOUNTS = (
     "accounts: missing; set CARTESIA_API_KEY or CARTESIA_API_KEY_FILE, or list them in the file"
 )
@@ -58,6 +60,18 @@ def test_an_error_has_no_cause_that_could_contain_a_secret(tmp_path):
         load(path, {})
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_a_key_file_that_was_copied_from_an_env_file_is_refused(tmp_path):
+    path = tmp_path / "key"
+    for content, reason in (
+        ("CARTESIA_API_KEY=sk_car_hunter2\nOTHER=x\n", "remove the name and the = before it"),
+        ("Bearer sk_car_hunter2", 'remove "Bearer" or the header name before it'),
+    ):
+        path.write_text(content)
+        [problem] = problems(None, {"CARTESIA_API_KEY_FILE": str(path)})
+        expected = f"$CARTESIA_API_KEY_FILE: {path} must be the value alone; {reason}"
+        assert problem == expected
 
 
 def test_the_environment_alone_is_enough():
@@ -109,6 +123,20 @@ def test_every_variable_is_used(tmp_path, monkeypatch):
             ["$CARTESIA_API_KEY_FILE: is set together with $CARTESIA_API_KEY; unset one of them"],
         ),
         ({"CARTESIA_API_KEY": " "}, ["$CARTESIA_API_KEY: is empty"]),
+        (
+            {
+                "CARTESIA_API_KEY": '"sk_car_hunter2"',
+                "CARTESIA_EXPORTER_SLACK_URL": "'https://hooks.slack.com/hunter2'",
+                "CARTESIA_EXPORTER_WEBHOOK_URL": "URL=https://hooks.example/hunter2",
+                "CARTESIA_EXPORTER_STORAGE_PATH": '"data/state.db"',
+            },
+            [
+                f"$CARTESIA_API_KEY: {QUOTED}",
+                f"$CARTESIA_EXPORTER_SLACK_URL: {QUOTED}",
+                f"$CARTESIA_EXPORTER_WEBHOOK_URL: {NAMED}",
+                "$CARTESIA_EXPORTER_STORAGE_PATH: must not be in quotes; remove them",
+            ],
+        ),
         (
             {"CARTESIA_API_KEY_FILE": "/nonexistent/key"},
             ["$CARTESIA_API_KEY_FILE: cannot read /nonexistent/key: no such file"],

@@ -132,6 +132,7 @@ def test_only_known_keys_with_the_name_of_a_secret_are_plain_text():
         ("Alerts", "playground_url"),
         ("SlackReceiver", "text"),
         ("WebhookReceiver", "headers"),
+        ("WebhookReceiver", "template_secrets"),
     }
 
 
@@ -148,6 +149,11 @@ def test_paths_and_variables_of_secrets_are_not_masked(tmp_path, form):
             {"name": "s", "type": "slack", f"url_{form}": "u"},
             {**webhook, "name": "signed", f"secret_{form}": "s", f"bearer_token_{form}": "p"},
             {**webhook, "name": "basic", "headers": {"X-Key": {form: "p"}}, "basic_auth": login},
+            {
+                **webhook,
+                "name": "filled",
+                "template_secrets": {"key": {form: "p"}},
+            },
         ],
         f"heartbeat_url_{form}": "u",
     }

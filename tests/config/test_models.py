@@ -54,7 +54,13 @@ def test_every_default():
         "per_fine_tune": False,
         "max_fine_tune_series": 1000,
     }
-    assert dict(found.alerts) == {
+    assert found.alerts.severities.model_dump() == {
+        "failed": "warning",
+        "stuck": "warning",
+        "agent": "critical",
+    }
+    assert dict(found.alerts) | {"severities": None} == {
+        "severities": None,
         "events": ("failed",),
         "failed_statuses": ("failed",),
         "stuck_after": 6 * 3600,
@@ -243,8 +249,9 @@ def test_validating_an_apprise_receiver_does_not_import_apprise():
         "import asyncio, sys; from contextlib import AsyncExitStack;"
         "from exporter.agent.build import open_receiver;"
         "from exporter.config.receivers import AppriseReceiver as R;"
+        "from exporter.receivers.alerts import AlertLabels as L;"
         "s = R.model_validate({'name': 'a', 'type': 'apprise', 'url': 'mailto://a:b@example.com'});"
-        "r = asyncio.run(open_receiver(s, AsyncExitStack()));"
+        "r = asyncio.run(open_receiver(s, L(), AsyncExitStack()));"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules or r.name != 'a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

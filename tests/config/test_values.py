@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporter.config.receivers import AppriseReceiver
 from exporter.config.secrets import EnvironmentSecret, FileSecret, TextSecret, to_path
 from exporter.config.types import (
     check_api_key,
@@ -87,6 +88,52 @@ def test_an_invalid_key_is_refused_and_not_repeated(key):
 def test_an_api_version_that_is_no_date_is_refused(text):
     with pytest.raises(ValueError, match="must be a date"):
         check_date(text)
+
+
+QUOTED = ['"{}"', "'{}'", "`{}`", "\u201c{}\u201d", '"{}']
+NAMED = ["CARTESIA_API_KEY={}", "export KEY={}", "api_key = {}", 'KEY="{}"']
+HEADED = ["Bearer {}", "bearer  {}", "Authorization: Bearer {}", "X-API-Key: {}"]
+VALUES = [
+    (check_api_key, "sk_car_hunter2.x"),
+    (check_token, "hunter2=="),
+    (check_signing_secret, "whsec_" + "QUFB" * 8),
+    (check_url, "https://hooks.example/hunter2"),
+    (check_proxy_url, "http://user:hunter2@proxy:3128"),
+    (AppriseReceiver.SECRETS[0].check, "slack://hunter2/x/y"),
+]
+
+
+@pytest.mark.parametrize(("check", "value"), VALUES)
+@pytest.mark.parametrize(
+    ("forms", "reason"),
+    [
+        (QUOTED, "must not be in quotes; remove them"),
+        (NAMED, "must be the value alone; remove the name and the ="),
+        (HEADED, 'must be the value alone; remove "Bearer"'),
+    ],
+)
+def test_values_copied_with_quotes_name_or_header_are_refused_with_what_to_do(
+    check, value, forms, reason
+):
+    check(value)
+    for form in forms:
+        with pytest.raises(ValueError, match=reason) as caught:
+            check(form.format(value))
+        assert "hunter2" not in str(caught.value)
+        assert value not in str(caught.value)
+
+
+def test_base64_padding_and_quotes_inside_are_accepted():
+    check_api_key("abc=")
+    check_token("YWJj==")
+    check_token("a'b")
+    check_url("https://hooks.example/o'hara?name=value'")
+
+
+def test_a_quoted_path_is_refused():
+    for text in ('"/run/secrets/key"', "'state.db'"):
+        with pytest.raises(ValueError, match="must not be in quotes; remove them"):
+            to_path(text)
 
 
 def test_other_keys_are_accepted():

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.core.active_alerts import RESOLVED_SECONDS, ActiveAlert, AlertRow, active_alerts
+from exporter.core.active_alerts import (
+    LASTING_SECONDS,
+    RESOLVED_SECONDS,
+    ActiveAlert,
+    AlertRow,
+    active_alerts,
+)
 from exporter.core.events import ENDS, TROUBLES
 
 NOW = 1_800_000_000.0
@@ -170,3 +176,17 @@ def test_an_older_list_has_the_same_alerts_and_ends_as_a_new_one(ended_ago, deli
 
 def number_of(alert: ActiveAlert) -> int:
     return alert.row.number
+
+
+def test_a_lasting_trouble_is_active_until_its_end_and_its_end_moves_with_each_post():
+    row = AlertRow(1, NOW, 0.0, settled=1.0, lasting=True)
+    for awake in (60.0, HOLD, 400 * 86_400.0):
+        now = NOW + awake
+        assert row.is_active(awake, HOLD)
+        assert row.ends_at(awake, now, HOLD) == now + HOLD
+        assert row.ends_at(awake, now, 60.0) == now + LASTING_SECONDS
+    end = 9 * HOLD
+    ended = AlertRow(1, NOW, 0.0, settled=1.0, left=end, lasting=True)
+    assert ended.ends_at(end + 5, NOW + end + 5, HOLD) <= NOW + end
+    assert ended.is_active(end + RESOLVED_SECONDS - 1, HOLD)
+    assert not ended.is_active(end + RESOLVED_SECONDS, HOLD)

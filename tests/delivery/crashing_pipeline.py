@@ -37,7 +37,7 @@ from tests.store.sample_polls import KEY, NOW
 
 CRASH_POINTS = tuple(
     f"{when} {what}"
-    for what in ("commit", "create_messages", "claim", "record", "replace_body")
+    for what in ("commit", "create_messages", "claim", "record", "replace_body", "split")
     for when in ("before", "after")
 )
 
@@ -67,6 +67,9 @@ class Environment:
         if self.api_fails:
             raise CartesiaError("server_error", "answered 503")
         return Listing(dict(self.fine_tunes), 1)
+
+    def key_has_worked(self, *, default: bool) -> bool:
+        return default
 
     def key_is_refused(self) -> bool:
         return False
@@ -129,6 +132,13 @@ class _CrashingOutbox(Outbox):
     async def replace_body(self, message: OutboxMessage, body: bytes) -> None:
         with self._environment.may_crash("replace_body"):
             await super().replace_body(message, body)
+
+    async def split(
+        self, message: OutboxMessage, parts: Sequence[NewMessage], result: AttemptResult
+    ) -> None:
+        with self._environment.may_crash("split"):
+            await super().split(message, parts, result)
+            self._oracle.claimed.discard(message.id)
 
 
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())

@@ -69,16 +69,19 @@ class _Message:
     events: tuple[str, ...]
     accepted: int = 0
     repeat_reasons: int = 0
+    refused_in_both_forms: bool = False
 
 
 @dataclass
 class DeliveryOracle:
     """A receiver that fails as ``faults`` say, and asserts that each message may be sent to it.
 
-    ``carried`` are the ids of the events of all messages, ``refused`` of those in refused ones.
-    The other sets are ids of messages: ``settled`` are stored as delivered, ``claimed`` have an
-    attempt without a stored result, ``unclaimed`` a claim that could not be stored, and
-    ``ambiguous`` an attempt of which only the receiver knows the result.
+    An event whose id ends in a character of ``poison`` is refused in every message. ``carried`` has
+    the message of each event, ``refused`` the events of all refused messages, ``refused_alone``
+    those that were refused in both forms without another. The other sets are ids of messages:
+    ``settled`` are stored as delivered, ``claimed`` have an attempt without a stored result,
+    ``unclaimed`` a claim that could not be stored, and ``ambiguous`` an attempt of which only the
+    receiver knows the result.
     """
 
     name: str
@@ -88,8 +91,10 @@ class DeliveryOracle:
     faults: deque[Fault] = field(default_factory=deque)
     messages: dict[str, _Message] = field(default_factory=dict)
     requests: int = 0
-    carried: set[str] = field(default_factory=set)
+    poison: str = ""
+    carried: dict[str, str] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    refused_alone: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
     claimed: set[str] = field(default_factory=set)
     unclaimed: set[str] = field(default_factory=set)
@@ -108,6 +113,8 @@ class DeliveryOracle:
         accepted, attempt = True, Attempt(Outcome.DELIVERED, "answered 200")
         if self.faults:
             accepted, attempt = self.faults.popleft().value
+        elif any(event[-1] in self.poison for event in known.events):
+            accepted, attempt = Fault.REFUSED.value
         known.accepted += accepted
         if attempt is None:
             raise Crash
@@ -116,6 +123,9 @@ class DeliveryOracle:
             self.ambiguous.add(message.id)
         if attempt.outcome is Outcome.PAYLOAD:
             self.refused.update(known.events)
+            known.refused_in_both_forms = known.minimal
+            if known.minimal and len(known.events) == 1:
+                self.refused_alone.update(known.events)
         return attempt
 
     def record_crash(self) -> None:
@@ -129,9 +139,9 @@ class DeliveryOracle:
         known = self.messages.get(sent.id)
         if known is None:
             events = tuple(body.decode().split()[1:])
-            assert not self.carried.intersection(events), "an event is in two messages"
-            self.carried.update(events)
             known = self.messages[sent.id] = _Message(body, sent.minimal, events)
+            self._check_part(sent.id, known)
+            self.carried |= dict.fromkeys(events, sent.id)
         elif sent.minimal and not known.minimal:
             assert body == known.body.replace(b"full", b"minimal"), "its events changed"
             known.body, known.minimal = body, True
@@ -142,6 +152,20 @@ class DeliveryOracle:
         assert is_repeat or may_be_first, "a repeat that is not marked as one"
         assert not is_repeat or sent.id in self.ambiguous, "marked as a repeat but cannot be one"
         return known
+
+    def _check_part(self, message_id: str, part: _Message) -> None:
+        """Assert that events which were in another message before are a part of it."""
+        before = {self.carried[event] for event in part.events if event in self.carried}
+        if not before:
+            return
+        [whole_id] = before
+        whole = self.messages[whole_id]
+        assert whole.refused_in_both_forms, "an event is in two messages"
+        assert {*part.events} < {*whole.events}, "an event is in two messages"
+        assert part.minimal == (len(part.events) > 1)
+        part.accepted, part.repeat_reasons = whole.accepted, whole.repeat_reasons
+        if whole_id in self.ambiguous:
+            self.ambiguous.add(message_id)
 
     def accepted_messages(self) -> set[str]:
         """Return the ids of the accepted messages."""

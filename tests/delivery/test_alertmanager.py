@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import pytest
+from sqlalchemy import Connection, insert
 from structlog.testing import capture_logs
 
 from exporter.core.active_alerts import RESOLVED_SECONDS
@@ -12,6 +13,7 @@ from exporter.core.events import Event
 from exporter.core.retry import CircuitState
 from exporter.delivery.alertmanager import ROUND_SECONDS
 from exporter.store.outbox import Backlog, Outbox, request_retry
+from exporter.store.schema import poll_outages
 from tests.delivery.alertmanager_fixture import (
     AM,
     BUSY,
@@ -347,3 +349,32 @@ async def test_forget_removes_the_receivers_series(single):
     single.deliverer.forget()
     samples = [each for metric in single.registry.collect() for each in metric.samples]
     assert [each for each in samples if each.labels.get("receiver") == AM] == []
+
+
+async def test_an_account_that_cannot_be_read_fires_until_it_can_over_restarts(tmp_path):
+    """It was resolved after ``hold`` while the account still could not be read."""
+    clock, member = FakeClock(NOW), FakeMember()
+
+    def store_outage(connection: Connection) -> None:
+        row = {"name": "main", "base_url": "x", "since": NOW}
+        connection.execute(insert(poll_outages), [row | {"since_awake": 0.0, "reported": True}])
+
+    def end() -> float:
+        [alert] = member.alerts.held.values()
+        return seconds(alert["endsAt"])
+
+    for hours in range(4):
+        async with open_alertmanager(tmp_path, [member], clock=clock) as fixture:
+            if not hours:
+                await fixture.write(store_outage)
+                await fixture.record_event(Event("f", "agent.poll_failing", "main", NOW), AM)
+            await fixture.post_all()
+            for _ in range(60):
+                clock.now += 60
+                await fixture.post_all()
+                assert end() > clock.now + 60
+    async with open_alertmanager(tmp_path, [member], clock=clock) as fixture:
+        await fixture.record_event(Event("r", "agent.poll_recovered", "main", clock.now))
+        clock.now += 1
+        await fixture.post_all()
+    assert end() <= clock.now

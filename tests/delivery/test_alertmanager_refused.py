@@ -21,6 +21,7 @@ from exporter.store.events import DEAD, DELIVERED
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState, request_retry
 from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, PENDING_AGAIN, FakeMember
 from tests.delivery.delivery_fixture import delivery_settings
+from tests.fakes.alertmanager import seconds
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import NOW, fine_tune
 
@@ -30,6 +31,25 @@ Rule = Callable[[dict[str, Any]], bool]
 def about(*names: str) -> Rule:
     """Return a rule that refuses the alerts of these fine-tunes in any form."""
     return lambda alert: alert["labels"].get("fine_tune_id") in names
+
+
+def is_full(alert: dict[str, Any]) -> bool:
+    """Return whether an alert does not have its minimal form."""
+    return bool(alert["annotations"]["summary"].startswith("Fine-tune failed"))
+
+
+async def test_the_end_of_an_alert_ends_the_one_that_was_accepted_in_its_minimal_form(single):
+    """With fewer labels it was another alert, and kept firing."""
+    [member] = single.members
+    member.alerts.refuses = is_full
+    await single.queue_failures("ft")
+    await single.post_all()
+    member.alerts.refuses = lambda alert: False
+    await single.record_event(Event("end", "fine_tune.completed", "default", NOW, fine_tune("ft")))
+    single.clock.now += 1
+    await single.post_all()
+    [alert] = member.alerts.held.values()
+    assert seconds(alert["endsAt"]) <= single.clock.now
 
 
 async def test_of_a_refused_request_the_valid_alerts_are_delivered_and_the_invalid_one_dead(single):
@@ -54,16 +74,17 @@ async def test_of_a_refused_request_the_valid_alerts_are_delivered_and_the_inval
 
 async def test_a_refused_alert_is_posted_once_more_in_its_minimal_form(single):
     [member] = single.members
-    member.alerts.refuses = lambda alert: "model_id" in alert["labels"]
+    member.alerts.refuses = is_full
     await single.queue_failures("ft")
     await single.post_all()
     assert [len(request) for request in member.alerts.requests] == [1, 1]
     [alert] = member.alerts.held.values()
     assert alert["labels"] == {
         "alertname": "CartesiaFineTuneFailed",
-        "severity": "critical",
+        "severity": "warning",
         "account": "default",
         "fine_tune_id": "ft",
+        "model_id": "sonic-3",
     }
     assert "description" not in alert["annotations"]
     assert await single.outbox.backlog() == Backlog()
@@ -273,7 +294,7 @@ def test_valid_alerts_are_delivered_and_invalid_ones_found_in_few_requests(
 ):
     def refuses(alert: dict[str, Any]) -> bool:
         number = int(alert["labels"]["fine_tune_id"][1:])
-        return number in invalid or (number in only_minimal and "model_id" in alert["labels"])
+        return number in invalid or (number in only_minimal and is_full(alert))
 
     member, outbox = FakeMember(), MemoryOutbox(total)
     member.alerts.refuses = refuses
@@ -282,5 +303,5 @@ def test_valid_alerts_are_delivered_and_invalid_ones_found_in_few_requests(
     assert len(member.requests) <= 3 * total
     held = {alert["labels"]["fine_tune_id"]: alert for alert in member.alerts.held.values()}
     assert held.keys() == {f"f{n}" for n in range(total) if n not in invalid}
-    minimal = {int(name[1:]) for name, alert in held.items() if "model_id" not in alert["labels"]}
+    minimal = {int(name[1:]) for name, alert in held.items() if not is_full(alert)}
     assert minimal == {n for n in only_minimal - invalid if n < total}

@@ -167,3 +167,33 @@ async def test_each_attempt_is_logged_without_content(tmp_path):
         ]
         assert logs[0]["retry_in"] == "1.0s"
         assert "full" not in repr(logs)
+
+
+async def test_the_log_says_what_was_delivered_to_whom(tmp_path):
+    async with open_delivery(tmp_path, answering(BUSY)) as delivery:
+        await delivery.queue_failures("a")
+        with capture_logs() as logs:
+            await delivery.deliver_all()
+        about = {"receiver": "slack", "type": "fine_tune.failed", "fine_tune": "a", "name": ""}
+        assert [line["event"] for line in logs] == ["delivery failed", "delivered"]
+        for attempt, line in enumerate(logs, start=1):
+            assert about.items() <= line.items()
+            assert (line["events"], line["attempt"]) == (1, attempt)
+
+
+async def test_the_log_of_a_digest_names_its_first_events(tmp_path):
+    async with open_delivery(tmp_path) as delivery:
+        await delivery.queue_failures(*(f"f{number}" for number in range(9)))
+        with capture_logs() as logs:
+            await delivery.deliver_all()
+        [line] = logs
+        assert (line["event"], line["events"], line["type"]) == ("delivered", 9, "fine_tune.failed")
+        assert [name in line["first"] for name in ("f0", "f1", "f2", "f3")] == [True] * 3 + [False]
+
+
+async def test_the_log_of_a_dead_delivery_names_its_fine_tune(tmp_path):
+    async with open_delivery(tmp_path, answering(REFUSED, REFUSED)) as delivery:
+        await delivery.queue_failures("a")
+        with capture_logs() as logs:
+            await delivery.deliver_all()
+        assert (logs[-1]["event"], logs[-1]["fine_tune"]) == ("delivery dead", "a")

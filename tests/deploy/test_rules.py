@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from exporter.cli.main import main
-from exporter.core.events import Event, EventType
-from exporter.receivers.alerts import labels
+from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event, EventType
+from exporter.receivers.alerts import AlertLabels
 from tests.deploy.promql import selectors, undocumented_names
 from tests.deploy.tools import amtool, promtool
 from tests.docs.test_documented import documented_metrics
@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "cartesia.rules.yml"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
 AGENT_ALERTS = {
-    labels(Event("", event_type, "", 0))["alertname"] for event_type in get_args(EventType)
+    AlertLabels().of(Event("", event_type, "", 0))["alertname"]
+    for event_type in get_args(EventType)
 }
 """Names of the alerts that the agent itself sends to an Alertmanager."""
 
@@ -120,12 +121,19 @@ def test_the_inhibition_example_is_valid_and_names_existing_alerts(tmp_path):
         )
         assert severities(critical) == {"critical"}
         assert severities(warning) == {"warning"}
-        # The agent's own alert of a failed fine-tune is critical, and must not inhibit anything.
+        # An alert of the agent itself must not inhibit anything.
         assert set(critical.split("|")).isdisjoint(AGENT_ALERTS)
 
 
 def severities(alerts: str) -> set[str]:
     return {RULES_BY_ALERT[alert]["labels"]["severity"] for alert in alerts.split("|")}
+
+
+def test_rules_and_agent_agree_on_the_severity_of_the_alerts_that_both_send():
+    for traits in EVENT_TYPES.values():
+        if traits.is_trouble and traits.alertname in RULES_BY_ALERT:
+            severity = DEFAULT_SEVERITIES[traits.subscription or ""]
+            assert RULES_BY_ALERT[traits.alertname]["labels"]["severity"] == severity
 
 
 def test_the_runbooks_list_the_alerts_shared_by_rules_and_agent():

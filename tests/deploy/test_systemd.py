@@ -25,6 +25,7 @@ ALLOWED_FINDINGS = {
     "RestrictAddressFamilies_AF_INET_INET6",
     "RestrictAddressFamilies_AF_UNIX",
     "RootDirectoryOrRootImage",
+    "SystemCallFilter_resources",  # setrlimit, for the memory of the process that runs Apprise
 }
 """Allowed findings of `systemd-analyze security`: the agent needs them, or they have no effect."""
 

@@ -1,7 +1,7 @@
 """The generated documents are up to date, complete and correct."""
 
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -12,7 +12,7 @@ from docs.generate.flags import commands
 from docs.generate.table import header, row
 from exporter.cli.main import main
 from exporter.config import Config, load
-from exporter.config.models import Account, Alerts, Metrics, Poll, Storage
+from exporter.config.models import Account, Alerts, Metrics, Poll, Severities, Storage
 from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
@@ -38,7 +38,11 @@ RECEIVERS: dict[str, type[Section]] = {
     "alertmanager": AlertmanagerReceiver,
     "apprise": AppriseReceiver,
 }
-NESTED: dict[str, type[Section]] = {"match": Match, "basic_auth": BasicAuth}
+NESTED: dict[str, type[Section]] = {
+    "basic_auth": BasicAuth,
+    "match": Match,
+    "severities": Severities,
+}
 
 
 def sections(text: str) -> dict[str, str]:
@@ -93,7 +97,9 @@ def keys(heading: str) -> list[str]:
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_exactly_the_keys_of_a_section_are_documented(heading):
-    assert keys(heading) == sorted(SECTIONS[heading].model_fields)
+    own = SECTIONS[heading].model_fields
+    nested = {f"{key}.{name}" for key in NESTED.keys() & own for name in NESTED[key].model_fields}
+    assert keys(heading) == sorted({*own, *nested})
 
 
 @pytest.mark.parametrize("heading", ["receivers", *RECEIVERS])
@@ -101,8 +107,9 @@ def test_exactly_the_keys_of_a_receiver_are_documented(heading):
     common = {*CommonReceiver.model_fields, "type"}
     own = RECEIVERS[heading].model_fields.keys() - common if heading in RECEIVERS else common
     nested = {f"{key}.{name}" for key in NESTED.keys() & own for name in NESTED[key].model_fields}
-    headers = {f"headers.NAME{form}" for form in ("", ".file", ".env") if "headers" in own}
-    assert keys(heading) == sorted({*own, *nested, *headers})
+    named = {"headers", "template_secrets"} & own
+    forms = {f"{key}.NAME{form}" for key in named for form in ("", ".file", ".env")}
+    assert keys(heading) == sorted({*own, *nested, *forms})
 
 
 def test_every_key_of_the_file_has_a_heading_or_a_row():
@@ -121,7 +128,14 @@ def test_documented_defaults_are_the_defaults(tmp_path):
 
     def defaults(heading: str) -> dict[str, object]:
         pairs = ((cells[0], cells[2]) for cells in KEYS[heading] if cells[2].startswith("`"))
-        return {key.split("`")[1]: yaml.safe_load(text.strip("`")) for key, text in pairs}
+        found: dict[str, Any] = {}
+        for key, text in pairs:
+            *path, name = key.split("`")[1].split(".")
+            section = found
+            for each in path:
+                section = section.setdefault(each, {})
+            section[name] = yaml.safe_load(text.strip("`"))
+        return found
 
     key = {"CARTESIA_API_KEY": "sk_car_x"}
     raw = {heading: defaults(heading) for heading in SECTIONS}

@@ -121,6 +121,7 @@ class Server:
         self.stopping = threading.Event()
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._address = f"127.0.0.1:{self.port}"
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -129,8 +130,13 @@ class Server:
         return int(self._listener.getsockname()[1])
 
     @property
+    def address(self) -> str:
+        """Host and port, as errors name them; also after the end of the server."""
+        return self._address
+
+    @property
     def base_url(self) -> str:
-        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://{self.address}"
 
     def then(self, *answers: Answer) -> Self:
         """Add scripted answers, one per request."""

@@ -48,6 +48,7 @@ class FakeSource:
 
     answers: deque[Answer]
     refused: bool = False
+    worked: bool | None = None
     asked: int = 0
     remembered: list[tuple[str, ...]] = field(default_factory=list)
     tracked: Mapping[str, TrackedFineTune] = field(default_factory=dict)
@@ -64,6 +65,9 @@ class FakeSource:
 
     def key_is_refused(self) -> bool:
         return self.refused
+
+    def key_has_worked(self, *, default: bool) -> bool:
+        return default if self.worked is None else self.worked
 
     def remember(self, cursors: Sequence[str]) -> None:
         self.remembered.append(tuple(cursors))

@@ -35,6 +35,9 @@ class RecordingSource:
         self.listings.append(found)
         return found
 
+    def key_has_worked(self, *, default: bool) -> bool:
+        return self.client.key_has_worked(default=default)
+
     def key_is_refused(self) -> bool:
         return self.client.key_is_refused()
 

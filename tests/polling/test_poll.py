@@ -13,7 +13,7 @@ from exporter.core.events import Event
 from exporter.core.view import AccountStatus
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from exporter.store.outbox import Outbox, PendingEvent
+from exporter.store.outbox import Outbox, QueuedEvent
 from tests.polling.poller_fixture import FAILURES, POLLS, PollerFixture, listing, open_poller
 from tests.store.sample_polls import KEY, NOW, fine_tune
 
@@ -78,7 +78,7 @@ async def test_a_failure_during_an_outage_is_queued_once_afterwards(tmp_path):
 async def test_a_poll_commits_then_publishes_then_wakes_the_receivers(tmp_path):
     async with open_poller(tmp_path / "state.db", BEFORE, AFTER) as p:
         await p.poller.poll()
-        seen: list[tuple[str, asyncio.Future[list[PendingEvent]], bool]] = []
+        seen: list[tuple[str, asyncio.Future[list[QueuedEvent]], bool]] = []
 
         def observe(step: str) -> None:
             # The store's thread reads this after all that was requested before.

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,25 +176,6 @@ async def test_the_age_of_a_snapshot_counts_from_when_it_was_read(tmp_path, held
         await running
         assert (p.status.polled_at, p.status.duration) == (read_at, 0)
         assert p.status.stale_at == read_at + STALE_AFTER
-
-
-async def test_snapshots_of_several_accounts_are_compared_one_after_another(tmp_path, monkeypatch):
-    """Each further thread would take the interpreter lock from the event loop."""
-    busy = threading.Lock()
-
-    def compare(*arguments: Any) -> PollResult:
-        assert busy.acquire(blocking=False)
-        time.sleep(0.05)  # long enough for another comparison to overlap
-        busy.release()
-        return apply_snapshot(*arguments)
-
-    monkeypatch.setattr(poller, "apply_snapshot", compare)
-    async with (
-        open_poller(tmp_path / "a.db", TRAINS) as a,
-        open_poller(tmp_path / "b.db", TRAINS) as b,
-    ):
-        await asyncio.gather(a.poller.poll(), b.poller.poll())
-        assert (a.status.up, b.status.up) == (True, True)
 
 
 async def test_a_bug_in_the_comparison_is_raised_by_run(tmp_path, monkeypatch):

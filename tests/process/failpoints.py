@@ -47,6 +47,7 @@ wrap("exporter.store.accounts", "Accounts", "commit", before_commit, after_commi
 outbox = "exporter.store.outbox", "Outbox"
 wrap(*outbox, "create_messages", after=at("after the messages are created"))
 wrap(*outbox, "claim", at("before the claim"), at("after the claim"))
+wrap(*outbox, "split", at("before the parts are stored"), at("after the parts are stored"))
 wrap(*outbox, "record", at("before the result is recorded"), at("after the result is recorded"))
 
 posts = set()

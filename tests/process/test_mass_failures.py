@@ -56,7 +56,7 @@ def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> No
     all_texts = texts(payload)
     assert max(map(len, all_texts)) <= 3_000
     assert len(payload["text"]) + sum(map(len, all_texts)) <= 10_000
-    assert payload["text"] == f"{len(failed)} fine-tunes failed"
+    assert payload["text"].startswith(f"{len(failed)} fine-tunes failed\n")
     whole = "\n".join(all_texts)
     lines = [
         line for text in all_texts for line in text.splitlines() if re.search(r"\(sonic.*\)$", line)
@@ -66,7 +66,7 @@ def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> No
     named = [each for each in failed if each in whole]
     assert len(lines) == 20
     assert len(named) + int(more.group(1)) == len(failed)
-    assert len(named) > 200, "as many ids as fit"
+    assert len(named) > 150, "as many ids as fit"
 
 
 def check_webhook(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:

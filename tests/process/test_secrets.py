@@ -20,8 +20,9 @@ PASSWORD = "hunter2ProxyPassword"
 BEARER = "b34rerTokenOfAWebhook"
 BASIC = "p4sswordOfAWebhook"
 HEADER = "h3aderOfAWebhook"
+ROUTING = "r0utingKeyInTheBody"
 ENCODED = base64.b64encode(f"agent:{BASIC}".encode()).decode()
-SECRETS = (API_KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ENCODED)
+SECRETS = (API_KEY, OTHER_KEY, TOKEN, SIGNING, PASSWORD, BEARER, BASIC, HEADER, ROUTING, ENCODED)
 
 NO_RESOLVER = """
 import socket
@@ -67,7 +68,14 @@ def receivers(inbox: Inbox, tls: str) -> list[dict[str, object]]:
         one("good", at("good"), secret=SIGNING, **bearer),
         *(one(failure, at(failure), **bearer) for failure in failures),
         one("alerts", at("refused"), format="alertmanager", **basic),
-        one("template", at("broken"), format="template", template={"x": "{{ title }}"}, **basic),
+        one(
+            "template",
+            at("broken"),
+            format="template",
+            template_secrets={"routing": ROUTING},
+            template={"x": "{{ title }}", "key": "{{ secrets.routing }}"},
+            **basic,
+        ),
         one("nobody", f"http://127.0.0.1:1/{TOKEN}", **basic),
         one("tls", f"{tls}/{TOKEN}"),
         one("name", f"https://{TOKEN}.invalid/{TOKEN}"),

@@ -159,6 +159,13 @@ def test_the_key_alone_is_enough(tmp_path):
         process.kill()
 
 
+def test_a_key_in_quotes_is_refused_and_not_shown(tmp_path):
+    ended = run(tmp_path, CARTESIA_API_KEY=f'"{API_KEY}"')
+    assert ended.returncode == 2
+    assert "$CARTESIA_API_KEY: must not be in quotes; remove them" in ended.stderr
+    assert API_KEY not in ended.stderr + ended.stdout
+
+
 def test_without_configuration_the_missing_key_is_named(tmp_path):
     ended = run(tmp_path, CARTESIA_API_KEY="")
     assert ended.returncode == 2

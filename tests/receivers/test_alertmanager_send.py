@@ -15,6 +15,7 @@ from exporter.config import load
 from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
+from exporter.receivers.alerts import AlertLabels
 from tests.config.config_file import KEY, write_config
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
@@ -33,7 +34,7 @@ async def opened(folder: Path, *urls: str, seconds: str = "10s") -> Alertmanager
     [section] = load(write_config(folder, text), KEY).receivers
 
     async with contextlib.AsyncExitStack() as resources:
-        receiver = await open_receiver(section, resources)
+        receiver = await open_receiver(section, AlertLabels(), resources)
         assert isinstance(receiver, Alertmanager)
         return receiver
 
@@ -153,3 +154,12 @@ async def test_no_connection_error_shows_the_password(tmp_path, untrusted, caplo
             text = traceback.format_exc()
         assert "Attempt" in text
         assert PASSWORD not in text + caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_page_of_an_intermediary_says_nothing_about_the_alerts(tmp_path, status):
+    with Server(answer(status, b"<!DOCTYPE html><title>Sign in</title>")) as server:
+        [member] = (await opened(tmp_path, server.base_url)).members
+        attempt = await member.attempt(b"[]", {}, AT)
+    assert attempt.outcome is Outcome.TRANSIENT
+    assert attempt.reason == f"answered {status} with a page of HTML, as an intermediary does"

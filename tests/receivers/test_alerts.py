@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from exporter.core.events import Event, EventType
+from exporter.core.events import EVENT_TYPES, Event, EventType
 from exporter.core.message import LinkTemplates, build_message
 from exporter.core.model import FineTune
 from exporter.receivers.alerts import (
+    AlertLabels,
     AlertmanagerBody,
     annotations,
     fingerprint,
     generator_url,
-    labels,
 )
 from tests.receivers.sample_events import (
     AT,
@@ -31,6 +32,8 @@ from tests.receivers.sample_events import (
     trouble,
 )
 
+labels = AlertLabels().of
+
 
 def failed(fine_tune: FineTune) -> Event:
     return Event("evt", "fine_tune.failed", "default", AT, fine_tune)
@@ -39,7 +42,7 @@ def failed(fine_tune: FineTune) -> Event:
 def test_labels_and_annotations_of_a_failure():
     assert labels(FAILED) == {
         "alertname": "CartesiaFineTuneFailed",
-        "severity": "critical",
+        "severity": "warning",
         "account": "default",
         "fine_tune_id": "ft_1",
         "model_id": "sonic-2",
@@ -54,6 +57,7 @@ def test_labels_and_annotations_of_a_failure():
         "observed_at": "2026-11-23T19:03:00Z",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
+        "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
     }
 
 
@@ -65,13 +69,13 @@ def test_the_minimal_annotations_leave_out_what_people_wrote():
 
 
 ALERTS: list[tuple[EventType, str, str]] = [
-    ("fine_tune.failed", "CartesiaFineTuneFailed", "critical"),
+    ("fine_tune.failed", "CartesiaFineTuneFailed", "warning"),
     ("fine_tune.stuck", "CartesiaFineTuneStuck", "warning"),
     ("fine_tune.completed", "CartesiaFineTuneCompleted", "info"),
     ("fine_tune.created", "CartesiaFineTuneCreated", "info"),
     ("fine_tune.removed", "CartesiaFineTuneRemoved", "info"),
-    ("agent.poll_failing", "CartesiaPollFailing", "warning"),
-    ("agent.receiver_unhealthy", "CartesiaReceiverUnhealthy", "warning"),
+    ("agent.poll_failing", "CartesiaPollFailing", "critical"),
+    ("agent.receiver_unhealthy", "CartesiaReceiverUnhealthy", "critical"),
     ("agent.baseline", "CartesiaBaseline", "info"),
     ("agent.test", "CartesiaExporterTest", "info"),
 ]
@@ -81,6 +85,39 @@ def test_alertname_and_severity_of_each_type():
     for event_type, name, severity in ALERTS:
         found = labels(Event("evt", event_type, "default", AT))
         assert (found["alertname"], found["severity"]) == (name, severity)
+
+
+def test_severities_of_the_configuration_are_those_of_troubles_and_their_ends():
+    labels = AlertLabels({"failed": "page", "stuck": "ticket", "agent": "error"}).of
+    severities: list[tuple[EventType, str]] = [
+        ("fine_tune.failed", "page"),
+        ("fine_tune.stuck", "ticket"),
+        ("agent.poll_failing", "error"),
+        ("agent.poll_recovered", "error"),
+        ("agent.baseline", "info"),
+        ("fine_tune.completed", "info"),
+    ]
+    for event_type, severity in severities:
+        assert labels(Event("evt", event_type, "default", AT))["severity"] == severity
+
+
+def test_the_labels_of_the_account_are_on_its_alerts_and_replace_none_of_the_agents():
+    account = {"team": "voices", "severity": "none", "dataset": "x"}
+    labels = AlertLabels(account_labels={"default": account, "other": {"team": "x"}}).of
+    assert labels(FAILED) == {"team": "voices"} | AlertLabels().of(FAILED)
+    assert labels(trouble("agent.poll_failing"))["team"] == "voices"
+    assert "team" not in labels(trouble("agent.receiver_unhealthy"))
+
+
+def test_every_trouble_has_a_runbook():
+    runbooks = Path("docs/runbooks.md").read_text(encoding="utf-8")
+    for event_type, traits in EVENT_TYPES.items():
+        found = annotations(Event("evt", event_type, "a", AT), LINK_TEMPLATES)
+        if traits.is_trouble or traits.resolves:
+            section = found["runbook_url"].removeprefix("docs/runbooks.md#")
+            assert f"\n## {section}\n" in runbooks.lower()
+        else:
+            assert "runbook_url" not in found
 
 
 def test_every_type_has_an_alertname():
@@ -106,7 +143,7 @@ def test_trouble_and_its_end_are_the_same_alert(start, end):
 def test_an_unhealthy_receiver_has_no_account_label():
     assert labels(trouble("agent.receiver_unhealthy")) == {
         "alertname": "CartesiaReceiverUnhealthy",
-        "severity": "warning",
+        "severity": "critical",
         "receiver": "chat",
     }
 

@@ -1,9 +1,10 @@
 """Attempts by the real library over real sockets, and their outcomes."""
 
 import asyncio
-import gc
+import itertools
 import json
 import logging
+import os
 import ssl
 import threading
 import time
@@ -14,15 +15,21 @@ import pytest
 from exporter.core.message import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.apprise import Apprise
-from tests.fakes.answers import answer, as_json, redirect, sends_then_resets, silence
+from exporter.receivers.apprise_child import result_of
+from tests.fakes.answers import (
+    answer,
+    as_json,
+    chunked,
+    gzip_bomb,
+    redirect,
+    sends_then_resets,
+    silence,
+)
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, delivery, failures
+from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, delivery, failures
 from tests.receivers.sending import LeakySecret
-
-# A plugin of the library imports imghdr.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 TOKEN = "t0ps3cret"
 FAILING = Attempt(
@@ -125,58 +132,106 @@ async def test_the_url_is_read_again_at_each_attempt():
     assert url.reads == 2
 
 
-async def test_the_reason_of_a_plugin_error_is_its_class(monkeypatch):
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_the_result_of_a_plugin_error_is_its_class(monkeypatch):
     import apprise
 
     def bug(*_, **__):
         raise LookupError(TOKEN)
 
     monkeypatch.setattr(apprise.Apprise, "instantiate", bug)
-    found = await send(receiver("json://127.0.0.1:1/x"))
-    assert found == Attempt(Outcome.TRANSIENT, "Apprise could not send it (LookupError)")
+    assert result_of({"url": "json://127.0.0.1:1/x"}) == {"result": "error", "error": "LookupError"}
 
 
-async def test_no_call_starts_while_one_hangs_after_its_timeout():
-    """The thread cannot be ended; one more at each retry would exhaust the machine."""
-    arrived, go = threading.Event(), threading.Event()
+async def test_a_timeout_is_ambiguous_and_ends_the_process():
+    with Server(silence) as server:
+        # The library's own timeouts are longer.
+        to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60&cto=60", seconds=4)
+        started = time.monotonic()
+        found = await send(to)
+        assert 3.9 < time.monotonic() - started < 15
+        assert found == Attempt(Outcome.TRANSIENT, "Apprise did not end within 4 s", ambiguous=True)
+        assert len(server.requests) == 1
+    assert children() == []
+
+
+async def test_the_process_ends_when_the_attempt_is_cancelled():
+    arrived = threading.Event()
 
     def hangs(peer):
         arrived.set()
-        go.wait(30)
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        silence(peer)
 
     with Server(hangs) as server:
-        # The library's own timeouts are longer.
-        to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60&cto=60", seconds=20)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await send(to, [TEST])
+        attempt = asyncio.ensure_future(send(receiver(f"json://127.0.0.1:{server.port}/x")))
         await asyncio.to_thread(arrived.wait, 20)
-        busy = Attempt(Outcome.TRANSIENT, "the attempt before is still running")
-        assert [await send(to, [TEST]) for _ in range(2)] == [busy] * 2
-        assert len(server.requests) == 1
-        go.set()
-        await wait_until_idle(to)
-        assert (await send(to)).outcome is Outcome.DELIVERED
+        [child] = children()
+        assert str(server.port) not in shown(child)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+    assert children() == []
 
 
-async def wait_until_idle(to: Apprise) -> None:
-    async with asyncio.timeout(20):
-        while to._running.locked():  # noqa: ASYNC110 - a thread has no event for it
-            await asyncio.sleep(0.01)
+def shown(process: int) -> str:
+    """Return the arguments and the environment of a process, which others may see."""
+    files = (Path(f"/proc/{process}/{name}") for name in ("cmdline", "environ"))
+    return "".join(each.read_text(encoding="utf-8") for each in files)
 
 
-async def test_a_timeout_is_ambiguous():
-    warm = receiver("nope://x")
-    assert await send(warm) == UNUSABLE  # loads the library, which is slow
-    with Server(silence) as server:
-        to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60", seconds=1)
-        started = time.monotonic()
-        found = await send(to)
-        assert 0.9 < time.monotonic() - started < 10
-        assert found == Attempt(Outcome.TRANSIENT, "Apprise did not end within 1 s", ambiguous=True)
-        assert len(server.requests) == 1
-        await wait_until_idle(to)  # ends by our timeout, not by that of the URL
+def children() -> list[int]:
+    """Return the ids of the child processes, those that ended and wait to be collected too."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return [int(each) for each in found.split()]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer(200, gzip_bomb(1_000), content_encoding="gzip"),
+        chunked(itertools.repeat(bytes(2**20))),
+    ],
+    ids=["bomb", "without end"],
+)
+async def test_a_hostile_answer_costs_its_message_and_not_the_agent(script):
+    with Server(script) as server:
+        before = resident_bytes()
+        found = await send(receiver(f"json://127.0.0.1:{server.port}/x", seconds=20))
+        assert resident_bytes() - before < 40e6
+    assert found.outcome is Outcome.TRANSIENT
+    assert children() == []
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+
+async def test_the_agents_own_keys_are_not_in_the_environment_of_the_process(monkeypatch):
+    monkeypatch.setenv("CARTESIA_API_KEY", TOKEN)
+    arrived, seen = threading.Event(), list[str]()
+
+    def looks(peer):
+        [child] = children()
+        seen.append(shown(child))
+        arrived.set()
+        answer()(peer)
+
+    with Server(looks) as server:
+        await send(receiver(f"json://127.0.0.1:{server.port}/x"))
+    assert arrived.is_set()
+    assert TOKEN not in seen[0]
+
+
+async def test_a_process_that_cannot_be_started_is_a_failed_attempt(monkeypatch):
+    for error in (OSError(11, "Resource temporarily unavailable"), RuntimeError("no thread")):
+
+        async def fails(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
+        found = await send(receiver("json://127.0.0.1:1/x"))
+        assert (found.outcome, found.ambiguous) == (Outcome.TRANSIENT, False)
+        assert found.reason.startswith("cannot start a ")
 
 
 async def test_ca_file_replaces_the_default_authorities(tmp_path):
@@ -213,7 +268,6 @@ async def test_no_warning_shows_the_host_of_an_unverified_certificate(tmp_path, 
     with Server(answer(), server_context(issuer, "127.0.0.1")) as server:
         url = f"jsons://127.0.0.1:{server.port}/{TOKEN}?verify=no"
         assert (await send(receiver(url))).outcome is Outcome.DELIVERED
-    gc.collect()
     assert [str(each.message) for each in recwarn if "127.0.0.1" in str(each.message)] == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

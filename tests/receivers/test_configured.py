@@ -14,6 +14,7 @@ from exporter.config import load
 from exporter.config.receivers import SlackReceiver, WebhookReceiver
 from exporter.core.message import build_message
 from exporter.core.model import OutboxMessage
+from exporter.receivers.alerts import AlertLabels
 from tests.fakes.answers import answer
 from tests.fakes.server import Received, Server
 from tests.receivers.alertmanager_v4 import assert_payload
@@ -30,7 +31,7 @@ async def send(folder: Path, **section: Any) -> Received:
         assert isinstance(configured, SlackReceiver | WebhookReceiver)
 
         async with AsyncExitStack() as resources:
-            built = await open_receiver(configured, resources)
+            built = await open_receiver(configured, AlertLabels(), resources)
             body = built.render(build_message([FAILED], LINK_TEMPLATES))
             await built.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
     [request] = server.requests
@@ -55,7 +56,7 @@ async def test_a_webhook_sends_the_operators_template(tmp_path):
 
 async def test_a_slack_message_begins_with_the_operators_line(tmp_path):
     request = await send(tmp_path, type="slack", text="*{{ data.account }}*", mention="<!here>")
-    assert json.loads(request.body)["text"] == "<!here> *default*"
+    assert json.loads(request.body)["text"].startswith("<!here> *default*\n")
 
 
 @pytest.mark.parametrize("format_", ["standard", "alertmanager", "template"])

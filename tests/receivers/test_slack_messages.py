@@ -24,7 +24,12 @@ def plain(text):
 
 def test_a_single_failure():
     assert json.loads(SLACK.render(build_message([FAILED], LINK_TEMPLATES))) == {
-        "text": "<!here> Fine-tune failed: My voice",
+        "text": "<!here> Fine-tune failed: My voice\n"
+        "Account: default · Model: sonic-2 · Status: training → failed · Language: en"
+        " · Dataset: ds_1 · Id: ft_1 · Observed: 2026-11-23T19:03:00Z\n"
+        "For the &lt;hotline&gt;\n"
+        "<https://play.example/tunes/ft_1|Open the Playground>"
+        " · <https://watch.example/|Status page>",
         "blocks": [
             {"type": "header", "text": plain("Fine-tune failed: My voice")},
             {"type": "section", "text": mrkdwn("<!here>")},
@@ -58,7 +63,13 @@ def test_a_single_failure():
 
 def test_a_digest():
     body = json.loads(SLACK.render(build_message(failures(22), LINK_TEMPLATES)))
-    assert body["text"] == "<!here> 22 fine-tunes failed"
+    assert body["text"].splitlines() == [
+        "<!here> 22 fine-tunes failed",
+        "sonic-2: 22",
+        *(f"Voice {n} (sonic-2, ft_{n})" for n in range(20)),
+        "and 2 more; `cartesia-exporter events list` shows them all",
+        "<https://play.example/tunes/|Open the Playground> · <https://watch.example/|Status page>",
+    ]
     assert body["blocks"] == [
         {"type": "header", "text": plain("22 fine-tunes failed")},
         {"type": "section", "text": mrkdwn("<!here>")},
@@ -82,7 +93,7 @@ def test_a_digest():
 
 def test_a_test_message():
     body = json.loads(SLACK.render(build_message([TEST], LINK_TEMPLATES)))
-    assert body["text"] == "<!here> Test message from cartesia-exporter, nothing failed"
+    assert body["text"].startswith("<!here> Test message from cartesia-exporter, nothing failed\n")
     assert {"type": "section", "text": plain("If you can read this.")} in body["blocks"]
 
 

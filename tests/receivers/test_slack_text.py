@@ -38,19 +38,23 @@ def rendered(
     return body
 
 
+def first_line(text: str, *reported: Event) -> str:
+    return str(rendered(text, *reported)["text"]).partition("\n")[0]
+
+
 def test_the_line_replaces_the_title():
     body = rendered("*{{ data.fine_tune.name }}* <https://wiki/voices|what now>", FAILED)
     plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], LINK_TEMPLATES)))
     line = "*My voice* <https://wiki/voices|what now>"
-    assert body["text"] == line
+    assert body["text"].splitlines()[0] == line
     first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
     assert body["blocks"] == [first, *plain["blocks"][1:]]
 
 
 def test_the_mention_precedes_the_line():
     body = rendered("{{ title }}", FAILED, mention="<!here>")
-    assert body["text"] == body["blocks"][0]["text"]["text"]
-    assert body["text"] == "<!here> Fine-tune failed: My voice"
+    assert body["text"].splitlines()[0] == body["blocks"][0]["text"]["text"]
+    assert body["text"].startswith("<!here> Fine-tune failed: My voice\n")
     assert json.dumps(body).count("<!here>") == 2
 
 
@@ -66,11 +70,11 @@ def test_the_mention_precedes_the_line():
 )
 def test_only_the_operators_markup_is_kept(name, line):
     event = Event("evt", "fine_tune.failed", "a", AT, FineTune("ft", name))
-    assert rendered("{{ data.fine_tune.name }} <@U1>", event)["text"] == line
+    assert first_line("{{ data.fine_tune.name }} <@U1>", event) == line
 
 
 def test_the_line_is_one_line():
-    assert rendered("{{ title }}\n\n  and\tmore\n", TEST)["text"].endswith("failed and more")
+    assert first_line("{{ title }}\n\n  and\tmore\n", TEST).endswith("failed and more")
 
 
 def test_with_an_empty_line_the_title_is_kept():
@@ -82,14 +86,13 @@ def test_with_an_empty_line_the_title_is_kept():
 def test_a_line_that_is_too_long_is_not_cut_within_markup():
     markup = ("<https://example.com/x|a link>", "&amp;", "<!subteam^S123>")
     for before, end in product(range(980, 1000), markup):
-        line = rendered("x" * before + end, TEST)["text"]
+        line = first_line("x" * before + end, TEST)
         assert len(line) <= 1000, (before, end)
         assert line in {"x" * before + end, "x" * before + "…", "x" * 999 + "…"}, (before, end)
 
 
 def test_count_is_the_number_of_all_events_of_a_digest():
-    body = rendered("{{ count }} of {{ events|length }}", *failures(5000))
-    assert body["text"] == "5000 of 100"
+    assert first_line("{{ count }} of {{ events|length }}", *failures(5000)) == "5000 of 100"
 
 
 def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_has_none():

@@ -25,7 +25,7 @@ def body(*reported: Event, minimal: bool = False) -> dict[str, Any]:
 def test_a_failure():
     labels = {
         "alertname": "CartesiaFineTuneFailed",
-        "severity": "critical",
+        "severity": "warning",
         "account": "default",
         "fine_tune_id": "ft_1",
         "model_id": "sonic-2",
@@ -40,6 +40,7 @@ def test_a_failure():
         "observed_at": "2026-11-23T19:03:00Z",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
+        "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
     }
     group = {
         "account": "default",

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.event import listen, remove
 
 from exporter.core.active_alerts import AlertRow
@@ -14,6 +15,7 @@ from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
+from exporter.store.schema import poll_outages
 from tests.fakes.clock import FakeClock
 from tests.store.raw_sqlite import sqlalchemy_engine
 from tests.store.sample_outbox import queue_events, result_of
@@ -26,7 +28,7 @@ RecordEvent = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def outbox(database: Database) -> AlertOutbox:
-    return AlertOutbox(database, AM)
+    return AlertOutbox(database, AM, [AM])
 
 
 @pytest.fixture
@@ -99,7 +101,19 @@ async def test_a_failure_after_a_failure_ends_the_first(outbox, record_event):
     ]
 
 
-async def test_agent_troubles_end_with_their_recoveries(outbox, record_event):
+async def record_outage(database: Database, account: str = "default") -> None:
+    def record() -> None:
+        row = {"name": account, "base_url": "https://api.example", "since": NOW}
+        with database.write() as connection:
+            connection.execute(
+                insert(poll_outages).values(row | {"since_awake": 0.0, "reported": True})
+            )
+
+    await database.run(record)
+
+
+async def test_agent_troubles_end_with_their_recoveries(database, outbox, record_event):
+    await record_outage(database)
     await record_event("agent.poll_failing", NOW, AM, subject="")
     await record_event("agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
     await record_event("agent.baseline", NOW + 1, subject="")
@@ -109,6 +123,35 @@ async def test_agent_troubles_end_with_their_recoveries(outbox, record_event):
     await record_event("agent.poll_recovered", NOW + 4, subject="")
     await record_event("agent.receiver_recovered", NOW + 5, subject="chat", account="")
     assert [alert.left for alert in await outbox.alert_rows(-1)] == [4, 5]
+
+
+async def test_a_trouble_of_the_agent_lasts_until_its_end_however_long_ago_it_was_accepted(
+    database, record_event
+):
+    outbox = AlertOutbox(database, AM, [AM, "chat"])
+    await record_outage(database)
+    await record_event("agent.poll_failing", NOW, AM, subject="")
+    await record_event("agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    await record_event("fine_tune.failed", NOW, AM)
+    await outbox.record([1, 2, 3], result_of(DELIVERED, NOW + 1))
+    later = 400 * 86_400
+    rows = await outbox.alert_rows(later)
+    assert [(row.number, row.lasting, row.left) for row in rows] == [
+        (1, True, None),
+        (2, True, None),
+    ]
+    await record_event("agent.poll_recovered", NOW + later + 5, subject="")
+    await record_event("agent.receiver_recovered", NOW + later + 5, subject="chat", account="")
+    rows = await outbox.alert_rows(later)
+    assert [row.left for row in rows] == [later + 5] * 2
+    assert await outbox.alert_rows(later + 5) == []
+
+
+async def test_the_trouble_of_what_is_not_configured_any_more_does_not_last(database, record_event):
+    await record_event("agent.poll_failing", NOW, AM, subject="")
+    await record_event("agent.receiver_unhealthy", NOW, AM, subject="chat", account="")
+    rows = await AlertOutbox(database, AM, [AM]).alert_rows(-1)
+    assert [row.lasting and row.left is None for row in rows] == [False, False]
 
 
 async def test_an_event_that_is_no_trouble_ends_when_it_begins(outbox, record_event):
@@ -177,13 +220,17 @@ async def test_events_are_read_by_number_without_deleted_ones(outbox, record_eve
     assert [event.subject for event in found.values()] == ["ft0", "ft1", "ft2"]
 
 
-async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, outbox):
+async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(
+    database, outbox, record_event
+):
     statements: list[tuple[str, Any]] = []
 
     def note(connection, cursor, statement, parameters, *_: Any) -> None:
         if statement.startswith("SELECT"):
             statements.append((statement, parameters))
 
+    await record_outage(database)
+    await record_event("agent.poll_failing", NOW, AM, subject="")
     listen(sqlalchemy_engine(database), "before_cursor_execute", note)
     await outbox.alert_rows(0)
     remove(sqlalchemy_engine(database), "before_cursor_execute", note)
@@ -194,9 +241,14 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(database, 
             return "\n".join(row[3] for row in rows)
 
     plans = [await database.run(explain, *each) for each in statements]
-    assert ["(receiver=? AND state=?)" in plan for plan in plans] == [True, False]
-    assert ["(receiver=? AND state=? AND settled_awake>?)" in plan for plan in plans] == [
-        False,
-        True,
+    searches = "(receiver=? AND state=?)", "(receiver=? AND state=? AND settled_awake>?)"
+    assert [[each in plan for each in searches] for plan in plans] == [
+        [True, False],
+        [False, True],
+        [False, False],
+        [False, False],
     ]
-    assert all("SCAN" not in plan and "TEMP B-TREE" not in plan for plan in plans)
+    assert "events_of_type (type=?)" in plans[2]
+    assert "(event=? AND receiver=?)" in plans[3]
+    assert "SCAN" not in "".join(plans)
+    assert "TEMP B-TREE" not in "".join(plans)

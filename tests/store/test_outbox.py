@@ -74,7 +74,7 @@ async def test_a_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_pat
         outbox = Outbox(database, "slack")
         assert await outbox.unsent() == []
         assert await outbox.next() == replace(message, attempts=1)
-        assert [event.subject for event in await outbox.events_of(message)] == ["f0", "f1"]
+        assert [each.event.subject for each in await outbox.events_of(message)] == ["f0", "f1"]
 
 
 async def test_a_result_keeps_a_retry_request_made_during_the_attempt(database, outbox):

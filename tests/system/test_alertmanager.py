@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates
 from exporter.http_client import HttpClient
 from exporter.receivers.alertmanager import Content, content_of
 from exporter.receivers.receiver import Endpoint
@@ -121,8 +120,8 @@ def test_send_test_posts_an_alert(tmp_path):
 def invalid_labels(monkeypatch):
     """Add a label that Alertmanager refuses: to the alert of `bad`, and of `worse` in any form."""
 
-    def content(event: Event, link_templates: LinkTemplates, *, minimal: bool = False) -> Content:
-        found = content_of(event, link_templates, minimal=minimal)
+    def content(event: Event, *form: Any, minimal: bool = False) -> Content:
+        found = content_of(event, *form, minimal=minimal)
         invalid = event.subject == "worse" or (event.subject == "bad" and not minimal)
         return replace(found, labels={**found.labels, "not a name": "x"}) if invalid else found
 

@@ -118,6 +118,7 @@ def _create_deliveries() -> None:
         *_columns(sa.Text, "content", "subject"),
         sa.UniqueConstraint("id"),
         sa.Index("events_of_subject", "account", "subject", "number"),
+        sa.Index("events_of_type", "type"),
     )
     op.create_table(
         "deliveries",
