@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.core.account import AccountState, PollResult, Rules
@@ -213,13 +213,20 @@ def test_whatever_the_keys_event_ids_are_unique_and_rows_accumulate(history):
 
 
 @given(reads)
+@example([("a", {"0": "training"}), ("a", {}), ("c", {}), ("a", {})])
 def test_whatever_the_keys_no_removal_is_false(history):
-    """A removal has two lists in a row of the same organisation that do not have it."""
+    """A removal has two lists of the same organisation that do not have it, and none between.
+
+    An empty list that is not confirmed is compared with nothing, so it does not count.
+    """
+    compared: list[Read] = []
     polls = list(map(of_organisation, history))
-    for number, result in enumerate(results_of(polls)):
-        gone = [each for each in types_of(result) if each.startswith("fine_tune.removed")]
-        if gone:
-            assert len({key in "ab" for key, _ in polls[number - 1 : number + 1]}) == 1
-            for each in gone:
-                assert all(each[18:] not in poll for _, poll in polls[number - 1 : number + 1])
-                assert any(each[18:] in poll for _, poll in polls[: number - 1])
+    for read, result in zip(polls, results_of(polls), strict=True):
+        if result.kind != "undecided":
+            compared.append(read)
+        for each in types_of(result):
+            removed = each.removeprefix("fine_tune.removed ")
+            if removed != each:
+                assert len({key in "ab" for key, _ in compared[-2:]}) == 1
+                assert all(removed not in poll for _, poll in compared[-2:])
+                assert any(removed in poll for _, poll in compared[:-2])
