@@ -16,8 +16,11 @@ _INTRODUCTION = """\
 
 Made by `make docs` out of the models in `exporter/config/` and of \
 [config.example.yaml](../config.example.yaml), which shows the keys at work. `cartesia-exporter \
-check-config --config.file=config.yaml` names every mistake at once, each with its path in the \
-file; an unknown key is one. [The page `/config`](#the-page-config) shows what is in force.
+check-config --config.file=config.yaml` names every mistake at once, each with its line and its \
+path in the file; an unknown key is one. It warns when nobody is notified of a failed fine-tune, \
+and when an environment variable has no effect; the agent logs these warnings at its start and at \
+each reload. A file has at most 1 MiB and 20,000 keys and values, with what aliases stand for. \
+[The page `/config`](#the-page-config) shows what is in force.
 
 Durations are written as Prometheus writes them: `500ms`, `30s`, `5m`, `1h30m`, `2d`. A secret \
 is given in one of its three forms: as a text, as the `_file` that holds it (read again at each \

@@ -19,6 +19,21 @@ when the usage, the configuration or the state file has to be mended first. A se
 flag.
 """
 
+_COMPLETION = f"""\
+## Completion
+
+The shell completes commands, flags and their values after one of these lines, which belong into \
+the shell's start file:
+
+```
+eval "$(_CARTESIA_EXPORTER_COMPLETE=bash_source {NAME})"   # ~/.bashrc; bash 4.4 or newer
+eval "$(_CARTESIA_EXPORTER_COMPLETE=zsh_source {NAME})"    # ~/.zshrc
+_CARTESIA_EXPORTER_COMPLETE=fish_source {NAME} | source    # ~/.config/fish/config.fish
+```
+
+Each line starts the program once; to save that time, write its output into a file and source that.
+"""
+
 
 def commands(
     command: click.Command = main, parent: click.Context | None = None, name: str = NAME
@@ -66,7 +81,7 @@ def _limits(option: click.Option) -> str:
 
 def render() -> str:
     """Return the document."""
-    return "\n".join([_INTRODUCTION, *(_section(*each) for each in commands())])
+    return "\n".join([_INTRODUCTION, *(_section(*each) for each in commands()), _COMPLETION])
 
 
 def _section(words: str, context: click.Context) -> str:

@@ -1,5 +1,6 @@
 """Names, type, default and rules of a configuration key, from its pydantic model."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -95,7 +96,8 @@ def rules_of(section: type[Section], name: str) -> str:
     texts = dict.fromkeys(text for value in values for text in _errors(section, name, value))
     # The rule that it must be a URL is enough.
     kept = [text for text in texts if "without spaces, backslashes" not in text]
-    return "; ".join(text.removeprefix("must ") for text in kept if text.startswith("must "))
+    rules = (text.removeprefix("must ") for text in kept if text.startswith("must "))
+    return "; ".join(re.sub("; character [0-9].*", "", rule) for rule in rules)
 
 
 def _errors(section: type[Section], name: str, value: Any) -> Iterator[str]:

@@ -34,6 +34,7 @@ from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
 from exporter.core.model import AccountKey
 from exporter.core.routing import receivers_of
+from exporter.core.text import LONGEST
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page, Renderer, StatusRegistry
 from exporter.store.accounts import Accounts
@@ -145,7 +146,7 @@ class Agent:
             publish=self._publish,
             withdraw=self._statuses.forget,
             observers=self._observers,
-            route=lambda event: receivers_of(event, self._routes),
+            route=lambda event: receivers_of(event, self._routes, self._log_match_error),
             wake=self._wake,
             all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
             oldest_pending_age=self._oldest_pending_age,
@@ -157,9 +158,12 @@ class Agent:
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
         """Use a configuration from now on."""
+        for warning in config.warnings:
+            log.warning("configuration has a warning", warning=warning)
         self._config = config
         self._specs = specs
         self._routes = [route_of(section, config.alerts) for section in config.receivers]
+        self._match_errors: set[tuple[str, str]] = set()
 
     async def prepare(self) -> None:
         """Build the services and load their state.
@@ -260,6 +264,17 @@ class Agent:
     def _publish(self, status: AccountStatus) -> None:
         for observe in self._observers:
             observe(status)
+
+    def _log_match_error(self, receiver: str, key: str, error: Exception) -> None:
+        # Once for each pattern: a poll can have thousands of events.
+        if (receiver, key) not in self._match_errors:
+            self._match_errors.add((receiver, key))
+            log.error(
+                "a pattern cannot be evaluated, its receiver gets every event",
+                receiver=receiver,
+                key=f"match.{key}",
+                error=f"{type(error).__name__}: {error}"[:LONGEST],
+            )
 
     def _wake(self) -> None:
         for service in self._services.values():

@@ -1,7 +1,6 @@
 """Specs of the agent's configured services: what each is made of, and how it is built."""
 
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -28,6 +27,7 @@ from exporter.core.events import SUBSCRIPTIONS, TROUBLES
 from exporter.core.labels import label_value
 from exporter.core.message import LinkTemplates
 from exporter.core.model import AccountKey
+from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route
 from exporter.core.secret import Secret
 from exporter.core.status import canonical_status
@@ -235,8 +235,7 @@ def _http_client(section: Account | ReceiverSection) -> HttpClient:
 def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     """Return which events a receiver gets. An Alertmanager gets troubles only."""
     given = section.match.model_dump(exclude_none=True)
-    # DOTALL: the names of fine-tunes may contain line breaks, and `.*` has to match them.
-    match = {key: re.compile(pattern, re.DOTALL) for key, pattern in given.items()}
+    match = {key: compile_pattern(pattern) for key, pattern in given.items()}
     types = frozenset().union(*(SUBSCRIPTIONS[name] for name in events_of(section, alerts)))
     if section.TROUBLES_ONLY:
         types &= TROUBLES

@@ -4,6 +4,7 @@ import errno
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from exporter import __version__
 from exporter.cli.deliveries import deliveries
@@ -22,10 +23,20 @@ class _RunByDefault(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert `run` before flags that are not flags of the group."""
+        # Completion of the first word looks for commands, too.
+        is_completed = not args and ctx.resilient_parsing
         # A first word that is no flag may be a misspelt command: click reports it.
-        if runs_agent(args) and args[:1] != ["run"]:
+        if runs_agent(args) and args[:1] != ["run"] and not is_completed:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and flags that begin with ``incomplete``, those of `run` included."""
+        found = super().shell_complete(ctx, incomplete)
+        with run.make_context("run", [], ctx, resilient_parsing=True) as context:
+            of_run = run.shell_complete(context, incomplete)
+        names = {item.value for item in found}
+        return found + [item for item in of_run if item.value not in names]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; report output that cannot be written as an error of one line.

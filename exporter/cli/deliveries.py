@@ -1,6 +1,5 @@
 """`deliveries`: the deliveries in the store, and repairs of them beside a running agent."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 
 from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
 from exporter.cli.options import config_file_option, limit_option, load, output_option
-from exporter.cli.output import Layout, Record, cell_text, write
+from exporter.cli.output import Layout, Record, body_lines, cell_text, write
 from exporter.cli.state import (
     LIST_HINT,
     check_configured,
@@ -240,7 +239,12 @@ def _describe(detail: "DeliveryDetails", *, terminal: bool) -> Iterator[str]:
     for event in detail.events:
         yield f"  {_event_text(event)}"
     yield "body:"
-    yield from _body_text(detail.body, terminal=terminal)
+    if detail.body is None:
+        yield "(no message carries it yet)"
+    elif not detail.body:
+        yield "(none: it could not be rendered, the agent's log says why)"
+    else:
+        yield from body_lines(detail.body, terminal=terminal)
 
 
 def _event_text(event: "Event") -> str:
@@ -250,18 +254,3 @@ def _event_text(event: "Event") -> str:
         status = f"{event.previous_status or 'none'} → {event.fine_tune.status}"
         about = [event.account, event.fine_tune.id, event.fine_tune.name, status]
     return "  ".join(filter(None, map(one_line, (event.type, *about, event.id))))
-
-
-def _body_text(body: bytes | None, *, terminal: bool) -> list[str]:
-    """Return a body line by line: JSON indented, other text without control characters."""
-    if not body:
-        if body is None:
-            return ["(no message carries it yet)"]
-        return ["(none: it could not be rendered, the agent's log says why)"]
-    text = body.decode(errors="backslashreplace")
-    try:
-        # json.dumps escapes all but ASCII: no text can move a cursor or turn the reading order.
-        return json.dumps(json.loads(text), indent=2).splitlines()
-    except ValueError:
-        lines = text.splitlines()
-    return [one_line(line, len(line) + 1) for line in lines] if terminal else lines

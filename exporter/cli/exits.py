@@ -1,6 +1,7 @@
 """Exit statuses and one-line error messages of the commands."""
 
 import sys
+from io import TextIOWrapper
 from typing import Final, NoReturn, TextIO
 
 import click
@@ -26,6 +27,8 @@ def standard_output(task: str) -> TextIO:
     stream: TextIO | None = sys.stdout
     if stream is None:
         fail(RUNTIME_ERROR, f"cannot {task}: standard output is closed")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # the locale may not be UTF-8
     return stream
 
 

@@ -75,6 +75,13 @@ web_config_file_option: Final = click.option(
     help="TLS, users and limits of the web server, as for Prometheus and its exporters.",
 )
 
+external_url_option: Final = click.option(
+    "--web.external-url",
+    "external_url",
+    metavar="URL",
+    help="Where people reach this agent; messages link to it.",
+)
+
 output_option: Final = click.option(
     "--output",
     type=click.Choice(["table", "json", "csv"]),
@@ -90,6 +97,29 @@ limit_option: Final = click.option(
     show_default=True,
     help="How many to show at most, the newest.",
 )
+
+
+def check_external_url(url: str | None) -> None:
+    """Refuse a value of --web.external-url that is no URL, or has a user name or a password."""
+    from exporter.config.types import check_web_url, check_without_userinfo
+
+    if url is None:
+        return
+    try:
+        check_web_url(url)
+        check_without_userinfo(url)
+    except ValueError as error:
+        raise click.UsageError(f"--web.external-url {error}") from None
+
+
+def check_account(config: "Config", name: str) -> None:
+    """End the process if an account is not configured."""
+    names = [account.name for account in config.accounts]
+    if name not in names:
+        fail(
+            CONFIGURATION_ERROR,
+            f"there is no account {name} in the configuration; its accounts: {', '.join(names)}",
+        )
 
 
 def load(path: Path | None) -> "Config":

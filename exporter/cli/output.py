@@ -102,3 +102,15 @@ def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
+
+
+def body_lines(body: bytes, *, terminal: bool) -> list[str]:
+    """Return a body line by line: JSON indented, other text without control characters."""
+    text = body.decode(errors="backslashreplace")
+    try:
+        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False).split("\n")
+    except ValueError:
+        lines = text.splitlines()
+        return [one_line(line, len(line) + 1) for line in lines] if terminal else lines
+    # No text can move a cursor or turn the reading order; other scripts stay readable.
+    return ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in lines]

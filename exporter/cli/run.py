@@ -13,7 +13,14 @@ from click.core import ParameterSource
 
 from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
-from exporter.cli.options import Address, config_file_option, load_both, web_config_file_option
+from exporter.cli.options import (
+    Address,
+    check_external_url,
+    config_file_option,
+    external_url_option,
+    load_both,
+    web_config_file_option,
+)
 
 if TYPE_CHECKING:
     from exporter.agent.agent import RunOptions
@@ -49,12 +56,7 @@ _TELEMETRY_PATH: Final = re.compile(r"(?!/-/|/config$)(/[\w.~-]+)+", re.ASCII)
     metavar="PATH",
     help="Where the metrics are.",
 )
-@click.option(
-    "--web.external-url",
-    "external_url",
-    metavar="URL",
-    help="Where people reach this agent; messages link to it.",
-)
+@external_url_option
 @click.option(
     "--web.enable-lifecycle",
     "lifecycle",
@@ -117,7 +119,9 @@ def check_config(config_file: Path | None, web_file: Path | None) -> None:
 
 
 def _report_valid(config: "Config", web: "ReloadingWebConfig | None") -> None:
-    """Print that the configuration is valid, with a warning for each web key without effect."""
+    """Print that the configuration is valid, with the warnings about it."""
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
     counts = f"{len(config.accounts)} accounts, {len(config.receivers)} receivers"
     click.echo(f"The configuration is valid: {counts}.")
     if web is not None:
@@ -131,19 +135,13 @@ def _run_options(
     addresses: tuple[tuple[str, int], ...], telemetry_path: str, external_url: str | None
 ) -> "RunOptions":
     from exporter.agent.agent import RunOptions
-    from exporter.config.types import check_web_url, check_without_userinfo
 
     if _TELEMETRY_PATH.fullmatch(telemetry_path) is None:
         raise click.UsageError(
             "--web.telemetry-path must be a path like /metrics: no slash at its end, not below /-/,"
             " not /config"
         )
-    try:
-        if external_url is not None:
-            check_web_url(external_url)
-            check_without_userinfo(external_url)
-    except ValueError as error:
-        raise click.UsageError(f"--web.external-url {error}") from None
+    check_external_url(external_url)
     return RunOptions(addresses, telemetry_path, external_url)
 
 

@@ -7,13 +7,20 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason
-from exporter.cli.options import config_file_option, load
+from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason, standard_output
+from exporter.cli.options import (
+    check_external_url,
+    config_file_option,
+    external_url_option,
+    load,
+)
+from exporter.cli.output import body_lines
 from exporter.core.events import sample_failure, stable_id, test_event
 from exporter.core.message import LinkTemplates, Message, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
@@ -59,9 +66,13 @@ _SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
     type=click.Choice(tuple(_SAMPLES)),
     help="What an alert looks like, in place of a word of the agent: one, many, or a long one.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the body, send nothing.")
-def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: bool) -> None:
+@external_url_option
+@click.option("--dry-run", is_flag=True, help="Print the body, JSON indented; send nothing.")
+def send_test(
+    config_file: Path | None, receiver: str, sample: Any, external_url: str | None, *, dry_run: bool
+) -> None:
     """Send RECEIVER one test message, once, and say what came of it."""
+    check_external_url(external_url)
     config = load(config_file)
     section = next((each for each in config.receivers if each.name == receiver), None)
     if section is None:
@@ -70,8 +81,13 @@ def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: 
             CONFIGURATION_ERROR,
             f"there is no receiver {receiver} to send to; the receivers: {names}",
         )
+    terminal = standard_output("send the test message").isatty()
+    links = LinkTemplates(config.alerts.playground_url, external_url)
+    create = partial(_message, config.accounts[0].name, sample, links)
     try:
-        text, succeeded = asyncio.run(_open_and_send(config, section, sample, dry_run=dry_run))
+        text, succeeded = asyncio.run(
+            _open_and_send(config, section, create, dry_run=dry_run, terminal=terminal)
+        )
     except OSError as error:  # the ca_file cannot be used
         fail(RUNTIME_ERROR, f"cannot send: {reason(error)}")
     click.echo(text)
@@ -80,7 +96,12 @@ def send_test(config_file: Path | None, receiver: str, sample: Any, *, dry_run: 
 
 
 async def _open_and_send(
-    config: "Config", section: "ReceiverSection", sample: _Sample | None, *, dry_run: bool
+    config: "Config",
+    section: "ReceiverSection",
+    create: Callable[[int, float], Message],
+    *,
+    dry_run: bool,
+    terminal: bool,
 ) -> tuple[str, bool]:
     """Return the text to print, and whether the message was delivered (or only rendered)."""
     from exporter.agent.build import SYSTEM_CLOCK, alert_labels, open_receiver
@@ -88,10 +109,10 @@ async def _open_and_send(
     async with AsyncExitStack() as resources:
         receiver = await open_receiver(section, alert_labels(config), resources)
         now = SYSTEM_CLOCK.now()
-        message = _message(config, sample, receiver.most_events, now)
+        message = create(receiver.most_events, now)
         body = receiver.render(message)
         if dry_run:
-            return body.decode(), True
+            return "\n".join(body_lines(body, terminal=terminal)), True
         ids = [event.id for event in message.events]
         message_id = ids[0] if len(ids) == 1 else stable_id("test", *ids)
         started = time.monotonic()
@@ -103,9 +124,9 @@ async def _open_and_send(
     return text, attempt.outcome == "delivered"
 
 
-def _message(config: "Config", sample: _Sample | None, max_events: int, now: float) -> Message:
-    account = config.accounts[0].name
-    link_templates = LinkTemplates(config.alerts.playground_url)
+def _message(
+    account: str, sample: _Sample | None, link_templates: LinkTemplates, max_events: int, now: float
+) -> Message:
     if sample is None:
         return build_message([test_event(account, now, secrets.token_hex(16))], link_templates)
     # New ids: a receiver that drops repeated ids would drop the second send-test.

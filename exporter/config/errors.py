@@ -1,4 +1,4 @@
-"""Texts of configuration errors, as `path: what is wrong`, made from pydantic's errors.
+"""Texts of configuration errors, as `line 3: path: what is wrong`, made from pydantic's errors.
 
 No text repeats a value of the file, because the value may be a secret.
 """
@@ -6,12 +6,20 @@ No text repeats a value of the file, because the value may be a secret.
 import difflib
 import re
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, ValidationError
 
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
+
+MAX_PROBLEMS = 100
+"""Mistakes that are named; of more, only the number is given."""
+
+_MAX_WORD = 64
+"""Longest word that is compared with others, in characters: the time is quadratic."""
 
 _TEXTS = {
     "bool_type": "must be true or false",
@@ -28,6 +36,7 @@ _TEXTS = {
     "tuple_type": "must be a list",
 }
 _NOT_A_KEY = re.compile(r"://|[^ -~]|.{65}")
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _KEY_OF_MAPPING = "[key]"
 _SECRET = re.compile(r"(sk_car_(?:admin_)?+|whsec_)[A-Za-z0-9_.+/=-]+")
 
@@ -42,7 +51,8 @@ class ConfigError(Exception):
 
 def suggest(word: object, allowed: Iterable[str]) -> str:
     """Return `; did you mean "…"?` with the most similar allowed word, or an empty text."""
-    close = difflib.get_close_matches(word, list(allowed), 1) if isinstance(word, str) else []
+    is_short = isinstance(word, str) and len(word) <= _MAX_WORD
+    close = difflib.get_close_matches(str(word), list(allowed), 1) if is_short else []
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
@@ -59,14 +69,15 @@ def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError
 
 def problems_of(error: ValidationError) -> list[Problem]:
     """Return pydantic's errors as locations and plain texts."""
-    return [
-        _problem(details)
+    found = [
+        details
         for details in error.errors(include_url=False)
         if details["type"] != "default_factory_not_called"
     ]
+    return [_problem(each, suggests=n < MAX_PROBLEMS) for n, each in enumerate(found)]
 
 
-def _problem(details: ErrorDetails) -> Problem:
+def _problem(details: ErrorDetails, *, suggests: bool) -> Problem:
     location = tuple(part for part in details["loc"] if part != _KEY_OF_MAPPING)
     error_type, context = details["type"], details.get("ctx", {})
     if error_type == "problem":
@@ -75,7 +86,10 @@ def _problem(details: ErrorDetails) -> Problem:
         return location, str(context["error"])
     if error_type == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
-        return location, f"must be {choice(options)}{suggest(details['input'], options)}"
+        return (
+            location,
+            f"must be {choice(options)}{suggest(details['input'], options) if suggests else ''}",
+        )
     return location, _TEXTS.get(error_type, "is not valid here")
 
 
@@ -84,21 +98,60 @@ def choice(options: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
 
 
-def problem_texts(problems: Iterable[Problem], names: Mapping[Location, str]) -> list[str]:
-    """Return `path: text` of each problem, sorted by path.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the values of a configuration come from.
 
-    Args:
-        problems: pydantic's location and a text, for each problem.
-        names: the name of a location that is not in the file, e.g. $CARTESIA_BASE_URL.
+    ``values`` are the values as they were read; ``line_of`` returns the line of a location, None
+    if it is not in a file; ``variables`` has the variables of the locations that come from one.
+    """
+
+    values: Mapping[Any, Any] = field(default_factory=dict)
+    line_of: Callable[[Location], int | None] = lambda _: None
+    variables: Mapping[Location, str] = field(default_factory=dict)
+
+
+def problem_texts(problems: Iterable[Problem], places: Places) -> list[str]:
+    """Return `line 3: path: text` of each problem, in the order of the file.
+
+    After MAX_PROBLEMS texts the last one says how many are left out.
     """
     distinct = {(_location_in_file(location), text) for location, text in problems}
+    lines = {
+        location: None if location in places.variables else places.line_of(location)
+        for location, _ in distinct
+    }
+    ordered = sorted(distinct, key=lambda each: (lines[each[0]] or 0, _sort_key(each[0]), each[1]))
     texts = []
-    for location, text in sorted(distinct, key=lambda problem: (_sort_key(problem[0]), problem[1])):
-        # A mistyped line can have a URL or a password in the place of its key.
-        keys = ("…" if _NOT_A_KEY.search(str(part)) else str(part) for part in location)
-        path = names.get(location) or ".".join(keys)
-        texts.append(f"{path}: {text.removeprefix(f'{path} ')}")
+    for location, text in ordered[:MAX_PROBLEMS]:
+        path = places.variables.get(location) or _path(location, places.values)
+        line = lines[location]
+        place = path if line is None else f"line {line}: {path}"
+        texts.append(f"{place}: {text.removeprefix(f'{path} ')}")
+    if ordered[MAX_PROBLEMS:]:
+        texts.append(f"and {len(ordered) - MAX_PROBLEMS:,} more")
     return texts
+
+
+def _path(location: Location, values: Mapping[Any, Any]) -> str:
+    """Return a location as `receivers[ops].events[0]`; an item without a name by its index."""
+    path = ""
+    for n, part in enumerate(location):
+        # A mistyped line can have a URL or a password in the place of its key.
+        key = "…" if _NOT_A_KEY.search(str(part)) else str(part)
+        if isinstance(part, int):
+            path += f"[{_item_name(values, location) if n == 1 else part}]"
+        else:
+            path += f".{key}" if path else key
+    return path
+
+
+def _item_name(values: Mapping[Any, Any], location: Location) -> object:
+    section, index = location[:2]
+    items = values.get(section)
+    item = items[index] if isinstance(items, list) and isinstance(index, int) else None
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else index
 
 
 def _location_in_file(location: Location) -> Location:

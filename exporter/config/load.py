@@ -1,35 +1,34 @@
 """Loads the configuration from a YAML file and environment variables."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
-from yaml.constructor import ConstructorError
-from yaml.reader import ReaderError
 
-from exporter.config.errors import ConfigError, Location, Problem, problem_texts, problems_of
+from exporter.config.document import Document, parse_yaml
+from exporter.config.environment import (
+    ACCOUNT_VARIABLES,
+    API_KEY,
+    API_KEY_FILE,
+    RECEIVER_VARIABLES,
+    STORAGE_VARIABLE,
+)
+from exporter.config.errors import (
+    ConfigError,
+    Location,
+    Places,
+    Problem,
+    problem_texts,
+    problems_of,
+)
 from exporter.config.models import DEFAULT_ACCOUNT, Config
 from exporter.config.secrets import ConfigContext, file_error_text, read_bounded
 from exporter.config.types import looks_like_secret
+from exporter.config.warnings import find_warnings
 
 _MAX_FILE_BYTES = 1024 * 1024
-_API_KEY = "CARTESIA_API_KEY"
-_API_KEY_FILE = "CARTESIA_API_KEY_FILE"
-_ACCOUNT_VARIABLES = {"base_url": "CARTESIA_BASE_URL", "api_version": "CARTESIA_VERSION"}
-_RECEIVER_VARIABLES = {
-    "slack": "CARTESIA_EXPORTER_SLACK_URL",
-    "webhook": "CARTESIA_EXPORTER_WEBHOOK_URL",
-}
-_STORAGE_VARIABLE = "CARTESIA_EXPORTER_STORAGE_PATH"
-
-_QUOTED = re.compile(r""" ('[^<'][^']+'|"[^<"][^"]+")""")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_TAB = repr("\t")
-_TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
 @dataclass
@@ -51,7 +50,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
     """
-    raw = _RawConfig(parse_yaml(path, read_file(path)) if path else {}, environ)
+    document = parse_yaml(path, read_file(path)) if path else Document()
+    raw = _RawConfig(document.values, environ)
     _add_account(raw)
     _add_receivers(raw)
     _add_storage(raw)
@@ -61,39 +61,41 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     except ValidationError as error:
         raw.problems += problems_of(error)
     if raw.problems:
-        raise ConfigError(problem_texts(raw.problems, raw.names)) from None
+        places = Places(raw.values, document.line_of, raw.names)
+        raise ConfigError(problem_texts(raw.problems, places)) from None
     config.set_secret_sources()
+    config.set_warnings(find_warnings(config, environ, frozenset(raw.names.values())))
     return config
 
 
 def _add_account(raw: _RawConfig) -> None:
     environ = raw.environ
-    key_file = environ.get(_API_KEY_FILE)
-    if raw.values.get("accounts") is not None or not (environ.get(_API_KEY) or key_file):
+    key_file = environ.get(API_KEY_FILE)
+    if raw.values.get("accounts") is not None or not (environ.get(API_KEY) or key_file):
         return
     account = {"name": DEFAULT_ACCOUNT}
-    if environ.get(_API_KEY):
-        account["api_key_env"] = _API_KEY
+    if environ.get(API_KEY):
+        account["api_key_env"] = API_KEY
     elif key_file:
         # Relative to the working directory, while paths in the file are relative to the file. A
         # text that is no path is refused later.
         path = key_file if looks_like_secret(key_file) else str(Path.cwd() / key_file)
         account["api_key_file"] = path
-    for key, variable in _ACCOUNT_VARIABLES.items():
+    for key, variable in ACCOUNT_VARIABLES.items():
         if environ.get(variable):
             account[key] = environ[variable]
     raw.values["accounts"] = [account]
-    variables = {"api_key_env": _API_KEY, "api_key_file": _API_KEY_FILE, **_ACCOUNT_VARIABLES}
+    variables = {"api_key_env": API_KEY, "api_key_file": API_KEY_FILE, **ACCOUNT_VARIABLES}
     raw.names |= {("accounts", 0, key): f"${name}" for key, name in variables.items()}
-    if environ.get(_API_KEY) and key_file:
-        text = f"is set together with ${_API_KEY}; unset one of them"
+    if environ.get(API_KEY) and key_file:
+        text = f"is set together with ${API_KEY}; unset one of them"
         raw.problems.append((("accounts", 0, "api_key_file"), text))
 
 
 def _add_receivers(raw: _RawConfig) -> None:
     if raw.values.get("receivers") is not None:
         return
-    given = {each: name for each, name in _RECEIVER_VARIABLES.items() if raw.environ.get(name)}
+    given = {each: name for each, name in RECEIVER_VARIABLES.items() if raw.environ.get(name)}
     raw.values["receivers"] = [
         {"name": receiver_type, "type": receiver_type, "url_env": variable}
         for receiver_type, variable in given.items()
@@ -103,44 +105,11 @@ def _add_receivers(raw: _RawConfig) -> None:
 
 
 def _add_storage(raw: _RawConfig) -> None:
-    variable = raw.environ.get(_STORAGE_VARIABLE)
+    variable = raw.environ.get(STORAGE_VARIABLE)
     storage = raw.values.get("storage") or {}
     if variable and isinstance(storage, dict) and storage.get("path") is None:
         raw.values["storage"] = {**storage, "path": variable}
-        raw.names["storage", "path"] = f"${_STORAGE_VARIABLE}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain values only, refuses a repeated key, and keeps dates as text: see api_version."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        # Not in construct_mapping: it would see merged keys (<<) among the mapping's own.
-        for key, _ in node.value:
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else key
-            if name in seen:
-                raise ConstructorError(None, None, "this key is given twice", key.start_mark)
-            seen.add(name)
-        return node
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  # as inherited
-        try:
-            value = super().construct_object(node, deep)
-        except (ValueError, LookupError):
-            problem = "this value is not what its form or its tag says"
-            raise ConstructorError(None, None, problem, node.start_mark) from None
-        # YAML reads "\ud83d\ude00" as two lone surrogates, which cannot be encoded.
-        if isinstance(value, str) and _SURROGATE.search(value):
-            problem = "half a character; write it as itself or as \\U with eight digits"
-            raise ConstructorError(None, None, problem, node.start_mark)
-        return value
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+        raw.names["storage", "path"] = f"${STORAGE_VARIABLE}"
 
 
 def read_file(path: Path, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
@@ -149,42 +118,3 @@ def read_file(path: Path, read: Callable[[Path, int], bytes] = read_bounded) -> 
         return read(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {file_error_text(error)}"]) from None
-
-
-def parse_yaml(path: Path, content: bytes) -> dict[Any, Any]:
-    """Return the mapping in the content of a YAML file, {} for an empty one.
-
-    Raises ConfigError with one problem.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start + 1})"]) from None
-    document = _parse(path, text)
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError([f"{path}: must be a mapping of keys to values"])
-    return document
-
-
-def _parse(path: Path, text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = error.problem or "is not YAML"
-        if _TAB in problem:
-            problem = "a tab begins this line; indent with spaces"
-        elif _QUOTED.search(problem):
-            # To YAML an unquoted password that starts with * or ! is an alias or a tag, which the
-            # error quotes.
-            plain = _QUOTED.sub("", problem)
-            problem = f"{plain}; put a text that starts with * or ! in quotes"
-        raise ConfigError([f"{path}: {place}{problem}"]) from None
-    except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError([f"{path}: line {line}: a control character; remove it"]) from None
-    except RecursionError:
-        raise ConfigError([f"{path}: is nested too deeply"]) from None

@@ -1,11 +1,18 @@
 """The sections of the configuration file except receivers, their defaults and limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from exporter.config.errors import Problem
 from exporter.config.receivers import TROUBLE_SUBSCRIPTIONS, CommonReceiver, ProxyUrl, Receiver
@@ -201,6 +208,17 @@ class Config(Section):
     heartbeat_url_env: str | None = None
     storage: Storage = Field(default_factory=Storage)
 
+    _warnings: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid and probably not meant, as texts."""
+        return self._warnings
+
+    def set_warnings(self, warnings: Iterable[str]) -> None:
+        """Keep the warnings about this configuration."""
+        self._warnings = tuple(warnings)
+
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the problems across sections: no account, and names that are used twice."""
@@ -215,12 +233,14 @@ class Config(Section):
 
 
 def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:
-    first: dict[str, int] = {}
+    names: set[str] = set()
     for index, item in enumerate(items if isinstance(items, list) else ()):
         name = item.get("name") if isinstance(item, dict) else None
         name = default if name is None and isinstance(item, dict) else name
-        if isinstance(name, str) and first.setdefault(name, index) != index:
-            yield (key, index, "name"), f"is also the name of {key}.{first[name]}; rename one"
+        if isinstance(name, str):
+            if name in names:
+                yield (key, index, "name"), f"is also the name of an earlier {key[:-1]}; rename one"
+            names.add(name)
 
 
 def events_of(receiver: CommonReceiver, alerts: Alerts) -> tuple[Subscription, ...]:

@@ -20,6 +20,7 @@ from pydantic import (
 from exporter.config.errors import choice, suggest, validation_error
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
+from exporter.config.services import service_hint
 from exporter.config.types import (
     DistinctItems,
     Duration,
@@ -30,7 +31,6 @@ from exporter.config.types import (
     check_header_text,
     check_printable,
     check_proxy_url,
-    check_regex,
     check_signing_secret,
     check_token,
     check_url,
@@ -42,6 +42,7 @@ from exporter.config.types import (
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
+from exporter.core.pattern import compile_pattern
 from exporter.receivers import slack
 from exporter.receivers.template_check import body_faults, line_fault
 
@@ -93,7 +94,7 @@ def _masked_leaves(value: object) -> object:
             return SecretStr(str(value))
 
 
-Regex = Annotated[str, passes(check_regex)]
+Regex = Annotated[str, passes(compile_pattern)]
 ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
     str,
@@ -302,7 +303,9 @@ _TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in ge
 
 def _check_type(receiver: object) -> object:
     if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
-        text = f"must be {choice(_TYPES)}{suggest(str(receiver.get('type')), _TYPES)}"
+        given = receiver.get("type")
+        hint = service_hint(given) or suggest(given, _TYPES)
+        text = f"must be {choice(_TYPES)}{hint}"
         if "type" not in receiver:
             text = f"missing; it must be {choice(_TYPES)}"
         raise validation_error("Receiver", [(("type",), text)])

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.config.errors import Problem, problems_of, suggest, validation_error
+from exporter.config.errors import MAX_PROBLEMS, Problem, problems_of, suggest, validation_error
 from exporter.config.secrets import (
     ConfigContext,
     EnvironmentSecret,
@@ -105,10 +105,11 @@ class Section(BaseModel):
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the problems of the mapping itself; its values are validated later."""
         allowed = list(cls.model_fields)
-        for key in given:
-            if key not in allowed:
-                hint = suggest(key, allowed) or f"; the keys here are {', '.join(allowed)}"
-                yield (str(key),), f"unknown key{hint}"
+        unknown = [key for key in given if key not in cls.model_fields]
+        for n, key in enumerate(unknown):
+            similar = suggest(key, allowed) if n < MAX_PROBLEMS else ""
+            hint = similar or f"; the keys here are {', '.join(allowed)}"
+            yield (str(key),), f"unknown key{hint}"
 
     @classmethod
     def _resolve(
@@ -146,9 +147,12 @@ class Section(BaseModel):
 
 
 def items_of(value: object) -> Iterator[tuple[str, object]]:
-    """Yield the items of a tuple or a dict after `.INDEX` or `.KEY`; another value after ``."""
+    """Yield the items of a tuple or a dict after `[NAME]` or `.KEY`; another value after ``.
+
+    An item of a tuple that has no name is named by its index.
+    """
     if isinstance(value, tuple):
-        yield from ((f".{index}", item) for index, item in enumerate(value))
+        yield from ((f"[{getattr(item, 'name', n)}]", item) for n, item in enumerate(value))
     elif isinstance(value, dict):
         yield from ((f".{key}", item) for key, item in value.items())
     else:

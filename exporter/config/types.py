@@ -123,14 +123,6 @@ def check_date(text: str) -> None:
     raise ValueError('must be a date such as "2026-03-01"')
 
 
-def check_regex(text: str) -> None:
-    """Refuse anything but a regular expression."""
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError):
-        raise ValueError("must be a valid regular expression") from None
-
-
 def check_printable(text: str) -> None:
     """Refuse control characters and line breaks."""
     if _UNPRINTABLE.search(text):

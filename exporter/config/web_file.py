@@ -7,8 +7,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from exporter.config.errors import ConfigError, problem_texts, problems_of, unexpected_error_text
-from exporter.config.load import parse_yaml, read_file
+from exporter.config.document import parse_yaml
+from exporter.config.errors import (
+    ConfigError,
+    Places,
+    problem_texts,
+    problems_of,
+    unexpected_error_text,
+)
+from exporter.config.load import read_file
 from exporter.config.secrets import ConfigContext, file_error_text, read_bounded
 from exporter.config.web import Web
 from exporter.web.live_config import UnusableError, WebSettings
@@ -58,12 +65,13 @@ class WebFile:
         return settings
 
     def _settings(self, content: bytes) -> WebSettings:
-        values = parse_yaml(self.path, content)
+        document = parse_yaml(self.path, content)
         context = ConfigContext(self.path.absolute().parent, {}, self._files.read)
         try:
-            return Web.model_validate(values, context=context).settings
+            return Web.model_validate(document.values, context=context).settings
         except ValidationError as error:
-            raise ConfigError(problem_texts(problems_of(error), {})) from None
+            places = Places(document.values, document.line_of)
+            raise ConfigError(problem_texts(problems_of(error), places)) from None
 
 
 @dataclass

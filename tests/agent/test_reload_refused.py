@@ -28,9 +28,9 @@ async def test_an_invalid_file_changes_nothing_and_each_error_is_answered_and_lo
             "The old configuration stays in force:",
             *(f"  {problem}" for problem in problems),
         ]
-        assert [problem.partition(":")[0] for problem in problems] == [
-            "poll.interval",
-            "poll.tiemout",
+        assert [problem.split(": ")[:2] for problem in problems] == [
+            ["line 1", "poll.interval"],
+            ["line 1", "poll.tiemout"],
         ]
         await agent.shows(RELOADED, {})
         assert await agent.metric(RELOADED_AT) == good
@@ -80,7 +80,7 @@ async def test_a_replaced_ca_file_is_used_after_a_reload(tmp_path):
         assert [entry["stopped"] for entry in logs if "stopped" in entry] == ["deliver slack"]
         bundle.write_text("no certificate", encoding="utf-8")
         answer = await agent.reload()
-        assert (answer.status_code, "receivers.0.ca_file" in answer.text) == (500, True)
+        assert (answer.status_code, "].ca_file" in answer.text) == (500, True)
 
 
 @pytest.mark.parametrize("error", [AttributeError, RecursionError, MemoryError, TimeoutError])

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from exporter.cli.deliveries import _body_text
+from exporter.cli.output import body_lines
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
@@ -301,12 +301,11 @@ def test_a_missing_or_damaged_state_ends_with_2(tmp_path, command):
 
 def test_a_text_body_is_unchanged_and_cleaned_for_a_terminal():
     body = f"{HOSTILE}\xff".encode()
-    assert "\n".join(_body_text(body, terminal=False)) == f"{HOSTILE}\xff"
-    cleaned = _body_text(body, terminal=True)
+    assert "\n".join(body_lines(body, terminal=False)) == f"{HOSTILE}\xff"
+    cleaned = body_lines(body, terminal=True)
     assert len(cleaned) == 2
     assert not CONTROL.search("".join(cleaned))
-    assert _body_text(json.dumps({"name": HOSTILE}).encode(), terminal=False) == [
-        "{",
-        f'  "name": {json.dumps(HOSTILE)}',
-        "}",
-    ]
+    body = json.dumps({"name": f"{HOSTILE}\u2028\x85\u05e9"}).encode()
+    escaped = json.dumps(f"{HOSTILE}\u2028\x85")[:-1]
+    for terminal in (False, True):
+        assert body_lines(body, terminal=terminal) == ["{", f'  "name": {escaped}\u05e9"', "}"]

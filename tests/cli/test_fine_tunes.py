@@ -12,7 +12,9 @@ import subprocess
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from exporter.cli.commands import main
 from exporter.cli.fine_tunes import _LAYOUT
 from exporter.cli.output import write
 from exporter.simulator.world import HOSTILE_TEXTS, Population, World
@@ -40,7 +42,7 @@ def two_accounts(tmp_path_factory):
 
 def expected(world: World, *names: str) -> list[tuple[str, ...]]:
     return [
-        (account, *(getattr(fine_tune, name) for name in names))
+        (account, *(getattr(fine_tune, name).replace("\0", "\ufffd") for name in names))
         for account in ("main", "second")
         for fine_tune in world
     ]
@@ -127,20 +129,82 @@ def test_a_narrow_terminal_gets_whole_ids(two_accounts, tmp_path):
         assert fine_tune.model_id in text
 
 
-def test_an_account_that_cannot_be_read_is_named_and_nothing_is_listed(two_accounts, tmp_path):
+@pytest.fixture
+def mixed(two_accounts, tmp_path):
+    """Return a configuration with a readable account between three that cannot be read."""
     _, _, api = two_accounts
     config = agent_config(api, interval="60s")
-    config["accounts"].append({"name": "wrong", "api_key_env": "WRONG", "base_url": api.url})
+    [good] = config["accounts"]
+    wrong = {"name": "wrong", "api_key_env": "WRONG", "base_url": api.url}
+    nobody = {**good, "name": "nobody", "base_url": "http://127.0.0.1:1"}
+    elsewhere = {**good, "name": "elsewhere", "base_url": f"{api.url}/nothing"}
+    config["accounts"] = [wrong, good, nobody, elsewhere]
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")
-    done = run(tmp_path, "list", f"--config.file={path}", WRONG="not_a_key")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "cartesia-exporter: cannot list the fine-tunes: account wrong: 127.0.0.1:"
+    return path
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+def test_accounts_that_cannot_be_read_are_named_and_the_others_are_printed(
+    two_accounts, mixed, tmp_path, output
+):
+    done = run(tmp_path, "list", f"--config.file={mixed}", f"--output={output}", WRONG="not_a_key")
+    assert done.returncode == 1
+    for fine_tune in two_accounts[1]:
+        assert fine_tune.id in done.stdout
+    first, second, third = done.stderr.splitlines()
+    prefix = "cartesia-exporter: cannot list the fine-tunes of account"
+    assert first.startswith(f"{prefix} wrong: 127.0.0.1:")
+    assert "401" in first
+    assert "$WRONG" in first
+    assert second.startswith(f"{prefix} nobody: no connection to 127.0.0.1:1")
+    assert third.startswith(f"{prefix} elsewhere: 127.0.0.1:")
+    assert "404" in third
+    assert API_KEY not in done.stdout + done.stderr
+
+
+def invoke_list(path, *arguments):
+    return CliRunner(env={"CARTESIA_API_KEY": API_KEY, "WRONG": "not_a_key"}).invoke(
+        main, ["list", f"--config.file={path}", "--output=json", *arguments]
     )
-    assert "$WRONG" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert API_KEY not in done.stderr
+
+
+def test_only_the_chosen_accounts_are_read(two_accounts, mixed):
+    done = invoke_list(mixed, "--account=main")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {row["account"] for row in json.loads(done.stdout)} == {"main"}
+    done = invoke_list(two_accounts[0], "--account=second", "--account=main")
+    rows = json.loads(done.stdout)
+    assert [row["account"] for row in rows][:1] == ["main"], "in the order of the configuration"
+    assert len(rows) == 2 * len(two_accounts[1])
+
+
+def test_an_account_that_is_not_configured_is_refused_with_the_names_of_those_that_are(mixed):
+    done = invoke_list(mixed, "--account=main", "--account=prod")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no account prod in the configuration; its accounts: wrong, main, nobody" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["failed"], {"failed", "FAILED "}),
+        (["FAILED", " completed"], {"failed", "FAILED ", "completed"}),
+        (["paused"], {"Paused"}),
+        (["unknown"], {"Paused", "FAILED "}),
+        (["faild"], set()),
+    ],
+)
+def test_only_the_chosen_statuses_are_printed(tmp_path, wanted, found):
+    world = World(Population(fine_tunes=0))
+    for status in ("failed", "completed", "training", "Paused", "FAILED "):
+        world.add(status=status)
+    with fake_api(world=world) as (api, _):
+        path = tmp_path / "config.yaml"
+        path.write_text(json.dumps(agent_config(api)), encoding="utf-8")
+        done = invoke_list(path, *(f"--status={status}" for status in wanted))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {row["status"] for row in json.loads(done.stdout)} == found
 
 
 def run_in_shell(

@@ -8,9 +8,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from docs.generate.documents import FLAGS
 from exporter.cli.commands import main
 from exporter.cli.options import Address, Duration
-from tests.process.agent_process import INSTALLED, run
+from tests.process.agent_process import INSTALLED, environment, run
 
 COMMANDS = (
     *("run", "check-config", "list", "send-test", "health", "simulate", "demo"),
@@ -157,10 +158,10 @@ def test_all_mistakes_are_reported_at_once_with_their_paths(bad):
         assert result.exit_code == 2
         assert "bad.yaml cannot be used:" in result.output
         for place in (
-            "accounts.0.name",
-            "accounts.0.base_url",
-            "poll.interval",
-            "poll.no_such_key",
+            "line 2: accounts[0].name",
+            "line 2: accounts[0].base_url",
+            "line 3: poll.interval",
+            "line 3: poll.no_such_key",
         ):
             assert f"\n  {place}: " in result.output
 
@@ -198,3 +199,34 @@ def test_invalid_addresses():
 def test_durations():
     assert Duration().convert("1m30s", None, None) == 90
     assert Duration().convert(2.5, None, None) == 2.5
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (["send"], "send-test"),
+        (["--config"], "--config.file"),
+        (["list", "--st"], "--status"),
+        (["send-test", "--sample", "di"], "digest"),
+    ],
+)
+def test_the_documented_completion_works_in_bash(tmp_path, words, suggested):
+    line = next(
+        text
+        for text in FLAGS.read_text(encoding="utf-8").splitlines()
+        if "bash_source cartesia-exporter" in text
+    )
+    script = f"""{line}
+COMP_WORDS=(cartesia-exporter {" ".join(words)}); COMP_CWORD={len(words)}
+_cartesia_exporter_completion cartesia-exporter
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    (tmp_path / "cartesia-exporter").symlink_to(INSTALLED[0])
+    env = environment(tmp_path)
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert suggested in done.stdout.splitlines()
+    assert done.stderr == ""

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
 from exporter.cli.commands import main
+from exporter.core.message import LinkTemplates
 from tests.process.agent_process import API_KEY, Agent, run
 from tests.process.fake_api import agent_config, fake_api, webhook
 
@@ -74,6 +75,32 @@ def test_a_dry_run_prints_the_body_and_sends_nothing(receivers):
     assert json.loads(done.stdout)["type"] == "agent.test"
 
 
+@pytest.mark.parametrize("name", ["ops", "chat"])
+def test_a_dry_run_is_indented_and_readable_in_every_script(receivers, name):
+    done, _ = send(receivers, name, "--dry-run", "--sample=long")
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("{", "}")
+    assert len(lines) > 10
+    assert all(line.isprintable() for line in lines)
+    assert "\u05e9\u05dc\u05d5\u05dd" in done.stdout, "a name in Hebrew"
+    # Slack messages have no character that turns the reading order.
+    assert (r"\u202e" in done.stdout) == (name == "ops")
+
+
+@pytest.mark.parametrize("more", [[], ["--sample=failed"], ["--sample=digest"]])
+def test_a_message_links_to_the_playground_and_to_the_agent(receivers, more):
+    url = "https://exporter.example/cartesia"
+    for name in ("ops", "chat"):
+        done, [request] = send(receivers, name, f"--web.external-url={url}", *more)
+        assert done.exit_code == 0
+        assert b"https://play.cartesia.ai/" in request.body
+        assert url.encode() in request.body
+    done, requests = send(receivers, "ops", "--web.external-url=https://u:s3cret@x.example")
+    assert (done.exit_code, requests) == (2, [])
+    assert "must not contain a user name or a password" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 @pytest.mark.parametrize(("sample", "number"), [("failed", 1), ("digest", 30), ("long", 1)])
 def test_a_sample_is_an_alert_that_is_marked_as_a_test_everywhere(receivers, sample, number):
     done, [request] = send(receivers, "ops", f"--sample={sample}")
@@ -112,11 +139,10 @@ def test_a_sample_has_new_ids_each_time_and_a_dry_run_sends_nothing(receivers):
 
 def test_a_digest_sample_is_limited_to_the_events_of_the_receiver():
     from exporter.cli.send_test import _message
-    from exporter.config import load
 
-    config = load(None, {"CARTESIA_API_KEY": "sk_car_x"})
+    links = LinkTemplates("https://play.example")
     for max_events, message_type in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
-        message = _message(config, "digest", max_events, 1_800_000_000.0)
+        message = _message("main", "digest", links, max_events, 1_800_000_000.0)
         assert (len(message.events), message.type) == (max_events, message_type)
     models = {event.fine_tune.model_id for event in message.events if event.fine_tune}
     assert len(models) == 3

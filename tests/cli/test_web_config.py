@@ -37,6 +37,7 @@ def test_a_valid_file_is_reported_with_keys_without_effect(tmp_path, config, com
         "The web configuration is valid: TLS, 1 users.\n"
     )
     assert result.stderr == (
+        "warning: nobody is notified when a fine-tune fails: there are no receivers\n"
         "warning: http_server_config.http2 has no effect: only HTTP/1.1 is served\n"
     )
     file.write()
@@ -52,14 +53,15 @@ def test_the_mistakes_of_both_files_are_reported_at_once(tmp_path, config, comma
     assert result.exit_code == 2
     web = (
         f"the web configuration in {file.path} cannot be used:\n"
-        "  basic_auth_users.a: must be a bcrypt hash, as `htpasswd -nBC 10 USER` prints it\n"
-        "  rate_limit.interval: must be a duration such as 100ms, 1.5s or 1m30s\n"
+        "  line 1: basic_auth_users.a: must be a bcrypt hash,"
+        " as `htpasswd -nBC 10 USER` prints it\n"
+        "  line 1: rate_limit.interval: must be a duration such as 100ms, 1.5s or 1m30s\n"
     )
     assert result.stderr == f"cartesia-exporter: {web}"
     config.write_text("pol: 1\n" + GOOD, encoding="utf-8")
     both = invoke(command, config, file.path)
     assert both.exit_code == 2
-    assert f'pol: unknown key; did you mean "poll"?\n{web}' in both.stderr
+    assert f'line 1: pol: unknown key; did you mean "poll"?\n{web}' in both.stderr
     assert "hunter2" not in both.output
 
 

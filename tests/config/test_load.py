@@ -173,7 +173,7 @@ def test_errors_of_file_and_environment_are_reported_together(tmp_path):
     path = write_config(tmp_path, "poll: {page_size: 0}")
     assert problems(path, {}) == [
         NO_ACCOUNTS,
-        "poll.page_size: must be between 1 and 100",
+        "line 1: poll.page_size: must be between 1 and 100",
     ]
 
 
@@ -188,7 +188,7 @@ def test_the_file_has_priority_over_the_environment(tmp_path):
     }
     config = load(write_config(tmp_path, text), environ)
     assert config.accounts[0].secrets["api_key"]() == "a"
-    assert config.accounts[0].secrets["api_key"].source == "accounts.0.api_key"
+    assert config.accounts[0].secrets["api_key"].source == "accounts[default].api_key"
     assert config.receivers == ()
     assert config.storage.path == Path("here.db")
 
@@ -224,7 +224,9 @@ def test_a_ca_file_without_certificates_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("hunter2")
     path = write_config(tmp_path, "accounts: [{api_key: a, ca_file: ca.pem}]")
     pem = tmp_path / "ca.pem"
-    assert problems(path, {}) == [f"accounts.0.ca_file: must hold PEM certificates; {pem} does not"]
+    assert problems(path, {}) == [
+        f"line 1: accounts[0].ca_file: must hold PEM certificates; {pem} does not"
+    ]
 
 
 def test_a_date_without_quotes_is_text(tmp_path):
@@ -238,7 +240,7 @@ def test_a_date_without_quotes_is_text(tmp_path):
         (lambda path: None, "cannot be read: no such file"),
         (lambda path: path.mkdir(), "cannot be read: not a regular file"),
         (lambda path: path.write_text("#" * (1024 * 1024 + 1)), "cannot be read: larger than"),
-        (lambda path: path.write_text("[" * 1_000), "is nested too deeply"),
+        (lambda path: path.write_text("[" * 1_000), "line 1, column 51: is nested too deeply"),
         (lambda path: path.write_text("a: 1\n---\nb: 2"), "line 2, column 1: but found another"),
     ],
 )
@@ -247,13 +249,6 @@ def test_an_error_of_reading_names_the_file(tmp_path, create, reason):
     create(path)
     (text,) = problems(path, KEY)
     assert text.startswith(f"{path}: {reason}")
-
-
-@pytest.mark.parametrize(
-    "text", ["accounts: &a [*a]", "accounts: &a [{api_key: *a}]", "poll: &p {x: *p}"]
-)
-def test_a_recursive_document_is_refused(tmp_path, text):
-    problems(write_config(tmp_path, text), KEY)
 
 
 def test_merged_keys_may_be_overridden_at_any_depth(tmp_path):
@@ -343,6 +338,7 @@ def test_the_example_is_valid_with_every_key_uncommented(tmp_path):
         "webhook-token": "hunter2",
         "chat-url": "https://chat.example/hunter2",
         "chat-password": "hunter2",
+        "chat-room": "hunter2",
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
         (tmp_path / name).write_text(content)

@@ -200,9 +200,9 @@ def test_the_source_of_an_inline_secret_is_its_path_in_the_file():
     webhook = found.receivers[1]
     assert isinstance(webhook, WebhookReceiver)
     assert webhook.basic_auth is not None
-    assert found.accounts[0].secrets["api_key"].source == "accounts.0.api_key"
-    assert webhook.secrets["url"].source == "receivers.1.url"
-    assert webhook.basic_auth.secrets["password"].source == "receivers.1.basic_auth.password"
+    assert found.accounts[0].secrets["api_key"].source == "accounts[default].api_key"
+    assert webhook.secrets["url"].source == "receivers[w].url"
+    assert webhook.basic_auth.secrets["password"].source == "receivers[w].basic_auth.password"
     assert webhook.headers["X-Key"].secrets["text"]() == "hunter2"
 
 

@@ -49,8 +49,8 @@ def test_any_tls_key_needs_a_certificate(tmp_path):
         WebFile(WebConfigFixture(tmp_path, tls_server_config={"min_version": "TLS13"}).path)
     )
     assert found == [
-        "tls_server_config.cert: missing; TLS needs cert or cert_file",
-        "tls_server_config.key: missing; TLS needs key or key_file",
+        "line 1: tls_server_config.cert: missing; TLS needs cert or cert_file",
+        "line 1: tls_server_config.key: missing; TLS needs key or key_file",
     ]
 
 
@@ -68,7 +68,7 @@ def test_an_interval_has_the_form_of_a_go_duration(tmp_path, interval, seconds):
 def test_invalid_intervals_are_refused(tmp_path, interval):
     file = WebConfigFixture(tmp_path, rate_limit={"interval": interval, "burst": 7})
     word = "must be a duration such as 100ms, 1.5s or 1m30s"
-    assert problems(WebFile(file.path)) == [f"rate_limit.interval: {word}"]
+    assert problems(WebFile(file.path)) == [f"line 1: rate_limit.interval: {word}"]
 
 
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2x$", "$2y$"])
@@ -94,7 +94,7 @@ def test_a_key_of_another_certificate_is_refused_under_its_own_name(tmp_path):
     file.issue()
     file.write(tls_server_config={"cert_file": pair["cert_file"], "key": old})
     assert problems(WebFile(file.path)) == [
-        "tls_server_config.key: must be the key of the certificate"
+        "line 1: tls_server_config.key: must be the key of the certificate"
     ]
 
 
@@ -104,7 +104,7 @@ def test_an_invalid_client_ca_is_refused(tmp_path):
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
     file.write(tls_server_config={**file.issue(), **clients})
     assert problems(WebFile(file.path)) == [
-        "tls_server_config.client_ca: must hold PEM certificates"
+        "line 1: tls_server_config.client_ca: must hold PEM certificates"
     ]
 
 

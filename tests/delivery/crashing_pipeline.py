@@ -4,7 +4,6 @@ It crashes at named points, by `Crash`, and loses what it had not stored.
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from exporter.core.account import PollResult, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS
 from exporter.core.model import FineTune, OutboxMessage, TrackedFineTune
+from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route, receivers_of
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.deliverer import Deliverer
@@ -144,7 +144,7 @@ class _CrashingOutbox(Outbox):
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())
 ROUTES = (
     Route("chat", SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["agent"]),
-    Route("hook", SUBSCRIPTIONS["failed"], {"model_id": re.compile("sonic-2")}),
+    Route("hook", SUBSCRIPTIONS["failed"], {"model_id": compile_pattern("sonic-2")}),
     Route("log", _EVERY_TYPE),
 )
 DIGEST_THRESHOLD = 2

@@ -86,7 +86,7 @@ def test_every_default_in_help_is_documented():
 
 
 def test_every_command_has_a_section():
-    assert list(sections(FLAGS.read_text("utf-8"))) == COMMANDS
+    assert list(sections(FLAGS.read_text("utf-8"))) == [*COMMANDS, "Completion"]
     assert {words.split()[0] for words in COMMANDS} == set(main.commands)
 
 

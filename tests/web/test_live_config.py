@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from exporter.config import web as web_section
 from exporter.config import web_file
-from exporter.config.load import parse_yaml as real_parse_yaml
+from exporter.config.document import parse_yaml as real_parse_yaml
 from exporter.config.web_file import WebFile
 from exporter.web import live_config
 from exporter.web.auth import AuthMiddleware
