@@ -277,16 +277,16 @@ async def _read_body(answer: httpx.Response, limit: int) -> tuple[bytes, bool]:
     1,000 times as long. Raises zlib.error for a body that does not decode, httpx's errors for an
     incomplete one.
     """
-    encoding = answer.headers.get("content-encoding", "").strip().lower()
-    if encoding not in {"", "identity", "gzip", "x-gzip"}:
-        raise zlib.error("an encoding that was not asked for")
+    is_gzip = _is_gzip(answer.headers.get("content-encoding", ""))
     body, inflater = bytearray(), None
     async for chunk in answer.aiter_raw():
         data = chunk
         while data:
-            if encoding in {"", "identity"}:
+            if not is_gzip:
                 body += data
                 data = b""
+            elif inflater is not None and inflater.eof and data[0] == 0:
+                data = data.lstrip(b"\0")  # padding after a member, which gzip ignores too
             else:
                 if inflater is None or inflater.eof:
                     inflater = zlib.decompressobj(wbits=31)
@@ -297,6 +297,25 @@ async def _read_body(answer: httpx.Response, limit: int) -> tuple[bytes, bool]:
     if inflater is not None and not inflater.eof:
         raise zlib.error("it ends in the middle")
     return bytes(body), False
+
+
+_REGISTERED_CODINGS: Final = frozenset(
+    {"aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip"}
+    | {"x-compress", "x-gzip", "zstd"}
+)
+"""https://www.iana.org/assignments/http-parameters, without identity."""
+
+
+def _is_gzip(content_encoding: str) -> bool:
+    """Return whether a body is compressed with gzip; raise zlib.error for any other coding.
+
+    What is no coding (utf-8, none) is ignored, because servers that send it send a plain body.
+    """
+    named = [coding.strip().lower() for coding in content_encoding.split(",")]
+    codings = [coding for coding in named if coding in _REGISTERED_CODINGS]
+    if codings in ([], ["gzip"], ["x-gzip"]):
+        return bool(codings)
+    raise zlib.error(f"its Content-Encoding {', '.join(codings[:3])} was not asked for")
 
 
 def file_version(path: Path | None) -> tuple[int, ...] | None:

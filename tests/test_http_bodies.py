@@ -24,6 +24,24 @@ def server():
         pytest.param(answer(200, gzipped(b"hello"), content_encoding="gzip"), id="gzip"),
         pytest.param(answer(200, gzipped(b"hello"), content_encoding=" X-GZIP "), id="x-gzip"),
         pytest.param(answer(200, gzipped(b"he", b"", b"llo"), content_encoding="gzip"), id="many"),
+        pytest.param(answer(200, b"hello", content_encoding="utf-8"), id="no coding"),
+        pytest.param(answer(200, b"hello", content_encoding="None, UTF8"), id="no codings"),
+        pytest.param(answer(200, b"hello", content_encoding=""), id="empty"),
+        pytest.param(
+            answer(200, gzipped(b"hello"), content_encoding="utf-8, identity, gzip"),
+            id="gzip and no codings",
+        ),
+        pytest.param(
+            answer(200, gzipped(b"hello") + bytes(9), content_encoding="gzip"), id="zeros"
+        ),
+        pytest.param(
+            answer(200, gzipped(b"he") + bytes(9) + gzipped(b"llo"), content_encoding="gzip"),
+            id="zeros between gzip members",
+        ),
+        pytest.param(
+            chunked([gzipped(b"hello"), *[b"\0"] * 3, bytes(3)], content_encoding="gzip"),
+            id="zeros in pieces",
+        ),
         pytest.param(chunked([b"h", b"ello"]), id="chunked"),
         pytest.param(
             chunked([bytes([byte]) for byte in gzipped(b"hel", b"lo")], content_encoding="gzip"),
@@ -36,6 +54,33 @@ async def test_supported_encodings_are_decoded(server, sent):
     server.otherwise = sent
     response = await send(server.base_url)
     assert (response.body, response.truncated) == (b"hello", False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("br", "br"),
+        (" Zstd ", "zstd"),
+        ("deflate", "deflate"),
+        ("compress", "compress"),
+        ("gzip, gzip", "gzip, gzip"),
+        ("utf-8, gzip, br", "gzip, br"),
+    ],
+)
+async def test_a_coding_that_was_not_asked_for_is_named(server, encoding, names):
+    server.otherwise = answer(200, b"hello", content_encoding=encoding)
+    response = await send(server.base_url)
+    assert (response.status, response.body, response.truncated) == (200, b"", False)
+    assert response.error is not None
+    assert response.error.reason == "protocol"
+    assert str(response.error).endswith(f": its Content-Encoding {names} was not asked for")
+
+
+@pytest.mark.parametrize("rest", [b"\0\0garbage", b"garbage", b"\0" + gzipped(b"x")[:-1]])
+async def test_anything_else_behind_a_gzip_member_is_an_error(server, rest):
+    server.otherwise = answer(200, gzipped(b"hello") + rest, content_encoding="gzip")
+    response = await send(server.base_url)
+    assert (response.body, response.error is None) == (b"", False)
 
 
 async def test_an_empty_body_is_valid_gzip(server):

@@ -139,7 +139,7 @@ async def test_cookies_are_not_kept_and_connections_are_reused(server):
         pytest.param(
             answer(200, b"hello", content_encoding="br"),
             "protocol",
-            "an encoding that was not asked for",
+            "its Content-Encoding br was not asked for",
             id="an encoding not asked for",
         ),
         pytest.param(

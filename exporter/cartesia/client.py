@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import structlog
+
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.fetch import ApiKey, ApiSettings, PageFetcher
-from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage
+from exporter.cartesia.listing import STALL_TIMEOUT_SECONDS, Lister, Listing, OnPage, ReadSettings
 from exporter.cartesia.metrics import ClientMetrics
 from exporter.cartesia.pages import NONE_TRACKED, Page, PageCache
 from exporter.cartesia.rate_limit import RateLimiter, RateLimits
@@ -24,6 +26,8 @@ each round: a fifth of the time of a poll over 16 connections."""
 
 _MAX_LISTINGS: Final = 2
 """Listings per poll: a second one if the API key changed during the first."""
+
+log = structlog.get_logger()
 
 
 class CartesiaClient:
@@ -41,7 +45,7 @@ class CartesiaClient:
         self._key = ApiKey(api.key, api.store_id)
         self._rate_limiter = RateLimiter(limits, clock)
         self._page_cache = PageCache()
-        self._lister = Lister()
+        self._lister = Lister(clock.monotonic, log.bind(account=api.account))
         # One pool each: a pool that many requests share is slow (encode/httpx#3215).
         clones = (http_client.clone() for _ in range(limits.concurrency - 1))
         shared = (api, self._key, self._rate_limiter, self._page_cache, metrics, clock)
@@ -78,9 +82,10 @@ class CartesiaClient:
         try:
             connections = [partial(fetch, *each) for each in enumerate(self._fetchers)]
             stall_timeout = min(STALL_TIMEOUT_SECONDS, seconds / 4)
+            settings = ReadSettings(deadline, stall_timeout, on_page)
             for _ in range(_MAX_LISTINGS):
                 self._key.fingerprints.clear()
-                listing = await self._lister.read(connections, on_page, stall_timeout)
+                listing = await self._lister.read(connections, settings)
                 if len(self._key.fingerprints) == 1:
                     break
             else:

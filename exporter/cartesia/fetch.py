@@ -25,6 +25,9 @@ _REQUEST_SECONDS: Final = 30.0  # so that one hung request leaves time for a ret
 _MAX_ATTEMPTS: Final = 5
 _MAX_REDIRECTS: Final = 3
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
+_SUCCESSES: Final = (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION)
+"""203 is the 200 of a proxy that changed something, such as the compression."""
+
 _REDIRECTS: Final = (
     HTTPStatus.MOVED_PERMANENTLY,
     HTTPStatus.FOUND,
@@ -216,7 +219,7 @@ class PageFetcher:
             elapsed = self.clock.monotonic() - started
             self.metrics.duration.labels(self.api.account).observe(elapsed)
         self.metrics.requests.labels(self.api.account, str(response.status)).inc()
-        if response.status != HTTPStatus.OK:
+        if response.status not in _SUCCESSES:
             await self.http_client.aclose()
         elif response.error is not None:
             raise self._to_cartesia_error(response.error, deadline)
@@ -229,7 +232,7 @@ class PageFetcher:
 
     async def _read(self, response: Response, url: str, key: str) -> Page:
         """Return the page of an answer; raise CartesiaError for any other answer."""
-        if response.status != HTTPStatus.OK:
+        if response.status not in _SUCCESSES:
             raise self._status_error(response, url, key)
         if response.truncated:
             raise CartesiaError("too_large", f"a page is larger than {_MAX_PAGE_BYTES} bytes")
@@ -241,8 +244,8 @@ class PageFetcher:
         except CartesiaError:
             if not response.body.removeprefix(BOM_UTF8).lstrip().startswith(b"<"):
                 raise
-            detail = f"{_host(url)} answered 200 with a web page, not JSON; {_INTERMEDIARY}"
-            raise CartesiaError("protocol", detail) from None
+            answered = f"{_host(url)} answered {response.status} with a web page, not JSON"
+            raise CartesiaError("protocol", f"{answered}; {_INTERMEDIARY}") from None
         self.key.record(key, refused=False)
         return page
 

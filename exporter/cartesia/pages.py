@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.core.model import UNKNOWN, FineTune, TrackedFineTune
-from exporter.core.text import one_line, scalar_text, shared
+from exporter.core.text import one_line, shared, storable_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,10 @@ _decoder: Final = msgspec.json.Decoder(_Body)
 def read_page(body: bytes) -> Page:
     """Return the page in ``body``; raise CartesiaError if it is not one.
 
-    ``data`` must be a list of objects with an ``id`` each, ``has_more`` a boolean. A missing or
-    null text is empty; a missing, null or empty status or model_id is ``unknown``.
+    ``data`` must be a list of objects with an ``id`` each, ``has_more`` a boolean; null ``data``
+    is the empty list on the last page. A missing or null text is empty; a missing, null or empty
+    status or model_id is ``unknown``. What a text cannot contain is U+FFFD in it: bytes that are
+    not UTF-8, raw control characters, U+0000, lone surrogates. An id with any of these is refused.
     """
     try:
         body.decode()  # msgspec accepts invalid UTF-8 in the names of unknown fields
@@ -59,6 +61,9 @@ def read_page(body: bytes) -> Page:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # msgspec also refuses lone surrogates and types that do not matter; json decides.
         decoded = _read_leniently(body)
+    else:
+        if b"\\u0000" in body:
+            decoded = _storable(decoded)
     fine_tunes = []
     for position, item in enumerate(decoded.data):
         if not item.id:
@@ -80,31 +85,60 @@ def _odd_page(problem: str) -> CartesiaError:
     return CartesiaError("protocol", f"an odd page: {problem}")
 
 
+def _storable(body: _Body) -> _Body:
+    return _Body(
+        [_item(asdict(item), position) for position, item in enumerate(body.data)], body.has_more
+    )
+
+
 def _read_leniently(body: bytes) -> _Body:
     """Return the page in ``body``; a text field of another JSON type becomes its JSON."""
     try:
-        raw = json.loads(body)
+        raw = _load_json(body)
     except (ValueError, RecursionError):
         raise _odd_page("the body is not JSON") from None
     if not isinstance(raw, dict):
         raise _odd_page("the body is not a JSON object")
     data, has_more = raw.get("data"), raw.get("has_more")
+    if "data" in raw and data is None and has_more is False:
+        data = []
     if not isinstance(data, list):
         raise _odd_page("`data` is not a list")
     if not isinstance(has_more, bool):
         raise _odd_page("`has_more` is missing or not a boolean")
-    return _Body([_lenient_item(item, position) for position, item in enumerate(data)], has_more)
+    return _Body([_item(item, position) for position, item in enumerate(data)], has_more)
 
 
-def _lenient_item(raw: Any, position: int) -> _Item:
+def _load_json(body: bytes) -> Any:
+    """Return the JSON value in ``body``, with lone surrogates for what strings cannot contain.
+
+    Raises ValueError, RecursionError.
+    """
+    encoding = json.detect_encoding(body)
+    # Characters of their own, which storable_text replaces and an id must not have.
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    text = body.decode(encoding, errors)
+    return json.loads(_JSON_STRING.sub(lambda string: string[0].translate(_RAW_CONTROLS), text))
+
+
+_JSON_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_RAW_CONTROLS: Final = {code: 0xDC00 + code for code in range(0x20)}
+
+
+def _item(raw: Any, position: int) -> _Item:
     if not isinstance(raw, dict) or raw.get("id") in (None, ""):
         raise _odd_page(f"item {position} has no id")
     if not isinstance(raw["id"], str):
         raise _odd_page(f"item {position} has an id that is not a text")
+    if storable_text(raw["id"]) != raw["id"]:
+        raise _odd_page(f"item {position} has an id with characters that are not text")
     values = {name: raw.get(name) for name in _Item.__struct_fields__}
+    # One damaged bit in the name of a field could change the status of a fine-tune.
+    if values.keys() - raw.keys() and any(storable_text(name) != name for name in raw):
+        raise _odd_page(f"item {position} has a field whose name is not text")
     try:
         texts = {
-            name: scalar_text(value if isinstance(value, str) else json.dumps(value))
+            name: storable_text(value if isinstance(value, str) else json.dumps(value))
             for name, value in values.items()
             if value is not None
         }
@@ -136,7 +170,7 @@ def read_problem(body: bytes, key: str) -> Problem:
     The ``key``, and any other key that the API quotes, is masked: the texts are logged.
     """
     try:
-        raw = json.loads(body)
+        raw = _load_json(body)
     except (ValueError, RecursionError):
         return Problem()
     if not isinstance(raw, dict):

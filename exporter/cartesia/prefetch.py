@@ -36,6 +36,8 @@ class Prefetcher:
         new_future = asyncio.get_running_loop().create_future
         self._results = defaultdict[str | None, asyncio.Future[Page | CartesiaError]](new_future)
         self._requested: set[str | None] = set()
+        self._used: set[str | None] = set()
+        self._rejected: set[str | None] = set()
         self._stall_timeout = stall_timeout
         self._bytes = 0
         self._use_all = asyncio.Event()
@@ -62,18 +64,40 @@ class Prefetcher:
     async def page(self, cursor: str | None) -> Page:
         """Return the page after ``cursor``; request it now if it was not prefetched.
 
-        Raises the CartesiaError of its request, and StalledError if no connection becomes free.
+        A page that was returned before is requested again: the list has changed since. Raises the
+        CartesiaError of the request, and StalledError if no connection becomes free.
         """
+        if cursor in self._used:
+            self._used.discard(cursor)
+            self._requested.discard(cursor)
+            del self._results[cursor]
+        await self.fetch(cursor)
         if cursor not in self._requested:
-            self._queue.put_nowait((-1, cursor))  # before all that are queued
-            await asyncio.wait([self._results[cursor]], timeout=self._stall_timeout)
-            if cursor not in self._requested:
-                raise StalledError
+            raise StalledError
         # Shielded: if the poll is cancelled, a worker may set this result before it ends.
         result = await asyncio.shield(self._results[cursor])
+        self._used.add(cursor)
         if isinstance(result, CartesiaError):
             raise result
         return result
+
+    async def fetch(self, cursor: str | None) -> None:
+        """Request the page after ``cursor`` now, and wait for it for the stall timeout."""
+        if cursor not in self._requested:
+            self._queue.put_nowait((-1, cursor))  # before all that are queued
+        await asyncio.wait([self._results[cursor]], timeout=self._stall_timeout)
+
+    def reject(self, cursor: str | None) -> None:
+        """Keep a page that ``page`` returned, because it does not belong there in the list."""
+        self._used.discard(cursor)
+        self._rejected.add(cursor)
+
+    def unused_pages(self) -> list[Page]:
+        """Return the pages that were fetched and that ``page`` never returned."""
+        returned = self._used | self._rejected
+        unused = (each for cursor, each in self._results.items() if cursor not in returned)
+        results = (each.result() for each in unused if each.done())
+        return [each for each in results if isinstance(each, Page)]
 
     async def _work(self, fetch: FetchPage, *, first: bool) -> None:
         """Fetch queued pages until cancelled. A CartesiaError is the result of its page only."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from exporter.simulator.receiver import Message
     from exporter.simulator.world import World
 
+_STANDARD_OUTPUT: Final = 1
+_FLUSH_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 0.2
 _PORT: Final = 10060
 _TICK_SECONDS: Final = 20.0
 _FIRST_FAILURE_SECONDS: Final = 8.0
@@ -127,6 +131,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
     from exporter.simulator.serve import keep_ticking, serving
     from exporter.simulator.world import Population, World
 
+    output = _Output()
     messages: asyncio.Queue[Message] = asyncio.Queue()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartesia-exporter-"))
@@ -135,7 +140,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
         inbox_app = create_receiver(Inbox(on_message=messages.put_nowait))
         api = await stack.enter_async_context(serving(api_app, "127.0.0.1", 0))
         inbox = await stack.enter_async_context(serving(inbox_app, "127.0.0.1", 0))
-        click.echo(f"Simulated Cartesia API   {api}/fine-tunes/")
+        output.print(f"Simulated Cartesia API   {api}/fine-tunes/")
         path = Path(folder) / "config.yaml"
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
@@ -145,16 +150,18 @@ async def _run_demo(stop: asyncio.Event) -> None:
         options = RunOptions(
             addresses=(("127.0.0.1", port),),
             external_url=f"http://127.0.0.1:{port}",
-            on_listening=_print_addresses,
+            on_listening=partial(_print_addresses, output),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_ticking(world, _TICK_SECONDS, stop))
             group.create_task(_fail_one(world, stop))
-            printing = group.create_task(_print_alerts(messages))
+            group.create_task(output.check(stop))
+            printing = group.create_task(_print_alerts(output, messages))
             await run_agent(load(path, {}), options, stop)
             printing.cancel()
-    click.echo("Ended; nothing was left behind.")
-    click.echo("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
+    output.print("Ended; nothing was left behind.")
+    output.print("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
+    output.flush()
 
 
 async def _free_port() -> int:
@@ -183,27 +190,57 @@ async def _fail_one(world: "World", stop: asyncio.Event) -> None:
         world.set_status(voice.id, "failed")
 
 
-def _print_addresses(urls: Sequence[str]) -> None:
+class _Output:
+    """Standard output, for which the event loop never waits."""
+
+    def __init__(self) -> None:
+        from exporter.logs import LineWriter
+
+        is_open = sys.__stdout__ is not None
+        descriptor = _STANDARD_OUTPUT if is_open else os.open(os.devnull, os.O_WRONLY)
+        self._writer = LineWriter(descriptor, "{} lines were dropped".format)
+
+    def print(self, line: str) -> None:
+        """Queue a line."""
+        self._writer.write(line)
+
+    async def check(self, stop: asyncio.Event) -> None:
+        """Raise OSError when a line could not be written; return when ``stop`` is set."""
+        from exporter.supervisor import pause
+
+        while not stop.is_set():
+            if self._writer.error is not None:
+                raise self._writer.error
+            await pause(stop, _CHECK_SECONDS)
+
+    def flush(self) -> None:
+        """Wait until the lines are written, for a second at most."""
+        self._writer.flush(_FLUSH_SECONDS)
+
+
+def _print_addresses(output: _Output, urls: Sequence[str]) -> None:
     for url in urls:
-        click.echo(f"Agent                    {url}/")
-        click.echo(f"Metrics                  {url}/metrics")
-        click.echo("")
-        click.echo(f"Open {url}/ in a browser.")
-    click.echo("Its last 7 days are simulated; from now on, trainings take minutes, not hours.")
-    click.echo("A fine-tune fails in a few seconds: watch the alert arrive. Ctrl-C ends the demo.")
-    click.echo("")
+        output.print(f"Agent                    {url}/")
+        output.print(f"Metrics                  {url}/metrics")
+        output.print("")
+        output.print(f"Open {url}/ in a browser.")
+    output.print("Its last 7 days are simulated; from now on, trainings take minutes, not hours.")
+    output.print(
+        "A fine-tune fails in a few seconds: watch the alert arrive. Ctrl-C ends the demo."
+    )
+    output.print("")
 
 
-async def _print_alerts(messages: "asyncio.Queue[Message]") -> None:
+async def _print_alerts(output: _Output, messages: "asyncio.Queue[Message]") -> None:
     """Print one line per message, and the first one for Slack in full."""
     from exporter.simulator.receiver import describe, slack_text
 
     is_printed = False
     while True:
         message = await messages.get()
-        click.echo(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
+        output.print(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
         if message.receiver_type == "slack" and not is_printed:
             is_printed = True
             for line in slack_text(message):
-                click.echo(f"          │ {line}".rstrip())
-            click.echo("")
+                output.print(f"          │ {line}".rstrip())
+            output.print("")

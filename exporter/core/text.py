@@ -15,6 +15,8 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT: Final = frozenset({"\u200d"})  # joins emoji
 _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that show nothing
 
+_NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
 _SHARED_TEXTS: Final = 10_000
 _LONGEST_SHARED: Final = 256
 """Number of texts kept for sharing, and their longest length in characters."""
@@ -51,9 +53,12 @@ def cut(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def scalar_text(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped, so that it can be encoded and stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def storable_text(text: str) -> str:
+    """Return ``text`` with U+0000 and lone surrogates replaced by U+FFFD.
+
+    UTF-8 cannot encode the latter, and PostgreSQL cannot store the former.
+    """
+    return _NOT_STORABLE.sub("\ufffd", text)
 
 
 def searchable(*texts: str) -> str:

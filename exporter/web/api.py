@@ -27,10 +27,11 @@ from exporter.store.event_lists import count_failures
 from exporter.store.pages import AmbiguousCursorError, Page, UnknownCursorError
 from exporter.store.reader import BusyError
 from exporter.web.actions import ActionError
+from exporter.web.cross_site import is_cross_site
 from exporter.web.lists import event_filter, fine_tune_filter
 from exporter.web.pages import NotFoundError, PagesContext, etag_of
 from exporter.web.query import Query, QueryError, parse
-from exporter.web.requests import id_of, is_cross_site, user_of
+from exporter.web.requests import id_of, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story
 from exporter.web.view import View

@@ -16,6 +16,7 @@ from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
 from exporter.web.api import Api
 from exporter.web.auth import may_see_details
+from exporter.web.cross_site import is_cross_site
 from exporter.web.pages import Pages, PagesContext, error_page, query_error
 from exporter.web.query import QueryError
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
@@ -27,6 +28,7 @@ _RELOAD_METHODS: Final = ("POST", "PUT")
 _RELOAD_OFF: Final = (
     "Reloading over HTTP is off; start with --web.enable-lifecycle, or send the process SIGHUP.\n"
 )
+_CROSS_SITE: Final = "Refused: a page of another site sent this request.\n"
 _RELOAD_USAGE: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
 
 
@@ -73,9 +75,11 @@ def application(context: WebContext) -> Starlette:
             details = _describe_troubled(context.statuses(), context.monotonic())
         return _health_response("ready", counts, details, ok=readiness.ready)
 
-    return Starlette(
+    metrics = metrics_endpoint(context.page)
+    pages = Starlette(
         routes=[
-            Route(context.telemetry_path, metrics_endpoint(context.page)),
+            Route(context.telemetry_path, metrics),
+            Route(f"{context.telemetry_path}/", metrics),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
@@ -84,6 +88,9 @@ def application(context: WebContext) -> Starlette:
         ],
         exception_handlers={QueryError: query_error, HTTPStatus.NOT_FOUND: _not_found},
     )
+    # A redirect would lead wherever the Host header says.
+    pages.router.redirect_slashes = False
+    return pages
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
@@ -122,6 +129,8 @@ def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Res
             return PlainTextResponse(text, HTTPStatus.METHOD_NOT_ALLOWED, allowed)
         if reload is None:
             return PlainTextResponse(_RELOAD_OFF, HTTPStatus.FORBIDDEN)
+        if is_cross_site(request):
+            return PlainTextResponse(_CROSS_SITE, HTTPStatus.FORBIDDEN)
         problems = await reload()
         if problems:
             text = "The old configuration stays in force:\n" + "".join(f"  {p}\n" for p in problems)

@@ -23,10 +23,11 @@ from exporter.store.event_lists import count_failures
 from exporter.store.pages import AmbiguousCursorError, UnknownCursorError
 from exporter.store.reader import BusyError, Reader
 from exporter.web.actions import ActionError, Actions
+from exporter.web.cross_site import is_cross_site
 from exporter.web.lists import fine_tunes_page, notifications_page
 from exporter.web.overview import overview
 from exporter.web.query import parse
-from exporter.web.requests import id_of, is_cross_site, user_of
+from exporter.web.requests import id_of, user_of
 from exporter.web.scrape import NO_SNIFF
 from exporter.web.stories import story, story_page
 from exporter.web.strip import RANGES

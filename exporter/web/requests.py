@@ -1,4 +1,4 @@
-"""What a request says: its path, the site that it comes from, and its user."""
+"""What a request says: its path and its user."""
 
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
@@ -19,26 +19,6 @@ class _TextConvertor(Convertor[str]):
 
 
 register_url_convertor("text", _TextConvertor())
-
-
-def is_cross_site(request: Request) -> bool:
-    """Return whether a browser sent the request for a page of another origin.
-
-    Absent headers are no refusal: browsers send neither over plain HTTP to some hosts, and other
-    clients never do. https://developer.mozilla.org/en-US/docs/Web/HTTP/Headers/Sec-Fetch-Site
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None and site not in {"same-origin", "none"}:
-        return True
-    origin = request.headers.get("origin")
-    if origin is None:
-        return False
-    host = request.headers.get("host", "")
-    schemes = [request.url.scheme]
-    # The browser compared the schemes. Behind a proxy that ends TLS they differ for the agent.
-    if site is not None:
-        schemes.append("https")
-    return origin.lower() not in {f"{scheme}://{host}".lower() for scheme in schemes}
 
 
 def id_of(request: Request) -> str:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from exporter.cartesia.client import ApiSettings, CartesiaClient, ClientMetrics, RateLimits
 from exporter.cartesia.errors import REASONS, CartesiaError
-from exporter.cartesia.listing import Listing
+from exporter.cartesia.listing import Lister, Listing
 from exporter.cartesia.pages import NONE_TRACKED
 from exporter.core.clock import Clock
 from exporter.core.model import TrackedFineTune
@@ -25,6 +26,11 @@ LIST_URL = f"{BASE_URL}/fine-tunes/"
 EMPTY = {"data": [], "has_more": False}
 
 REAL_CLOCK = Clock(time.time, time.monotonic, lambda: 0.0)
+
+
+def new_lister() -> Lister:
+    """Return a lister that knows no cursors and measures real time."""
+    return Lister(time.monotonic, structlog.get_logger())
 
 
 class ClientFixture:

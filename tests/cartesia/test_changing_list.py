@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Lister, Listing
 from tests.cartesia.changing_list import Change, ChangingList
+from tests.cartesia.client_fixture import new_lister
 
 ORDERLY = ("insert at the head", "insert", "delete", "delete a cursor", "fail")
 positions = st.integers(0, 10**6 - 1)
@@ -53,7 +54,7 @@ async def poll(api: ChangingList, lister: Lister, connections: int) -> Listing |
 async def test_a_listing_contains_what_was_always_present_and_nothing_that_never_was(
     api, connections, history
 ):
-    lister = Lister()
+    lister = new_lister()
     for before, during, delays in history:
         for change in before:
             api.change(change)
@@ -67,7 +68,7 @@ async def test_a_listing_contains_what_was_always_present_and_nothing_that_never
 
 @given(changing_lists, connection_counts, polls)
 async def test_an_unchanged_list_takes_one_request_per_page(api, connections, history):
-    lister = Lister()
+    lister = new_lister()
     for before, during, delays in history:
         for change in before:
             api.change(change)
@@ -83,7 +84,7 @@ async def test_an_unchanged_list_takes_one_request_per_page(api, connections, hi
 
 @given(changing_lists, connection_counts, orderly_changes)
 async def test_each_change_costs_at_most_one_request(api, connections, changes):
-    lister = Lister()
+    lister = new_lister()
     await poll(api, lister, connections)
     length_before = len(api.ids)
     for change in changes:
@@ -95,7 +96,7 @@ async def test_each_change_costs_at_most_one_request(api, connections, changes):
 
 @given(changing_lists, connection_counts, all_changes, all_changes)
 async def test_a_reordered_list_is_read_or_refused(api, connections, before, during):
-    lister = Lister()
+    lister = new_lister()
     await poll(api, lister, connections)
     for change in before:
         api.change(change)

@@ -102,6 +102,14 @@ async def test_a_page_is_counted_by_its_status_only(api, clock):
     assert fixture.sample("request_duration_seconds_count") == 1
 
 
+async def test_203_is_a_page(api, clock):
+    """A proxy that decompressed it, for example, may say that it changed the answer."""
+    api.get(LIST_URL).respond(203, json={"data": [{"id": "a"}], "has_more": False})
+    fixture = ClientFixture(clock)
+    assert await fixture.poll_ids() == ["a"]
+    assert (fixture.codes, fixture.failures) == ({"203": 1}, {})
+
+
 async def test_a_malformed_page_is_a_protocol_error(api, clock):
     api.get(LIST_URL).respond(text="html")
     error = await ClientFixture(clock).poll_error()

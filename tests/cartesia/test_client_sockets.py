@@ -90,6 +90,20 @@ async def test_a_broken_page_is_requested_again(fake_api, clock, fault, reason, 
     assert [request.query.get("starting_after") for request in fake_api.requests].count(cursor) == 2
 
 
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_damaged_texts_and_odd_encodings_do_not_fail_a_poll(fake_api, clock, connection):
+    name = "Zoë, support line".encode("latin-1") + b"\x00\x1b[0m\xe2\x82"
+    first = b'{"data":[{"id":"a","name":"%b","status":"failed"}],"has_more":true}' % name
+    padded = gzipped(b'{"data":null,"has_more":false}') + bytes(512)
+    fake_api.then(answer(203, first, content_encoding="utf-8", connection=connection))
+    fake_api.then(answer(200, padded, content_encoding="gzip"))
+    fixture = ClientFixture(clock, fake_api.base_url)
+    (fine_tune,) = (await fixture.poll()).fine_tunes.values()
+    assert (fine_tune.id, fine_tune.status) == ("a", "failed")
+    assert fine_tune.name == "Zo\ufffd, support line\ufffd\ufffd[0m\ufffd\ufffd"
+    assert fixture.failures == {}
+
+
 @pytest.mark.parametrize(
     ("lost", "reason"),
     [
@@ -332,7 +346,8 @@ async def test_all_1237_fine_tunes_on_13_pages_are_read(clock):
         listing = await fixture.poll()
     assert list(listing.fine_tunes) == [item.id for item in world]
     read = [(f.name, f.description, f.status) for f in listing.fine_tunes.values()]
-    assert read == [(f.name, f.description, f.status) for f in world]
+    sent = [(f.name, f.description, f.status) for f in world]
+    assert read == [tuple(text.replace("\0", "\ufffd") for text in texts) for texts in sent]
     assert listing.pages == 13
     assert fixture.codes == {"200": 13}
 

@@ -90,18 +90,49 @@ def test_a_text_of_another_type_is_read_as_its_json():
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("sent", "text"),
     [
-        pytest.param(b'"\\ud800"', id="half of a pair, escaped"),
-        pytest.param(b'"\\udc00\\ud800"', id="a pair in the wrong order, escaped"),
-        pytest.param(b'"\xed\xa0\x80"', id="half of a pair, as bytes"),
+        pytest.param(rb"a\ud800b", "a\ufffdb", id="half of a pair, escaped"),
+        pytest.param(rb"\udc00\ud800", "\ufffd\ufffd", id="a pair in the wrong order, escaped"),
+        pytest.param(b"\xed\xa0\x80", "\ufffd" * 3, id="half of a pair, as bytes"),
+        pytest.param(rb"a\u0000b", "a\ufffdb", id="null, escaped"),
+        pytest.param(rb"\\u0000 \u0000", "\\u0000 \ufffd", id="null, beside its look-alike"),
+        pytest.param(b"a\x00b", "a\ufffdb", id="null"),
+        pytest.param(b"\x01\x1b[31m\x1f", "\ufffd\ufffd[31m\ufffd", id="control characters"),
+        pytest.param(b"a\tb\r\nc", "a\ufffdb\ufffd\ufffdc", id="tab and line end"),
+        pytest.param(rb"a\tb\nc\u0007", "a\tb\nc\x07", id="escaped control characters"),
+        pytest.param(b"\xff", "\ufffd", id="no UTF-8"),
+        pytest.param("Zoë".encode("latin-1"), "Zo\ufffd", id="Latin-1"),
+        pytest.param("\U0001f3a4".encode()[:3], "\ufffd" * 3, id="cut inside a character"),
+        pytest.param(b'\\"\xe2\x82\\"', '"\ufffd\ufffd"', id="beside escaped quotes"),
+        pytest.param("é \ufffd ".encode(), "é \ufffd ", id="a replacement character"),
     ],
 )
-def test_lone_surrogates_are_escaped_and_the_page_is_valid(name):
-    page = read_page(b'{"data":[{"id":"a","name":%b},{"id":"b"}],"has_more":false}' % name)
+@pytest.mark.parametrize("field", ["name", "description", "language", "dataset", "status"])
+def test_what_no_text_can_contain_is_replaced(field, sent, text):
+    item = b'{"id":"a","%b":"%b"}' % (field.encode(), sent)
+    page = read_page(b'{ "data":[%b,\t{"id":"b"}],\r\n"has_more":false}' % item)
     assert [fine_tune.id for fine_tune in page.fine_tunes] == ["a", "b"]
-    assert "\\ud800" in page.fine_tunes[0].name
-    assert page.fine_tunes[0].name.encode().isascii()
+    assert getattr(page.fine_tunes[0], field) == text
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\xff", b"\x1f", b"\n", b"\x00", rb"\u0000", rb"\ud800", b"\xed\xa0\x80", b"\xe2\x82"]
+)
+def test_an_id_with_what_no_text_can_contain_is_refused_with_its_place(sent):
+    """As a cursor it would be another one."""
+    body = b'{"data":[{"id":"a"},{"id":"b%b"}],"has_more":false}' % sent
+    with pytest.raises(CartesiaError, match="item 1 has an id with characters that are not text"):
+        read_page(body)
+
+
+def test_an_id_may_have_escaped_control_characters_and_a_replacement_character():
+    body = r'{"data":[{"id":"a\n\u0007","name":"\ud800"},{"id":"\ufffd�"}],"has_more":false}'
+    assert [each.id for each in read_page(body.encode()).fine_tunes] == ["a\n\x07", "\ufffd\ufffd"]
+
+
+def test_null_data_is_the_empty_list_on_the_last_page_only():
+    assert read_page(b'{"data":null,"has_more":false}') == Page([], has_more=False)
 
 
 def test_a_surrogate_pair_is_one_character():
@@ -122,7 +153,8 @@ def test_a_byte_order_mark_is_accepted(encoding):
         pytest.param(DOCUMENTED[:-4], "not JSON", id="truncated"),
         pytest.param(DOCUMENTED + b"x", "not JSON", id="text after it"),
         pytest.param(codecs.BOM_UTF8, "not JSON", id="a byte order mark alone"),
-        pytest.param(b'{"data":[{"id":"\xff"}],"has_more":false}', "not JSON", id="not UTF-8"),
+        pytest.param(b'{"data":[],"has_more":\xfffalse}', "not JSON", id="not UTF-8"),
+        pytest.param(b'{"data":[],\x01"has_more":false}', "not JSON", id="a control character"),
         pytest.param(b'{"data":%b,"has_more":false}' % (b"9" * 5000), "not JSON", id="huge number"),
         pytest.param(b"[]", "not a JSON object", id="a list"),
         pytest.param(b"null", "not a JSON object", id="null"),
@@ -130,7 +162,8 @@ def test_a_byte_order_mark_is_accepted(encoding):
         pytest.param(b'"text"', "not a JSON object", id="a text"),
         pytest.param(b"{}", "`data` is not a list", id="nothing in it"),
         pytest.param(b'{"has_more":false}', "`data` is not a list", id="no data"),
-        pytest.param(b'{"data":null,"has_more":false}', "`data` is not a list", id="data null"),
+        pytest.param(b'{"data":null,"has_more":true}', "`data` is not a list", id="data null"),
+        pytest.param(b'{"data":null}', "`data` is not a list", id="data null alone"),
         pytest.param(b'{"data":{},"has_more":false}', "`data` is not a list", id="data an object"),
         pytest.param(b'{"data":NaN,"has_more":false}', "`data` is not a list", id="data NaN"),
         pytest.param(b'{"data":"","has_more":false}', "`data` is not a list", id="data a text"),
@@ -171,18 +204,30 @@ def test_a_page_with_an_id_that_is_not_a_string_is_refused(odd):
         read_page(f'{{"data":[{{"id":"a"}},{{"id":{odd}}}],"has_more":false}}'.encode())
 
 
+ALL_FIELDS = {name: name for name in FineTune.__struct_fields__}
+
+
+@pytest.mark.parametrize("name", [b"stat\xffus", b"stat\x01us", rb"stat\ud800us"])
+def test_a_damaged_name_of_a_field_is_refused_if_a_field_is_missing(name):
+    """One flipped bit could remove a field, and so change the status of a fine-tune."""
+    damaged = b'{"id":"a","name":"","description":"","language":"","model_id":"","dataset":"",'
+    body = b'{"data":[%b"%b":"failed"}],"has_more":false}' % (damaged, name)
+    with pytest.raises(CartesiaError, match="item 0 has a field whose name is not text"):
+        read_page(body)
+    whole = json.dumps(ALL_FIELDS).encode()[:-1]
+    page = read_page(b'{"data":[%b,"%b":"failed"}],"has_more":false}' % (whole, name))
+    assert page.fine_tunes == [FineTune(**ALL_FIELDS)]
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b'{"data":[{"id":"a","stat\xffus":"failed"}],"has_more":false}', id="a name"),
         pytest.param(b'{"data":[{"id":"a","x":"\xfe"}],"has_more":false}', id="an ignored text"),
-        pytest.param(b'{"data":[],"has_more":false,"\xc3\x28":1}', id="beside the data"),
+        pytest.param(b'{"data":[{"id":"a"}],"has_more":false,"\xc3\x28":1}', id="beside the data"),
     ],
 )
-def test_a_page_with_invalid_utf_8_is_refused(body):
-    """One flipped bit could remove a field, and so change the status of a fine-tune."""
-    with pytest.raises(CartesiaError, match="not JSON"):
-        read_page(body)
+def test_what_is_ignored_may_be_no_utf_8(body):
+    assert read_page(body) == Page([FineTune("a")], has_more=False)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +254,19 @@ def test_any_bytes_are_a_page_or_refused(body):
         assert isinstance(read_page(body), Page)
 
 
+@given(st.binary(max_size=20), st.integers(0))
+def test_any_bytes_in_a_page_change_no_other_item(garbage, where):
+    """Or refuse the page."""
+    text = b"voice of Ada"
+    name = text[: where % len(text)] + garbage + text[where % len(text) :]
+    body = b'{"data":[{"id":"a","name":"%b"},{"id":"b","name":"Bram"}],"has_more":true}' % name
+    with suppress(CartesiaError):
+        page = read_page(body)
+        assert page.has_more
+        assert page.fine_tunes[-1] == FineTune("b", "Bram")
+        assert all(getattr(each, f).encode() for each in page.fine_tunes for f in ("id", "status"))
+
+
 items = st.dictionaries(st.sampled_from(FineTune.__struct_fields__), json_values, max_size=4)
 
 
@@ -226,7 +284,7 @@ def test_any_json_is_a_page_of_encodable_texts_or_refused(value):
     assert [fine_tune.id for fine_tune in page.fine_tunes if not fine_tune.id] == []
     for fine_tune in page.fine_tunes:
         for name in FineTune.__struct_fields__:
-            assert getattr(fine_tune, name).encode() is not None
+            assert b"\0" not in getattr(fine_tune, name).encode()
 
 
 def test_an_error_body_is_read():
@@ -240,6 +298,12 @@ def test_an_error_body_is_read():
 )
 def test_a_body_that_is_not_an_error_body_is_empty(body):
     assert read_problem(body, KEY) == Problem()
+
+
+def test_an_error_body_may_be_damaged():
+    body = b'{"title":"Zo\xeb\n","message":"Pl\x07ease wait"}'
+    problem = read_problem(body, KEY)
+    assert (problem.title, problem.message) == ("Zo", "Please wait")
 
 
 def test_texts_of_an_error_body_are_short_and_printable():

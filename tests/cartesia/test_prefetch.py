@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from exporter.cartesia.errors import CartesiaError
-from exporter.cartesia.listing import Lister, Listing
+from exporter.cartesia.listing import Lister, Listing, ReadSettings
 from exporter.cartesia.pages import Page
+from exporter.core.model import FineTune
 from tests.cartesia.changing_list import ChangingList
+from tests.cartesia.client_fixture import new_lister
 
 IDS = [f"ft_{n}" for n in range(20)]
 CURSORS = ["ft_4", "ft_9", "ft_14"]
@@ -47,7 +49,7 @@ class ListApi:
 
 def warm_lister() -> Lister:
     """Return a lister that knows the cursors of the list."""
-    lister = Lister()
+    lister = new_lister()
     lister.cursors = tuple(CURSORS)
     return lister
 
@@ -56,7 +58,7 @@ async def read(
     api: ListApi, lister: Lister, connections: int = 4, stall_timeout: float = 10.0
 ) -> Listing:
     async with asyncio.timeout(20):
-        return await lister.read([api] * connections, stall_timeout=stall_timeout)
+        return await lister.read([api] * connections, ReadSettings(stall_timeout=stall_timeout))
 
 
 @pytest.mark.parametrize(("connections", "max_in_flight"), [(1, 1), (2, 2), (4, 4), (16, 4)])
@@ -70,7 +72,7 @@ async def test_pages_are_fetched_over_all_connections_but_no_more_than_there_are
 
 
 async def test_the_first_listing_is_read_page_by_page_and_the_second_in_parallel():
-    api, lister = ListApi(), Lister()
+    api, lister = ListApi(), new_lister()
     first = await read(api, lister)
     assert (api.max_in_flight, first.pages, first.cursors) == (1, 4, tuple(CURSORS))
     await read(api, lister)
@@ -79,9 +81,36 @@ async def test_the_first_listing_is_read_page_by_page_and_the_second_in_parallel
 
 async def test_a_single_connection_does_not_prefetch():
     api = ListApi()
-    del api.source.ids[4:]
     await read(api, warm_lister(), connections=1)
-    assert api.requests == [None]
+    assert (api.requests, api.max_in_flight) == ([None, *CURSORS], 1)
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_the_end_of_the_list_is_checked_by_the_last_known_cursor_that_was_not_read(
+    connections,
+):
+    """A page may say by mistake that it is the last one."""
+    api = ListApi()
+    del api.source.ids[4:]
+    assert list((await read(api, warm_lister(), connections)).fine_tunes) == IDS[:4]
+    assert set(api.requests) == ({None, CURSORS[-1]} if connections == 1 else {None, *CURSORS})
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("items", [[], [FineTune("ft_5")]], ids=["empty", "one item"])
+async def test_a_page_that_ends_the_list_by_mistake_is_read_again(connections, items):
+    class Ends(ListApi):
+        async def __call__(self, cursor):
+            page = await super().__call__(cursor)
+            return (
+                Page(items, has_more=False)
+                if self.requests.count("ft_4") == 1 and cursor == "ft_4"
+                else page
+            )
+
+    api = Ends()
+    assert list((await read(api, warm_lister(), connections)).fine_tunes) == IDS
+    assert api.requests.count(None) == 2
 
 
 @pytest.mark.parametrize("error", [BOOM, CartesiaError("client_error", "gone", status=404)])
@@ -119,7 +148,7 @@ async def test_a_slow_page_that_is_needed_is_waited_for():
     api = Slow()
     await read(api, warm_lister(), connections=4, stall_timeout=0.01)
     assert api.requests.count("ft_4") == 1
-    await read(api, Lister(), connections=1, stall_timeout=0.01)
+    await read(api, new_lister(), connections=1, stall_timeout=0.01)
     assert api.requests.count("ft_4") == 2
 
 
@@ -181,7 +210,7 @@ async def test_a_listing_cancelled_at_any_moment_raises_cancelled_error_only(con
 
 async def test_a_list_too_long_for_one_poll_is_prefetched_in_the_next():
     """Page by page, the first listing of a long list might never end in time."""
-    api, lister = ListApi(answers={"ft_14": CartesiaError("timeout", "over")}), Lister()
+    api, lister = ListApi(answers={"ft_14": CartesiaError("timeout", "over")}), new_lister()
     with pytest.raises(CartesiaError, match="page 4: over"):
         await read(api, lister)
     assert lister.cursors == tuple(CURSORS)
@@ -228,5 +257,5 @@ async def test_a_cursor_deleted_again_fails_the_listing():
 async def test_the_total_size_of_the_pages_is_limited(monkeypatch):
     monkeypatch.setattr("exporter.cartesia.prefetch._MAX_BYTES", 3)
     with pytest.raises(CartesiaError, match="page 4: the pages of the list are larger") as caught:
-        await read(ListApi(), Lister())
+        await read(ListApi(), new_lister())
     assert caught.value.reason == "too_large"

@@ -14,8 +14,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from exporter.cli.commands import main
 from exporter.cli.fine_tunes import _LAYOUT
-from exporter.cli.main import main
 from exporter.cli.output import write
 from exporter.simulator.world import HOSTILE_TEXTS, Population, World
 from tests.process.agent_process import API_KEY, MODULE, environment, run
@@ -42,7 +42,7 @@ def two_accounts(tmp_path_factory):
 
 def expected(world: World, *names: str) -> list[tuple[str, ...]]:
     return [
-        (account, *(getattr(fine_tune, name) for name in names))
+        (account, *(getattr(fine_tune, name).replace("\0", "\ufffd") for name in names))
         for account in ("main", "second")
         for fine_tune in world
     ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.core.text import LONGEST, cut, one_line, scalar_text, shared
+from exporter.core.text import LONGEST, cut, one_line, shared, storable_text
 
 hostile = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "L", "So"]))
 
@@ -55,14 +55,16 @@ def test_cut_marks_only_texts_that_are_too_long(text, most):
 
 
 @given(st.text(st.characters()))
-def test_scalar_text_is_encodable_and_otherwise_unchanged(text):
-    assert scalar_text(text).encode().decode() == scalar_text(text)
-    if not any("\ud800" <= c <= "\udfff" for c in text):
-        assert scalar_text(text) == text
+def test_storable_text_is_encodable_and_otherwise_unchanged(text):
+    stored = storable_text(text)
+    assert stored.encode().decode() == stored
+    assert stored == "".join(
+        "\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text
+    )
 
 
-def test_lone_surrogate_is_escaped():
-    assert scalar_text("a\ud800") == "a\\ud800"
+def test_null_and_lone_surrogates_are_replaced():
+    assert storable_text("\ud800a\0\udfff\ud7ff\ue000") == "\ufffda\ufffd\ufffd\ud7ff\ue000"
 
 
 def test_equal_texts_are_shared():

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from exporter.core.retry import Attempt, Outcome
+from exporter.delivery import deliverer
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.database import Database
@@ -197,6 +198,21 @@ async def test_a_result_that_cannot_be_stored_is_stored_later_and_the_message_no
     await delivery.deliverer.deliver_due()
     assert delivery.receiver.texts == ["full a"]
     assert await delivery.outbox.backlog() == Backlog(0, 0)
+
+
+async def test_nothing_more_is_sent_when_many_results_wait_for_the_store(tmp_path, monkeypatch):
+    """Or a store that stays unwritable would fill the memory."""
+    monkeypatch.setattr(deliverer, "_MOST_UNSTORED", 3)
+    settings = delivery_settings(digest_threshold=100)
+    async with open_delivery(tmp_path, settings=settings) as delivery:
+        await delivery.queue_failures(*"abcdefg")
+        await refuse_writes(delivery, "UPDATE OF last_result ON messages")
+        waits = [await delivery.deliverer.deliver_due() for _ in range(10)]
+        assert delivery.receiver.texts == ["full a", "full b", "full c"]
+        assert [wait > 0 for wait in waits] == [False] * 3 + [True] * 7
+        await allow_writes(delivery)
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == [f"full {text}" for text in "abcdefg"]
 
 
 @pytest.mark.parametrize(("ambiguous", "again"), [(False, "full a"), (True, "full a again")])

@@ -114,7 +114,7 @@ async def test_the_newest_are_listed_oldest_first_and_all_are_counted(database):
 
 
 async def test_an_unambiguous_prefix_is_enough(database):
-    await queue(database, [1, 10, 2], "ops", "chat")
+    await queue(database, [1, 10, 11, 12, 13, 2], "ops", "chat")
     await create_messages(database, "ops")
 
     async def ids(*given: str, receiver: str | None = None) -> list[tuple[str, str]]:
@@ -127,7 +127,7 @@ async def test_an_unambiguous_prefix_is_enough(database):
     assert await ids("evt_10", receiver="ops") == [("ops", "evt_10")]
     complete = await ids("evt_1", receiver="ops")
     assert complete == [("ops", "evt_1")], "a complete id, though it is a prefix as well"
-    with pytest.raises(UnknownIdError, match=r"evt_ is the beginning of evt_1, evt_10, evt_2"):
+    with pytest.raises(UnknownIdError, match=r"evt_ is the beginning of evt_1, evt_10, evt_11"):
         await ids("evt_")
     for unknown in ("evt_3", "vt_2", "EVT_2", "%", "evt__", ""):
         with pytest.raises(UnknownIdError, match="no delivery has the id"):

@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 from html import unescape
 
+import httpx
+import pytest
 from markupsafe import escape
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -197,3 +199,55 @@ async def test_the_links_of_the_overview_lead_to_pages(tmp_path):
         assert links >= {"/metrics", "/config", "/-/healthy", "/-/ready", "/fine-tunes/main/ada"}
         for link in links:
             assert (await pages.get(unescape(link))).status_code == 200, link
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/probe/metrics"])
+async def test_metrics_are_served_with_a_slash_at_the_end(path):
+    context = web_context(telemetry_path=path)
+    for method in ("GET", "HEAD"):
+        answer = await request(method, f"{path}/", context)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, TEXT)
+
+
+@pytest.mark.parametrize("path", ["/config/", "/-/healthy/", "/-/reload/", "/metrics//"])
+async def test_no_path_is_redirected(path):
+    """A redirect would lead wherever the Host header says."""
+    assert (await request("GET", path, web_context())).status_code == 404
+
+
+CROSS_SITE = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": ""},
+    {"Origin": "https://evil.test"},
+    {"Origin": "http://agent.evil.test"},
+    {"Origin": "http://agent:8080"},
+    {"Origin": "null"},
+    {"Origin": "http://[::1"},
+    {"Origin": ""},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.test"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://agent"},
+]
+OWN_SITE = [
+    {},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://agent"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://AGENT"},
+]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("headers", [*CROSS_SITE, *OWN_SITE])
+async def test_a_page_of_another_site_cannot_reload(method, headers):
+    reloads = []
+
+    async def reload() -> list[str]:
+        reloads.append(1)
+        return []
+
+    transport = httpx.ASGITransport(application(web_context(reload=reload)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+        answer = await client.request(method, "/-/reload", headers=headers)
+    own = headers in OWN_SITE
+    assert (answer.status_code, len(reloads)) == ((200, 1) if own else (403, 0))
+    assert own or answer.text.startswith("Refused: a page of another site")
