@@ -240,7 +240,8 @@ def _repair(
 def _split_id(given: str) -> tuple[tuple[str, ...], str | None]:
     """Return the id of an event or message, and the receiver that stands behind a colon."""
     identifier, _, receiver = given.partition(":")
-    return (identifier,), receiver or None
+    # As copied from a table that has cut it.
+    return (identifier.removesuffix("…"),), receiver or None
 
 
 def _by_receiver(given: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str | None]]:

@@ -20,7 +20,7 @@ _LAYOUT: Final = Layout(
     uncut=frozenset({"age", "event"}),
     least={"fine-tune": 12, "account": 6, "notified": 22, "id": 8},
     cut_first="id",
-    wide=("model", "dataset", "observed_at"),
+    wide=("answers", "model", "dataset", "observed_at"),
     styled_by="event",
     styles={"failed": "red", "completed": "green"},
 )
@@ -55,6 +55,7 @@ def _row(event: "EventRecord", now: "datetime") -> Record:
         "account": event.account,
         "notified": _notified(event.deliveries, now),
         "id": event.id,
+        "answers": _answers(event.deliveries),
         "model": event.model_id,
         "dataset": event.dataset,
         "observed_at": iso_time(event.observed_at),
@@ -67,9 +68,15 @@ def _notified(deliveries: "list[DeliveryRecord]", now: "datetime") -> str:
 
     words = []
     for each in sorted(deliveries, key=lambda each: each.state == "delivered"):
-        if each.state == "delivered" and each.settled_at is not None:
-            words.append(f"{each.receiver} {short_time(each.settled_at, now)}")
-        else:
-            answer = each.answer.removeprefix("answered ")
-            words.append(f"{each.receiver} {each.state}{f': {answer}' if answer else ''}")
+        settled = each.settled_at if each.state == "delivered" else None
+        words.append(f"{each.receiver} {short_time(settled, now) if settled else each.state}")
     return ", ".join(words)
+
+
+def _answers(deliveries: "list[DeliveryRecord]") -> str:
+    """Return the answers of the receivers that were not notified."""
+    return ", ".join(
+        f"{each.receiver}: {each.answer}"
+        for each in deliveries
+        if each.state != "delivered" and each.answer
+    )

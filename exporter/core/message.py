@@ -19,6 +19,9 @@ from exporter.core.text import LONGEST, cut, one_line, timestamp
 _NAMED: Final = 20
 """Fine-tunes that a digest names in full."""
 
+_LONGEST_URL: Final = 2_000
+"""Longest link to details in characters, which any browser and proxy accepts."""
+
 _MODELS: Final = 9
 """Models that a digest counts by name; with "other models" they are ten facts."""
 
@@ -229,5 +232,6 @@ def links(event: Event | None, link_templates: LinkTemplates) -> tuple[Link, ...
     if event is not None and fine_tune_id:
         path = f"fine-tunes/{quote(event.account, safe='')}/{quote(fine_tune_id, safe='')}"
         url = f"{link_templates.status_page.rstrip('/')}/{path}"
-        found.insert(0, Link("details", "Details", url))
+        if len(url) <= _LONGEST_URL:  # a shorter id would be that of another fine-tune
+            found.insert(0, Link("details", "Details", url))
     return *found, Link("status_page", "Status page", link_templates.status_page)

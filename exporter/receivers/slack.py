@@ -26,7 +26,7 @@ _HEADER: Final = 150
 _LINE: Final = 1_000
 _FIELD: Final = 300
 _FIELDS: Final = 10
-_LINK: Final = 1_400  # two of them fit one text
+_LINK: Final = 900  # three of them fit one text
 _DETAILS: Final = 2_500  # of ``text`` below its first line
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})

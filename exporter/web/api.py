@@ -107,7 +107,7 @@ class Api:
         endpoints = {
             "/status": (frozenset[str](), _status),
             "/fine-tunes/{account}/{id:text}": (frozenset[str](), _story),
-            "/fine-tunes/{account}/": (frozenset({"id"}), _story),
+            "/fine-tunes/{account}/": (frozenset({"fine_tune"}), _story),
             **{f"/{kind}": each for kind, each in LISTS.items()},
         }
         return [

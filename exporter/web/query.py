@@ -80,7 +80,10 @@ class Query:
         return tuple(t for each in self.type for t in EVENT_WORDS.get(each, (each,)))
 
     def url(self, path: str, **changes: Any) -> str:
-        """Return the URL of a list with these parameters and ``changes``: its first page."""
+        """Return the URL of a list with these parameters and ``changes``.
+
+        It is the first page unless ``changes`` name the element after which a page begins.
+        """
         first: dict[str, Any] = {"starting_after": None, "after_account": None}
         changed = replace(self, **first | changes)
         pairs = [
@@ -94,6 +97,8 @@ class Query:
                 "receiver",
                 "state",
                 "type",
+                "starting_after",
+                "after_account",
             )
             for value in _values(getattr(changed, name))
             if value

@@ -43,7 +43,7 @@ def is_cross_site(request: Request) -> bool:
 
 def id_of(request: Request) -> str:
     """Return the id in a path, or in the query: browsers resolve a path that ends in ``..``."""
-    found: str = request.path_params.get("id") or request.query_params.get("id", "")
+    found: str = request.path_params.get("id") or request.query_params.get("fine_tune", "")
     return found
 
 

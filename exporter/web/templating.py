@@ -72,7 +72,7 @@ _ICON_FAILED: Final = (
 def fine_tune_url(account: str, fine_tune_id: str) -> str:
     """Return the path of a fine-tune's page."""
     if fine_tune_id in {".", ".."}:
-        return f"/fine-tunes/{quote(account, safe='')}/?id={fine_tune_id}"
+        return f"/fine-tunes/{quote(account, safe='')}/?fine_tune={fine_tune_id}"
     return f"/fine-tunes/{quote(account, safe='')}/{quote(fine_tune_id, safe='')}"
 
 

@@ -259,6 +259,15 @@ def test_link_quotes_the_fine_tune_id():
     )
 
 
+def test_a_link_to_details_that_is_too_long_is_left_out():
+    def names(fine_tune_id: str) -> list[str]:
+        return [each.name for each in links(of(FineTune(fine_tune_id)), PAGES)]
+
+    begin = len("https://watch.example/fine-tunes/default/")
+    assert names("a" * (2000 - begin)) == ["details", "playground", "status_page"]
+    assert names("a" * (2001 - begin)) == ["playground", "status_page"]
+
+
 def test_digest_links_to_no_single_fine_tune():
     assert build_message(many(2), PAGES).links[0].url == "https://play.example/tunes/"
     assert links(None, LinkTemplates("https://play.example/")) == (

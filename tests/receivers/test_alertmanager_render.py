@@ -39,13 +39,14 @@ def test_an_alert_of_a_failure():
             "name": "My voice",
             "status": "training → failed",
             "observed_at": "2026-11-23T19:03:00Z",
+            "details": "https://watch.example/fine-tunes/default/ft_1",
             "playground": "https://play.example/tunes/ft_1",
             "status_page": "https://watch.example/",
             "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
         },
         "startsAt": "2026-11-23T19:03:00.250Z",
         "endsAt": "2026-11-23T19:04:00.250Z",
-        "generatorURL": "https://watch.example/",
+        "generatorURL": "https://watch.example/fine-tunes/default/ft_1",
     }
 
 

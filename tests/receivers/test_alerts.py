@@ -55,6 +55,7 @@ def test_labels_and_annotations_of_a_failure():
         "name": "My voice",
         "status": "training → failed",
         "observed_at": "2026-11-23T19:03:00Z",
+        "details": "https://watch.example/fine-tunes/default/ft_1",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
         "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
@@ -163,8 +164,10 @@ def test_agent_events_have_a_description():
     assert "Failed: 1" in annotations(baseline([VOICE]), LINK_TEMPLATES)["description"]
 
 
-def test_generator_url_is_the_status_page_or_else_the_playground():
-    assert generator_url(FAILED, LINK_TEMPLATES) == "https://watch.example/"
+def test_generator_url_is_the_page_of_the_fine_tune_the_status_page_or_the_playground():
+    assert generator_url(FAILED, LINK_TEMPLATES) == "https://watch.example/fine-tunes/default/ft_1"
+    assert generator_url(TEST, LINK_TEMPLATES) == "https://watch.example/"
+    assert generator_url(None, LINK_TEMPLATES) == "https://watch.example/"
     alone = LinkTemplates("https://play.example/{id}")
     assert generator_url(FAILED, alone) == "https://play.example/ft_1"
     assert generator_url(None, alone) == "https://play.example/"

@@ -81,6 +81,7 @@ def test_a_failure_has_all_facts_and_links():
         "\n"
         "For the \u2039hotline\u203a\n"
         "\n"
+        "Details: https://watch.example/fine-tunes/default/ft_1\n"
         "Open the Playground: https://play.example/tunes/ft_1\n"
         "Status page: https://watch.example/",
         "type": "failure",

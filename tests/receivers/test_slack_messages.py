@@ -28,10 +28,16 @@ def test_a_single_failure():
         "Account: default · Model: sonic-2 · Status: training → failed · Language: en"
         " · Dataset: ds_1 · Id: ft_1 · Observed: 2026-11-23T19:03:00Z\n"
         "For the &lt;hotline&gt;\n"
-        "<https://play.example/tunes/ft_1|Open the Playground>"
+        "<https://watch.example/fine-tunes/default/ft_1|Details>"
+        " · <https://play.example/tunes/ft_1|Open the Playground>"
         " · <https://watch.example/|Status page>",
         "blocks": [
-            {"type": "header", "text": plain("Fine-tune failed: My voice")},
+            {
+                "type": "section",
+                "text": mrkdwn(
+                    "*<https://watch.example/fine-tunes/default/ft_1|Fine-tune failed: My voice>*"
+                ),
+            },
             {"type": "section", "text": mrkdwn("<!here>")},
             {
                 "type": "section",
@@ -50,7 +56,8 @@ def test_a_single_failure():
                 "type": "context",
                 "elements": [
                     mrkdwn(
-                        "<https://play.example/tunes/ft_1|Open the Playground>"
+                        "<https://watch.example/fine-tunes/default/ft_1|Details>"
+                        " · <https://play.example/tunes/ft_1|Open the Playground>"
                         " · <https://watch.example/|Status page>"
                     )
                 ],

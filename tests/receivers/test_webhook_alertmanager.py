@@ -38,6 +38,7 @@ def test_a_failure():
         "name": "My voice",
         "status": "training → failed",
         "observed_at": "2026-11-23T19:03:00Z",
+        "details": "https://watch.example/fine-tunes/default/ft_1",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
         "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
@@ -66,7 +67,7 @@ def test_a_failure():
                 "annotations": annotations,
                 "startsAt": "2026-11-23T19:03:00Z",
                 "endsAt": "0001-01-01T00:00:00Z",
-                "generatorURL": "https://watch.example/",
+                "generatorURL": "https://watch.example/fine-tunes/default/ft_1",
                 "fingerprint": fingerprint(labels),
             }
         ],

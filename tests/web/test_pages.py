@@ -1,11 +1,14 @@
 """The pages: headers, hostile and long texts, links, filters, and a store that cannot be read."""
 
 import asyncio
+import json
 import re
 import threading
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from subprocess import run
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -14,6 +17,7 @@ from exporter.store import reader as reading
 from exporter.store.errors import StoreError
 from exporter.web.application import application
 from exporter.web.templating import fine_tune_url
+from tests.simulator.served_app import served
 from tests.web.stored_pages import NOW, StoredPages, after_a_failure, fine_tune, stored_pages
 
 pytestmark = pytest.mark.anyio
@@ -55,12 +59,19 @@ async def html(pages: StoredPages, path: str) -> str:
     return answer.text
 
 
+def links(text: str) -> list[str]:
+    return [unescape(each) for each in re.findall(r'<a [^>]*?href="([^"]*)"', text)]
+
+
 def attributes(text: str) -> set[str]:
     """Return the names of all attributes of a page, as a browser reads them."""
     found: set[str] = set()
-    parser = HTMLParser()
-    parser.handle_starttag = lambda _, pairs: found.update(name for name, _ in pairs)  # type: ignore[method-assign]
-    parser.feed(text)
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.update(name for name, _ in attrs)
+
+    Parser().feed(text)
     return found
 
 
@@ -143,6 +154,40 @@ async def test_texts_of_a_megabyte_do_not_make_a_page_of_a_megabyte(tmp_path):
         )
         for path in paths:
             assert (path, len(await html(pages, path)) < 100_000) == (path, True)
+
+
+async def test_every_fine_tune_is_reached_by_the_links_of_the_pages(tmp_path):
+    async with stored_pages(tmp_path) as pages:
+        await pages.poll(
+            *(fine_tune(each, "training", name=f"n{at}") for at, each in enumerate(IDS)),
+            at=NOW - 50,
+        )
+        with served(application(pages.context())) as url:
+            found: dict[str, str] = {}
+            path, pages_read = "/fine-tunes?sort=name", 0
+            while path:
+                pages_read += 1
+                assert pages_read <= len(IDS)
+                text = await fetched(f"{url}{path}")
+                for link in links(text):
+                    if link.startswith("/fine-tunes/"):
+                        story = await fetched(urljoin(url, link))
+                        name = story.split("<h1><bdi>")[1].split("<")[0]
+                        [api] = [e for e in links(story) if e.startswith("/api/v1/")]
+                        answer = json.loads(await fetched(urljoin(url, api)))
+                        assert answer["data"]["fine_tune"]["name"] == name
+                        found[answer["data"]["fine_tune"]["id"]] = name
+                path = next(iter(re.findall(r'href="([^"]*)" rel="next"', text)), "")
+                path = unescape(path)
+    assert found == {each: f"n{at}" for at, each in enumerate(IDS)}
+
+
+async def fetched(url: str) -> str:
+    """Return what curl gets: it resolves dots in a path as a browser does."""
+    command = ["curl", "-sf", "--noproxy", "*", "--globoff", "--max-time", "20", url]
+    done = await asyncio.to_thread(run, command, capture_output=True, check=False)
+    assert done.returncode == 0, url[:200]
+    return done.stdout.decode()
 
 
 async def test_kept_pages_are_not_mixed_up_and_bounded(tmp_path):
@@ -305,3 +350,15 @@ async def test_a_state_that_is_lost_has_a_page_that_says_so(tmp_path, monkeypatc
     assert page.status_code == 503
     assert "the file is gone" in page.text
     assert metrics.status_code == 200
+
+
+async def test_the_next_page_of_notifications_has_the_older_ones(tmp_path):
+    async with stored_pages(tmp_path) as pages:
+        await pages.poll(at=NOW - 100)
+        await pages.poll(*(fine_tune(f"f{n}", "failed") for n in range(25)), at=NOW - 50)
+        path, found = "/notifications?receiver=ops", list[str]()
+        while path and len(found) < 100:
+            text = await html(pages, path)
+            found += re.findall(r'<tr role="row" id="d-([^"]*)"', text)
+            path = unescape(next(iter(re.findall(r'href="([^"]*)" rel="next"', text)), ""))
+    assert len(found) == len({*found}) == 25

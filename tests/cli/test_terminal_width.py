@@ -1,0 +1,103 @@
+"""The lists in a terminal of 80 columns: what they are for is readable beside long names."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from dataclasses import replace
+
+import pytest
+
+from exporter.store.database import Database
+from exporter.store.events import DEAD, DELIVERED
+from tests.cli.stored_state import StoredState
+from tests.process.agent_process import MODULE, environment
+from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
+from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
+
+LONG = "Customer Support Voice " + "x" * 177
+ID = "evt_0123456789abcdef0123456789abcdef"
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+
+@pytest.fixture
+def state(tmp_path) -> StoredState:
+    stored = StoredState(tmp_path)
+
+    async def fill(database: Database) -> None:
+        event = replace(failure(1, name=LONG), id=ID, observed_at=time.time() - 7200)
+        listed = snapshot_of(fine_tune(f"ft_{ID}", name=LONG, dataset=LONG))
+        await commit_snapshot(database, None, listed)
+        await queue_events(database, [event], "ops", "chat")
+        await create_messages(database, "ops")
+        await attempt(database, "ops", DEAD, "answered 404 " + "y" * 200)
+        await create_messages(database, "chat")
+        await attempt(database, "chat", DELIVERED)
+
+    stored.run(fill)
+    return stored
+
+
+def in_terminal(folder, columns: int, *arguments: str) -> list[str]:
+    """Return the lines that a terminal with this width shows, without styles."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = environment(folder, TERM="xterm-256color")
+    command = [*MODULE, *arguments]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env) as process:
+        os.close(slave)
+        output = b""
+        deadline = time.monotonic() + 30
+        with contextlib.suppress(OSError):  # raised when the process has ended
+            while time.monotonic() < deadline:
+                if select.select([master], [], [], 1)[0]:
+                    output += os.read(master, 65536)
+        os.close(master)
+        assert process.wait(10) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.decode()).splitlines()
+
+
+def test_events_show_name_age_and_receivers(state, tmp_path):
+    lines = in_terminal(tmp_path, 80, "events", "list", f"--storage.path={state.path}")
+    heading, line, count = lines
+    assert count == "1 events"
+    assert all(len(each) <= 80 for each in lines)
+    assert heading.split() == ["age", "event", "fine-tune", "account", "notified", "id"]
+    assert line.startswith("2 h  failed  Customer Support")
+    assert "ops dead, chat 15 Jan" in line
+    assert "evt_012" in line
+
+
+def test_deliveries_show_name_age_state_and_receiver(state, tmp_path):
+    flags = ("--state=all", f"--storage.path={state.path}")
+    lines = in_terminal(tmp_path, 80, "deliveries", "list", *flags)
+    assert all(len(each) <= 80 for each in lines)
+    [dead] = [line for line in lines if " dead " in line]
+    assert "Customer Sup" in dead
+    assert "  ops " in dead
+    assert "404 yy" in dead
+    assert "evt_012" in dead
+    shown = re.search(r"evt_\S+", dead)
+    assert shown is not None
+    found = in_terminal(
+        tmp_path, 80, "deliveries", "show", shown.group(), f"--storage.path={state.path}",
+        "--receiver=ops",
+    )  # fmt: skip
+    assert f"id: {ID}" in found, "an id as the table shows it is enough"
+
+
+def test_fine_tunes_show_status_age_and_name(state, tmp_path):
+    lines = in_terminal(tmp_path, 80, "list", "--stored", f"--storage.path={state.path}")
+    assert all(len(each) <= 80 for each in lines)
+    [line] = [line for line in lines if "Customer" in line]
+    assert re.match(r"training  \d+ \S+ +Customer Support Voi", line)
+    assert "  default  " in line
+    assert "sonic-3" in line
+    assert "ft_evt_" in line
