@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from exporter.agent.housekeeping import Housekeeper, needed_of
 from exporter.config import load
+from exporter.core.view import AccountStatus
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from tests.config.config_file import KEY, write_config
@@ -29,6 +30,7 @@ class HousekeeperFixture:
     housekeeper: Housekeeper
     registry: CollectorRegistry
     clock: FakeClock
+    statuses: list[AccountStatus]
 
     @property
     def orphaned(self) -> float | None:
@@ -42,8 +44,9 @@ async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[Houseke
     async with Database(path / "state.db", monotonic=clock.clock.monotonic) as database:
         sections = [{"name": each, "type": "slack", "url": "https://x.test"} for each in receivers]
         config = load(write_config(path, json.dumps({"receivers": sections})), KEY)
-        housekeeper = Housekeeper(database, lambda: config, registry, clock.clock)
-        yield HousekeeperFixture(database, housekeeper, registry, clock)
+        statuses: list[AccountStatus] = []
+        housekeeper = Housekeeper(database, lambda: config, registry, clock.clock, lambda: statuses)
+        yield HousekeeperFixture(database, housekeeper, registry, clock, statuses)
 
 
 async def test_orphaned_deliveries_are_counted_and_logged_once(tmp_path):
@@ -148,3 +151,28 @@ async def test_each_round_writes_the_log_to_the_state_file(tmp_path):
         await h.housekeeper.round()
         backup.write_bytes(h.database.path.read_bytes())
         assert count_rows(backup, "events") == 3
+
+
+async def test_each_round_stores_when_the_accounts_were_read(tmp_path):
+    async with open_housekeeper(tmp_path) as h:
+        await queue_failures(h.database, 1)
+        h.statuses += [
+            AccountStatus("default", succeeded_at=NOW + 30),
+            AccountStatus("gone", succeeded_at=NOW + 40),
+        ]
+        await h.housekeeper.round()
+        stored = query_file(h.database.path, "SELECT name, read_at FROM accounts")
+        assert stored == [("default", NOW + 30)]
+        h.statuses[0] = AccountStatus("default", up=False)  # restarted, and not read since
+        await h.housekeeper.round()
+        assert query_file(h.database.path, "SELECT name, read_at FROM accounts") == stored
+
+
+async def test_history_is_deleted_after_the_retention(tmp_path):
+    async with open_housekeeper(tmp_path, "slack") as h:
+        await queue_failures(h.database, 1)
+        await attempt_digest(h.database, "slack", DELIVERED)
+        for days, left in ((89, 1), (91, 0)):
+            h.clock.now = NOW + days * DAY
+            await h.housekeeper.round()
+            assert count_rows(h.database.path, "attempts") == left, days

@@ -356,8 +356,9 @@ async def test_an_account_that_cannot_be_read_fires_until_it_can_over_restarts(t
     clock, member = FakeClock(NOW), FakeMember()
 
     def store_outage(connection: Connection) -> None:
-        row = {"name": "main", "base_url": "x", "since": NOW}
-        connection.execute(insert(poll_outages), [row | {"since_awake": 0.0, "reported": True}])
+        start = {"since": NOW, "since_awake": 0.0, "reason": "timeout", "reported": True}
+        row = {"name": "main", "base_url": "x", **start}
+        connection.execute(insert(poll_outages), [row])
 
     def end() -> float:
         [alert] = member.alerts.held.values()

@@ -288,7 +288,14 @@ async def test_an_outage_changes_neither_state_nor_counts(tmp_path):
         p.answer(TROUBLE)
         await poll_for(p, 1200)
         end = NOW + 1140
-        assert p.status == replace(before, up=False, polled_at=end, failure="server_error")
+        assert p.status == replace(
+            before,
+            up=False,
+            polled_at=end,
+            failure="server_error",
+            next_poll_at=end + 60,
+            failing_since=NOW,
+        )
         assert await Accounts(p.database).load(KEY) == stored
 
 

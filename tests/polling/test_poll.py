@@ -53,8 +53,15 @@ async def test_a_failed_poll_keeps_the_counts_and_queues_nothing(tmp_path):
                 await p.poller.poll()
                 assert p.metric(FAILURES, reason=reason) == failures
             assert p.status == replace(
-                before, up=False, polled_at=NOW + 60, duration=p.status.duration, failure=reason
+                before,
+                up=False,
+                polled_at=NOW + 60,
+                duration=p.status.duration,
+                failure=reason,
+                next_poll_at=p.status.next_poll_at,
+                failing_since=NOW + 60,
             )
+            assert p.status.next_poll_at >= NOW + 120
             assert p.samples()["cartesia_up", "default"] == 0, reason
             assert p.samples()["cartesia_fine_tunes", "training"] == 1, reason
             assert await Accounts(p.database).load(KEY) == stored, reason

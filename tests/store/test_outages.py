@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select
 
 from exporter.core.events import Event
 from exporter.core.model import AccountKey, Outage
@@ -10,6 +11,7 @@ from exporter.store.accounts import Accounts, StoredOutage
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
+from exporter.store.schema import outages
 from tests.store.raw_sqlite import reject_inserts
 from tests.store.sample_polls import (
     KEY,
@@ -111,3 +113,37 @@ async def test_accounts_have_separate_outages(database, other):
     result = poll_result(None, snapshot_of(), key=other)
     await accounts.commit(replace(result, recovery=for_slack(RECOVERED)))
     assert await accounts.outage(KEY) is not None
+
+
+async def test_the_end_of_an_outage_is_kept_as_history(database):
+    accounts = Accounts(database)
+    for since, events in ((NOW, for_slack(FAILING)), (NOW + 300, ())):
+        began = replace(outage(since), reason="timeout")
+        await accounts.store_outage(KEY, began, events)
+        await accounts.commit(poll_result(None, snapshot_of(at=since + 60)))
+    assert await ended_outages(database) == [
+        (KEY, NOW, NOW + 60, "timeout"),
+        (KEY, NOW + 300, NOW + 360, "timeout"),
+    ]
+    await accounts.commit(poll_result(None, snapshot_of(at=NOW + 500)))
+    assert len(await ended_outages(database)) == 2
+
+
+async def test_the_outage_of_a_removed_account_is_no_history(database):
+    await Accounts(database).store_outage(KEY, outage(), ())
+    await Accounts(database).delete_outages(other_than=())
+    assert await ended_outages(database) == []
+
+
+async def ended_outages(database: Database) -> list[tuple[AccountKey, float, float, str]]:
+    """Return account, start, end and reason of the outages that ended."""
+
+    def read() -> list[tuple[AccountKey, float, float, str]]:
+        with database.read() as connection:
+            rows = connection.execute(select(outages).order_by(outages.c.number))
+            return [
+                (AccountKey(row.account, row.base_url), row.since, row.until, row.reason)
+                for row in rows
+            ]
+
+    return await database.run(read)

@@ -3,19 +3,25 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
+from sqlalchemy import Table, select
 
 from exporter.core.events import Event, EventType
+from exporter.core.model import AccountKey, Outage
+from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import Outbox
 from exporter.store.retention import Retention
+from exporter.store.schema import accounts, attempts, hourly_counts, outages, trainings
 from tests.fakes.clock import FakeClock
 from tests.store.raw_sqlite import count_rows, query_file
 from tests.store.sample_outbox import attempt_digest, queue_events
 from tests.store.sample_polls import (
+    KEY,
     NOW,
     commit_snapshot,
     fine_tune,
+    poll_result,
     queue_failures,
     snapshot_of,
 )
@@ -173,3 +179,53 @@ async def test_a_delivered_event_is_not_orphaned(database):
     await queue_failures(database, 2, "gone")
     await attempt_digest(database, "gone", DELIVERED)
     assert await Retention(database).orphaned([]) == {}
+
+
+async def column(database: Database, table: Table, name: str) -> list[float]:
+    """Return a column of a table of the history, in order."""
+
+    def read() -> list[float]:
+        with database.read() as connection:
+            return sorted(connection.scalars(select(table.c[name])))
+
+    return await database.run(read)
+
+
+async def test_history_is_deleted_after_its_end(database):
+    state = None
+    for day in range(3):
+        at = NOW + day * DAY
+        await Accounts(database).store_outage(KEY, Outage(at - 60, 0.0, has_baseline=True), ())
+        training, failed = fine_tune(f"f{day}"), fine_tune(f"f{day}", "failed")
+        state = await commit_snapshot(database, state, snapshot_of(training, at=at))
+        state = await commit_snapshot(database, state, snapshot_of(failed, at=at))
+        await attempt_digest(database, "slack", DELIVERED, at)
+    retention, ends = Retention(database), [NOW, NOW + DAY, NOW + 2 * DAY]
+    history = [(trainings, "ended_at"), (outages, "until"), (attempts, "at")]
+    for before, left in ((NOW, ends), (NOW + 1, ends[1:]), (NOW + 2 * DAY, ends[2:])):
+        await retention.delete_history(before)
+        for table, name in history:
+            assert await column(database, table, name) == left, table.name
+    await retention.delete_history(NOW + 3 * DAY)
+    assert [await column(database, *each) for each in history] == [[], [], []]
+
+
+async def test_the_counts_that_still_hold_are_kept(database):
+    state = None
+    for hour in (0, 2, 9):
+        snapshot = snapshot_of(*map(fine_tune, map(str, range(hour + 1))), at=NOW + hour * 3600)
+        state = await commit_snapshot(database, state, snapshot)
+    first = int(NOW // 3600)
+    retention = Retention(database)
+    for hour, left in ((0, [0, 2, 9]), (1, [0, 2, 9]), (2, [2, 9]), (8, [2, 9]), (99, [9])):
+        await retention.delete_history(NOW + hour * 3600)
+        kept = [each - first for each in await column(database, hourly_counts, "hour")]
+        assert kept == left, hour
+
+
+async def test_the_times_of_reads_are_stored_by_account(database):
+    await commit_snapshot(database, None, snapshot_of())
+    other, unknown = AccountKey(KEY.name, "https://eu.example"), AccountKey("new", KEY.base_url)
+    await Accounts(database).commit(poll_result(None, snapshot_of(), key=other))
+    await Retention(database).store_reads({KEY: NOW + 60, unknown: NOW + 90})
+    assert await column(database, accounts, "read_at") == [NOW, NOW + 60]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -13,8 +14,8 @@ from tests.process.agent_process import Agent, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
 from tests.web.browser import chromium, opened, violations
 
-PHONE = {"viewport": {"width": 360, "height": 740}}
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 
 
 @pytest.fixture(scope="module")
