@@ -144,7 +144,7 @@ def strip_row(history: AccountHistory, shown: TimeRange) -> StripRow:
     before = 100.0 if since is None else shown.x(since)
     return StripRow(
         history.name,
-        _note(len(failures)),
+        "not read yet" if since is None else _note(len(failures)),
         _row_label(history, len(failures)),
         number,
         _area(training, [0.0] * number),

@@ -149,14 +149,24 @@ def _totals(view: View) -> dict[str, Any]:
         totals.update({status: getattr(each.counts, status) for status in STATUSES})
     label = "Now"
     if len(current) < len(view.accounts):
-        label = f"{', '.join(e.id for e in current[:3])} only" if current else "No current data"
+        names = [each.id for each in current]
+        label = _only(names, len(view.accounts)) if current else "No current data"
     stuck = view.status_counts.get(STUCK, 0)
     order = ("failed", "training", "created", "completed", "unknown")
     notes = {"training": f", {stuck} stuck" if stuck else ""}
     return {
         "label": label,
-        "statuses": [(each, totals[each], notes.get(each, "")) for each in order],
+        "statuses": [
+            (each, totals[each] if current else None, notes.get(each, "")) for each in order
+        ],
     }
+
+
+def _only(names: Sequence[str], total: int) -> str:
+    """Return which accounts are counted, of a total that includes others."""
+    if len(names) < _SHOWN_ACCOUNTS:
+        return f"{', '.join(names)} only"
+    return f"{len(names)} of {total} accounts"
 
 
 def _quiet(view: View) -> dict[str, Any]:
@@ -211,9 +221,10 @@ def _receivers(view: View) -> str:
 
 def _table(view: View, status: str, hint: str) -> dict[str, Any]:
     criteria = FineTuneFilter(statuses=(status,))
-    page = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since")
-    rows: list[FineTuneRecord] = page.elements
     total = view.status_counts.get(status, 0)
+    rows: list[FineTuneRecord] = []
+    if total:  # finding none reads all
+        rows = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since").elements
     seconds = [(view.now - each.since).total_seconds() for each in rows]
     usual = [each.usual_seconds or 0.0 for each in rows]
     longest = max([*seconds, *(1.2 * each for each in usual), 1.0])
@@ -247,7 +258,7 @@ def _counts(view: View) -> dict[str, Any]:
             )
             if not stale:
                 totals.update(numbers)
-    label = "All" if len(current) == len(view.accounts) else f"{', '.join(current[:3])} only"
+    label = "All" if len(current) == len(view.accounts) else _only(current, len(view.accounts))
     return {
         "rows": rows[:_SHOWN_COUNTS],
         "more": max(len(rows) - _SHOWN_COUNTS, 0),

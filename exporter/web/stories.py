@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -28,6 +28,7 @@ from exporter.web.view import View, label
 _MOST_EVENTS: Final = 200
 _MOST_SIBLINGS: Final = 20
 _MOST_ATTEMPTS: Final = 20
+_MOST_TROUBLES: Final = 3
 _WEEK: Final = timedelta(days=7)
 _NO_CHANGE: Final = frozenset({"fine_tune.stuck", "fine_tune.removed"})
 
@@ -231,8 +232,16 @@ def _troubles(view: View, found: FineTuneStory) -> list[str]:
             answer = f": {each.answer.removeprefix('answered ')}" if each.answer else ""
             if each.state == "pending":
                 then = each.next_attempt_at
-                when = f", next attempt {short_time(then, view.now)}" if then else ""
+                when = f", next attempt {_when(then, view.now)}" if then else ""
                 sentences.append(f"{each.receiver} is pending{answer}{when}.")
             elif each.state in {"dead", "orphaned"}:
                 sentences.append(f"{each.receiver} was not notified{answer}.")
-    return list(dict.fromkeys(sentences))[:5]
+    sentences = list(dict.fromkeys(sentences))
+    if len(sentences) <= _MOST_TROUBLES:
+        return sentences
+    more = len(sentences) - _MOST_TROUBLES + 1
+    return [*sentences[: _MOST_TROUBLES - 1], f"{more} more are not delivered."]
+
+
+def _when(time: datetime, now: datetime) -> str:
+    return short_time(time, now) if time > now else "now"

@@ -43,7 +43,9 @@ def strip(view: View, range_key: str, failures: Sequence[Any]) -> dict[str, Any]
     recent = [each for each in failures if each.observed_at >= since]
     rows = _strip_rows(view, shown, hours, outages, recent)
     ended = [each for each in outages if each.until is None]
-    words = [f"{len(recent):,} failure{'' if len(recent) == 1 else 's'}"]
+    words = []
+    if view.stored or recent:
+        words.append(f"{len(recent):,} failure{'' if len(recent) == 1 else 's'}")
     if outages:
         words.append(f"{len(outages)} outage{'' if len(outages) == 1 else 's'}")
     note = ", ".join(words) + (f", {len(ended)} of them now" if ended else "")

@@ -201,3 +201,29 @@ async def test_pages_without_accounts_and_receivers_are_not_green(tmp_path):
     assert verdict(text) == ("warn", "No data")
     assert "nobody is notified" in text
     assert "No receiver is configured" in notifications
+
+
+async def test_no_number_is_shown_before_the_first_poll(tmp_path):
+    async with stored_pages(tmp_path) as pages:
+        text = (await pages.get("/", accept="text/html")).text
+    totals = text.split('class="totals"')[1].split("</ul>")[0]
+    assert totals.count("<b>\u2013</b>") == 5
+    for untrue in ("Nothing is training", "0 training", "0 failures", "none failed"):
+        assert untrue not in text
+
+
+async def test_many_receivers_and_accounts_are_counted_not_listed(tmp_path):
+    receivers = [ReceiverSummary(f"receiver-{n}", "webhook", ("failed",)) for n in range(9)]
+    accounts = [f"team-{n}" for n in range(6)]
+    async with stored_pages(tmp_path, accounts=accounts, receivers=receivers) as pages:
+        for name in accounts:
+            await pages.poll(fine_tune("ada", "training"), at=NOW - 900, account=name)
+        await pages.poll(fine_tune("ada", "failed"), at=NOW - 60, account="team-3")
+        pages.statuses["team-0"] = replace(pages.statuses["team-0"], **STALE)
+        text = (await pages.get("/", accept="text/html")).text
+        story = (await pages.get("/fine-tunes/team-3/ada", accept="text/html")).text
+    assert "5 of 6 accounts" in text.split('class="totals"')[1].split("</ul>")[0]
+    notified = text.split('aria-label="Notified"')[1].split("</ul>")[0]
+    assert notified.count("<li") == 5
+    assert "and 5 more" in notified
+    assert "7 more are not delivered." in story
