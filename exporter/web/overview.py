@@ -221,9 +221,10 @@ def _receivers(view: View) -> str:
 
 def _table(view: View, status: str, hint: str) -> dict[str, Any]:
     criteria = FineTuneFilter(statuses=(status,))
-    page = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since")
-    rows: list[FineTuneRecord] = page.elements
     total = view.status_counts.get(status, 0)
+    rows: list[FineTuneRecord] = []
+    if total:  # finding none reads all
+        rows = view.fine_tunes.page(criteria, PageRequest(_SHOWN_ROWS), "since").elements
     seconds = [(view.now - each.since).total_seconds() for each in rows]
     usual = [each.usual_seconds or 0.0 for each in rows]
     longest = max([*seconds, *(1.2 * each for each in usual), 1.0])

@@ -254,7 +254,6 @@ class Pages:
         current = f"/{request.scope['path'].split('/')[1]}"
         shared = {
             "trust": view.trust,
-            "failures": count_failures(connection, names, day),
             "current": current,
             "api": _api_url(request),
             "interval": view.settings.interval,
@@ -264,6 +263,8 @@ class Pages:
             "csrf": csrf,
             "statuses": STATUSES,
         }
+        if "failures" not in variables:
+            shared["failures"] = count_failures(connection, names, day)
         return render(name, view.now, **shared | variables).encode()
 
     def _keep(self, etag: str, body: bytes) -> None:
