@@ -34,7 +34,12 @@ def events() -> None:
 @events.command("list")
 @source_options
 @filter_options("account", "status", "receiver", "since", "type")
-@click.option("--fine-tune", "fine_tune", metavar="ID", help="About this fine-tune alone.")
+@click.option(
+    "--fine-tune",
+    "fine_tune",
+    metavar="ID",
+    help="About this fine-tune only; the beginning of its ID is enough.",
+)
 @limit_option
 @output_option
 def list_command(limit: int, output: Any, **given: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, func, or_, select
 
 from exporter.core.events import Event
 from exporter.core.message import title_of
@@ -24,9 +24,10 @@ _Row = Row[Any]
 class EventFilter:
     """Criteria for events and their deliveries; all must match, None and empty match all.
 
-    ``fine_tune`` is an id, ``statuses`` are those that a fine-tune entered. ``text`` is part of
-    the name or of the id of a fine-tune, whatever its case. ``since`` is Unix seconds. An event
-    matches ``receiver`` and ``states`` if one of its deliveries matches both.
+    ``fine_tune`` is an id, or the beginning of ids if there is no such id. ``statuses`` are those
+    that a fine-tune entered. ``text`` is part of the name or of the id of a fine-tune, whatever its
+    case. ``since`` is Unix seconds. An event matches ``receiver`` and ``states`` if one of its
+    deliveries matches both.
     """
 
     account: str | None = None
@@ -197,10 +198,10 @@ def _delivery_query() -> Select[Any]:
 
 
 def _event_conditions(query: Select[Any], criteria: EventFilter) -> Select[Any]:
-    equal = ((events.c.account, criteria.account), (events.c.subject, criteria.fine_tune))
-    for column, value in equal:
-        if value is not None:
-            query = query.where(column == value)
+    if criteria.account is not None:
+        query = query.where(events.c.account == criteria.account)
+    if criteria.fine_tune is not None:
+        query = query.where(_has_subject(criteria.fine_tune))
     if criteria.types:
         query = query.where(events.c.type.in_(criteria.types))
     if criteria.statuses:
@@ -210,6 +211,15 @@ def _event_conditions(query: Select[Any], criteria: EventFilter) -> Select[Any]:
     if criteria.since is not None:
         query = query.where(events.c.observed_at >= criteria.since)
     return query
+
+
+def _has_subject(given: str) -> ColumnElement[bool]:
+    """Return the condition for events of the id ``given``, else of those that begin with it."""
+    complete = events.alias()
+    is_known = select(complete.c.number).where(complete.c.subject == given).exists()
+    # Not LIKE, which ignores the case in one engine.
+    begins = func.substr(events.c.subject, 1, len(given), type_=Text) == given
+    return or_(events.c.subject == given, and_(~is_known, begins))
 
 
 def _delivery_conditions(

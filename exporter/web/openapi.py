@@ -50,7 +50,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"type": "string", "pattern": _DURATION, "maxLength": 40},
     ),
     "sort": ("Order; a minus sign reverses it.", {"type": "string", "enum": list(SORTS)}),
-    "fine_tune": ("Id of a fine-tune.", _ID),
+    "fine_tune": ("Id of a fine-tune, or its beginning.", _ID),
     "receiver": ("Name of a receiver.", _TEXT),
     "state": (
         "State of a delivery.",

@@ -103,6 +103,25 @@ def test_the_table_lists_the_selected_deliveries_with_the_newest_last(state, arg
     assert last == f"{len(numbers)} deliveries"
 
 
+def test_the_beginning_of_an_id_with_a_receiver_selects_one_delivery(tmp_path):
+    state = StoredState(tmp_path)
+
+    async def fill(database: Database) -> None:
+        await queue(database, [21], "ops", "chat")
+        await queue(database, [22], "ops")
+        await create_messages(database, "ops", digest=True)
+
+    state.run(fill)
+    assert "receiver: chat" in state.output("deliveries", "show", "evt_21:chat")
+    state.output("deliveries", "discard", "evt_2:chat")
+    pending = {("ops", "evt_21"): "pending", ("ops", "evt_22"): "pending"}
+    assert state.states() == pending | {("chat", "evt_21"): "discarded"}
+    # An event within a digest stands for the message that carries it.
+    assert "events: 2" in state.output("deliveries", "show", "evt_22…:ops")
+    assert state.output("deliveries", "discard", "evt_22:ops").startswith("1 delivery of ops")
+    assert set(state.states().values()) == {"discarded"}
+
+
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_omitted_deliveries_are_reported_on_standard_error(state, output):
     done = state.invoke("deliveries", "list", "--limit=1", f"--output={output}")

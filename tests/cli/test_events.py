@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,14 @@ def test_the_table_has_one_line_per_event_whatever_its_name(state):
         (["--type=changed"], []),
         (["--fine-tune=ft_2"], ["evt_2"]),
         (["--fine-tune=ft_2", "--type=failed"], []),
+        (["--fine-tune=ft_"], ["evt_1", "evt_2"]),
+        (["--fine-tune=FT_"], []),
+        (["--fine-tune=t_1"], []),
+        (["--receiver=gone"], ["evt_1"]),
+        (["--receiver=ops"], ["evt_1", "evt_9"]),
+        (["--status=completed"], ["evt_2"]),
+        (["--status=completed", "--status=failed"], ["evt_1", "evt_2"]),
+        (["--type=failed", "--type=agent.receiver_recovered"], ["evt_1", "evt_9"]),
     ],
 )
 def test_filters_by_account_type_and_fine_tune(state, arguments, found):
@@ -101,3 +110,27 @@ def test_the_newest_are_listed_and_the_others_reported(state):
     assert (done.exit_code, done.stderr) == (0, "older ones are not shown: see --limit\n")
     assert done.stdout.count("\n") == 2
     assert "evt_9" in done.stdout
+
+
+def test_an_id_is_not_taken_for_the_beginning_of_another(state):
+    async def longer(database: Database) -> None:
+        await queue_events(database, [failure(10)])
+
+    state.run(longer)
+    assert [row["id"] for row in state.rows("events", "--fine-tune=ft_1")] == ["evt_1"]
+
+
+def test_events_of_the_last_hours_are_listed(tmp_path):
+    state = StoredState(tmp_path)
+    now = time.time()
+
+    async def fill(database: Database) -> None:
+        ages = {1: 25 * 3600, 2: 23 * 3600, 3: 60}
+        recent = [replace(failure(n), observed_at=now - age) for n, age in ages.items()]
+        await queue_events(database, recent, "ops")
+
+    state.run(fill)
+    for since, numbers in (("24h", [2, 3]), ("1h30m", [3]), ("2d", [1, 2, 3])):
+        for group, field in (("events", "id"), ("deliveries", "event")):
+            found = [row[field] for row in state.rows(group, f"--since={since}")]
+            assert found == [f"evt_{number}" for number in numbers]

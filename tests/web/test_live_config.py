@@ -86,7 +86,7 @@ def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
     ("invalid", "message"),
     [
         ('{"basic_auth_user": {}, "rate_limit": {"burst": "x"}}',
-         'did you mean "basic_auth_users"?; rate_limit.burst: must be a whole number'),
+         'did you mean "basic_auth_users"?; line 1: rate_limit.burst: must be a whole number'),
         ("{", "line 1, column 2: "),
         ("", "web.yml: is empty; write {} to mean it"),
         (None, "web.yml: cannot be read: no such file"),
