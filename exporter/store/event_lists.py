@@ -255,10 +255,11 @@ def failures_since(
         .where(events.c.type == "fine_tune.failed", events.c.observed_at >= since)
         .where(events.c.account.in_(accounts))
         # As the index has them: sorting those of a mass failure takes long.
-        .order_by(events.c.observed_at.desc(), events.c.account.desc(), events.c.number.desc())
+        .order_by(events.c.observed_at.desc(), events.c.account.desc())
         .limit(most)
     )
-    return connection.execute(query).all()
+    rows = connection.execute(query).all()
+    return sorted(rows, key=lambda row: (row.observed_at, row.number), reverse=True)
 
 
 def count_failures(connection: Connection, accounts: Sequence[str], since: float) -> int:

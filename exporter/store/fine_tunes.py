@@ -120,7 +120,9 @@ class FineTunes:
                 func.count().filter(~_IS_REMOVED),
                 func.count().filter(~_IS_REMOVED, fine_tunes.c.stuck),
                 func.count().filter(_IS_REMOVED),
-            ).group_by(fine_tunes.c.status, fine_tunes.c.configured_failure),
+            ).group_by(  # with the account, as the index has them
+                fine_tunes.c.account, fine_tunes.c.status, fine_tunes.c.configured_failure
+            ),
             criteria,
         )
         totals: dict[str, int] = {}
