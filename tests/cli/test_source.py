@@ -10,7 +10,7 @@ import trustme
 from click.testing import CliRunner, Result
 
 from exporter.cli import source
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.fakes.answers import answer, as_json, drips, head, redirect, silence
 from tests.fakes.server import Server
 from tests.process.agent_process import Agent, until, url_of
