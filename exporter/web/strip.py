@@ -76,27 +76,25 @@ def _strip_rows(
     failures: Sequence[Any],
 ) -> list[StripRow]:
     """Return a row for each account; of many, one for all and one for each with an outage."""
-    names = [each.name for each in view.settings.accounts]
+    hours_of, outages_of, failures_of = map(_by_account, (hours, outages, failures))
     histories = []
-    for name in names:
+    for name in (each.name for each in view.settings.accounts):
         stored = view.stored.get(name)
-        histories.append(
-            AccountHistory(
-                name,
-                None if stored is None else at(stored.baseline_at),
-                [each for each in hours if each.account == name],
-                [each for each in outages if each.account == name],
-                [
-                    (at(e.observed_at), cut(e.name or e.subject, 200))
-                    for e in failures
-                    if e.account == name
-                ],
-            )
-        )
+        marks = [(at(each.observed_at), _name(each)) for each in failures_of.get(name, ())]
+        since = None if stored is None else at(stored.baseline_at)
+        found = hours_of.get(name, ()), outages_of.get(name, ())
+        histories.append(AccountHistory(name, since, *found, marks))
     if len(histories) > _SHOWN_ACCOUNTS:
         troubled = [each for each in histories if each.outages][:_SHOWN_ACCOUNTS]
         histories = [_all_accounts(histories, failures), *troubled]
     return [strip_row(each, shown) for each in histories]
+
+
+def _by_account(items: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for each in items:
+        found.setdefault(each.account, []).append(each)
+    return found
 
 
 def _name(failure: Any) -> str:

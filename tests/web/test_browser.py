@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from exporter.simulator.world import HOSTILE_TEXTS
 from tests.process.agent_process import Agent, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
-from tests.web.browser import chromium, opened, violations
+from tests.web.browser import chromium, opened, refresh_often, violations
 
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
@@ -149,6 +149,7 @@ def test_a_page_whose_agent_is_gone_says_so(browser, tmp_path):
         process.wait_for_line("baseline taken")
         context = browser.new_context()
         page = context.new_page()
+        refresh_often(page)
         page.goto(f"{url}/")
         expect(page.locator("#l-data")).to_have_class(re.compile("completed"))
         process.kill()
