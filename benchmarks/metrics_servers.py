@@ -15,7 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from exporter import http_server
-from exporter.agent.agent import new_registry
+from exporter.agent.registry import new_registry
 from exporter.core.health import Readiness
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.exposition.page import Page, Renderer, StatusRegistry

@@ -5,23 +5,32 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
-from weakref import WeakSet
+from dataclasses import dataclass
+from math import inf
+from typing import Final
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter.core.connections import Connection, ConnectionTable
+from exporter.core.text import os_error_text
+
 _MAX_CONNECTIONS: Final = 256
-"""Most systems allow a process 1024 open files. Clients that use all of them would keep the agent
-from polling, storing and sending."""
+_MIN_CONNECTIONS: Final = 8
 
 _REQUEST_SECONDS: Final = 10.0
 _RESPONSE_SECONDS: Final = 60.0
+
+_ACCEPT_PAUSE_SECONDS: Final = 0.5
+"""Time between two attempts while no connection can be accepted."""
+
+_WARNING_SECONDS: Final = 3600.0
 
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 1024
@@ -97,7 +106,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         access_log=False,
-        http=_TimeoutProtocol,
+        http=_ClientProtocol,
         lifespan="off",
         log_config=None,
         log_level="error",  # its warnings are about invalid requests, which any client can send
@@ -107,62 +116,146 @@ async def serve(
         ws="none",
     )
     config.load()
-    config.ssl = tls  # uvicorn would create a context from files, once
     server = _Server(config)
-    connections = OpenConnections()
-    sockets: list[socket.socket] = [LimitedListener(each, connections) for each in listeners]
-    serving = asyncio.ensure_future(server.serve(sockets=sockets))
+    acceptor = _Acceptor(server, tls)
+    serving = asyncio.ensure_future(server.serve())
+    accepting = [asyncio.ensure_future(acceptor.accept_from(each)) for each in listeners]
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, stopping, *accepting), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        for task in accepting:
+            task.cancel()
+        ended = await asyncio.gather(*accepting, return_exceptions=True)
         for listener in listeners:
             listener.close()
         server.should_exit = True
         await serving
+        acceptor.close()
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
 
 
-class OpenConnections:
-    """Open connections of all listeners of a server, including those in a handshake."""
+def max_connections() -> int:
+    """Return how many connections may be open: 256, or a quarter of the limit of open files.
 
-    def __init__(self) -> None:
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._warned = False
+    The rest is left for polling, storing and sending.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else soft // 4
+    return max(_MIN_CONNECTIONS, min(limit, _MAX_CONNECTIONS))
 
-    def admit(self, connection: socket.socket) -> bool:
-        """Count a connection until it is closed. Return False if there are too many."""
-        open_now = sum(each.fileno() >= 0 for each in self._sockets)
-        if open_now >= _MAX_CONNECTIONS:
-            if not self._warned:
-                log.warning(
-                    "too many open connections, new ones are closed", limit=_MAX_CONNECTIONS
+
+class _Acceptor:
+    """Accepts connections within the limits and hands them to the server's protocol.
+
+    asyncio's own servers repeat accept() thousands of times when no file can be opened, and log a
+    traceback for each.
+    """
+
+    def __init__(self, server: "_Server", tls: ssl.SSLContext | None) -> None:
+        self._server = server
+        self._tls = tls
+        self._table = ConnectionTable(max_connections())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._logged_at: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Cancel handshakes that are in progress."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def accept_from(self, listener: socket.socket) -> None:
+        """Accept connections until cancelled."""
+        listener.setblocking(False)
+        while True:
+            # Without a free descriptor, accept() fails even if no connection waits.
+            await _readable(listener)
+            try:
+                accepted, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # the client has left already
+                continue
+            except OSError as error:
+                self._warn("connections cannot be accepted", error=os_error_text(error))
+                if (oldest := self._table.remove_oldest_idle()) is not None:
+                    oldest.close()
+                await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+            else:
+                self._admit(accepted, address[0] if isinstance(address, tuple) else "")
+
+    def _admit(self, accepted: socket.socket, host: str) -> None:
+        accepted.setblocking(False)
+        opened = _Opened(accepted)
+        connection = Connection(host, opened.abort)
+        self._table.limit = limit = max_connections()
+        admitted, closed = self._table.admit(connection)
+        for each in closed:
+            each.close()
+        if closed or not admitted:
+            event = "too many open connections, idle ones are closed"
+            largest = closed[0] if closed else connection
+            self._warn(event, limit=limit, client=largest.client)
+        if not admitted:
+            accepted.close()
+            return
+        task = asyncio.create_task(self._open(connection, opened))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, connection: Connection, opened: "_Opened") -> None:
+        def protocol() -> _ClientProtocol:
+            return _ClientProtocol(self._server, connection, opened, self._table)
+
+        timeout = None if self._tls is None else _REQUEST_SECONDS
+        loop = asyncio.get_running_loop()
+        try:
+            # An OSError: the client has left, or the handshake failed or timed out.
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(
+                    protocol, opened.socket, ssl=self._tls, ssl_handshake_timeout=timeout
                 )
-            self._warned = True
-            return False
-        self._warned = self._warned and open_now > _MAX_CONNECTIONS // 2
-        self._sockets.add(connection)
-        return True
+        finally:
+            if opened.transport is None:
+                self._table.remove(connection)
+
+    def _warn(self, event: str, **values: object) -> None:
+        """Log a warning, each event at most once an hour: any client can cause them."""
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at.get(event, -inf) >= _WARNING_SECONDS:
+            self._logged_at[event] = now
+            log.warning(event, **values)
 
 
-class LimitedListener(socket.socket):
-    """Duplicate of a listening socket that closes new connections when too many are open."""
-
-    def __init__(self, listener: socket.socket, connections: OpenConnections) -> None:
-        super().__init__(fileno=os.dup(listener.fileno()))
-        self.setblocking(False)
-        self._connections = connections
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection and its address. Raises ConnectionAbortedError for one too many."""
-        connection, address = super().accept()
-        if not self._connections.admit(connection):
-            connection.close()
-            raise ConnectionAbortedError
-        return connection, address
+async def _readable(listener: socket.socket) -> None:
+    """Wait until a connection can be accepted."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
-class _TimeoutProtocol(H11Protocol):
+@dataclass(eq=False, slots=True)
+class _Opened:
+    """The socket of a connection, and its transport after the handshake."""
+
+    socket: socket.socket
+    transport: asyncio.Transport | None = None
+
+    def abort(self) -> None:
+        """Close the connection without waiting for the client."""
+        if self.transport is not None:
+            self.transport.abort()
+        else:
+            # Its transport, which is still unknown, notices and closes the socket.
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class _ClientProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with timeouts, which uvicorn lacks for slow clients.
 
     A client has 10 s to send the head of its first request. The response, its transfer and the next
@@ -171,21 +264,33 @@ class _TimeoutProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
+    def __init__(
+        self, server: "_Server", connection: Connection, opened: _Opened, table: ConnectionTable
+    ) -> None:
+        super().__init__(server.config, server.server_state, app_state={})
+        self._connection = connection
+        self._opened = opened
+        self._table = table
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self._opened.transport = transport
         self._restart_timer(_REQUEST_SECONDS)
 
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
+            self._table.set_idle(self._connection, idle=self.cycle.response_complete)
             self._restart_timer(_RESPONSE_SECONDS)
 
     def on_response_complete(self) -> None:
+        self._table.set_idle(self._connection, idle=True)
         self._restart_timer(_RESPONSE_SECONDS)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._table.remove(self._connection)
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
@@ -206,8 +311,12 @@ logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 
 class _Server(uvicorn.Server):
-    """Server that leaves signal handling to the program."""
+    """Server that leaves signal handling to the program, and connections to the acceptor."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - as inherited
+        self.servers = []
+        self.started = True

@@ -1,8 +1,10 @@
-"""Connections of the HTTP server: timeouts of slow clients, and the maximum number."""
+"""Connections of the HTTP server: timeouts of slow clients, and more of them than allowed."""
 
 import asyncio
 import contextlib
+import errno
 import logging
+import resource
 import socket
 import ssl
 import time
@@ -13,7 +15,8 @@ from starlette.responses import PlainTextResponse, Response
 from structlog.testing import capture_logs
 
 from exporter import http_server
-from exporter.http_server import LimitedListener, OpenConnections, listen
+from exporter.core.connections import ConnectionTable
+from exporter.http_server import listen
 from tests.process.agent_process import until
 from tests.web.authenticated_server import ask, serving
 
@@ -21,26 +24,57 @@ LARGE = Response(b"x" * 32_000_000)
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
+class Gate:
+    """Holds requests to /held until it is opened."""
+
+    def __init__(self) -> None:
+        self.waiting, self.is_open = 0, False
+
+    def open(self) -> None:
+        self.is_open = True
+
+    async def wait(self) -> None:
+        self.waiting += 1
+        while not self.is_open:  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+
+
+the_gate = Gate()
+
+
+@pytest.fixture
+def gate():
+    the_gate.waiting, the_gate.is_open = 0, False
+    return the_gate
+
+
 async def app(scope, receive, send):
     if scope["path"] == "/never":
         await asyncio.Event().wait()
+    if scope["path"] == "/held":
+        await the_gate.wait()
     response = LARGE if scope["path"] == "/large" else PlainTextResponse("small")
     await response(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
 def connections():
-    return OpenConnections()
+    return ConnectionTable(256)
 
 
 @pytest.fixture(scope="module", params=["http", "https"])
-def url(request, connections):
-    tls = None
-    if request.param == "https":
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+def tls(request):
+    if request.param == "http":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def url(tls, connections):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_server, "OpenConnections", lambda: connections)
+        patch.setattr(http_server, "ConnectionTable", lambda limit: connections)
         with serving(app, 1, tls) as [server_url]:
             yield server_url
 
@@ -50,18 +84,24 @@ def short_timeout(monkeypatch):
     monkeypatch.setattr(http_server, "_RESPONSE_SECONDS", 0.4)
 
 
-def open_sockets(connections: OpenConnections) -> list[socket.socket]:
-    return [each for each in list(connections._sockets) if each.fileno() >= 0]
-
-
-def connect(url: str) -> socket.socket:
+def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
     scheme, host, port = url.replace("//", "").split(":")
-    plain = socket.create_connection((host, int(port)), timeout=10)
+    plain = socket.create_connection((host, int(port)), 10, (source, 0))
     if scheme == "http":
         return plain
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     return trusting.wrap_socket(plain)
+
+
+def is_answered(client: socket.socket) -> bool:
+    """Read a response; return False if the server closes the connection instead."""
+    answer = b""
+    while not answer.endswith(b"small"):
+        if not (more := client.recv(65536)):
+            return False
+        answer += more
+    return True
 
 
 def seconds_until_closed(client: socket.socket, sent: bytes = b"") -> float:
@@ -111,9 +151,9 @@ def test_a_client_that_does_not_read_is_disconnected(url, connections, short_tim
     with connect(url) as client:
         client.sendall(GET % b"")
         assert client.recv(65536)
-        assert open_sockets(connections)
+        assert len(connections)
         client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n")
-        until(lambda: not open_sockets(connections))
+        until(lambda: not len(connections))
         client.settimeout(10)
         read = 0
         with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
@@ -133,47 +173,162 @@ def test_each_request_of_a_connection_has_its_own_timeout(url, monkeypatch):
             time.sleep(0.4)  # together, the requests take longer than the timeout
 
 
-def test_a_new_connection_is_closed_while_too_many_are_open(monkeypatch):
+@pytest.fixture
+def four_connections(monkeypatch):
     monkeypatch.setattr(http_server, "_MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http_server, "_MIN_CONNECTIONS", 1)
+
+
+@pytest.mark.usefixtures("four_connections")
+def test_busy_connections_are_kept_and_a_new_one_is_closed(gate):
     with capture_logs() as logged, serving(app, 2, None) as urls, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(urls[n % 2])) for n in range(4)]
         for client in clients:
-            client.sendall(GET % b"")
-            assert client.recv(65536)
+            client.sendall(GET % b"held")
+        until(lambda: gate.waiting == 4)
         for _ in range(3):
             with connect(urls[0]) as refused, contextlib.suppress(ConnectionError):
                 assert refused.recv(1) == b""
-        clients.pop().close()
-        deadline = time.monotonic() + 10
-        while True:
-            with connect(urls[1]) as again, contextlib.suppress(ConnectionError):
-                again.sendall(GET % b"")
-                if again.recv(65536):
-                    break
-            assert time.monotonic() < deadline
-        clients[0].sendall(GET % b"")
-        assert clients[0].recv(65536)
-    assert [each["limit"] for each in logged if each["log_level"] == "warning"] == [4]
+        gate.open()
+        for client in clients:
+            assert is_answered(client)
+        assert ask(urls[1]).text == "small"
+        assert seconds_until_closed(clients[0]) < 8
+        for client in clients[1:]:
+            client.sendall(GET % b"")
+            assert is_answered(client)
+    [warning] = [each for each in logged if each["log_level"] == "warning"]
+    assert (warning["limit"], warning["client"]) == (4, "127.0.0.1")
 
 
-def test_a_detached_socket_is_not_counted(monkeypatch):
-    monkeypatch.setattr(http_server, "_MAX_CONNECTIONS", 1)
-    connections = OpenConnections()
-    one, other = socket.socketpair()
-    assert connections.admit(one)
-    assert not connections.admit(other)
-    one.detach()
-    assert connections.admit(other)
-    other.close()
-
-
-async def test_nagles_algorithm_is_disabled():
-    """It costs 40 ms; asyncio disables it only for sockets whose protocol is TCP."""
+def test_300_idle_connections_of_a_client_keep_nobody_out(tls):
+    """Whatever they wait for: the TLS handshake, the first request, or the next one."""
     with (
-        await listen("127.0.0.1", 0) as listener,
-        LimitedListener(listener, OpenConnections()) as limited,
+        capture_logs() as logged,
+        serving(app, 1, tls) as [url],
+        contextlib.ExitStack() as stack,
     ):
-        assert limited.proto == socket.IPPROTO_TCP
+        plain = "http" + url.removeprefix("https").removeprefix("http")
+        for _ in range(100):
+            stack.enter_context(connect(plain, "127.0.0.2"))
+            begun = stack.enter_context(connect(plain, "127.0.0.2"))
+            begun.sendall(b"GET / HTTP/1.1\r\n" if tls is None else b"\x16\x03\x01")
+            kept = stack.enter_context(connect(url, "127.0.0.2"))
+            kept.sendall(GET % b"")
+        for _ in range(20):
+            assert ask(url).text == "small"
+        with connect(url, "127.0.0.2") as another:
+            another.sendall(GET % b"")
+            assert is_answered(another)
+    warnings = [each for each in logged if each["log_level"] == "warning"]
+    assert [each["client"] for each in warnings] == ["127.0.0.2"]
+
+
+def test_clients_that_do_not_read_their_responses_keep_nobody_out(url):
+    with contextlib.ExitStack() as stack:
+        for _ in range(260):
+            with contextlib.suppress(OSError):  # the last ones are refused
+                greedy = stack.enter_context(connect(url, "127.0.0.2"))
+                greedy.sendall(GET % b"never")
+        assert ask(url).text == "small"
+
+
+def test_the_number_of_connections_follows_the_limit_of_open_files(monkeypatch):
+    limits = {20: 8, 64: 16, 400: 100, 1024: 256, 65536: 256, resource.RLIM_INFINITY: 256}
+    for soft, expected in limits.items():
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert http_server.max_connections() == expected
+
+
+def test_no_free_descriptor_pauses_the_server_and_is_logged_once(monkeypatch):
+    """asyncio's server would call accept() thousands of times and log each call."""
+    calls, failing = 0, True
+
+    class Listener(socket.socket):
+        def accept(self):
+            nonlocal calls
+            calls += 1
+            if failing:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(http_server, "_ACCEPT_PAUSE_SECONDS", 0.05)
+    real = http_server.listen
+
+    async def listen(host, port):
+        return Listener(fileno=(await real(host, port)).detach())
+
+    monkeypatch.setattr(http_server, "listen", listen)
+    with capture_logs() as logged, serving(app, 1, None) as [url]:
+        waiting = [connect(url) for _ in range(3)]
+        until(lambda: calls >= 5)
+        begun, before = time.monotonic(), calls
+        time.sleep(0.3)
+        assert calls - before <= 2 + (time.monotonic() - begun) / 0.05
+        failing = False
+        for client in waiting:
+            client.sendall(GET % b"")
+            assert is_answered(client)
+            client.close()
+    [warning] = logged
+    assert warning["event"] == "connections cannot be accepted"
+    assert warning["error"] == "Too many open files"
+
+
+def test_no_free_descriptor_closes_an_idle_connection(monkeypatch):
+    """It may be connections that use all descriptors."""
+    monkeypatch.setattr(http_server, "_ACCEPT_PAUSE_SECONDS", 0.05)
+    most = 3
+
+    class Listener(socket.socket):
+        def accept(self):
+            if len(table) >= most:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    real = http_server.listen
+
+    async def listen(host, port):
+        return Listener(fileno=(await real(host, port)).detach())
+
+    table = ConnectionTable(256)
+    monkeypatch.setattr(http_server, "ConnectionTable", lambda limit: table)
+    monkeypatch.setattr(http_server, "listen", listen)
+    with serving(app, 1, None) as [url]:
+        idle = [connect(url) for _ in range(most)]
+        until(lambda: len(table) == most)
+        assert ask(url).text == "small"
+        for client in idle:
+            client.close()
+
+
+async def test_a_server_that_cannot_accept_because_of_a_bug_fails():
+    class Listener(socket.socket):
+        def accept(self):
+            raise ValueError("the bug")
+
+    listener = Listener(fileno=(await listen("127.0.0.1", 0)).detach())
+    with (
+        socket.create_connection(listener.getsockname()),
+        pytest.raises(ValueError, match="the bug"),
+    ):
+        await asyncio.wait_for(http_server.serve(app, [listener], asyncio.Event()), 10)
+
+
+def test_nagles_algorithm_is_disabled(monkeypatch):
+    """It costs 40 ms; asyncio disables it only for sockets whose protocol is TCP."""
+    opened = []
+    real = http_server._Opened
+
+    def record(accepted):
+        opened.append(accepted)
+        return real(accepted)
+
+    monkeypatch.setattr(http_server, "_Opened", record)
+    with serving(app, 1, None) as [url], connect(url) as client:
+        client.sendall(GET % b"")
+        assert client.recv(65536)
+        assert opened[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -49,7 +49,7 @@ async def post_error(url, headers=HEADERS, *, seconds=10.0, proxy=None):
         pytest.param(sends_then_hangs_up(b"HTTP/1.1 200 hunter2\r\nX: hunter2"), id="truncated"),
         pytest.param(sends(b"hunter2 hunter2 hunter2\r\n\r\n"), id="not HTTP"),
         pytest.param(answer(200, b"hunter2", content_encoding="gzip"), id="not gzip"),
-        pytest.param(answer(200, b"", content_encoding="hunter2"), id="an unknown encoding"),
+        pytest.param(answer(200, b"", content_encoding="hunter2, br"), id="an encoding"),
     ],
 )
 async def test_errors_after_the_request_contain_no_secret(sent):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from docs.generate.table import code, header, row
-from exporter.cli.main import main
+from exporter.cli.commands import main
 
 NAME = "cartesia-exporter"
 HEADER = header("flag", "default", "meaning")

@@ -1,7 +1,6 @@
 """The agent: runs the services that the configuration describes, and replaces them on reload."""
 
 import asyncio
-import platform
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,10 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import disable_created_metrics
 from starlette.types import ASGIApp
 
 from exporter import __version__, http_server
@@ -26,11 +22,13 @@ from exporter.agent.build import (
     route_of,
 )
 from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.store_guard import StoreGuard
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config, ConfigError
+from exporter.config.errors import unexpected_error_text
 from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
@@ -197,11 +195,14 @@ class Agent:
         """
         if config.storage.path != self._config.storage.path:
             raise ConfigError([_STORAGE_MOVED])
-        old, new = self._specs, self._spec_factory.specs(config)
+        old = self._specs
         try:
+            new = self._spec_factory.specs(config)
             built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
         except OSError as error:
             raise ConfigError([file_error_text(error)]) from None
+        except Exception as error:  # noqa: BLE001 - for example of a library that reads a file
+            raise ConfigError([unexpected_error_text(error)]) from None
         stopped = [name for name, spec in old.items() if new.get(name) != spec]
         # Before the old services end: events of their last polls go to the new receivers.
         self._apply(config, new)
@@ -308,22 +309,6 @@ def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float
     pollers = [name for name in map(poll_service, config.accounts) if name in built]
     spread = min(config.poll.interval, _FIRST_POLLS_SECONDS)
     return {name: n * spread / len(pollers) for n, name in enumerate(pollers)}
-
-
-def new_registry() -> CollectorRegistry:
-    """Return a registry with the metrics of the process, of Python, and the build info."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    build = Gauge(
-        "cartesia_exporter_build_info",
-        "Always 1; the version of the exporter and of Python.",
-        ("version", "pythonversion"),
-        registry=registry,
-    )
-    build.labels(__version__, platform.python_version()).set(1)
-    return registry
 
 
 @dataclass(frozen=True, slots=True)

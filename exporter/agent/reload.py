@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from exporter.agent.systemd import Notifier
 from exporter.config import Config, ConfigError
+from exporter.config.errors import unexpected_error_text
 from exporter.core.clock import Clock
 from exporter.supervisor import Service
 from exporter.threads import start_executor
@@ -24,8 +25,9 @@ log = structlog.get_logger()
 class Reloading:
     """How the configuration is reloaded.
 
-    ``read`` returns the configuration; it may block, and raises ConfigError. ``asked`` is set to
-    request a reload; HTTP requests may do so if ``over_http``. ``manager`` is notified of each.
+    ``read`` returns the configuration; it may block, and any exception that it raises refuses the
+    reload. ``asked`` is set to request a reload; HTTP requests may do so if ``over_http``.
+    ``manager`` is notified of each.
     """
 
     read: Callable[[], Config]
@@ -105,12 +107,17 @@ class Reloader(Service):
 
     async def _read(self) -> Config:
         loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(_READ_TIMEOUT_SECONDS)
         try:
-            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
+            async with limit:
                 return await loop.run_in_executor(self._thread, self._reloading.read)
-        except TimeoutError:
-            problem = f"the configuration could not be read within {_READ_TIMEOUT_SECONDS:.0f} s"
-            raise ConfigError([problem]) from None
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no file ends the agent
+            why = f"cannot be read: {unexpected_error_text(error)}"
+            if limit.expired():
+                why = f"could not be read within {_READ_TIMEOUT_SECONDS:.0f} s"
+            raise ConfigError([f"the configuration {why}"]) from None
 
     def _record(self, problems: list[str]) -> None:
         self._successful.set(not problems)

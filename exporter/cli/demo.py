@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from exporter.core.view import AccountStatus
     from exporter.simulator.world import World
 
+_STANDARD_OUTPUT: Final = 1
+_FLUSH_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 0.2
 _PORT: Final = 10060
 _TICK_SECONDS: Final = 2.0
 _FIRST_FAILURE_SECONDS: Final = 8.0
@@ -125,8 +129,10 @@ async def _run_demo(stop: asyncio.Event) -> None:
     from exporter.simulator.serve import keep_ticking, serving
     from exporter.simulator.world import Population, World
 
+    output = _Output()
+
     def print_alert(message: Message) -> None:
-        click.echo(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
+        output.print(f"{time.strftime('%H:%M:%S')}  ALERT    {describe(message)}")
 
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartesia-exporter-"))
@@ -135,21 +141,23 @@ async def _run_demo(stop: asyncio.Event) -> None:
         inbox_app = create_receiver(Inbox(on_message=print_alert))
         api = await stack.enter_async_context(serving(api_app, "127.0.0.1", 0))
         inbox = await stack.enter_async_context(serving(inbox_app, "127.0.0.1", 0))
-        click.echo(f"Simulated Cartesia API   {api}/fine-tunes/")
+        output.print(f"Simulated Cartesia API   {api}/fine-tunes/")
         path = Path(folder) / "config.yaml"
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
         options = RunOptions(
             addresses=(("127.0.0.1", await _free_port()),),
-            on_listening=_print_addresses,
-            on_status=_CountsPrinter().on_status,
+            on_listening=partial(_print_addresses, output),
+            on_status=_CountsPrinter(output).on_status,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_ticking(world, _TICK_SECONDS, stop))
             group.create_task(_fail_one(world, stop))
+            group.create_task(output.check(stop))
             group.create_task(run_agent(load(path, {}), options, stop))
-    click.echo("Ended; nothing was left behind.")
+    output.print("Ended; nothing was left behind.")
+    output.flush()
 
 
 async def _free_port() -> int:
@@ -174,18 +182,49 @@ async def _fail_one(world: "World", stop: asyncio.Event) -> None:
         world.set_status(voice.id, "failed")
 
 
-def _print_addresses(urls: Sequence[str]) -> None:
+class _Output:
+    """Standard output, for which the event loop never waits."""
+
+    def __init__(self) -> None:
+        from exporter.logs import LineWriter
+
+        is_open = sys.__stdout__ is not None
+        descriptor = _STANDARD_OUTPUT if is_open else os.open(os.devnull, os.O_WRONLY)
+        self._writer = LineWriter(descriptor, "{} lines were dropped".format)
+
+    def print(self, line: str) -> None:
+        """Queue a line."""
+        self._writer.write(line)
+
+    async def check(self, stop: asyncio.Event) -> None:
+        """Raise OSError when a line could not be written; return when ``stop`` is set."""
+        from exporter.supervisor import pause
+
+        while not stop.is_set():
+            if self._writer.error is not None:
+                raise self._writer.error
+            await pause(stop, _CHECK_SECONDS)
+
+    def flush(self) -> None:
+        """Wait until the lines are written, for a second at most."""
+        self._writer.flush(_FLUSH_SECONDS)
+
+
+def _print_addresses(output: _Output, urls: Sequence[str]) -> None:
     for url in urls:
-        click.echo(f"Agent                    {url}/")
-        click.echo(f"Metrics                  {url}/metrics")
-    click.echo("A fine-tune fails in a few seconds; watch the alert arrive. Ctrl-C ends the demo.")
-    click.echo("")
+        output.print(f"Agent                    {url}/")
+        output.print(f"Metrics                  {url}/metrics")
+    output.print(
+        "A fine-tune fails in a few seconds; watch the alert arrive. Ctrl-C ends the demo."
+    )
+    output.print("")
 
 
 class _CountsPrinter:
     """Prints the counts per status when they change."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: _Output) -> None:
+        self._output = output
         self._printed: dict[str, int] = {}
 
     def on_status(self, status: "AccountStatus") -> None:
@@ -197,4 +236,4 @@ class _CountsPrinter:
         if counts and counts != self._printed:
             self._printed = counts
             text = ", ".join(f"{name} {counts[name]}" for name in STATUSES if counts[name])
-            click.echo(f"{time.strftime('%H:%M:%S')}  counts   {text}")
+            self._output.print(f"{time.strftime('%H:%M:%S')}  counts   {text}")

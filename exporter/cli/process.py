@@ -10,15 +10,21 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Final, NoReturn
 
 import structlog
 
+from exporter import logs
+from exporter.cli import early_signals
 from exporter.core.text import os_error_text
 from exporter.threads import BoundedLookupLoop, start_executor
 
-_SHUTDOWN_SECONDS: Final = 9.5
+_SHUTDOWN_SECONDS: Final = 9.0
 """Limit for a shutdown after the first signal. Everything that must be kept is committed."""
+
+_FLUSH_SECONDS: Final = 0.2
+"""Limit for writing the rest of the output when the process ends."""
 
 _SAME_SIGNAL_SECONDS: Final = 0.5
 """Signals within this time count as one: `timeout` signals a process and then its group."""
@@ -61,12 +67,14 @@ def run_until_signal(
 def exit_on_signal(reload: asyncio.Event | None = None) -> None:
     """Let a signal end the process with 0, as long as there is nothing to shut down.
 
-    SIGHUP sets ``reload`` instead, if given.
+    SIGHUP sets ``reload`` instead, if given, also one that arrived earlier.
     """
     for number in _stop_signals(reload):
         signal.signal(number, lambda *_: os._exit(0))
     if reload is not None:
         signal.signal(signal.SIGHUP, lambda *_: reload.set())
+        if early_signals.hangup_received():
+            reload.set()
 
 
 async def _run_main(
@@ -108,12 +116,21 @@ def _stop_signals(reload: asyncio.Event | None) -> list[signal.Signals]:
 
 
 def _exit(status: int) -> NoReturn:
+    logs.flush()
+    # In a thread: standard output may be a pipe that nobody reads.
+    flushing = Thread(target=_flush_streams, daemon=True)
+    with suppress(RuntimeError):  # no thread can be started
+        flushing.start()
+        flushing.join(_FLUSH_SECONDS)
+    os._exit(status)
+
+
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         # None if the descriptor was closed before the start; broken if its reader is gone.
         if stream is not None:
             with suppress(OSError, ValueError):
                 stream.flush()
-    os._exit(status)
 
 
 def raise_open_files_limit() -> None:

@@ -5,6 +5,7 @@ No text repeats a value of the file, because the value may be a secret.
 
 import difflib
 import re
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,3 +166,13 @@ def _location_in_file(location: Location) -> Location:
 
 def _sort_key(location: Location) -> list[tuple[bool, int, str]]:
     return [(False, part, "") if isinstance(part, int) else (True, 0, part) for part in location]
+
+
+def unexpected_error_text(error: Exception) -> str:
+    """Return what kind of error reading a configuration raised, and in which function.
+
+    Without the error's own text, which may repeat a secret of the file.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].name}" if frames else ""
+    return f"unexpected {type(error).__name__}{place}; check the values that changed last"

@@ -1,6 +1,6 @@
 """Reads the web configuration's file, and again after a change of it or of a file that it names."""
 
-import contextlib
+import errno
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +8,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exporter.config.document import parse_yaml
-from exporter.config.errors import ConfigError, Places, problem_texts, problems_of
+from exporter.config.errors import (
+    ConfigError,
+    Places,
+    problem_texts,
+    problems_of,
+    unexpected_error_text,
+)
 from exporter.config.load import read_file
 from exporter.config.secrets import ConfigContext, file_error_text, read_bounded
 from exporter.config.web import Web
 from exporter.web.live_config import UnusableError, WebSettings
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class WebFile:
@@ -35,6 +43,7 @@ class WebFile:
 
         Raises:
             UnusableError: with every mistake found, once for each change.
+            OSError: the files cannot be looked at now; the next call tries again.
         """
         if not self._files.changed():
             return None
@@ -44,10 +53,13 @@ class WebFile:
             settings = self._settings(content)
         except ConfigError as error:
             raise UnusableError(error.problems) from None
-        except BaseException:
+        except OSError:
             # For example, no more files can be opened: the next call must see the change again.
             self._files = before
             raise
+        except Exception as error:
+            problem = f"{self.path}: cannot be read: {unexpected_error_text(error)}"
+            raise UnusableError([problem]) from error
         if not content.strip():
             raise UnusableError([f"{self.path}: is empty; write {{}} to mean it"])
         return settings
@@ -84,6 +96,9 @@ class _ReadFiles:
     def changed(self) -> bool:
         now = _ReadFiles()
         for path, (limit, _) in self.digests.items():
-            with contextlib.suppress(OSError):
+            try:
                 now.read(path, limit)
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    raise
         return now != self

@@ -16,6 +16,7 @@ from exporter.core.health import Liveness, Readiness
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
 from exporter.web.auth import may_see_details
+from exporter.web.cross_site import is_cross_site
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
 from exporter.web.status_pages import SECURITY_HEADERS, describe_poll, status_page
 
@@ -26,6 +27,7 @@ _RELOAD_METHODS: Final = ("POST", "PUT")
 _RELOAD_OFF: Final = (
     "Reloading over HTTP is off; start with --web.enable-lifecycle, or send the process SIGHUP.\n"
 )
+_CROSS_SITE: Final = "Refused: a page of another site sent this request.\n"
 _RELOAD_USAGE: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
 
 
@@ -78,21 +80,26 @@ def application(context: WebContext) -> Starlette:
         return HTMLResponse(text, headers=SECURITY_HEADERS)
 
     async def configuration(_: Request) -> Response:
-        headers = {"Cache-Control": "no-store", **NO_SNIFF}
+        headers = {"Cache-Control": "no-store", **SECURITY_HEADERS}
         # A large configuration takes long to serialise and would block the event loop.
         text = await asyncio.to_thread(context.configuration)
         return PlainTextResponse(text, headers=headers)
 
-    return Starlette(
+    metrics = metrics_endpoint(context.page)
+    pages = Starlette(
         routes=[
             Route("/", status),
-            Route(context.telemetry_path, metrics_endpoint(context.page)),
+            Route(context.telemetry_path, metrics),
+            Route(f"{context.telemetry_path}/", metrics),
             Route("/config", configuration),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
         ]
     )
+    # A redirect would lead wherever the Host header says.
+    pages.router.redirect_slashes = False
+    return pages
 
 
 def _health_response(word: str, counts: str, details: str, *, ok: bool) -> Response:
@@ -115,6 +122,8 @@ def _reload_endpoint(reload: Reload | None) -> Callable[[Request], Awaitable[Res
             return PlainTextResponse(text, HTTPStatus.METHOD_NOT_ALLOWED, allowed)
         if reload is None:
             return PlainTextResponse(_RELOAD_OFF, HTTPStatus.FORBIDDEN)
+        if is_cross_site(request):
+            return PlainTextResponse(_CROSS_SITE, HTTPStatus.FORBIDDEN)
         problems = await reload()
         if problems:
             text = "The old configuration stays in force:\n" + "".join(f"  {p}\n" for p in problems)

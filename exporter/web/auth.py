@@ -3,44 +3,21 @@
 import asyncio
 import base64
 import binascii
-import hashlib
-import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-import bcrypt
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.threads import start_executor
 from exporter.web.live_config import RateLimit, ReloadingWebConfig, WebSettings
+from exporter.web.passwords import BusyError, PasswordChecker
 
 EXEMPT_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 _TRUSTED: Final = "trusted"
-
-_MAX_PASSWORD_BYTES: Final = 72
-"""Limit of bcrypt. Some libraries cut a longer password, others raise an error."""
-
-_MAX_ACCEPTED: Final = 100
-_MAX_WAITING: Final = 32
-_MAX_WAITING_PER_CLIENT: Final = 8
-"""Limit per client address, so that one attacker cannot use all slots."""
-
-_MAX_WAIT_SECONDS: Final = 8.0
-"""Less than the timeout of a scrape. A comparison that takes longer still completes and its result
-is cached, so that the second scrape is answered."""
-
-_DUMMY_HASH: Final = b"$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
-"""Salt and hash from exporter-toolkit, without the algorithm and the cost."""
-
-
-class BusyError(Exception):
-    """A password was not compared: too many wait, or the comparison takes too long."""
 
 
 def may_see_details(request: HTTPConnection) -> bool:
@@ -89,9 +66,9 @@ class AuthMiddleware:
         if not settings.users:
             return None
         credentials = parse_basic_auth(authorization)
-        address = scope["client"][0] if scope["client"] else ""
+        client = tuple(scope["client"] or ("", 0))
         try:
-            if credentials and await self._passwords.check(settings.users, *credentials, address):
+            if credentials and await self._passwords.check(settings.users, *credentials, client):
                 return None
         except BusyError:
             reason = ": too many passwords wait to be compared"
@@ -149,66 +126,3 @@ def parse_basic_auth(authorization: bytes) -> tuple[bytes, bytes] | None:
     except binascii.Error:
         return None
     return (user, password) if colon else None
-
-
-class PasswordChecker:
-    """Compares passwords with bcrypt hashes, and caches the accepted ones.
-
-    The cache key is a keyed hash of user, password and bcrypt hash, so that an entry ends with its
-    bcrypt hash. Wrong passwords are not cached: an attacker cannot evict the right ones.
-    """
-
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
-        self._accepted: dict[bytes, None] = {}
-        self._thread = start_executor("bcrypt")
-        self._waiting: Counter[str] = Counter()
-
-    async def check(
-        self, users: Mapping[bytes, bytes], user: bytes, password: bytes, client: str
-    ) -> bool:
-        """Return whether the user has this password.
-
-        Raises BusyError if the comparison has to wait for too long. ``client`` is the address of
-        the client. An unknown user takes as long as the user with the costliest hash.
-        """
-        if len(password) > _MAX_PASSWORD_BYTES:
-            return False
-        hashed = users.get(user)
-        if hashed is None:
-            cost = max(each.split(b"$")[2] for each in users.values())
-            # The result is ignored: the dummy hash has a password, which anybody may know.
-            await self._in_thread(client, bcrypt.checkpw, password, b"$2b$" + cost + _DUMMY_HASH)
-            return False
-        values = repr((user, password, hashed)).encode()
-        digest = hashlib.blake2b(values, key=self._key).digest()
-        if digest in self._accepted:
-            return True
-        return await self._in_thread(client, self._compare, password, hashed, digest)
-
-    async def _in_thread(
-        self, client: str, compare: Callable[..., bool], *arguments: bytes
-    ) -> bool:
-        waiting = self._waiting
-        if waiting[client] >= _MAX_WAITING_PER_CLIENT or waiting.total() >= _MAX_WAITING:
-            raise BusyError
-        waiting[client] += 1
-        try:
-            loop = asyncio.get_running_loop()
-            async with asyncio.timeout(_MAX_WAIT_SECONDS):
-                return await loop.run_in_executor(self._thread, compare, *arguments)
-        except TimeoutError:
-            raise BusyError from None
-        finally:
-            self._waiting -= Counter((client,))
-
-    def _compare(self, password: bytes, hashed: bytes, digest: bytes) -> bool:
-        # An earlier request of the queue may have compared the same password.
-        if digest in self._accepted:
-            return True
-        accepted = bcrypt.checkpw(password, hashed)
-        if accepted:
-            while len(self._accepted) >= _MAX_ACCEPTED:
-                del self._accepted[next(iter(self._accepted))]
-            self._accepted[digest] = None
-        return accepted

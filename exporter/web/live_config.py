@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 import structlog
 
+from exporter.core.text import os_error_text
 from exporter.threads import start_executor
 
 _REQUEST_WAIT_SECONDS: Final = 1.0
@@ -57,7 +58,8 @@ class WebSettings:
 Source = Callable[[], WebSettings | None]
 """Returns the settings if they changed since the last call, else None.
 
-Blocks on files. Raises UnusableError, once per change, if the new settings are invalid.
+Blocks on files. Raises UnusableError, once per change, if the new settings are invalid, and OSError
+if the files cannot be looked at now.
 """
 
 
@@ -76,6 +78,7 @@ class ReloadingWebConfig:
         self._thread = start_executor("web-config")
         self._check: Future[None] | None = None
         self._slow_check: Future[None] | None = None
+        self._is_failing = False
 
     @property
     def listening_tls(self) -> ssl.SSLContext | None:
@@ -114,6 +117,12 @@ class ReloadingWebConfig:
         except UnusableError as error:
             self._refuse(error.problems)
             return
+        except OSError as error:
+            if not self._is_failing:
+                log.warning("the web configuration cannot be checked", error=os_error_text(error))
+            self._is_failing = True
+            return
+        self._is_failing = False
         if newest is None:
             return
         if (newest.tls is None) != (self._tls is None):

@@ -29,6 +29,9 @@ SUITES: Final = {
 }
 """OpenSSL's names of cipher suites, by Go's names, which the configuration uses."""
 
+_DEFAULT_SUITES: Final = tuple(suite for name, suite in SUITES.items() if "_CBC_" not in name)
+"""Those with authenticated encryption (AEAD). RFC 9325, section 4.2 recommends no others."""
+
 CURVES: Final = {
     "CurveP256": "prime256v1",
     "CurveP384": "secp384r1",
@@ -71,7 +74,7 @@ class TlsSettings:
         client_auth: whether clients need a certificate.
         client_allowed_sans: names of which a client's certificate must have one; empty for any.
         versions: the oldest and the newest version, as keys of VERSIONS.
-        ciphers: OpenSSL's names for TLS up to 1.2; empty for the defaults.
+        ciphers: OpenSSL's names for TLS up to 1.2; empty for those with AEAD.
         prefer_server_ciphers: whether the order of the server counts, or that of the client.
         curve: OpenSSL's name of the only curve; empty for the defaults.
     """
@@ -139,13 +142,15 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
 
 
 def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    # Before TLS 1.2, handshakes are signed with SHA-1: OpenSSL 3 allows that at level 0 only.
-    level = ("@SECLEVEL=0",) if settings.versions[0] in {"TLS10", "TLS11"} else ()
-    if settings.ciphers or level:
-        try:
-            context.set_ciphers(":".join((*(settings.ciphers or ("DEFAULT",)), *level)))
-        except ssl.SSLError:
-            raise TlsError("ciphers", "must name a suite that this OpenSSL has") from None
+    ciphers = settings.ciphers or _DEFAULT_SUITES
+    if settings.versions[0] in {"TLS10", "TLS11"}:
+        # Before TLS 1.2 there is no AEAD, and handshakes are signed with SHA-1, which OpenSSL 3
+        # allows at level 0 only.
+        ciphers = (*(settings.ciphers or ("DEFAULT",)), "@SECLEVEL=0")
+    try:
+        context.set_ciphers(":".join(ciphers))
+    except ssl.SSLError:
+        raise TlsError("ciphers", "must name a suite that this OpenSSL has") from None
     if not settings.prefer_server_ciphers:  # Python's default
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if settings.curve:

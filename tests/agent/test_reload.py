@@ -216,8 +216,10 @@ async def test_a_hanging_poll_is_cancelled_on_reload(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "_GRACE_SECONDS", 0.2)
     async with running_agent(tmp_path) as (fixture, agent):
         fixture.settings["poll"] = {"interval": "30s"}
+        polled_at = agent.statuses[-1].polled_at
         await fixture.reload(agent)
-        await agent.polled()
+        # Perhaps before the answer to the reload.
+        await until(lambda: agent.statuses[-1].polled_at > polled_at)
         fixture.simulation.faults = Faults(latency=30)
         fixture.settings["poll"]["timeout"] = "20s"
         await fixture.reload(agent)

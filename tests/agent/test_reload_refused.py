@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.agent import build
-from tests.agent_fixture import running_agent
+from tests.agent_fixture import agent_fixture, running_agent
 from tests.delivery.delivery_fixture import until
 from tests.fakes.certificates import authority
 
@@ -81,6 +81,56 @@ async def test_a_replaced_ca_file_is_used_after_a_reload(tmp_path):
         bundle.write_text("no certificate", encoding="utf-8")
         answer = await agent.reload()
         assert (answer.status_code, "].ca_file" in answer.text) == (500, True)
+
+
+@pytest.mark.parametrize("error", [AttributeError, RecursionError, MemoryError, TimeoutError])
+async def test_any_exception_of_reading_refuses_the_reload(tmp_path, error):
+    """For example of a YAML tag whose value its library cannot read."""
+    secret = "sk_live_secret"
+
+    def read(*arguments):
+        raise error(f"cannot read {secret}")
+
+    async with agent_fixture(tmp_path) as fixture, fixture.run(read) as agent:
+        await agent.polled()
+        with capture_logs() as logs:
+            answer = await agent.reload()
+        assert answer.status_code == 500
+        assert f"cannot be read: unexpected {error.__name__} in " in answer.text
+        assert secret not in answer.text + str(logs)
+        await agent.shows(RELOADED, {})
+        await agent.polled()
+
+
+async def test_values_that_yaml_cannot_construct_refuse_the_reload(tmp_path):
+    values = (
+        "!!timestamp x",
+        "!!int x",
+        "!!float",
+        "!!bool x",
+        "!!binary x",
+        "!!set x",
+        "!!omap x",
+    )
+    async with running_agent(tmp_path) as (fixture, agent):
+        for value in (*values, "{? [a] : b}", "{<<: x}", "&a [*a]", "!!python/object:a.b {}"):
+            fixture.config.write_text(f"accounts: {value}\n", encoding="utf-8")
+            answer = await agent.reload()
+            assert answer.status_code == 500, value
+        await agent.polled()
+
+
+async def test_any_exception_of_building_services_refuses_the_reload(tmp_path, monkeypatch):
+    async def fails(*_: object) -> None:
+        raise ValueError("embedded null byte")
+
+    async with running_agent(tmp_path) as (fixture, agent):
+        fixture.settings["receivers"].append(fixture.receiver("third", "webhook"))
+        fixture.write()
+        monkeypatch.setattr(build, "open_receiver", fails)
+        answer = await agent.reload()
+        assert (answer.status_code, "unexpected ValueError in fails" in answer.text) == (500, True)
+        await agent.polled()
 
 
 async def test_an_os_error_while_building_services_refuses_the_reload(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.store.database import Database
 from tests.process.agent_process import API_KEY
 

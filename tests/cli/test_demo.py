@@ -1,6 +1,8 @@
 """`demo`: an alert within seconds, and no files left behind."""
 
 import contextlib
+import fcntl
+import os
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 
 from exporter import http_server
 from exporter.cli import demo
-from tests.process.agent_process import MODULE, environment, get, started
+from tests.process.agent_process import MODULE, environment, get, started, until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -76,6 +78,34 @@ def test_a_closed_pipe_ends_the_demo_quietly(tmp_path):
     )
     assert ended.stdout.count("\n") == 2
     assert ended.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_stalls_neither_stops_the_demo_nor_its_end(tmp_path):
+    """As after Ctrl-S in a terminal."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    os.set_blocking(writer, True)
+    with subprocess.Popen(
+        [*MODULE, "demo"],
+        env=environment(tmp_path),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            os.close(writer)
+            until(lambda: list(tmp_path.glob("cartesia-exporter-*/state.db")))
+            process.send_signal(signal.SIGTERM)
+            assert process.communicate(timeout=10)[1] == ""
+        finally:
+            process.kill()
+            os.close(reader)
+    assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 

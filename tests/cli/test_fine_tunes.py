@@ -14,8 +14,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from exporter.cli.commands import main
 from exporter.cli.fine_tunes import _LAYOUT
-from exporter.cli.main import main
 from exporter.cli.output import write
 from exporter.simulator.world import HOSTILE_TEXTS, Population, World
 from tests.process.agent_process import API_KEY, MODULE, environment, run

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli import health
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.fakes.answers import (
     answer,
     chunked,

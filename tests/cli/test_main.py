@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from docs.generate.documents import FLAGS
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.cli.options import Address, Duration
 from tests.process.agent_process import INSTALLED, environment, run
 
@@ -68,7 +68,7 @@ def test_help_imports_no_heavy_module():
     """Counts modules instead of time: `--help` must answer in less than half a second."""
     code = f"""
 import sys
-from exporter.cli.main import main
+from exporter.cli.commands import main
 for words in {["", *COMMANDS, *WITHIN]!r}:
     try:
         main([*words.split(), "--help"])

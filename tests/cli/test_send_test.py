@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.core.message import LinkTemplates
 from tests.process.agent_process import API_KEY, Agent, run
 from tests.process.fake_api import agent_config, fake_api, webhook

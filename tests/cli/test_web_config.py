@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.web.authenticated_server import WebConfigFixture, hash_of
 
 GOOD = "accounts: [{name: a, api_key: sk_car_x}]\n"

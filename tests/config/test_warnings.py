@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.config import load
 from tests.config.config_file import KEY, write_config
 

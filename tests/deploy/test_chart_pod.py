@@ -8,7 +8,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.deploy.chart import CHART, RenderedChart
 from tests.deploy.tools import parse_flags
 

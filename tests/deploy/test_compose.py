@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.config import load
 from tests.deploy.tools import DEPLOY, amtool, assert_tool_passes, parse_flags
 

@@ -9,7 +9,7 @@ import click
 import pytest
 import yaml
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event, EventType
 from exporter.receivers.alerts import AlertLabels
 from tests.deploy.promql import selectors, undocumented_names

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.programs import required
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exporter.agent.agent import new_registry
 from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.cartesia.client import ClientMetrics
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.config import Config
 from exporter.core.retry import CIRCUIT_CLOSED
 from exporter.delivery.metrics import DeliveryMetrics

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from docs.generate.documents import CONFIGURATION, FLAGS, README, render_documents
 from docs.generate.flags import commands
 from docs.generate.table import header, row
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from exporter.config import Config, load
 from exporter.config.models import Account, Alerts, Metrics, Poll, Severities, Storage
 from exporter.config.receivers import (

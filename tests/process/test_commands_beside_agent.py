@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from starlette.responses import PlainTextResponse
 
-from exporter.cli.main import main
+from exporter.cli.commands import main
 from tests.process.agent_process import API_KEY, Agent, Process, get, run, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
 

@@ -88,10 +88,10 @@ def test_systemd_is_notified_and_its_sockets_are_served(tmp_path, manager):
             transport = httpx.HTTPTransport(uds=str(path))
             with httpx.Client(transport=transport, base_url="http://agent") as client:
                 assert client.get("/metrics").status_code == 200
-                assert "6 of 6 parts are on time" in client.get("/-/healthy").text
+                assert "7 of 7 parts are on time" in client.get("/-/healthy").text
             done = run(tmp_path, "health", f"--url={url}/-/healthy", command=INSTALLED)
             assert done.returncode == 0
-            assert done.stdout == "cartesia-exporter is healthy: 6 of 6 parts are on time.\n"
+            assert done.stdout == "cartesia-exporter is healthy: 7 of 7 parts are on time.\n"
             process.send_signal(signal.SIGHUP)
             manager.wait_for("RELOADING=1")
             assert manager.received[-1].startswith("MONOTONIC_USEC=")

@@ -148,8 +148,8 @@ FAILED = {"type": "fine_tune.failed", "data": {"fine_tune": {"id": "fine_tune_1"
         ("slack", {"blocks": [{"type": "divider"}]}, "slack: 1 blocks"),
         (
             "slack",
-            {"text": "a\nb\x1b[31m\x9b\u202e\ud800"},
-            "slack: a\\nb\\x1b[31m\\x9b\\u202e\\ud800",
+            {"text": "a\x1b[31m\x9b\u202e\ud800\nmore"},
+            "slack: a\\x1b[31m\\x9b\\u202e\\ud800",
         ),
         ("webhook", FAILED, "webhook: fine_tune.failed Ada (fine_tune_1)"),
         (

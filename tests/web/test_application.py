@@ -1,5 +1,10 @@
 """The endpoints: content types, health, readiness and configuration."""
 
+import base64
+import hashlib
+
+import httpx
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -139,6 +144,79 @@ async def test_metrics_are_served_at_the_telemetry_path():
     assert (await request("GET", "/probe/metrics", context)).status_code == 200
     assert (await request("GET", "/metrics", context)).status_code == 404
     assert 'href="/probe/metrics"' in (await request("GET", "/", context)).text
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/probe/metrics"])
+async def test_metrics_are_served_with_a_slash_at_the_end(path):
+    context = web_context(telemetry_path=path)
+    for method in ("GET", "HEAD"):
+        answer = await request(method, f"{path}/", context)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, TEXT)
+
+
+@pytest.mark.parametrize("path", ["/config/", "/-/healthy/", "/-/reload/", "/metrics//"])
+async def test_no_path_is_redirected(path):
+    """A redirect would lead wherever the Host header says."""
+    assert (await request("GET", path, web_context())).status_code == 404
+
+
+CROSS_SITE = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": ""},
+    {"Origin": "https://evil.test"},
+    {"Origin": "http://agent.evil.test"},
+    {"Origin": "http://agent:8080"},
+    {"Origin": "null"},
+    {"Origin": "http://[::1"},
+    {"Origin": ""},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.test"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://agent"},
+]
+OWN_SITE = [
+    {},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://agent"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://AGENT"},
+]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("headers", [*CROSS_SITE, *OWN_SITE])
+async def test_a_page_of_another_site_cannot_reload(method, headers):
+    reloads = []
+
+    async def reload() -> list[str]:
+        reloads.append(1)
+        return []
+
+    transport = httpx.ASGITransport(application(web_context(reload=reload)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+        answer = await client.request(method, "/-/reload", headers=headers)
+    own = headers in OWN_SITE
+    assert (answer.status_code, len(reloads)) == ((200, 1) if own else (403, 0))
+    assert own or answer.text.startswith("Refused: a page of another site")
+
+
+async def test_pages_have_a_strict_content_security_policy():
+    for path in ("/", "/config"):
+        policy = (await request("GET", path, web_context())).headers["content-security-policy"]
+        directives = dict(each.strip().partition(" ")[::2] for each in policy.split(";"))
+        assert directives.pop("style-src").startswith("'sha256-")
+        assert directives == {
+            "default-src": "'none'",
+            "base-uri": "'none'",
+            "form-action": "'self'",
+            "frame-ancestors": "'none'",
+        }
+
+
+async def test_the_content_security_policy_allows_the_style_of_the_page():
+    answer = await request("GET", "/", web_context())
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+    assert " style=" not in answer.text
 
 
 async def test_the_current_configuration_is_served_and_not_cached():

@@ -1,11 +1,9 @@
 """Authentication: passwords, the rate limit, added headers, and exempt paths."""
 
-import asyncio
 import base64
 import re
 import socket
 import subprocess
-import threading
 from functools import partial
 from unittest.mock import patch
 
@@ -15,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.health import Readiness
-from exporter.web import auth as auth_module
 from exporter.web.application import application
-from exporter.web.auth import BusyError, PasswordChecker, TokenBucket, parse_basic_auth
+from exporter.web.auth import TokenBucket, parse_basic_auth
 from exporter.web.live_config import RateLimit
+from exporter.web.passwords import BusyError, PasswordChecker
 from tests.programs import required
 from tests.web.application_fixture import sample_status, web_context
 from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
@@ -262,126 +260,6 @@ def test_headers_are_on_every_response(tmp_path):
         assert answer.headers.get_list("x-frame-options") == ["sameorigin"]
         for name in set(headers) - {"Content-Security-Policy"}:
             assert answer.headers[name] == headers[name]
-
-
-HOST = "192.0.2.1"
-USERS = {b"a": b"$2b$04$a", b"b": b"$2b$04$b"}
-
-
-class FakeBcrypt:
-    """Replaces ``bcrypt.checkpw``: blocks until ``gate`` is set, and counts calls."""
-
-    def __init__(self) -> None:
-        self.gate, self.begun = threading.Event(), threading.Event()
-        self.running = self.max_running = self.calls = 0
-
-    def checkpw(self, password: bytes, hashed: bytes) -> bool:
-        self.calls += 1
-        self.running += 1
-        self.max_running = max(self.max_running, self.running)
-        self.begun.set()
-        assert self.gate.wait(10)
-        self.running -= 1
-        return password == b"right"
-
-
-@pytest.fixture
-def fake_bcrypt(monkeypatch):
-    fake = FakeBcrypt()
-    monkeypatch.setattr(bcrypt, "checkpw", fake.checkpw)
-    yield fake
-    fake.gate.set()
-
-
-@pytest.fixture
-def passwords():
-    return PasswordChecker()
-
-
-async def test_passwords_are_compared_one_at_a_time_off_the_event_loop(fake_bcrypt, passwords):
-    users = (b"a", b"b", b"nobody")
-    tasks = [asyncio.create_task(passwords.check(USERS, u, b"right", HOST)) for u in users]
-    while not fake_bcrypt.begun.is_set():  # noqa: ASYNC110 - another thread sets it
-        await asyncio.sleep(0.001)
-    fake_bcrypt.gate.set()
-    assert await asyncio.gather(*tasks) == [True, True, False]
-    assert (fake_bcrypt.max_running, fake_bcrypt.calls) == (1, 3)
-
-
-async def test_concurrent_requests_with_one_password_compare_it_once(fake_bcrypt, passwords):
-    tasks = [asyncio.create_task(passwords.check(USERS, b"a", b"right", HOST)) for _ in range(8)]
-    await asyncio.sleep(0)  # now all of them wait for the thread
-    fake_bcrypt.gate.set()
-    assert await asyncio.gather(*tasks) == [True] * 8
-    assert fake_bcrypt.calls == 1
-
-
-async def test_an_unknown_user_is_refused_even_if_bcrypt_accepts(fake_bcrypt, passwords):
-    fake_bcrypt.gate.set()
-    found = [await passwords.check(USERS, b"nobody", b"right", HOST) for _ in range(3)]
-    assert found == [False] * 3
-    assert fake_bcrypt.calls == 3
-
-
-async def test_a_full_queue_refuses_all_but_cached_passwords(fake_bcrypt, passwords):
-    fake_bcrypt.gate.set()
-    assert await passwords.check(USERS, b"b", b"right", HOST)
-    fake_bcrypt.gate.clear()
-    guesses = [
-        asyncio.create_task(passwords.check(USERS, b"a", b"%d" % n, str(n % 5))) for n in range(40)
-    ]
-    await asyncio.sleep(0)
-    assert await passwords.check(USERS, b"b", b"right", HOST)
-    with pytest.raises(BusyError):
-        await passwords.check(USERS, b"a", b"right", HOST)
-    fake_bcrypt.gate.set()
-    found = await asyncio.gather(*guesses, return_exceptions=True)
-    assert [each for each in found if each is False] == [False] * 32
-    assert sum(isinstance(each, BusyError) for each in found) == 8
-    assert await passwords.check(USERS, b"a", b"right", HOST)
-
-
-async def test_guesses_from_one_address_do_not_block_other_addresses(fake_bcrypt, passwords):
-    guesses = [
-        asyncio.create_task(passwords.check(USERS, b"a", b"%d" % n, HOST)) for n in range(40)
-    ]
-    await asyncio.sleep(0)
-    right = asyncio.create_task(passwords.check(USERS, b"a", b"right", "192.0.2.2"))
-    fake_bcrypt.gate.set()
-    assert await right
-    found = await asyncio.gather(*guesses, return_exceptions=True)
-    assert sum(isinstance(each, BusyError) for each in found) == 32
-    assert not passwords._waiting, "an address without requests must not use memory"
-
-
-async def test_the_wait_is_bounded_and_its_result_is_cached(fake_bcrypt, passwords, monkeypatch):
-    """With a high cost, one comparison takes longer than a scrape, and 32 take minutes."""
-    monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 0.05)
-    checks = [passwords.check(USERS, b"a", p, HOST) for p in (b"right", b"wrong", b"wrong")]
-    found = await asyncio.gather(*checks, return_exceptions=True)
-    assert [type(each) for each in found] == [BusyError] * 3
-    monkeypatch.setattr(auth_module, "_MAX_WAIT_SECONDS", 10)
-    fake_bcrypt.gate.set()
-    assert await passwords.check(USERS, b"a", b"right", HOST)
-    assert fake_bcrypt.calls == 1
-
-
-async def test_a_cached_password_ends_with_its_hash_and_its_user(passwords):
-    old, new = hash_of("old").encode(), hash_of("new").encode()
-    assert await passwords.check({b"a": old}, b"a", b"old", HOST)
-    assert not await passwords.check({b"a": new}, b"a", b"old", HOST)
-    assert not await passwords.check({b"b": old}, b"a", b"old", HOST)
-    assert await passwords.check({b"a": old, b"b": new}, b"a", b"old", HOST)
-
-
-async def test_the_cache_has_at_most_100_entries_and_no_password(fake_bcrypt, passwords):
-    fake_bcrypt.gate.set()
-    users = {b"user-%d" % n: b"$2b$04$%d" % n for n in range(150)}
-    for user in users:
-        assert await passwords.check(users, user, b"right", HOST)
-    assert len(passwords._accepted) == 100
-    assert all(len(each) == 64 for each in passwords._accepted)
-    assert b"right" not in b"".join(passwords._accepted)
 
 
 @given(st.binary())

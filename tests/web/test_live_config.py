@@ -1,5 +1,6 @@
 """Changes of the web configuration take effect without a restart."""
 
+import errno
 import os
 import socket
 import ssl
@@ -11,6 +12,9 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from exporter.config import web as web_section
+from exporter.config import web_file
+from exporter.config.document import parse_yaml as real_parse_yaml
 from exporter.config.web_file import WebFile
 from exporter.web import live_config
 from exporter.web.auth import AuthMiddleware
@@ -86,10 +90,11 @@ def test_a_change_that_keeps_size_and_mtime_takes_effect(tmp_path):
     ("invalid", "message"),
     [
         ('{"basic_auth_user": {}, "rate_limit": {"burst": "x"}}',
-         'did you mean "basic_auth_users"?; rate_limit.burst: must be a whole number'),
+         'did you mean "basic_auth_users"?; line 1: rate_limit.burst: must be a whole number'),
         ("{", "line 1, column 2: "),
         ("", "web.yml: is empty; write {} to mean it"),
         (None, "web.yml: cannot be read: no such file"),
+        ("basic_auth_users: !!timestamp x", "web.yml: "),
         ("tls_server_config: {cert_file: a, key_file: b}", "key_file: cannot read "),
     ],
 )  # fmt: skip
@@ -265,6 +270,57 @@ def test_repr_contains_no_hash(tmp_path):
     settings = web.read()
     text = repr((web, settings, ReloadingWebConfig(settings, web.read_if_changed)))
     assert hash_of(PASSWORD) not in text
+
+
+def test_any_exception_of_reading_the_file_is_a_refusal(tmp_path, logged, monkeypatch):
+    file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
+    valid = file.path.read_text(encoding="utf-8")
+
+    def parse_yaml(path, content):
+        if b"odd" in content:
+            raise AttributeError(f"about {PASSWORD}")
+        return real_parse_yaml(path, content)
+
+    monkeypatch.setattr(web_file, "parse_yaml", parse_yaml)
+    with file.served() as [url]:
+        file.path.write_text("odd: 1", encoding="utf-8")
+        for _ in range(3):
+            assert ask(url, auth=GOOD).status_code == 500
+            assert ask(f"{url}/-/healthy").status_code == 200
+        [error] = [each["errors"] for each in logged if each["log_level"] == "error"]
+        assert f"{file.path}: cannot be read: unexpected AttributeError in parse_yaml" in error
+        assert PASSWORD not in error
+        file.path.write_text(valid, encoding="utf-8")
+        assert ask(url, auth=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("function", ["read_bounded", "server_context"])
+def test_the_last_settings_are_used_while_no_file_can_be_opened(
+    tmp_path, logged, monkeypatch, function
+):
+    file = WebConfigFixture(tmp_path)
+    config = {"tls_server_config": file.issue(), "basic_auth_users": {USER: hash_of(PASSWORD)}}
+    file.write(**config)
+    module = web_file if function == "read_bounded" else web_section
+    real, failing = getattr(module, function), False
+
+    def fails(*arguments):
+        if failing:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, function, fails)
+    with file.served() as [url]:
+        failing = True
+        file.write(**config, rate_limit={})
+        for _ in range(3):
+            assert ask(url, auth=GOOD, tls=file.client()).status_code == 200
+            assert ask(f"{url}/-/healthy", tls=file.client()).status_code == 200
+        [warning] = logged
+        assert warning["event"] == "the web configuration cannot be checked"
+        failing = False
+        assert ask(url, auth=GOOD, tls=file.client()).status_code == 200
+        assert logged[-1]["event"] == "web configuration reloaded"
 
 
 class HangingSource:

@@ -140,6 +140,17 @@ def test_only_the_configured_cipher_suites_are_served(file):
         assert negotiated(url, file.client())[0] == "TLSv1.3"
 
 
+def test_tls_1_2_has_only_suites_with_authenticated_encryption(file):
+    context = server_context(settings_of(file))
+    offered = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
+    assert sorted(offered) == sorted(each for each in SUITES.values() if not each.endswith("-SHA"))
+    with with_tls(file).served() as [url]:
+        for cipher, refused in {"ECDHE+AES:!AESGCM:!AESCCM": True, "ECDHE+AESGCM": False}.items():
+            client = file.client(maximum_version=ssl.TLSVersion.TLSv1_2)
+            client.set_ciphers(cipher)
+            assert is_refused(url, client) is refused
+
+
 @pytest.mark.parametrize("ours", [True, False])
 def test_cipher_order_is_that_of_server_or_client(file, ours):
     order = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
