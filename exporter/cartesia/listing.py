@@ -224,6 +224,8 @@ class ListingReader:
     The next page must begin with what was left out. If it does not, the cursor moved in the list
     between the two requests, and following it would skip a part of the list. Then the page counts
     as a whole, as for a reader without known cursors.
+
+    Without ``cut``, known cursors only serve to check the end of the list.
     """
 
     def __init__(self, known_cursors: Sequence[str] = (), *, cut: bool = True) -> None:

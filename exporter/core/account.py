@@ -47,7 +47,9 @@ MAX_UNKNOWN_STATUSES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """State of an account between polls and across restarts. ``tracked`` is keyed by id.
+    """State of an account between polls and across restarts.
+
+    ``tracked`` is keyed by id. A removed fine-tune may be left out until a snapshot lists it.
 
     ``key_fingerprint`` identifies the API key that read the account last. ``baselines`` counts the
     baselines: one for each organisation that the account's key belonged to. ``unknown_statuses``
@@ -60,6 +62,15 @@ class AccountState:
     key_fingerprint: str = ""
     baselines: int = 1
     unknown_statuses: tuple[str, ...] = ()
+
+    def without_removed(self) -> "AccountState":
+        """Return the state without removed fine-tunes, whose number grows without a bound."""
+        listed = {key: each for key, each in self.tracked.items() if not each.removed}
+        return self if len(listed) == len(self.tracked) else replace(self, tracked=listed)
+
+    def untracked(self, snapshot: Snapshot) -> list[str]:
+        """Return the ids of a snapshot that are not tracked: new ones, and those that returned."""
+        return [key for key in snapshot.fine_tunes if key not in self.tracked]
 
 
 @dataclass(frozen=True, slots=True)

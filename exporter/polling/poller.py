@@ -254,12 +254,14 @@ class Poller(Service):
             # A failed commit may have succeeded: the same change must not get a second event id.
             await self._load()
         rules, options, route = self._settings.rules, self._settings.options, self._settings.route
-        compare = partial(apply_snapshot, self._state, snapshot, rules, options, route)
+        state = await self._with_returned(snapshot)
+        compare = partial(apply_snapshot, state, snapshot, rules, options, route)
         result = replace(
             await asyncio.to_thread(compare),  # for a large account it would block the loop
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
+        kept = await asyncio.to_thread(result.state.without_removed)
         if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         self._empty_with_key = None if snapshot.fine_tunes else snapshot.key_fingerprint
@@ -269,7 +271,7 @@ class Poller(Service):
         self._wall_offset += snapshot.clock_jump
         self._log_poll(result, snapshot)
         if result.kind != "undecided":
-            self._state, self._cursors = result.state, cursors
+            self._state, self._cursors = kept, cursors
         self._metrics.folded.inc(len(result.folded - self._folded))
         self._folded = result.folded
         examples = {**self._status.examples, **result.status.examples}
@@ -301,6 +303,14 @@ class Poller(Service):
                 refused_polls=self._refused_polls,
                 interval=format_duration(_REFUSED_KEY_INTERVALS * self._settings.interval),
             )
+
+    async def _with_returned(self, snapshot: Snapshot) -> AccountState | None:
+        """Return the state, with the removed fine-tunes that a snapshot lists again."""
+        state = self._state
+        if state is None or not (new := await asyncio.to_thread(state.untracked, snapshot)):
+            return state
+        returned = await self._accounts.removed(self._settings.rules.key, new)
+        return replace(state, tracked={**state.tracked, **returned}) if returned else state
 
     def _fail(self, reason: str, error: str, duration: float) -> None:
         delay = self._settings.interval * (1 + self._intervals_to_skip) - duration

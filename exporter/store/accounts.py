@@ -1,6 +1,6 @@
 """State of the accounts: tracked fine-tunes, labels, counters, cursors and outages."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,11 +22,11 @@ from sqlalchemy import (
 from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import LabelName, Labels
-from exporter.core.model import AccountKey, FineTune, Outage, TrackedFineTune
+from exporter.core.model import POLLS_UNTIL_REMOVED, AccountKey, FineTune, Outage, TrackedFineTune
 from exporter.core.text import searchable, shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
-from exporter.store.engines import dialect_insert, upsert
+from exporter.store.engines import batches, dialect_insert, upsert
 from exporter.store.errors import StoreError
 from exporter.store.events import record_events
 from exporter.store.history import record_outage, record_poll
@@ -56,20 +56,32 @@ class Accounts:
 
     @in_store_thread
     def load(self, account: AccountKey) -> AccountState | None:
-        """Return the state of an account; None before its baseline."""
+        """Return the state of an account without removed fine-tunes; None before its baseline."""
         with self._database.read() as connection:
             table = schema.accounts
             row = connection.execute(select(table).where(_is_account(table, account))).first()
             if row is None:
                 return None
+            listed = _load_fine_tunes(connection, account, _IS_LISTED)
             return AccountState(
-                {each.fine_tune.id: each for each in _load_fine_tunes(connection, row.number)},
+                {each.fine_tune.id: each for each in listed},
                 _load_labels(connection, row.number),
                 _load_counters(connection, row.number),
                 row.key_fingerprint,
                 row.baselines,
                 _load_unknown_statuses(connection, row.number),
             )
+
+    @in_store_thread
+    def removed(self, account: AccountKey, ids: Sequence[str]) -> dict[str, TrackedFineTune]:
+        """Return the removed fine-tunes among ``ids``, by id."""
+        table = schema.fine_tunes
+        found: dict[str, TrackedFineTune] = {}
+        with self._database.read() as connection:
+            for batch in batches(ids):
+                rows = _load_fine_tunes(connection, account, table.c.id.in_(batch), ~_IS_LISTED)
+                found.update((each.fine_tune.id, each) for each in rows)
+        return found
 
     @in_store_thread
     def cursors(self, account: AccountKey) -> tuple[str, ...]:
@@ -206,11 +218,17 @@ def _fine_tune_row(number: int, tracked: TrackedFineTune) -> _Row:
     return row
 
 
-def _load_fine_tunes(connection: Connection, number: int) -> Iterator[TrackedFineTune]:
+_IS_LISTED: Final = schema.fine_tunes.c.missed_polls < POLLS_UNTIL_REMOVED
+
+
+def _load_fine_tunes(
+    connection: Connection, account: AccountKey, *conditions: ColumnElement[bool]
+) -> Iterator[TrackedFineTune]:
     table = schema.fine_tunes
     api_fields, own_fields = FineTune.__struct_fields__, TrackedFineTune.__struct_fields__[1:]
     columns = (table.c[name] for name in (*api_fields, *own_fields))
-    for row in connection.execute(select(*columns).where(table.c.account == number)):
+    query = select(*columns).join(schema.accounts, schema.accounts.c.number == table.c.account)
+    for row in connection.execute(query.where(_is_account(schema.accounts, account), *conditions)):
         texts, others = row[: len(api_fields)], row[len(api_fields) :]
         fine_tune = FineTune(*texts[:_UNIQUE_FIELDS], *map(shared, texts[_UNIQUE_FIELDS:]))
         yield TrackedFineTune(fine_tune, *others)

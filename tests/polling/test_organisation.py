@@ -203,6 +203,23 @@ async def test_a_removed_fine_tune_that_returns_is_observed_anew(tmp_path):
         assert p.status.counters.durations == {}
 
 
+async def test_removed_fine_tunes_are_kept_in_the_store_only(tmp_path):
+    """Or memory would grow with every fine-tune that the account ever had."""
+    path = tmp_path / "state.db"
+    stays, returns = fine_tune("b", "completed"), fine_tune("a", "failed")
+    async with open_poller(path, DOWN) as p:
+        route_all(p)
+        await polled(p, read_with("1", stays, returns), *[read_with("1", stays)] * 3)
+        assert p.source.tracked.keys() == {"b"}
+    async with open_poller(path, DOWN) as p:
+        route_all(p)
+        assert await polled(p, read_with("1", stays, returns)) == [], "it has failed before"
+        assert await polled(p, *[read_with("1", stays)] * 2) == ["fine_tune.removed"]
+        assert await polled(p, read_with("1", stays)) == []
+        assert p.source.tracked.keys() == {"b"}
+        assert count_rows(path, "fine_tunes") == 2
+
+
 async def test_folded_labels_fall_to_zero_also_after_a_restart(tmp_path):
     path = tmp_path / "state.db"
     many = [FineTune(f"a{n}", model_id=f"m{n}", status="training") for n in range(4)]

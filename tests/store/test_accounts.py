@@ -46,13 +46,19 @@ async def test_an_empty_baseline_is_a_baseline(database):
 
 
 async def store_and_load(path, state: AccountState) -> AccountState | None:
-    """Store a state over an empty baseline, and load it after a restart."""
+    """Store a state over an empty baseline, and load it after a restart, with those removed."""
     async with Database(path) as database:
         before = await commit_snapshot(database, None, snapshot_of())
         result = poll_result(before, snapshot_of(at=NOW + 60))
         await Accounts(database).commit(replace(result, changed=state.tracked, state=state))
     async with Database(path) as database:
-        return await Accounts(database).load(KEY)
+        loaded = await Accounts(database).load(KEY)
+        if loaded is None:
+            return None
+        assert not any(each.removed for each in loaded.tracked.values())
+        removed = await Accounts(database).removed(KEY, list(state.tracked))
+        assert all(each.removed for each in removed.values())
+        return replace(loaded, tracked={**loaded.tracked, **removed})
 
 
 async def test_every_field_survives_a_restart(tmp_path):
@@ -132,6 +138,24 @@ states = st.builds(
 async def test_any_state_survives_a_restart(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("any") / "state.db"
     assert await store_and_load(path, state) == state
+
+
+async def test_removed_fine_tunes_are_loaded_by_id_and_account(database):
+    accounts, other = Accounts(database), AccountKey("other", KEY.base_url)
+    many = [fine_tune(f"f{number}") for number in range(1_200)]
+    for key in (KEY, other):
+        state = None
+        for listed in (many, many[:1], many[:1] if key == KEY else many):
+            result = poll_result(state, snapshot_of(*listed), key=key)
+            await accounts.commit(result)
+            state = result.state
+    ids = [each.id for each in many]
+    assert (await accounts.removed(KEY, ids)).keys() == set(ids[1:])
+    assert (await accounts.removed(KEY, ["f1", "unknown"])).keys() == {"f1"}
+    assert await accounts.removed(other, ids) == {}
+    loaded = await accounts.load(KEY)
+    assert loaded is not None
+    assert loaded.tracked.keys() == {"f0"}
 
 
 async def test_an_event_is_stored_with_its_fine_tune_and_its_facts(database):

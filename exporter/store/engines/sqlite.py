@@ -22,6 +22,9 @@ from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError,
 from exporter.store.lock import Lock, LockedError
 from exporter.store.schema import meta
 
+_CACHE_KIB: Final = 2000
+"""SQLite's own default, which a build of it may change: memory must not grow with the file."""
+
 _BUSY_MILLISECONDS = 5000
 _REPEATED_BUSY_MILLISECONDS = 50
 _LOCKED: Final = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
@@ -357,6 +360,7 @@ def _create_engine(path: Path) -> Engine:
             "foreign_keys = ON",
             # A commit that was reported survives a power cut; NORMAL may lose it.
             "synchronous = FULL",
+            f"cache_size = -{_CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
