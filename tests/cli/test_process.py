@@ -3,6 +3,7 @@
 import gc
 import resource
 import signal
+import subprocess
 import sys
 
 from exporter.cli import process as cli_process
@@ -118,3 +119,16 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_limit():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_agent_does_not_load_what_only_commands_use():
+    code = (
+        "import sys\n"
+        "from exporter.cli.run import _import_without_rich\n"
+        "_import_without_rich()\n"
+        "import exporter.agent.agent\n"
+        "print([name for name in ('rich', 'pygments', 'alembic') if name in sys.modules])\n"
+        "import rich\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
