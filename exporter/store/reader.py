@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Concatenate, Final, ParamSpec, Self, TypeVar
@@ -13,6 +12,7 @@ from sqlalchemy import Connection
 
 from exporter.store.engines import ReadEngine
 from exporter.store.errors import StoreError
+from exporter.threads import start_executor
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -38,7 +38,7 @@ class Reader:
 
     def __init__(self, engine: ReadEngine) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._thread = start_executor("reader")
         self._waiting = 0
         self._opened = secrets.token_hex(8)
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.process.agent_process import INSTALLED, MODULE, Agent, environment, get, run, started
-from tests.process.fake_api import agent_config, fake_api
+from tests.process.fake_api import agent_config, fake_api, webhook
 from tests.programs import required
 from tests.web.authenticated_server import WebConfigFixture
 
@@ -74,8 +74,9 @@ def test_systemd_is_notified_and_its_sockets_are_served(tmp_path, manager):
     notify = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
     path = tmp_path / "web.sock"
     launcher = (sys.executable, "-c", LAUNCHER, "2", str(path), *INSTALLED)
-    with fake_api() as (api, _):
-        agent = Agent(tmp_path, **agent_config(api))
+    with fake_api() as (api, inbox):
+        # With a receiver: without one the agent warns that nobody is notified.
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         flags = (f"--config.file={agent.file}", "--web.systemd-socket")
         with started(tmp_path, *flags, command=launcher, **notify) as process:
             manager.wait_for("READY=1")
@@ -88,10 +89,10 @@ def test_systemd_is_notified_and_its_sockets_are_served(tmp_path, manager):
             transport = httpx.HTTPTransport(uds=str(path))
             with httpx.Client(transport=transport, base_url="http://agent") as client:
                 assert client.get("/metrics").status_code == 200
-                assert "7 of 7 parts are on time" in client.get("/-/healthy").text
+                assert "8 of 8 parts are on time" in client.get("/-/healthy").text
             done = run(tmp_path, "health", f"--url={url}/-/healthy", command=INSTALLED)
             assert done.returncode == 0
-            assert done.stdout == "cartesia-exporter is healthy: 7 of 7 parts are on time.\n"
+            assert done.stdout == "cartesia-exporter is healthy: 8 of 8 parts are on time.\n"
             process.send_signal(signal.SIGHUP)
             manager.wait_for("RELOADING=1")
             assert manager.received[-1].startswith("MONOTONIC_USEC=")

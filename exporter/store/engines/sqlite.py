@@ -33,6 +33,8 @@ _MAX_ERROR_LENGTH: Final = 200
 
 _INSTRUCTIONS_PER_LOOK: Final = 10_000
 """Instructions of SQLite's virtual machine between two looks at the clock: less than 1 ms."""
+_TRUNCATED_TEXT: Final = "This state was truncated while an agent used it.\n"
+
 _OWNER: Final = "owner"
 """Row of ``meta`` with the token of the agent that opened the file last."""
 
@@ -54,6 +56,7 @@ class SQLiteEngine:
         self._writer = self._reader.execution_options(begin="BEGIN IMMEDIATE")
         self._busy_timeout_shortened = False
         self._token = ""
+        self._truncated = False
         self._identity: files.Identity | None = None
         self._log_identities: dict[str, files.Identity | None] = {}
 
@@ -131,6 +134,7 @@ class SQLiteEngine:
                     f"{self.description} was replaced by another file while in use"
                 )
             if self._path.stat().st_size == 0:
+                self._truncated = True
                 raise StoreLostError(f"{self.description} was truncated while in use")
             changed = [
                 suffix
@@ -159,8 +163,10 @@ class SQLiteEngine:
 
         TRUNCATE, because a log that is empty cannot be missed by a copy of the file. Without a
         timeout SQLite does not wait for others: beside a reader it writes what it can, and leaves
-        the rest to the next time.
+        the rest to the next time. Raises as ``verify`` does: the log must not be written into a
+        file that was truncated, which would hide it.
         """
+        self.verify()
         with self.convert_errors():
             self._try_checkpoint()
 
@@ -210,6 +216,10 @@ class SQLiteEngine:
             with suppress(StoreError):
                 self.checkpoint()
         self._reader.dispose()
+        with suppress(OSError):
+            # An empty file is a new state: the next start would begin with a silent baseline.
+            if self._truncated and self._path.stat().st_size == 0:
+                self._path.write_text(_TRUNCATED_TEXT, encoding="ascii")
         self._lock.release()
 
     def _try_checkpoint(self) -> bool:
