@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from typing import Final, Protocol
 
@@ -255,13 +254,18 @@ class Poller(Service):
             await self._load()
         rules, options, route = self._settings.rules, self._settings.options, self._settings.route
         state = await self._with_returned(snapshot)
-        compare = partial(apply_snapshot, state, snapshot, rules, options, route)
+
+        def compare() -> tuple[PollResult, AccountState]:
+            result = apply_snapshot(state, snapshot, rules, options, route)
+            return result, result.state.without_removed()
+
+        # In a thread: for a large account it would block the event loop.
+        compared, kept = await asyncio.to_thread(compare)
         result = replace(
-            await asyncio.to_thread(compare),  # for a large account it would block the loop
+            compared,
             recovery=self._outages.recovery(snapshot.read_at),
             cursors=None if cursors == self._cursors else cursors,
         )
-        kept = await asyncio.to_thread(result.state.without_removed)
         if not result.is_empty or self._outages.outage is not None:
             await self._accounts.commit(result)
         self._empty_with_key = None if snapshot.fine_tunes else snapshot.key_fingerprint

@@ -33,6 +33,8 @@ from exporter.store.history import record_outage, record_poll
 
 _LABELS: Final[tuple[LabelName, ...]] = ("model_id", "language", "dataset")
 
+_BASELINE_CHECKPOINT_SECONDS: Final = 1.0
+
 _UNIQUE_FIELDS: Final = 3
 """Number of leading fields (id, name, description) whose texts fine-tunes do not share."""
 
@@ -114,9 +116,10 @@ class Accounts:
             reported = ended is not None and ended.reported
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
         if result.kind == "baseline":
-            # A copy of the file without its log would otherwise begin with another baseline.
+            # A copy of the file without its log would otherwise begin with another baseline. Not
+            # for each of many accounts: it takes longer than the commit.
             with suppress(StoreError):
-                self._database.checkpoint()
+                self._database.checkpoint(again_after=_BASELINE_CHECKPOINT_SECONDS)
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
+from math import inf
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -76,9 +77,11 @@ class Database:
         self.on_lost: Callable[[], object] = lambda: None
         self._write_error = ""
         self.engine: StoreEngine = SQLiteEngine(path)
+        self._monotonic = monotonic
         self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
         self._form_key = b""
+        self._checkpoint_at = -inf
         self._thread = start_executor("store")
 
     @property
@@ -147,8 +150,15 @@ class Database:
         with self.write():
             pass
 
-    def checkpoint(self) -> None:
-        """Move what was committed to where a backup of the database finds it."""
+    def checkpoint(self, *, again_after: float = 0.0) -> None:
+        """Move what was committed to where a backup of the database finds it.
+
+        Nothing is done within ``again_after`` seconds of the last time.
+        """
+        now = self._monotonic()
+        if now < self._checkpoint_at + again_after:
+            return
+        self._checkpoint_at = now
         try:
             self.engine.checkpoint()
         except StoreError:
