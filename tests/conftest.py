@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 # Without Hypothesis's own time limits, which a busy machine exceeds. `make soak` selects its
 # profile with --hypothesis-profile.
-for _profile, _examples in {"soak": 500, "quick": 40}.items():
+for _profile, _examples in {"soak": 500, "quick": 25}.items():
     settings.register_profile(
         _profile,
         max_examples=_examples,

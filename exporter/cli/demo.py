@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -145,7 +145,9 @@ async def _run_demo(stop: asyncio.Event) -> None:
         state = Path(folder) / "state.db"
         text = _CONFIG.format(key=_KEY, api=api, inbox=inbox, secret=_SECRET, state=state)
         path.write_text(text, encoding="utf-8")
-        await write_past(state, AccountKey("demo", api), world, SYSTEM_CLOCK.now())
+        past = write_past(state, AccountKey("demo", api), world, SYSTEM_CLOCK.now())
+        if not await _finished(past, stop):
+            return
         port = await _free_port()
         options = RunOptions(
             addresses=(("127.0.0.1", port),),
@@ -162,6 +164,19 @@ async def _run_demo(stop: asyncio.Event) -> None:
     output.print("Ended; nothing was left behind.")
     output.print("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
     output.flush()
+
+
+async def _finished(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Return whether ``work`` ended before ``stop`` was set, which cancels it."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    await asyncio.wait((working,))
+    return False
 
 
 async def _free_port() -> int:

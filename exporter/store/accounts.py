@@ -116,10 +116,19 @@ class Accounts:
             reported = ended is not None and ended.reported
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
         if result.kind == "baseline":
-            # A copy of the file without its log would otherwise begin with another baseline. Not
-            # for each of many accounts: it takes longer than the commit.
+            self._checkpoint_baseline()
+
+    def _checkpoint_baseline(self) -> None:
+        """Make a checkpoint: a copy of the file without its log would begin with a baseline again.
+
+        Not for each of many accounts at the start: it takes longer than the commit.
+        """
+        database = self._database
+        now = database.monotonic()
+        if now >= database.baseline_checkpoint_at + _BASELINE_CHECKPOINT_SECONDS:
+            database.baseline_checkpoint_at = now
             with suppress(StoreError):
-                self._database.checkpoint(again_after=_BASELINE_CHECKPOINT_SECONDS)
+                database.checkpoint()
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""

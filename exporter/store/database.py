@@ -77,11 +77,11 @@ class Database:
         self.on_lost: Callable[[], object] = lambda: None
         self._write_error = ""
         self.engine: StoreEngine = SQLiteEngine(path)
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
         self._form_key = b""
-        self._checkpoint_at = -inf
+        self.baseline_checkpoint_at = -inf
         self._thread = start_executor("store")
 
     @property
@@ -150,15 +150,8 @@ class Database:
         with self.write():
             pass
 
-    def checkpoint(self, *, again_after: float = 0.0) -> None:
-        """Move what was committed to where a backup of the database finds it.
-
-        Nothing is done within ``again_after`` seconds of the last time.
-        """
-        now = self._monotonic()
-        if now < self._checkpoint_at + again_after:
-            return
-        self._checkpoint_at = now
+    def checkpoint(self) -> None:
+        """Move what was committed to where a backup of the database finds it."""
         try:
             self.engine.checkpoint()
         except StoreError:

@@ -282,7 +282,7 @@ COSTLIER += ["rows|select('in', a)", "events|sort(attribute='text,number,text')"
 
 
 def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
-    """A twentieth of the permitted work: up to 0.2 s, 0.75 s with coverage on a slow machine."""
+    """A twentieth of the permitted work: up to 0.2 s, 1.5 s with coverage on a busy machine."""
     monkeypatch.setattr(template, "MOST_WORK", MOST_WORK // 20)
     rows = [{"text": "x\U0001f5e3 " * 330 + str(n), "number": n} for n in range(100)]
     long = ("x\U0001f5e3 " * 22_000)[:65_500]
@@ -297,7 +297,7 @@ def test_the_costliest_template_that_is_accepted_takes_seconds(monkeypatch):
         assert 0 < accepted < len(sources) - 1, operation
         compiled = Template(sources[accepted])
         attempts = (cpu_seconds(compiled, variables) for _ in range(3))
-        assert any(seconds < 15 / 20 for seconds in attempts), (operation, accepted)
+        assert any(seconds < 30 / 20 for seconds in attempts), (operation, accepted)
 
 
 def cpu_seconds(compiled: Template, variables: dict[str, Any]) -> float:
