@@ -80,7 +80,7 @@ class Process:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for_line(self, pattern: str, seconds: float = 20, times: int = 1) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, seconds: float = 45, times: int = 1) -> re.Match[str]:
         """Return the match of the ``times``-th line that contains the pattern."""
 
         def matches() -> list[re.Match[str]]:
@@ -186,7 +186,7 @@ def get(url: str, **headers: str) -> httpx.Response:
         return client.get(url, headers=headers)
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 45) -> None:
     """Wait until the condition holds; a transport error of httpx counts as false."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -90,7 +90,7 @@ def measure(url: str, process: Process, counts: RequestCounts) -> tuple[list[flo
             files.append(len(list(folder.iterdir())))
             return min(counts.of(*HEALTHY)) >= POLLS
 
-        until(polled, 25)
+        until(polled, 60)
     return durations, max(files)
 
 

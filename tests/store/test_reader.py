@@ -44,7 +44,7 @@ async def test_a_read_that_takes_too_long_is_interrupted(reader, monkeypatch):
 
 
 async def test_a_commit_does_not_wait_for_a_read(database, reader, monkeypatch):
-    monkeypatch.setattr(reader_module, "READ_SECONDS", 30)
+    monkeypatch.setattr(reader_module, "READ_SECONDS", 3)
     reading = asyncio.create_task(reader.read(run_for_ever))
     try:
         async with asyncio.timeout(10):
@@ -57,7 +57,7 @@ async def test_a_commit_does_not_wait_for_a_read(database, reader, monkeypatch):
 
 
 async def test_too_many_reads_are_refused_at_once(reader, monkeypatch):
-    monkeypatch.setattr(reader_module, "READ_SECONDS", 30)
+    monkeypatch.setattr(reader_module, "READ_SECONDS", 3)
     first = asyncio.create_task(reader.read(run_for_ever))
     waiting = [asyncio.create_task(reader.version()) for _ in range(MAX_WAITING - 1)]
     await asyncio.sleep(0)
