@@ -101,7 +101,7 @@ class Inbox:
 
         return app
 
-    def wait_for(self, number: int, seconds: float = 20) -> list[ReceivedRequest]:
+    def wait_for(self, number: int, seconds: float = 45) -> list[ReceivedRequest]:
         """Wait for at least ``number`` requests, and return all."""
         until(lambda: len(self.requests) >= number, seconds)
         return self.requests
