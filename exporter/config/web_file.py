@@ -57,7 +57,7 @@ class WebFile:
             # For example, no more files can be opened: the next call must see the change again.
             self._files = before
             raise
-        except Exception as error:
+        except Exception as error:  # the file in use stays in use
             problem = f"{self.path}: cannot be read: {unexpected_error_text(error)}"
             raise UnusableError([problem]) from error
         if not content.strip():

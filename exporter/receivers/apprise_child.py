@@ -24,7 +24,7 @@ for it beside the agent."""
 
 def main() -> None:
     """Read the request, send the message and print the result."""
-    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # a real file here
     request: dict[str, Any] = json.loads(sys.stdin.readline())
     set_limits(request["seconds"])
     # A plugin may print; only the result may be read as one.

@@ -64,7 +64,7 @@ def delete_history(connection: Connection, before: float) -> None:
 
 
 def _delete_hours(connection: Connection, before: int) -> None:
-    later: Table = hourly_counts.alias("later")  # type: ignore[assignment]
+    later: Table = hourly_counts.alias("later")  # type: ignore[assignment]  # an Alias
     superseded = (
         select(later.c.hour)
         .where(later.c.account == hourly_counts.c.account, later.c.hour > hourly_counts.c.hour)

@@ -118,9 +118,7 @@ def _tabs(query: Query, counts: dict[str, int]) -> list[dict[str, Any]]:
             {
                 "text": text,
                 "number": counts.get(status, 0),
-                "url": query.url(
-                    FINE_TUNES, status=(status,), starting_after=None, after_account=None
-                ),
+                "url": query.url(FINE_TUNES, status=(status,)),
                 "current": query.status == (status,),
                 "sign": sign,
                 "class": css,

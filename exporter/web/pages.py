@@ -117,8 +117,6 @@ class PagesContext:
         return settings, states, now // 60
 
 
-_UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
-
 Content = Callable[[View], tuple[str, dict[str, Any]]]
 """Returns the name and the variables of a template."""
 
