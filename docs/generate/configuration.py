@@ -112,7 +112,13 @@ def _receivers(receivers: list[_SectionDocs]) -> Iterator[str]:
         yield f"### {receiver_type}\n\n{_about(docs.section)}\n"
         example = [key for key in docs.example if key.receiver_type == receiver_type]
         own = _SectionDocs(docs.section, docs.path, example)
-        yield _table(own, [key for key in own.names() if key not in {*common.names(), "type"}])
+        # A type can have another default than the table of common keys says.
+        shared = [
+            key
+            for key in common.names()
+            if default_of(docs.section, key) == default_of(common.section, key)
+        ]
+        yield _table(own, [key for key in own.names() if key not in {*shared, "type"}])
 
 
 def _table(docs: _SectionDocs, names: list[str], *first_rows: str) -> str:

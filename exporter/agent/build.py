@@ -116,6 +116,7 @@ class SpecFactory:
         settings = DeliverySettings(
             context.database.store_id,
             alerts.group_wait,
+            section.group_interval,
             alerts.digest_threshold,
             section.max_age,
             LinkTemplates(alerts.playground_url, context.external_url),

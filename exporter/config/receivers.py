@@ -49,6 +49,9 @@ from exporter.receivers.template_check import body_faults, line_fault
 TROUBLE_SUBSCRIPTIONS = tuple(word for word, types in SUBSCRIPTIONS.items() if types & TROUBLES)
 """The words of ``events`` that include an event type which is a trouble."""
 
+_CHAT_GROUP_INTERVAL = 300.0
+"""Default of ``group_interval`` in seconds where people read every message."""
+
 _RESERVED_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
 _URL_KEY = secret_key("url", check_url, check_http=check_web_url)
 
@@ -95,6 +98,7 @@ def _masked_leaves(value: object) -> object:
 
 
 Regex = Annotated[str, passes(compile_pattern)]
+GroupInterval = Annotated[Duration, between("0s", "1d")]
 ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
     str,
@@ -154,6 +158,7 @@ class CommonReceiver(Section):
     allow_http: bool = False
     events: DistinctItems[Subscription] | None = None
     match: Match = Field(default_factory=Match)
+    group_interval: GroupInterval = 0.0
     timeout: Annotated[Duration, between("100ms", "5m")] = 15.0
     max_age: Annotated[Duration, between("1m", "1y")] = 72 * 3600.0
     ca_file: CaFile | None = None
@@ -178,6 +183,7 @@ class SlackReceiver(_UrlReceiver):
     """An incoming webhook of Slack, or of anything that speaks its format."""
 
     type: Literal["slack"]
+    group_interval: GroupInterval = _CHAT_GROUP_INTERVAL
     mention: (
         Annotated[
             str,
@@ -282,6 +288,7 @@ class AppriseReceiver(_UrlReceiver):
     SECRETS = (secret_key("url", _check_apprise_url),)
 
     type: Literal["apprise"]
+    group_interval: GroupInterval = _CHAT_GROUP_INTERVAL
 
     @field_validator("type")
     @classmethod

@@ -21,6 +21,7 @@ class DeliverySettings:
 
     store_id: str
     group_wait: float
+    group_interval: float
     digest_threshold: int
     max_age: float
     link_templates: LinkTemplates

@@ -83,6 +83,7 @@ def test_every_default_of_receivers():
         assert (receiver.ca_file, receiver.proxy_url) == (None, None)
         assert not receiver.allow_http
         assert set(receiver.match.model_dump().values()) == {None}
+    assert (slack.group_interval, webhook.group_interval) == (300, 0)
     assert (slack.mention, slack.text) == (None, None)
     assert (webhook.format, webhook.template, webhook.basic_auth) == ("standard", None, None)
     assert webhook.secrets.keys() == {"url"}
@@ -90,7 +91,7 @@ def test_every_default_of_receivers():
     keys = {"name": "a", "type": "alertmanager", "urls": ["http://alertmanager:9093"]}
     (alertmanager,) = config(receivers=[keys]).receivers
     assert isinstance(alertmanager, AlertmanagerReceiver)
-    assert alertmanager.hold == 3600
+    assert (alertmanager.hold, alertmanager.group_interval) == (3600, 0)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,14 @@ def test_limits_of_keys(section, key, valid, invalid):
     for value in invalid:
         with pytest.raises(ValidationError):
             config(**{section: {key: value}})
+
+
+def test_group_interval_is_between_0s_and_1d():
+    for valid in (0, "0s", "5m", "1d"):
+        config(receivers=[{**SLACK, "group_interval": valid}])
+    for invalid in ("86401s", -1, 300, "soon"):
+        with pytest.raises(ValidationError):
+            config(receivers=[{**SLACK, "group_interval": invalid}])
 
 
 def test_names_have_1_to_64_plain_characters():
@@ -227,6 +236,7 @@ def test_an_apprise_url_may_have_any_scheme():
     (receiver,) = config(receivers=[keys]).receivers
     assert isinstance(receiver, AppriseReceiver)
     assert receiver.secrets["url"]() == "mailto://user:hunter2@example.com"
+    assert receiver.group_interval == 300
 
 
 def refusal_of(section) -> str:

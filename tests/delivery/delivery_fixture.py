@@ -130,6 +130,7 @@ def delivery_settings(
         **{
             "store_id": "store",
             "group_wait": group_wait,
+            "group_interval": 0.0,
             "digest_threshold": digest_threshold,
             "max_age": 72 * 3600.0,
             "link_templates": LinkTemplates("https://play.example"),
