@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 
 from exporter.core.active_alerts import AlertRow
-from exporter.core.events import ENDS, LASTING, TROUBLES, Event
+from exporter.core.events import LASTING, TROUBLES, Event
 from exporter.store.database import Database, in_store_thread
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, later_end
 from exporter.store.outbox import AttemptResult, ReceiverOutbox, store_result
 from exporter.store.schema import deliveries, events, poll_outages
 
@@ -137,20 +137,7 @@ class AlertOutbox(ReceiverOutbox):
 
         An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
         """
-        later = events.alias("later")
-        ended = (
-            select(later.c.observed_awake)
-            .where(
-                later.c.account == events.c.account,
-                later.c.subject == events.c.subject,
-                later.c.number > events.c.number,
-                later.c.type.in_(ENDS),
-            )
-            .order_by(later.c.number)
-            .limit(1)
-            .scalar_subquery()
-            .correlate(events)
-        )
+        ended = later_end()
         # The account was removed from the configuration before it could be read again.
         is_forgotten = and_(
             events.c.type == "agent.poll_failing",

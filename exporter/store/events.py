@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Row, insert
+from sqlalchemy import ColumnElement, Connection, Row, insert, select
 
 from exporter.core.account import RoutedEvents
-from exporter.core.events import Event
+from exporter.core.events import ENDS, Event
 from exporter.core.model import FineTune
 from exporter.core.text import searchable
 from exporter.store.awake import read_awake
@@ -57,6 +57,27 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
         ]
         if rows:
             connection.execute(insert(deliveries), rows)
+
+
+def later_end() -> ColumnElement[float | None]:
+    """Return when the next event ended what a row of ``events`` began, in awake seconds.
+
+    NULL while nothing ended it.
+    """
+    later = events.alias("later")
+    return (
+        select(later.c.observed_awake)
+        .where(
+            later.c.account == events.c.account,
+            later.c.subject == events.c.subject,
+            later.c.number > events.c.number,
+            later.c.type.in_(ENDS),
+        )
+        .order_by(later.c.number)
+        .limit(1)
+        .scalar_subquery()
+        .correlate(events)
+    )
 
 
 def _row(event: Event, awake: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from exporter.core.events import ENDS, LASTING, TROUBLES
 from exporter.core.model import AccountKey
 from exporter.store.database import Database, in_store_thread
-from exporter.store.events import DEAD, PENDING
+from exporter.store.events import DEAD, PENDING, later_end
 from exporter.store.history import delete_history
 from exporter.store.schema import CARRIES_NOTHING, accounts, deliveries, events, messages
 
@@ -72,7 +72,7 @@ class Retention:
                 events.c.observed_awake < before_awake,
                 ~is_kept.exists(),
                 ~_ends_a_needed_event(before_awake),
-                or_(events.c.type.not_in(LASTING), _has_ended(before_awake)),
+                or_(events.c.type.not_in(LASTING), later_end() < before_awake),
             )
             .order_by(events.c.number)
             .limit(_BATCH_EVENTS)
@@ -128,20 +128,3 @@ def _ends_a_needed_event(before_awake: float) -> ColumnElement[bool]:
         .correlate(events)
     )
     return and_(events.c.type.in_(ENDS), ended.exists())
-
-
-def _has_ended(before_awake: float) -> ColumnElement[bool]:
-    """Return the condition for an event that another one ended before ``before_awake``."""
-    later = events.alias("later")
-    end = (
-        select(later.c.number)
-        .where(
-            later.c.account == events.c.account,
-            later.c.subject == events.c.subject,
-            later.c.number > events.c.number,
-            later.c.type.in_(ENDS),
-            later.c.observed_awake < before_awake,
-        )
-        .correlate(events)
-    )
-    return end.exists()
