@@ -102,6 +102,14 @@ def count(
     return dict(counts)
 
 
+def by_status(counts: Counts) -> dict[str, int]:
+    """Return the number of fine-tunes per status, 0 for a status without any."""
+    totals = dict.fromkeys(STATUSES, 0)
+    for (*_, status), number in counts.items():
+        totals[status] += number
+    return totals
+
+
 def _texts(names: tuple[LabelName, ...]) -> Callable[[FineTune], tuple[str, ...]]:
     if names:
         return attrgetter("status", *names)

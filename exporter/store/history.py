@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Table, delete, insert, select
 
 from exporter.core.account import PollResult
 from exporter.core.model import STATUSES, TRAINING, AccountKey
-from exporter.core.view import Counts
+from exporter.core.view import by_status
 from exporter.store.engines import upsert
 from exporter.store.schema import attempts, hourly_counts, outages, trainings
 
@@ -23,7 +23,7 @@ def record_poll(connection: Connection, number: int, result: PollResult) -> None
     """
     if rows := list(_ended_trainings(number, result)):
         upsert(connection, trainings, rows)
-    counts = _by_status(result.status.counts or {})
+    counts = by_status(result.status.counts or {})
     columns = [hourly_counts.c[status] for status in STATUSES]
     newest = (
         select(*columns)
@@ -91,10 +91,3 @@ def _ended_trainings(number: int, result: PollResult) -> Iterator[_Row]:
             "seconds": each.time_in_status,
             "ended_as": each.to_status,
         }
-
-
-def _by_status(counts: Counts) -> dict[str, int]:
-    totals = dict.fromkeys(STATUSES, 0)
-    for key, number in counts.items():
-        totals[key[-1]] += number
-    return totals

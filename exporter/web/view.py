@@ -8,7 +8,7 @@ from typing import cast
 
 from sqlalchemy import Connection, select
 
-from exporter.core.model import STATUSES, status_label
+from exporter.core.model import status_label
 from exporter.core.records import (
     AccountRecord,
     DataState,
@@ -18,7 +18,7 @@ from exporter.core.records import (
     at_or_none,
 )
 from exporter.core.status import canonical_status
-from exporter.core.view import AccountStatus, Counts
+from exporter.core.view import AccountStatus, by_status
 from exporter.store.event_lists import Events
 from exporter.store.fine_tunes import FineTuneFilter, FineTunes
 from exporter.store.overview import (
@@ -136,8 +136,8 @@ class View:
             baseline_at=None if stored is None else at(stored.baseline_at),
             failing_since=_failing_since(status, stored),
             failure=status.failure,
-            fine_tunes=sum(getattr(counts, each) for each in STATUSES),
-            counts=counts,
+            fine_tunes=sum(counts.values()),
+            counts=StatusCounts(**counts),
         )
 
     def _state(self, status: AccountStatus) -> DataState:
@@ -157,14 +157,6 @@ def _failing_since(status: AccountStatus, stored: StoredAccount | None) -> datet
     if stored is not None and stored.failing_since is not None:
         return at(stored.failing_since)
     return at_or_none(status.failing_since or None)
-
-
-def by_status(counts: Counts) -> StatusCounts:
-    """Return the totals of an account's counts by status."""
-    totals = dict.fromkeys(STATUSES, 0)
-    for key, number in counts.items():
-        totals[key[-1]] += number
-    return StatusCounts(**totals)
 
 
 def label(status: str) -> StatusLabel:
