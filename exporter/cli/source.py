@@ -243,10 +243,11 @@ async def _open_agent(
         if answer.truncated:
             raise _ReadError(f"the answer is longer than {_LONGEST_ANSWER // 2**20} MiB")
         try:
-            return msgspec.json.decode(answer.body, type=LIST_TYPES[kind])  # type: ignore[no-any-return]
+            decoded: ListAnswer[Any] = msgspec.json.decode(answer.body, type=LIST_TYPES[kind])
         except (msgspec.MsgspecError, UnicodeError) as error:
             text = f"the answer is not one of this version of cartesia-exporter: {error}"
             raise _ReadError(one_line(text, _MAX_TEXT)) from None
+        return decoded
 
     async with client:
         yield read
