@@ -56,7 +56,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pages.py
 
-# Generates docs/flags.md, docs/configuration.md, the table of flags in README.md and the dashboard.
+# Generates docs/flags.md, docs/configuration.md, docs/api.md and the Grafana dashboard.
 docs: .venv/dev
 	$(BIN)/python -m docs.generate
 

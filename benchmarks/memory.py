@@ -1,8 +1,8 @@
 """Memory for 100,000 fine-tunes, compared with the official SDK's models and the dicts of `json`.
 
-Prints a table of the README. Three processes keep the list that api_server.py serves: the agent
-while it polls, and two programs that read the list once. The result is the difference in resident
-memory (VmRSS) from the same process with an empty list.
+Prints the memory figures of docs/performance.md. Three processes keep the list that api_server.py
+serves: the agent while it polls, and two programs that read the list once. The result is the
+difference in resident memory (VmRSS) from the same process with an empty list.
 """
 
 import gc

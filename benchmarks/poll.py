@@ -1,8 +1,8 @@
 """Cost of a poll, compared with the official SDK's `list(limit=100)` and a naive httpx loop.
 
-Prints the tables of the README. All clients read the same pages from api_server.py and alternate in
-each round, so that a temporarily slow machine affects all. The results are ratios and medians over
-the rounds. Our client has the cursors of an earlier poll.
+Prints the tables of docs/performance.md. All clients read the same pages from api_server.py and
+alternate in each round, so that a temporarily slow machine affects all. The results are ratios and
+medians over the rounds. Our client has the cursors of an earlier poll.
 """
 
 import asyncio

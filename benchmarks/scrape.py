@@ -1,7 +1,7 @@
 """Cost of a scrape, compared with prometheus_client's own server and the same series.
 
-Prints the tables of the README. The servers alternate in each round, so that a temporarily slow
-machine affects both. The results are ratios and medians over the rounds.
+Prints the tables of docs/performance.md. The servers alternate in each round, so that a temporarily
+slow machine affects both. The results are ratios and medians over the rounds.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Writes the generated documents; in the README only the table of flags changes."""
+"""Writes the generated documents."""
 
 from docs.generate.documents import render_documents
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from docs.generate.documents import CONFIGURATION, FLAGS, README, render_documents
+from docs.generate.documents import CONFIGURATION, FLAGS, render_documents
 from docs.generate.flags import commands
-from docs.generate.table import header, row
+from docs.generate.table import row
 from exporter.cli.commands import main
 from exporter.config import Config, load
 from exporter.config.models import Account, Alerts, Metrics, Poll, Severities, Storage
@@ -79,14 +79,15 @@ def test_exactly_the_flags_in_help_are_documented(words):
 def test_every_default_in_help_is_documented():
     output = CliRunner().invoke(main, ["run", "--help"]).output
     defaults = re.findall(r"\[default:\s+([^\]]+)\]", output)
-    readme = README.read_text(encoding="utf-8").partition(header("flag", "default", "meaning"))[2]
-    documented = [cells[1].strip("`") for cells in rows(readme.partition("\n\n")[0])]
+    documented = [cells[1].strip("`") for cells in rows(sections(FLAGS.read_text("utf-8"))["run"])]
     assert [default for default in documented if default] == defaults
     assert len(defaults) > 3
 
 
 def test_every_command_has_a_section():
-    assert list(sections(FLAGS.read_text("utf-8"))) == [*COMMANDS, "Completion"]
+    text = FLAGS.read_text("utf-8")
+    assert list(sections(text)) == [*COMMANDS, "Commands on stored data", "Completion"]
+    assert re.findall(r"^\| \[`(.*?)`\]", text, re.MULTILINE) == COMMANDS
     assert {words.split()[0] for words in COMMANDS} == set(main.commands)
 
 

@@ -86,7 +86,7 @@ def test_prometheus_sees_the_counts_and_the_first_failure(scraped):
     assert value('cartesia_exporter_poll_failures_total{reason="connect"}') == 0
     exemplars = scraped.prometheus.exemplars
     until(lambda: exemplars("cartesia_fine_tune_transitions_total") == {failing.id})
-    for query in (*queries_of_the_readme(), *queries_of_the_metrics()):
+    for query in documented_queries():
         value(query)
 
 
@@ -129,19 +129,14 @@ def test_the_served_metrics_are_the_documented_ones(scraped):
     assert sorted(types) == sorted(rows)
 
 
-def queries_of_the_readme() -> list[str]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    queries = re.findall(r"^\| [^|]+\? \| `([^`]+)` \|$", readme, re.MULTILINE)
-    assert len(queries) >= 5
-    return queries
-
-
-def queries_of_the_metrics() -> list[str]:
+def documented_queries() -> list[str]:
     document = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    first = re.findall(r"^\| [^|]+\? \| `([^`]+)` \|$", document, re.MULTILINE)
+    assert len(first) >= 5
     queries = re.findall(r"\| `([^`]+)` \| (?:stable|experimental) \|$", document, re.MULTILINE)
     queries += re.findall(r"^```\n(.+)\n```$", document, re.MULTILINE)
     assert len(queries) > 30
-    return queries
+    return [*first, *queries]
 
 
 def test_the_example_scrape_configuration_is_valid():
