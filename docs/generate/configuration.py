@@ -14,30 +14,75 @@ from exporter.config.section import Section
 _INTRODUCTION = """\
 # Configuration
 
-Made by `make docs` out of the models in `exporter/config/` and of \
-[config.example.yaml](../config.example.yaml), which shows the keys at work. `cartesia-exporter \
-check-config --config.file=config.yaml` names every mistake at once, each with its line and its \
-path in the file; an unknown key is one. It warns when nobody is notified of a failed fine-tune, \
-and when an environment variable has no effect; the agent logs these warnings at its start and at \
-each reload. A file has at most 1 MiB and 20,000 keys and values, with what aliases stand for. \
-[The page `/config`](#the-page-config) shows what is in force.
+Flags say how the process runs ([flags.md](flags.md)); a YAML file says what it watches and whom \
+it notifies. Without a file, environment variables are enough. \
+[config.example.yaml](../config.example.yaml) shows every key and is valid as it is.
 
-Durations are written as Prometheus writes them: `500ms`, `30s`, `5m`, `1h30m`, `2d`. A secret \
-is given in one of its three forms: as a text, as the `_file` that holds it (read again at each \
-use, so that it can be rotated without a restart), or as the `_env` variable that holds it. \
-Relative paths start at the folder of the configuration file, `storage.path` at the working \
-directory. A key whose value is null counts as left out. The web server's TLS, users and limits \
-are in [a file of their own](web-config.md).
+`cartesia-exporter check-config --config.file=config.yaml` lists all mistakes at once, each with \
+its line and its path in the file. It warns when no receiver is notified of failed fine-tunes, \
+and when an environment variable has no effect. The agent logs these warnings at start and at \
+each reload.
+
+- **Durations** have the format of Prometheus: `500ms`, `30s`, `5m`, `1h30m`, `2d`.
+- **Secrets** have three forms: `KEY` is the text itself, `KEY_file` a file that contains it, and \
+`KEY_env` an environment variable that contains it. A file is read again at each use, so that a \
+secret can be changed without a restart. A secret is given without quotes, `NAME=` or `Bearer ` \
+around it; these are refused.
+- **Paths** are relative to the folder of the configuration file, `storage.path` to the working \
+directory.
+- **Null** as a value means that the key is not set. An unknown key is a mistake.
+- **Limits**: 1 MiB, and 20,000 keys and values including those that aliases stand for.
+
+TLS, users and limits of the web server are in [a file of their own](web-config.md). This \
+document is generated from `exporter/config/` and config.example.yaml by `make docs`.
+
+## Environment variables
+
+| variable | meaning |
+|---|---|
+| `CARTESIA_API_KEY`, `CARTESIA_API_KEY_FILE` | API key of the account `default`, or the file \
+that contains it; used if the file has no accounts |
+| `CARTESIA_BASE_URL`, `CARTESIA_VERSION` | base URL and API version of that account |
+| `CARTESIA_EXPORTER_SLACK_URL`, `CARTESIA_EXPORTER_WEBHOOK_URL` | URLs of the receivers `slack` \
+and `webhook`; used if the file has no receivers |
+| `CARTESIA_EXPORTER_STORAGE_PATH` | the state file; used if the file does not have \
+`storage.path` |
+| `HTTPS_PROXY`, `ALL_PROXY` | proxy for https; used without `proxy_url` |
+| `NO_PROXY` | hosts that are reached without this proxy, separated by commas or spaces: `*`, a \
+domain and its subdomains (`example.com`, `.example.com`), subdomains only (`*.example.com`), an \
+IP address or a range (`10.0.0.0/8`, `fd00::/8`). A domain or address may have a port \
+(`example.com:8443`, `[::1]:8443`). |
+| `SSL_CERT_FILE`, `SSL_CERT_DIR` | trusted CA certificates; used without `ca_file`. \
+`SSL_CERT_FILE` and `ca_file` are read again when the file changes. |
+
+## Reload
+
+SIGHUP reloads the file. So does `POST /-/reload`, if the agent was started with \
+`--web.enable-lifecycle`; requests that a page of another site makes a browser send are refused \
+with 403. The answer is 200, or 500 with all mistakes. After a mistake the old configuration \
+stays in force, and `cartesia_exporter_config_last_reload_successful` is 0 until a reload \
+succeeds.
+
+- Accounts and receivers whose settings did not change are not interrupted.
+- A changed receiver is tried at once. An account whose key was refused is polled at its next \
+interval.
+- Several accounts that are added or changed together start one after another, within the \
+interval and within 5 s. A poll that is under way has 8 s to finish, which does not delay other \
+accounts.
+- The series of a removed account disappear. Its history stays in the state and is used if the \
+account is added again.
+- Flags and `storage.path` need a restart.
 """
 _PAGE = """\
 ## The page /config
 
-It shows what is in force, as a YAML document: the file, the environment where the file is \
-silent, and the defaults; for a receiver without `events` those that it gets. A key that is not \
-there is not set. Secrets are `<secret>`: keys, tokens, passwords, signing secrets, the values \
-of headers, the URLs of receivers, of proxies and of the heartbeat, and the texts of a \
-`template`, since some services want their key in the body. The path of a secret's file and the \
-name of its variable are shown. It asks for the password, if the web configuration has one.
+It shows the configuration in force as YAML: the file, environment variables and defaults. For a \
+receiver without `events` it shows the events that it gets. Keys that are not set are left out.
+
+Secrets are shown as `<secret>`: keys, tokens, passwords, signing secrets, the values of headers, \
+the URLs of receivers, proxies and the heartbeat, and the texts of a `template`, because some \
+services expect their key in the body. Paths of secret files and names of secret variables are \
+shown. If the web configuration has users, the page needs a password.
 """
 _HEADER = header("key", "type", "default", "it must", "meaning")
 
@@ -105,7 +150,7 @@ def _receivers(receivers: list[_SectionDocs]) -> Iterator[str]:
     yield "A list; each has these keys, and those of its `type`:\n"
     types = [get_args(each.section.model_fields["type"].annotation)[0] for each in receivers]
     rule = f"be {', '.join(map(code, types[:-1]))} or {code(types[-1])}"
-    type_row = row((code("type"), "text", "required", rule, "of which kind it is"))
+    type_row = row((code("type"), "text", "required", rule, "type of the receiver"))
     common = _SectionDocs(CommonReceiver, receivers[0].path, receivers[0].example)
     yield _table(common, common.names(), type_row)
     for receiver_type, docs in zip(types, receivers, strict=True):

@@ -11,7 +11,7 @@ from docs.generate.documents import CONFIGURATION, FLAGS, render_documents
 from docs.generate.flags import commands
 from docs.generate.table import row
 from exporter.cli.commands import main
-from exporter.config import Config, load
+from exporter.config import Config, environment, load
 from exporter.config.models import Account, Alerts, Metrics, Poll, Severities, Storage
 from exporter.config.receivers import (
     AlertmanagerReceiver,
@@ -58,6 +58,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 KEYS = {name: rows(text) for name, text in sections(CONFIGURATION.read_text("utf-8")).items()}
+VARIABLES = KEYS.pop("Environment variables")
 
 
 def test_the_documents_are_up_to_date():
@@ -124,6 +125,18 @@ def test_every_key_of_the_file_has_a_heading_or_a_row():
     secret = {"heartbeat_url", "heartbeat_url_file", "heartbeat_url_env"}
     assert keys("heartbeat_url") == sorted(secret)
     assert {*SECTIONS, "receivers", *secret} == set(Config.model_fields)
+
+
+def test_every_environment_variable_of_the_configuration_is_documented():
+    documented = {name for cells in VARIABLES for name in re.findall("`([A-Z_]+)`", cells[0])}
+    used = {
+        environment.API_KEY,
+        environment.API_KEY_FILE,
+        environment.STORAGE_VARIABLE,
+        *environment.ACCOUNT_VARIABLES.values(),
+        *environment.RECEIVER_VARIABLES.values(),
+    }
+    assert used <= documented
 
 
 def test_every_type_of_receiver_is_documented():
