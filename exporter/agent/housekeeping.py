@@ -51,7 +51,7 @@ class Housekeeper(Service):
         self._reported: dict[str, int] = {}
         self._orphaned = Gauge(
             "cartesia_exporter_deliveries_orphaned",
-            "Events owed to receivers that are not in the configuration.",
+            "Pending and dead deliveries of receivers that are not in the configuration.",
             registry=registry,
         )
 

@@ -22,7 +22,7 @@ def new_registry() -> CollectorRegistry:
     registry.register(_LogMetrics())
     build = Gauge(
         "cartesia_exporter_build_info",
-        "Always 1; the version of the exporter and of Python.",
+        "Version of the exporter and of Python; the value is always 1.",
         ("version", "pythonversion"),
         registry=registry,
     )
@@ -34,6 +34,6 @@ class _LogMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "cartesia_exporter_log_lines_dropped",
-            "Log lines that were dropped because standard error did not take them.",
+            "Log lines dropped because standard error could not be written.",
             value=logs.dropped_lines(),
         )

@@ -59,12 +59,12 @@ class Reloader(Service):
         self._thread = start_executor("reload")
         self._successful = Gauge(
             "cartesia_exporter_config_last_reload_successful",
-            "Whether the last attempt to load the configuration succeeded.",
+            "Whether the last attempt to load the configuration succeeded (1) or failed (0).",
             registry=registry,
         )
         self._succeeded_at = Gauge(
             "cartesia_exporter_config_last_reload_success_timestamp_seconds",
-            "Unix time when the configuration was loaded last.",
+            "Unix time of the last successful load of the configuration.",
             registry=registry,
         )
         self._record([])

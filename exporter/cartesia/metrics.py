@@ -24,13 +24,13 @@ class ClientMetrics:
         )
         self.retries = Counter(
             "cartesia_exporter_api_request_retries_total",
-            "Requests to the Cartesia API that repeated a failed one.",
+            "Requests to the Cartesia API that were retries of a failed request.",
             label,
             registry=registry,
         )
         self.duration = Histogram(
             "cartesia_exporter_api_request_duration_seconds",
-            "Time of one request to the Cartesia API, until its body was read.",
+            "Duration of requests to the Cartesia API in seconds, until the body was read.",
             label,
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
             registry=registry,

@@ -25,32 +25,32 @@ class DeliveryMetrics(Collector):
         self._backlogs: dict[str, tuple[Backlog, float | None, CircuitState]] = {}
         self._requests = Counter(
             "cartesia_exporter_notifications_total",
-            "Requests to a receiver that were tried.",
+            "Requests to a receiver, successful or failed.",
             _LABEL,
             registry=registry,
         )
         self._failures = Counter(
             "cartesia_exporter_notifications_failed_total",
-            "Requests to a receiver that failed, by reason.",
+            "Failed requests to a receiver, by reason.",
             (*_LABEL, "reason"),
             registry=registry,
         )
         self._expired = Counter(
             "cartesia_exporter_deliveries_expired_total",
-            "Events that were not delivered within the receiver's max_age and became dead.",
+            "Deliveries that became dead because they were not delivered within max_age.",
             _LABEL,
             registry=registry,
         )
         self._duration = Histogram(
             "cartesia_exporter_notification_duration_seconds",
-            "Time of one request to a receiver.",
+            "Duration of requests to a receiver in seconds.",
             _LABEL,
             buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
             registry=registry,
         )
         self._delay = Histogram(
             "cartesia_exporter_notification_delay_seconds",
-            "Time from the observation of an event until a receiver had taken it.",
+            "Time in seconds from the observation of an event to its delivery.",
             _LABEL,
             buckets=(1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 72 * 3600),
             registry=registry,
@@ -105,9 +105,9 @@ class DeliveryMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges of all receivers."""
-        pending = _gauge("deliveries_pending", "Events that a receiver is still owed.")
+        pending = _gauge("deliveries_pending", "Pending deliveries of a receiver.")
         dead = _gauge(
-            "deliveries_dead", "Events that a receiver refused for good or that grew too old."
+            "deliveries_dead", "Dead deliveries of a receiver: refused for good, or expired."
         )
         oldest = _gauge(
             "delivery_oldest_pending_timestamp_seconds",

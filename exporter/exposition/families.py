@@ -23,7 +23,7 @@ def data_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterat
     statuses = [status for status in statuses if status.is_fresh(monotonic)]
     yield _gauge(
         "cartesia_fine_tunes",
-        "Fine-tunes by status, as of the last complete poll.",
+        "Number of fine-tunes by status, as of the last complete poll.",
         [
             _data_block(status, (*status.options.names, "status"), status.counts or {})
             for status in statuses
@@ -31,8 +31,8 @@ def data_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterat
     )
     yield _gauge(
         "cartesia_fine_tune_oldest_in_status_timestamp_seconds",
-        "Unix time since when the first of the fine-tunes in a status is in it, as observed and as "
-        "of the last complete poll; absent when nobody is in it.",
+        "Unix time at which the oldest fine-tune in a status entered it, as observed and as of the "
+        "last complete poll; absent if there is none.",
         [
             _data_block(status, ("status",), {(name,): at for name, at in status.oldest.items()})
             for status in statuses
@@ -43,37 +43,42 @@ def data_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterat
         names = ("fine_tune_id", MODEL, "status")
         yield _gauge(
             "cartesia_fine_tune_status",
-            "Always 1; the status of a fine-tune, as of the last complete poll. Not terminal and "
-            "newest first, at most metrics.max_fine_tune_series for each account.",
+            "Status of a fine-tune, as of the last complete poll; the value is always 1. At most "
+            "metrics.max_fine_tune_series per account: first those that have not ended, then those "
+            "that changed last.",
             [_data_block(each, names, dict.fromkeys(each.series, 1.0)) for each in with_series],
         )
 
 
 _POLL_GAUGES: Final[tuple[tuple[str, str, Callable[[AccountStatus, float], float]], ...]] = (
-    ("cartesia_up", "Whether the last poll read every page.", lambda status, _: status.up),
+    (
+        "cartesia_up",
+        "Whether the last poll read every page (1) or failed (0).",
+        lambda status, _: status.up,
+    ),
     (
         "cartesia_poll_timestamp_seconds",
-        "Unix time at which the last poll ended; 0 before the first.",
+        "Unix time at the end of the last poll; 0 before the first.",
         lambda status, _: status.polled_at,
     ),
     (
         "cartesia_poll_success_timestamp_seconds",
-        "Unix time at which the last complete poll ended; 0 before the first.",
+        "Unix time at the end of the last complete poll; 0 before the first.",
         lambda status, _: status.succeeded_at,
     ),
     (
         "cartesia_poll_duration_seconds",
-        "Time that the last poll took.",
+        "Duration of the last poll in seconds.",
         lambda status, _: status.duration,
     ),
     (
         "cartesia_poll_pages",
-        "Pages of the list, as of the last complete poll.",
+        "Number of pages of the list, as of the last complete poll.",
         lambda status, _: status.pages,
     ),
     (
         "cartesia_stale",
-        "Whether nothing was read for longer than poll.stale_after: the data series are withheld.",
+        "Whether the data is older than poll.stale_after (1); the data series are withheld then.",
         lambda status, monotonic: status.is_stale(monotonic),
     ),
 )
@@ -91,13 +96,14 @@ def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
     yield Family(
         "cartesia_fine_tune_transitions",
         "counter",
-        "Confirmed changes of status; from_status is none for a fine-tune first seen.",
+        "Confirmed status changes of fine-tunes; from_status is none for a fine-tune seen for the "
+        "first time.",
         [_transitions(status) for status in statuses],
     )
     yield Family(
         "cartesia_fine_tunes_removed",
         "counter",
-        "Fine-tunes that left the list, by their last confirmed status.",
+        "Fine-tunes that were removed from the list, by their last confirmed status.",
         [
             Block(
                 {"account": status.account},
@@ -111,8 +117,8 @@ def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
     yield Family(
         "cartesia_fine_tune_status_duration_seconds",
         "histogram",
-        "Time for which a fine-tune was in a status that it left, as observed; without those whose "
-        "beginning was not seen.",
+        "Time in seconds that fine-tunes spent in a status before they left it, as observed; "
+        "without those whose start was not observed.",
         [block for status in statuses for name in STATUSES for block in _durations(status, name)],
     )
 

@@ -11,23 +11,23 @@ class PollMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         label = ("account",)
         self.polls = Counter(
-            "cartesia_exporter_polls_total", "Polls begun.", label, registry=registry
+            "cartesia_exporter_polls_total", "Polls started.", label, registry=registry
         )
         self.failures = Counter(
             "cartesia_exporter_poll_failures_total",
-            "Polls that did not lead to a new snapshot, by reason.",
+            "Failed polls, by reason.",
             (*label, "reason"),
             registry=registry,
         )
         self.skipped = Counter(
             "cartesia_exporter_polls_skipped_total",
-            "Turns not taken: the API asked to wait, or refused the key.",
+            "Polls skipped because the API asked to wait or refused the key.",
             label,
             registry=registry,
         )
         self.folded = Counter(
             "cartesia_exporter_label_values_folded_total",
-            "Label values that were counted as other because max_models was reached.",
+            "Label values counted as other because metrics.max_models was reached.",
             registry=registry,
         )
 

@@ -19,18 +19,18 @@ class StoreMetrics(Collector):
         """Yield the metric families of the store."""
         size = GaugeMetricFamily(
             "cartesia_exporter_store_size_bytes",
-            "Size of the state file and of the log that SQLite keeps beside it.",
+            "Size of the state file and its write-ahead log in bytes.",
         )
         with suppress(OSError):
             size.add_metric((), self._database.engine.size())
         yield size
         yield GaugeMetricFamily(
             "cartesia_exporter_store_lost",
-            "Whether the state was deleted, replaced or taken over; the agent ends then.",
+            "Whether the state was deleted, replaced or taken over (1); the agent ends then.",
             value=self._database.lost is not None,
         )
         yield CounterMetricFamily(
             "cartesia_exporter_store_errors",
-            "Reads and writes of the state file that failed.",
+            "Failed reads and writes of the state.",
             value=self._database.errors,
         )
