@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -18,13 +17,14 @@ from exporter.store.database import Database
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Backlog
 from tests.core.sample_account import EVERYTHING
+from tests.docs.documents import ROOT, documents
 from tests.exposition.rendered import metrics_of
 from tests.fakes.clock import FakeClock
 
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+DOCUMENTS = documents()
+README = DOCUMENTS["README.md"]
+METRICS = DOCUMENTS["docs/metrics.md"]
+CHANGELOG = DOCUMENTS["CHANGELOG.md"]
 MAX_README_WORDS = 1500
 
 
@@ -107,3 +107,15 @@ def test_the_readme_has_its_sections_in_order():
 
 def test_the_changelog_has_an_unreleased_section():
     assert "## [Unreleased]" in CHANGELOG
+
+
+def test_the_design_names_modules_and_tests_that_exist():
+    design = DOCUMENTS["docs/design.md"]
+    files = re.findall(r"`((?:exporter/|tests/)?[\w/]+\.py)`", design)
+    assert len(files) > 40
+    for file in files:
+        assert (ROOT / file).exists() or (ROOT / "exporter" / file).exists(), file
+    for cell in re.findall(r"^\|.*\| (`tests/.*) \|$", design, re.MULTILINE):
+        for file, names in re.findall(r"`(tests/[\w/]+\.py)`((?:,? `test_\w+`)*)", cell):
+            for name in re.findall(r"test_\w+", names):
+                assert f"def {name}(" in (ROOT / file).read_text("utf-8"), name
