@@ -25,7 +25,8 @@ from exporter.core.account import Router, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES
 from exporter.core.labels import label_value
-from exporter.core.message import LinkTemplates
+from exporter.core.links import LinkTemplates
+from exporter.core.message import MessageSettings
 from exporter.core.model import AccountKey
 from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route
@@ -119,7 +120,7 @@ class SpecFactory:
             section.group_interval,
             alerts.digest_threshold,
             section.max_age,
-            LinkTemplates(alerts.playground_url, context.external_url),
+            message_settings(section, alerts, context.external_url),
             context.route,
             context.wake,
         )
@@ -263,6 +264,18 @@ def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
     if section.TROUBLES_ONLY:
         types &= TROUBLES
     return Route(section.name, types, match)
+
+
+def message_settings(
+    section: CommonReceiver, alerts: Alerts, external_url: str | None
+) -> MessageSettings:
+    """Return what the configuration says about the messages of a receiver."""
+    return MessageSettings(
+        LinkTemplates(alerts.playground_url, external_url),
+        alerts.severities.model_dump(),
+        events_of(section, alerts),
+        has_match=bool(section.match.model_dump(exclude_none=True)),
+    )
 
 
 def alert_labels(config: Config) -> AlertLabels:

@@ -22,7 +22,7 @@ from exporter.cli.options import (
 )
 from exporter.cli.output import body_lines
 from exporter.core.events import sample_failure, stable_id, test_event
-from exporter.core.message import LinkTemplates, Message, build_message
+from exporter.core.message import Message, MessageSettings, build_message
 from exporter.core.model import FAILED, FineTune, OutboxMessage
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ def send_test(
             f"there is no receiver {receiver} to send to; the receivers: {names}",
         )
     terminal = standard_output("send the test message").isatty()
-    links = LinkTemplates(config.alerts.playground_url, external_url)
-    create = partial(_message, config.accounts[0].name, sample, links)
+    from exporter.agent.build import message_settings
+
+    settings = message_settings(section, config.alerts, external_url)
+    create = partial(_message, config.accounts[0].name, sample, settings)
     try:
         text, succeeded = asyncio.run(
             _open_and_send(config, section, create, dry_run=dry_run, terminal=terminal)
@@ -125,15 +127,15 @@ async def _open_and_send(
 
 
 def _message(
-    account: str, sample: _Sample | None, link_templates: LinkTemplates, max_events: int, now: float
+    account: str, sample: _Sample | None, settings: MessageSettings, max_events: int, now: float
 ) -> Message:
     if sample is None:
-        return build_message([test_event(account, now, secrets.token_hex(16))], link_templates)
+        return build_message([test_event(account, now, secrets.token_hex(16))], settings)
     # New ids: a receiver that drops repeated ids would drop the second send-test.
     events = [
         sample_failure(fine_tune, account, now, secrets.token_hex(16))
         for fine_tune in _SAMPLES[sample]()[:max_events]
     ]
-    message = build_message(events, link_templates)
+    message = build_message(events, settings)
     # A digest's title names no fine-tune, and a phone may show nothing but the title.
     return replace(message, title=f"TEST: {message.title}")

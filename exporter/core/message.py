@@ -2,45 +2,41 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
 
 from exporter.core.events import (
+    DEFAULT_SEVERITIES,
     DIGEST,
     EVENT_TYPES,
     Event,
     EventType,
     MessageType,
+    Subscription,
 )
+from exporter.core.links import Link, LinkTemplates, links
 from exporter.core.model import STATUSES, FineTune
-from exporter.core.text import LONGEST, cut, one_line, timestamp
+from exporter.core.text import LONGEST, one_line, timestamp
 
 _NAMED: Final = 20
 """Fine-tunes that a digest names in full."""
-
-_LONGEST_URL: Final = 2_000
-"""Longest link to details in characters, which any browser and proxy accepts."""
 
 _MODELS: Final = 9
 """Models that a digest counts by name; with "other models" they are ten facts."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinkTemplates:
-    """URLs that messages link to: the Playground (``{id}`` is replaced) and the status page."""
+class MessageSettings:
+    """What the configuration says about the messages of a receiver.
 
-    playground: str
-    status_page: str | None = None
+    ``severities`` are by subscription. ``subscriptions`` are the words of the receiver's events,
+    and ``has_match`` is whether its match selects among them.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link; ``name`` is its key in JSON, ``text`` its label."""
-
-    name: str
-    text: str
-    url: str
+    links: LinkTemplates
+    severities: Mapping[str, str] = field(default_factory=lambda: DEFAULT_SEVERITIES)
+    subscriptions: tuple[Subscription, ...] = ()
+    has_match: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +46,13 @@ class Message:
     ``facts`` are pairs of name and value, ``text`` may be long, each of ``lines`` describes one
     event and ``rest`` has the ids of the fine-tunes without a line; all of these are text to be
     shown, without control characters. ``events`` are in order of occurrence. A receiver that links
-    each event by itself uses ``link_templates``, others ``links``.
+    each event by itself uses ``settings.links``, others ``links``.
     """
 
     type: MessageType
     title: str
     events: tuple[Event, ...]
-    link_templates: LinkTemplates
+    settings: MessageSettings
     facts: tuple[tuple[str, str], ...] = ()
     text: str = ""
     lines: tuple[str, ...] = ()
@@ -65,7 +61,7 @@ class Message:
     @property
     def links(self) -> tuple[Link, ...]:
         """Links of the message; to the fine-tune if it is about a single one."""
-        return links(self.events[0] if len(self.events) == 1 else None, self.link_templates)
+        return links(self.events[0] if len(self.events) == 1 else None, self.settings.links)
 
 
 def log_facts(events: Sequence[Event]) -> dict[str, str]:
@@ -105,17 +101,17 @@ def group_events(
     return [tuple(events[i : i + most_events]) for i in range(0, len(events), most_events)]
 
 
-def build_message(events: Sequence[Event], link_templates: LinkTemplates) -> Message:
+def build_message(events: Sequence[Event], settings: MessageSettings) -> Message:
     """Return the message of one event, or the digest of several."""
     if len(events) > 1:
-        return _digest(tuple(events), link_templates)
+        return _digest(tuple(events), settings)
     event = events[0]
     if event.fine_tune is not None:
-        return _fine_tune_message(event, event.fine_tune, link_templates)
-    return _agent_message(event, link_templates)
+        return _fine_tune_message(event, event.fine_tune, settings)
+    return _agent_message(event, settings)
 
 
-def _fine_tune_message(event: Event, fine_tune: FineTune, link_templates: LinkTemplates) -> Message:
+def _fine_tune_message(event: Event, fine_tune: FineTune, settings: MessageSettings) -> Message:
     facts = (
         ("Account", event.account),
         ("Model", fine_tune.model_id),
@@ -130,7 +126,7 @@ def _fine_tune_message(event: Event, fine_tune: FineTune, link_templates: LinkTe
         event.type,
         f"{event.traits.title}: {one_line(fine_tune.name) or printable_id(fine_tune)}",
         (event,),
-        link_templates,
+        settings,
         facts=tuple((name, one_line(value)) for name, value in facts if value),
         text=one_line(fine_tune.description),
     )
@@ -143,7 +139,7 @@ def _status_change(event: Event, fine_tune: FineTune) -> str:
     return f"{event.previous_status} → {fine_tune.status}"
 
 
-def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
+def _agent_message(event: Event, settings: MessageSettings) -> Message:
     facts = tuple(
         (name.capitalize(), one_line(str(event.facts[name])))
         for name in ("status", "total", *STATUSES, "reason", "since")
@@ -158,7 +154,7 @@ def _agent_message(event: Event, link_templates: LinkTemplates) -> Message:
         event.type,
         title_of(event),
         (event,),
-        link_templates,
+        settings,
         facts=(*facts, ("Observed", timestamp(event.observed_at))),
         text=one_line(str(event.facts.get("text", ""))),
         lines=(("Failed before the watch began:", *lines) if lines else ()),
@@ -174,7 +170,7 @@ def title_of(event: Event) -> str:
     return event.traits.title.format(account=event.account, subject=event.subject)
 
 
-def _digest(events: tuple[Event, ...], link_templates: LinkTemplates) -> Message:
+def _digest(events: tuple[Event, ...], settings: MessageSettings) -> Message:
     # Failures first: a receiver with little room leaves out the last events.
     ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
     types = Counter(event.type for event in ranked)
@@ -182,7 +178,7 @@ def _digest(events: tuple[Event, ...], link_templates: LinkTemplates) -> Message
         DIGEST,
         "; ".join(_counted(event_type, number) for event_type, number in types.items()),
         events,
-        link_templates,
+        settings,
         facts=_by_model(events),
         lines=tuple(_event_line(event) for event in ranked[:_NAMED]),
         rest=tuple(
@@ -220,18 +216,3 @@ def _event_line(event: Event) -> str:
     if event.type == "fine_tune.failed":
         return describe_fine_tune(event.fine_tune)
     return f"{describe_fine_tune(event.fine_tune)} {event.type.removeprefix('fine_tune.')}"
-
-
-def links(event: Event | None, link_templates: LinkTemplates) -> tuple[Link, ...]:
-    """Return the links of an event, the most helpful first; None stands for several events."""
-    fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
-    url = link_templates.playground.replace("{id}", quote(cut(fine_tune_id), safe=""))
-    found = [Link("playground", "Open the Playground", url)]
-    if link_templates.status_page is None:
-        return tuple(found)
-    if event is not None and fine_tune_id:
-        path = f"fine-tunes/{quote(event.account, safe='')}/{quote(fine_tune_id, safe='')}"
-        url = f"{link_templates.status_page.rstrip('/')}/{path}"
-        if len(url) <= _LONGEST_URL:  # a shorter id would be that of another fine-tune
-            found.insert(0, Link("details", "Details", url))
-    return *found, Link("status_page", "Status page", link_templates.status_page)

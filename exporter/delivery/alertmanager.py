@@ -147,13 +147,13 @@ class AlertDeliverer(Service):
     async def body(self, batch: Sequence[ActiveAlert], minimal: Collection[_Version]) -> bytes:
         """Return the request for a batch; those in ``minimal`` have their minimal form."""
         events = await self.outbox.events([alert.row.number for alert in batch])
-        hold, links = self.receiver.hold, self._settings.link_templates
+        hold, settings = self.receiver.hold, self._settings.messages
         times = self.outbox.awake_now(), self.clock.now()
         return render(
             Alert(
                 content_of(
                     events[alert.row.number],
-                    links,
+                    settings,
                     self.receiver.labels,
                     minimal=alert.version in minimal,
                 ),
@@ -235,7 +235,7 @@ class AlertDeliverer(Service):
 
     def _alert_keys_of(self, events: Mapping[int, Event]) -> dict[int, _AlertKey]:
         found = dict[int, _AlertKey]()
-        form = self._settings.link_templates, self.receiver.labels
+        form = self._settings.messages, self.receiver.labels
         for number, event in events.items():
             try:
                 content_of(event, *form, minimal=True)  # fails here rather than in a request

@@ -134,7 +134,7 @@ class Deliverer(DeliveryLoop, Service):
     def _render(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
         """Return the bytes of a message, none if it cannot be rendered: others must still go."""
         try:
-            message = build_message(events, self._settings.link_templates)
+            message = build_message(events, self._settings.messages)
             return self._receiver.render(message, minimal=minimal)
         except Exception:  # noqa: BLE001 - whatever it raises is a bug, and logged as one
             self._log.exception("message cannot be rendered", first=events[0].id, minimal=minimal)

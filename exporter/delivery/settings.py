@@ -8,7 +8,7 @@ import structlog
 
 from exporter.core.account import RoutedEvents, Router
 from exporter.core.events import circuit_event
-from exporter.core.message import LinkTemplates
+from exporter.core.message import MessageSettings
 from exporter.core.retry import CircuitState
 
 
@@ -24,7 +24,7 @@ class DeliverySettings:
     group_interval: float
     digest_threshold: int
     max_age: float
-    link_templates: LinkTemplates
+    messages: MessageSettings
     route: Router
     wake: Callable[[], None]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates, Message
+from exporter.core.message import Message, MessageSettings
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alerts import AlertLabels, annotations, generator_url
@@ -67,7 +67,7 @@ class Alertmanager:
         """Return the body of a message: one alert for each event, which fires for 5 minutes."""
         return render(
             Alert(
-                content_of(event, message.link_templates, self.labels, minimal=minimal),
+                content_of(event, message.settings, self.labels, minimal=minimal),
                 starts_at=event.observed_at,
                 ends_at=event.observed_at + 300.0,
             )
@@ -103,13 +103,13 @@ class Member(Endpoint):
 
 
 def content_of(
-    event: Event, link_templates: LinkTemplates, labels: AlertLabels, *, minimal: bool = False
+    event: Event, settings: MessageSettings, labels: AlertLabels, *, minimal: bool = False
 ) -> Content:
     """Return the alert of an event; the minimal form has the same labels: it is the same alert."""
     return Content(
         labels.of(event),
-        annotations(event, link_templates, minimal=minimal),
-        generator_url(event, link_templates),
+        annotations(event, settings, minimal=minimal),
+        generator_url(event, settings.links),
     )
 
 

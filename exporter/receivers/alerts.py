@@ -8,7 +8,9 @@ from hashlib import sha256
 from typing import Any, Final
 
 from exporter.core.events import DEFAULT_SEVERITIES, Event
-from exporter.core.message import LinkTemplates, Message, build_message, links
+from exporter.core.links import LinkTemplates, links
+from exporter.core.message import Message, MessageSettings, build_message
+from exporter.core.project import runbook_url
 from exporter.core.text import LONGEST, one_line, timestamp
 from exporter.receivers.receiver import encoded
 
@@ -16,8 +18,6 @@ LONGEST_LABEL: Final = 256
 """The most characters of a label's value."""
 
 _GROUP_LABELS: Final[tuple[str, ...]] = ("account", "alertname", "fine_tune_id", "receiver")
-_RUNBOOKS: Final = {"CartesiaReceiverUnhealthy": "CartesiaReceiverDown"}
-"""The section of docs/runbooks.md for an alert that has none of its own."""
 
 _NO_END: Final = "0001-01-01T00:00:00Z"
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -64,7 +64,7 @@ class AlertmanagerBody:
     def __call__(self, message: Message, *, minimal: bool) -> bytes:
         """Return the payload; the minimal one leaves out user-written text."""
         alerts = [
-            _alert(event, message.link_templates, self.labels, minimal=minimal)
+            _alert(event, message.settings, self.labels, minimal=minimal)
             for event in message.events
         ]
         common = _common([alert["labels"] for alert in alerts])
@@ -82,25 +82,24 @@ class AlertmanagerBody:
                 "groupLabels": group,
                 "commonLabels": common,
                 "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
-                "externalURL": generator_url(None, message.link_templates),
+                "externalURL": generator_url(None, message.settings.links),
                 "alerts": alerts,
             }
         )
 
 
 def annotations(
-    event: Event, link_templates: LinkTemplates, *, minimal: bool = False
+    event: Event, settings: MessageSettings, *, minimal: bool = False
 ) -> dict[str, str]:
     """Return the annotations of the alert; the minimal ones leave out user-written text."""
-    message = build_message([event], link_templates)
+    message = build_message([event], settings)
     facts = dict(message.facts)
     found = {
-        link.name: link.url for link in links(event, link_templates) if len(link.url) <= LONGEST
+        link.name: link.url for link in links(event, settings.links) if len(link.url) <= LONGEST
     }
     found |= {"status": facts.get("Status", ""), "observed_at": facts["Observed"]}
     if event.traits.is_trouble or event.traits.resolves:
-        name = event.traits.alertname
-        found["runbook_url"] = f"docs/runbooks.md#{_RUNBOOKS.get(name, name).lower()}"
+        found["runbook_url"] = runbook_url(event.traits.alertname)
     if minimal:
         found["summary"] = f"{event.type}: {event.subject or event.account}"
     elif event.fine_tune is not None:
@@ -115,9 +114,9 @@ def annotations(
     return _cleaned(found, LONGEST)
 
 
-def generator_url(event: Event | None, link_templates: LinkTemplates) -> str:
+def generator_url(event: Event | None, templates: LinkTemplates) -> str:
     """Return the URL of the fine-tune's page, else of the status page, else of the Playground."""
-    urls = {each.name: each.url for each in links(event, link_templates)}
+    urls = {each.name: each.url for each in links(event, templates)}
     return next(urls[name] for name in ("details", "status_page", "playground") if name in urls)
 
 
@@ -132,7 +131,7 @@ def fingerprint(alert_labels: Mapping[str, str]) -> str:
 
 
 def _alert(
-    event: Event, link_templates: LinkTemplates, labels: AlertLabels, *, minimal: bool
+    event: Event, settings: MessageSettings, labels: AlertLabels, *, minimal: bool
 ) -> dict[str, Any]:
     found = labels.of(event)
     observed = timestamp(event.observed_at)
@@ -142,10 +141,10 @@ def _alert(
     return {
         "status": "resolved" if resolved else "firing",
         "labels": found,
-        "annotations": annotations(event, link_templates, minimal=minimal),
+        "annotations": annotations(event, settings, minimal=minimal),
         "startsAt": since if resolved and is_known else observed,
         "endsAt": observed if resolved else _NO_END,
-        "generatorURL": generator_url(event, link_templates),
+        "generatorURL": generator_url(event, settings.links),
         "fingerprint": fingerprint(found),
     }
 

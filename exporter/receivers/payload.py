@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates, Message, links
+from exporter.core.links import links
+from exporter.core.message import Message, MessageSettings
 from exporter.core.model import STATUSES
 from exporter.core.text import LONGEST, cut, timestamp
 from exporter.receivers.receiver import encoded
@@ -35,9 +36,7 @@ class Body(Protocol):
 
 def standard_body(message: Message, *, minimal: bool) -> bytes:
     """Return the event of a message, or the digest of its events, as JSON."""
-    bodies = [
-        event_body(event, message.link_templates, minimal=minimal) for event in message.events
-    ]
+    bodies = [event_body(event, message.settings, minimal=minimal) for event in message.events]
     if message.type != "fine_tune.digest":
         return encoded(bodies[0])
     data = {"title": message.title, "events": bodies}
@@ -56,7 +55,7 @@ def variables(
     more = (f"and {len(message.rest)} more",) if message.rest else ()
     text = "\n".join(filter(None, (*facts, message.text, *message.lines, *more)))
     events = [
-        _complete(event_body(event, message.link_templates, minimal=minimal))
+        _complete(event_body(event, message.settings, minimal=minimal))
         for event in message.events[:MOST_EVENTS]
     ]
     found = {
@@ -71,9 +70,7 @@ def variables(
     return found if clean is None else _cleaned(found, clean)
 
 
-def event_body(
-    event: Event, link_templates: LinkTemplates, *, minimal: bool = False
-) -> dict[str, Any]:
+def event_body(event: Event, settings: MessageSettings, *, minimal: bool = False) -> dict[str, Any]:
     """Return an event in JSON's types; each text is cut at 1,000 characters."""
     observed = timestamp(event.observed_at)
     data: dict[str, Any] = {"account": event.account or None}
@@ -89,7 +86,7 @@ def event_body(
         for name, fact in event.facts.items()
         if not (minimal and isinstance(fact, list))
     }
-    found = {link.name: link.url for link in links(event, link_templates)}
+    found = {link.name: link.url for link in links(event, settings.links)}
     data["links"] = {"details": None, "playground": None, "status_page": None} | found
     return {"type": event.type, "timestamp": observed, "data": data}
 

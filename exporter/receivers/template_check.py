@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from exporter.core.events import EVENT_TYPES, Event, EventType
 from exporter.core.facts import baseline_facts, retired_facts
-from exporter.core.message import LinkTemplates, Message, build_message
+from exporter.core.links import LinkTemplates
+from exporter.core.message import Message, MessageSettings, build_message
 from exporter.core.model import FAILED, FineTune, Snapshot
 from exporter.core.text import LONGEST, timestamp
 from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, variables
@@ -103,8 +104,10 @@ _YEAR_9999: Final = 253_402_300_799.0  # its last second, the latest that dateti
 _LONG_TEXT: Final = "\"'\\{{ }} {% %} <!channel> &\n".ljust(LONGEST, "\U0001f5e3")
 _LONG_NAME: Final = "x" * 64
 
-_SHORT_LINKS: Final = LinkTemplates("https://play.example/")
-_ALL_LINKS: Final = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+_SHORT_LINKS: Final = MessageSettings(LinkTemplates("https://play.example/"))
+_ALL_LINKS: Final = MessageSettings(
+    LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+)
 
 _EMPTY: Final = FineTune("x", model_id="", status="")
 _FULL: Final = FineTune(*[_LONG_TEXT] * 7)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter import __version__
+from exporter.core.links import fine_tune_path
 from exporter.core.text import cut, one_line
 from exporter.web.times import age, duration, full_time, iso_time, short_time
 
@@ -69,13 +70,6 @@ _ICON_FAILED: Final = (
 )
 
 
-def fine_tune_url(account: str, fine_tune_id: str) -> str:
-    """Return the path of a fine-tune's page."""
-    if fine_tune_id in {".", ".."}:
-        return f"/fine-tunes/{quote(account, safe='')}/?fine_tune={fine_tune_id}"
-    return f"/fine-tunes/{quote(account, safe='')}/{quote(fine_tune_id, safe='')}"
-
-
 def _answer(text: str) -> str:
     """Return a receiver's answer without the word that all of them begin with."""
     return cut(text.removeprefix("answered "), 200)
@@ -129,7 +123,7 @@ def _environment() -> Environment:
     digest = sha256(b"".join(map(read_asset, sorted(ASSETS)))).hexdigest()[:12]
     environment.globals |= {
         "assets": digest,
-        "fine_tune_url": fine_tune_url,
+        "fine_tune_url": fine_tune_path,
         "version": __version__,
     }
     return environment

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
 from exporter.cli.commands import main
-from exporter.core.message import LinkTemplates
+from exporter.core.links import LinkTemplates
+from exporter.core.message import MessageSettings
 from tests.process.agent_process import API_KEY, Agent, run
 from tests.process.fake_api import agent_config, fake_api, webhook
 
@@ -140,9 +141,9 @@ def test_a_sample_has_new_ids_each_time_and_a_dry_run_sends_nothing(receivers):
 def test_a_digest_sample_is_limited_to_the_events_of_the_receiver():
     from exporter.cli.send_test import _message
 
-    links = LinkTemplates("https://play.example")
+    settings = MessageSettings(LinkTemplates("https://play.example"))
     for max_events, message_type in ((1, "fine_tune.failed"), (7, "fine_tune.digest")):
-        message = _message("main", "digest", links, max_events, 1_800_000_000.0)
+        message = _message("main", "digest", settings, max_events, 1_800_000_000.0)
         assert (len(message.events), message.type) == (max_events, message_type)
     models = {event.fine_tune.model_id for event in message.events if event.fine_tune}
     assert len(models) == 3

@@ -16,13 +16,14 @@ from exporter.core.events import (
     poll_recovered_event,
     stable_id,
 )
-from exporter.core.message import Link, LinkTemplates, Message, build_message, group_events, links
+from exporter.core.links import Link, LinkTemplates, links
+from exporter.core.message import Message, MessageSettings, build_message, group_events
 from exporter.core.model import FineTune, Outage
 from exporter.core.text import timestamp
 from tests.core.histories import KEY, events_of, poll_result, rules, snapshot
 
 AT = 1_795_460_580.9
-PAGES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+PAGES = MessageSettings(LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/"))
 VOICE = FineTune("ft_1", "My voice", "For the\nhotline", "en", "sonic-2", "ds_1", "failed")
 
 
@@ -261,7 +262,7 @@ def test_link_quotes_the_fine_tune_id():
 
 def test_a_link_to_details_that_is_too_long_is_left_out():
     def names(fine_tune_id: str) -> list[str]:
-        return [each.name for each in links(of(FineTune(fine_tune_id)), PAGES)]
+        return [each.name for each in links(of(FineTune(fine_tune_id)), PAGES.links)]
 
     begin = len("https://watch.example/fine-tunes/default/")
     assert names("a" * (2000 - begin)) == ["details", "playground", "status_page"]

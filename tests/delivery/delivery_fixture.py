@@ -10,7 +10,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from exporter.core.message import LinkTemplates, Message
+from exporter.core.links import LinkTemplates
+from exporter.core.message import Message, MessageSettings
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.deliverer import Deliverer
@@ -133,7 +134,7 @@ def delivery_settings(
             "group_interval": 0.0,
             "digest_threshold": digest_threshold,
             "max_age": 72 * 3600.0,
-            "link_templates": LinkTemplates("https://play.example"),
+            "messages": MessageSettings(LinkTemplates("https://play.example")),
             "route": lambda event: ["other"] if event.fine_tune is None else [],
             "wake": lambda: None,
             **more,

@@ -4,13 +4,16 @@ from hypothesis import strategies as st
 
 from exporter.core.events import Event, EventType
 from exporter.core.facts import baseline_facts, unknown_status_facts
-from exporter.core.message import LinkTemplates
+from exporter.core.links import LinkTemplates
+from exporter.core.message import MessageSettings
 from exporter.core.model import FineTune, OutboxMessage, Snapshot
 from exporter.core.status import canonical_status
 
 AT = 1_795_460_580.25
 SINCE = "2026-11-23T18:00:00Z"
-LINK_TEMPLATES = LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+SETTINGS = MessageSettings(
+    LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+)
 
 VOICE = FineTune("ft_1", "My voice", "For the <hotline>", "en", "sonic-2", "ds_1", "failed")
 FAILED = Event("evt_1", "fine_tune.failed", "default", AT, VOICE, "training")

@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from exporter.core.events import Event
 from exporter.core.message import build_message
+from exporter.core.project import runbook_url
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from exporter.receivers.alerts import AlertLabels
 from tests.fakes.alertmanager import Alerts, is_valid, seconds
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
 
 ALERTMANAGER = Alertmanager("am", [], 3600.0)
 
 
 def alert(event: Event, *, minimal: bool = False, ends_at: float = AT + 60):
-    content = content_of(event, LINK_TEMPLATES, AlertLabels(), minimal=minimal)
+    content = content_of(event, SETTINGS, AlertLabels(), minimal=minimal)
     [found] = json.loads(render([Alert(content, event.observed_at, ends_at)]))
     return found
 
@@ -42,7 +43,7 @@ def test_an_alert_of_a_failure():
             "details": "https://watch.example/fine-tunes/default/ft_1",
             "playground": "https://play.example/tunes/ft_1",
             "status_page": "https://watch.example/",
-            "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
+            "runbook_url": runbook_url("CartesiaFineTuneFailed"),
         },
         "startsAt": "2026-11-23T19:03:00.250Z",
         "endsAt": "2026-11-23T19:04:00.250Z",
@@ -74,7 +75,7 @@ def test_the_alert_of_any_event_is_valid(event, minimal, duration):
 
 @given(st.floats(0, 4e9))
 def test_an_alert_can_end_when_it_starts(at):
-    content = content_of(FAILED, LINK_TEMPLATES, AlertLabels())
+    content = content_of(FAILED, SETTINGS, AlertLabels())
     found = json.loads(render([Alert(content, at, at)]))
     assert found[0]["startsAt"] == found[0]["endsAt"]
     assert is_valid(found[0])
@@ -82,7 +83,7 @@ def test_an_alert_can_end_when_it_starts(at):
 
 @pytest.mark.parametrize("number", [1, 64])
 def test_a_test_message_is_one_alert_for_each_event_that_ends_after_5_minutes(number):
-    body = ALERTMANAGER.render(build_message(failures(number), LINK_TEMPLATES))
+    body = ALERTMANAGER.render(build_message(failures(number), SETTINGS))
     alerts = Alerts()
     assert alerts.post(body) == 200
     assert len(alerts.held) == number
@@ -93,6 +94,6 @@ def test_a_test_message_is_one_alert_for_each_event_that_ends_after_5_minutes(nu
 
 
 def test_a_test_message_has_its_own_alertname():
-    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], LINK_TEMPLATES), minimal=True))
+    [found] = json.loads(ALERTMANAGER.render(build_message([TEST], SETTINGS), minimal=True))
     assert found["labels"]["alertname"] == "CartesiaExporterTest"
     assert found["labels"]["severity"] == "info"

@@ -20,7 +20,7 @@ from tests.config.config_file import KEY, write_config
 from tests.fakes.alertmanager import Alerts
 from tests.fakes.answers import answer, redirect, sends, sends_then_resets, silence
 from tests.fakes.server import Answer, Peer, Server
-from tests.receivers.sample_events import AT, LINK_TEMPLATES, delivery, failures
+from tests.receivers.sample_events import AT, SETTINGS, delivery, failures
 
 PASSWORD = "hunter2OfTheAlertmanager"
 
@@ -59,7 +59,7 @@ async def test_alerts_are_posted_to_the_api_below_the_url_with_its_user(tmp_path
     alerts = Alerts()
     with Server(accepts(alerts)) as server:
         receiver = await opened(tmp_path, with_password(server, path))
-        attempt = await send(receiver, receiver.render(build_message(failures(3), LINK_TEMPLATES)))
+        attempt = await send(receiver, receiver.render(build_message(failures(3), SETTINGS)))
     assert attempt == Attempt(Outcome.DELIVERED, "answered 200")
     [request] = server.requests
     assert request.method == "POST"

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.events import EVENT_TYPES, Event, EventType
-from exporter.core.message import LinkTemplates, build_message
+from exporter.core.links import LinkTemplates
+from exporter.core.message import build_message
 from exporter.core.model import FineTune
+from exporter.core.project import DOCUMENTATION_URL
 from exporter.receivers.alerts import (
     AlertLabels,
     AlertmanagerBody,
@@ -23,7 +25,7 @@ from exporter.receivers.alerts import (
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    LINK_TEMPLATES,
+    SETTINGS,
     TEST,
     VOICE,
     baseline,
@@ -49,7 +51,7 @@ def test_labels_and_annotations_of_a_failure():
         "language": "en",
         "dataset": "ds_1",
     }
-    assert annotations(FAILED, LINK_TEMPLATES) == {
+    assert annotations(FAILED, SETTINGS) == {
         "summary": "Fine-tune failed: My voice",
         "description": "For the <hotline>",
         "name": "My voice",
@@ -58,12 +60,12 @@ def test_labels_and_annotations_of_a_failure():
         "details": "https://watch.example/fine-tunes/default/ft_1",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
-        "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
+        "runbook_url": f"{DOCUMENTATION_URL}/runbooks.md#cartesiafinetunefailed",
     }
 
 
 def test_the_minimal_annotations_leave_out_what_people_wrote():
-    plain = annotations(FAILED, LINK_TEMPLATES, minimal=True)
+    plain = annotations(FAILED, SETTINGS, minimal=True)
     assert plain["summary"] == "fine_tune.failed: ft_1"
     assert {"name", "description"}.isdisjoint(plain)
     assert "My voice" not in str(plain)
@@ -113,9 +115,9 @@ def test_the_labels_of_the_account_are_on_its_alerts_and_replace_none_of_the_age
 def test_every_trouble_has_a_runbook():
     runbooks = Path("docs/runbooks.md").read_text(encoding="utf-8")
     for event_type, traits in EVENT_TYPES.items():
-        found = annotations(Event("evt", event_type, "a", AT), LINK_TEMPLATES)
+        found = annotations(Event("evt", event_type, "a", AT), SETTINGS)
         if traits.is_trouble or traits.resolves:
-            section = found["runbook_url"].removeprefix("docs/runbooks.md#")
+            section = found["runbook_url"].removeprefix(f"{DOCUMENTATION_URL}/runbooks.md#")
             assert f"\n## {section}\n" in runbooks.lower()
         else:
             assert "runbook_url" not in found
@@ -136,7 +138,7 @@ def test_every_type_has_an_alertname():
 )
 def test_trouble_and_its_end_are_the_same_alert(start, end):
     assert labels(trouble(start)) == labels(trouble(end, reason="another"))
-    messages = [build_message([trouble(each)], LINK_TEMPLATES) for each in (start, end)]
+    messages = [build_message([trouble(each)], SETTINGS) for each in (start, end)]
     payloads = [json.loads(AlertmanagerBody("w")(each, minimal=False)) for each in messages]
     assert [each["alerts"][0]["status"] for each in payloads] == ["firing", "resolved"]
 
@@ -157,24 +159,24 @@ def test_a_renamed_fine_tune_that_fails_again_is_the_same_alert():
 
 
 def test_agent_events_have_a_description():
-    found = annotations(trouble("agent.poll_failing"), LINK_TEMPLATES)
+    found = annotations(trouble("agent.poll_failing"), SETTINGS)
     assert found["summary"] == "The fine-tunes of account default cannot be read"
     assert found["description"] == "Reason: the API answered 401; Since: 2026-11-23T18:00:00Z"
-    assert annotations(TEST, LINK_TEMPLATES)["description"] == "If you can read this."
-    assert "Failed: 1" in annotations(baseline([VOICE]), LINK_TEMPLATES)["description"]
+    assert annotations(TEST, SETTINGS)["description"] == "If you can read this."
+    assert "Failed: 1" in annotations(baseline([VOICE]), SETTINGS)["description"]
 
 
 def test_generator_url_is_the_page_of_the_fine_tune_the_status_page_or_the_playground():
-    assert generator_url(FAILED, LINK_TEMPLATES) == "https://watch.example/fine-tunes/default/ft_1"
-    assert generator_url(TEST, LINK_TEMPLATES) == "https://watch.example/"
-    assert generator_url(None, LINK_TEMPLATES) == "https://watch.example/"
+    assert generator_url(FAILED, SETTINGS.links) == "https://watch.example/fine-tunes/default/ft_1"
+    assert generator_url(TEST, SETTINGS.links) == "https://watch.example/"
+    assert generator_url(None, SETTINGS.links) == "https://watch.example/"
     alone = LinkTemplates("https://play.example/{id}")
     assert generator_url(FAILED, alone) == "https://play.example/ft_1"
     assert generator_url(None, alone) == "https://play.example/"
 
 
 def test_a_link_that_is_too_long_is_left_out():
-    found = annotations(failed(FineTune("é" * 900)), LINK_TEMPLATES)
+    found = annotations(failed(FineTune("é" * 900)), SETTINGS)
     assert "playground" not in found
     assert found["status_page"] == "https://watch.example/"
 
@@ -195,7 +197,7 @@ def test_labels_are_short_clean_and_never_empty(event):
 
 @given(events, st.booleans())
 def test_annotations_are_bounded_clean_and_never_empty(event, minimal):
-    found = annotations(event, LINK_TEMPLATES, minimal=minimal)
+    found = annotations(event, SETTINGS, minimal=minimal)
     assert found["summary"]
     for value in found.values():
         assert 1 <= len(value) <= 1000

@@ -15,7 +15,7 @@ from exporter.core.model import FineTune
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.receiver import REPEAT
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
 
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
@@ -24,14 +24,14 @@ some_events = st.lists(events, min_size=1, max_size=30)
 
 def rendered(reported: list[Event], *, minimal: bool = False) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(
-        MAIL.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+        MAIL.render(build_message(reported, SETTINGS), minimal=minimal)
     )
     return body
 
 
 @given(some_events)
 def test_messages_and_repeats_are_within_the_limits(reported):
-    first = MAIL.render(build_message(reported, LINK_TEMPLATES))
+    first = MAIL.render(build_message(reported, SETTINGS))
     for found in (json.loads(first), json.loads(MAIL.repeated(first))):
         assert set(found) == {"title", "body", "type"}
         assert 1 <= len(found["title"]) <= 250
@@ -50,7 +50,7 @@ def test_text_from_the_api_has_no_mention_and_no_hidden_characters(reported):
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(reported, minimal):
-    message = build_message(reported, LINK_TEMPLATES)
+    message = build_message(reported, SETTINGS)
     assert MAIL.render(message, minimal=minimal) == MAIL.render(message, minimal=minimal)
 
 
@@ -89,7 +89,7 @@ def test_a_failure_has_all_facts_and_links():
 
 
 def test_a_repeat_has_a_further_first_line():
-    first = MAIL.render(build_message([FAILED], LINK_TEMPLATES))
+    first = MAIL.render(build_message([FAILED], SETTINGS))
     again = json.loads(MAIL.repeated(first))
     assert again == {**json.loads(first), "body": f"{REPEAT}\n{json.loads(first)['body']}"}
 

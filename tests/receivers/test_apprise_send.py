@@ -28,7 +28,7 @@ from tests.fakes.answers import (
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Answer, Received, Server
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, delivery, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, delivery, failures
 from tests.receivers.sending import LeakySecret
 
 TOKEN = "t0ps3cret"
@@ -46,7 +46,7 @@ def receiver(url: str, seconds: float = 20, ca_file: Path | None = None) -> Appr
 
 
 async def send(to: Apprise, reported=(FAILED,)) -> Attempt:
-    body = to.render(build_message(list(reported), LINK_TEMPLATES))
+    body = to.render(build_message(list(reported), SETTINGS))
     return await to.send(delivery(body), AT)
 
 

@@ -18,7 +18,7 @@ from exporter.receivers.alerts import AlertLabels
 from tests.fakes.answers import answer
 from tests.fakes.server import Received, Server
 from tests.receivers.alertmanager_v4 import assert_payload
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES
+from tests.receivers.sample_events import AT, FAILED, SETTINGS
 
 
 async def send(folder: Path, **section: Any) -> Received:
@@ -32,7 +32,7 @@ async def send(folder: Path, **section: Any) -> Received:
 
         async with AsyncExitStack() as resources:
             built = await open_receiver(configured, AlertLabels(), resources)
-            body = built.render(build_message([FAILED], LINK_TEMPLATES))
+            body = built.render(build_message([FAILED], SETTINGS))
             await built.send(OutboxMessage("evt_1", "ops", body, 1, AT), AT)
     [request] = server.requests
     return request

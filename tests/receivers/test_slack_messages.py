@@ -7,7 +7,7 @@ from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, TEST, failures
+from tests.receivers.sample_events import FAILED, SETTINGS, TEST, failures
 
 SLACK = Slack(
     "team", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>"
@@ -23,7 +23,7 @@ def plain(text):
 
 
 def test_a_single_failure():
-    assert json.loads(SLACK.render(build_message([FAILED], LINK_TEMPLATES))) == {
+    assert json.loads(SLACK.render(build_message([FAILED], SETTINGS))) == {
         "text": "<!here> Fine-tune failed: My voice\n"
         "Account: default · Model: sonic-2 · Status: training → failed · Language: en"
         " · Dataset: ds_1 · Id: ft_1 · Observed: 2026-11-23T19:03:00Z\n"
@@ -69,7 +69,7 @@ def test_a_single_failure():
 
 
 def test_a_digest():
-    body = json.loads(SLACK.render(build_message(failures(22), LINK_TEMPLATES)))
+    body = json.loads(SLACK.render(build_message(failures(22), SETTINGS)))
     assert body["text"].splitlines() == [
         "<!here> 22 fine-tunes failed",
         "sonic-2: 22",
@@ -99,13 +99,13 @@ def test_a_digest():
 
 
 def test_a_test_message():
-    body = json.loads(SLACK.render(build_message([TEST], LINK_TEMPLATES)))
+    body = json.loads(SLACK.render(build_message([TEST], SETTINGS)))
     assert body["text"].startswith("<!here> Test message from cartesia-exporter, nothing failed\n")
     assert {"type": "section", "text": plain("If you can read this.")} in body["blocks"]
 
 
 def test_the_minimal_failure():
-    assert json.loads(SLACK.render(build_message([FAILED], LINK_TEMPLATES), minimal=True)) == {
+    assert json.loads(SLACK.render(build_message([FAILED], SETTINGS), minimal=True)) == {
         "text": "<!here> fine_tune.failed: ft_1",
         "unfurl_links": False,
         "unfurl_media": False,

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.events import Event
-from exporter.core.message import LinkTemplates, build_message
+from exporter.core.links import LinkTemplates
+from exporter.core.message import MessageSettings, build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 MENTION = "<!subteam^S123|@voices> & co"
@@ -32,7 +33,7 @@ mentions = st.sampled_from(["", "<!here>", MENTION, "@" * 500])
 def rendered(reported: list[Event], mention: str = "", *, minimal: bool = False) -> dict[str, Any]:
     slack = Slack("team", ENDPOINT, mention)
     body: dict[str, Any] = json.loads(
-        slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+        slack.render(build_message(reported, SETTINGS), minimal=minimal)
     )
     return body
 
@@ -99,7 +100,7 @@ def test_text_from_the_api_is_no_markup_and_has_no_hidden_characters(reported, m
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(reported, minimal):
-    slack, message = Slack("team", ENDPOINT, MENTION), build_message(reported, LINK_TEMPLATES)
+    slack, message = Slack("team", ENDPOINT, MENTION), build_message(reported, SETTINGS)
     assert slack.render(message, minimal=minimal) == slack.render(message, minimal=minimal)
 
 
@@ -150,7 +151,7 @@ def test_the_minimal_digest_lists_ids_while_they_fit():
 
 @given(some_events, mentions)
 def test_the_text_alone_names_each_fine_tune_or_how_many_it_leaves_out(reported, mention):
-    message = build_message(reported, LINK_TEMPLATES)
+    message = build_message(reported, SETTINGS)
     text = rendered(reported, mention)["text"]
     if len(reported) > 1:
         missing = re.search(r"and (\d+) more;", text)
@@ -167,7 +168,7 @@ def slack_line(text: str) -> str:
 
 def test_facts_beyond_slacks_limit_are_left_out():
     facts = tuple((f"name {n}", str(n)) for n in range(12))
-    message = replace(build_message([FAILED], LINK_TEMPLATES), facts=facts)
+    message = replace(build_message([FAILED], SETTINGS), facts=facts)
     body = json.loads(Slack("team", ENDPOINT).render(message))
     assert [len(block["fields"]) for block in body["blocks"] if "fields" in block] == [10]
 
@@ -186,14 +187,15 @@ def test_a_link_that_is_too_long_is_left_out():
 
 def test_without_a_usable_link_there_is_no_empty_block():
     odd = Event("evt", "fine_tune.failed", "a", AT, FineTune("é" * 900), None)
-    slack, alone = Slack("team", ENDPOINT), LinkTemplates(LINK_TEMPLATES.playground)
+    slack = Slack("team", ENDPOINT)
+    alone = MessageSettings(LinkTemplates(SETTINGS.links.playground))
     body = json.loads(slack.render(build_message([odd], alone)))
     assert {block["type"] for block in body["blocks"]} == {"header", "section"}
 
 
 def test_a_link_cannot_break_out_of_its_markup():
-    link_templates = LinkTemplates("https://play.example/?a=1&b=<x>|y")
-    body = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], link_templates)))
+    settings = MessageSettings(LinkTemplates("https://play.example/?a=1&b=<x>|y"))
+    body = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], settings)))
     assert body["blocks"][-1]["elements"][0]["text"] == (
         "<https://play.example/?a=1&amp;b=%3Cx%3E%7Cy|Open the Playground>"
     )

@@ -10,7 +10,7 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
-from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, events, failures
+from tests.receivers.sample_events import FAILED, SETTINGS, events, failures
 from tests.receivers.test_slack_render import ENDPOINT, texts
 
 REPEAT = "possible repeat: the answer to this message was lost"
@@ -20,7 +20,7 @@ def both(
     reported: list[Event], mention: str = "", *, minimal: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     slack = Slack("team", ENDPOINT, mention)
-    body = slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+    body = slack.render(build_message(reported, SETTINGS), minimal=minimal)
     return json.loads(body), json.loads(slack.repeated(body))
 
 

@@ -18,7 +18,7 @@ from exporter.receivers.template import Template, TemplateError
 from exporter.receivers.template_check import line_fault
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
 from tests.receivers.test_slack_render import assert_clean, assert_inert, texts
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
@@ -33,7 +33,7 @@ def rendered(
 ) -> dict[str, Any]:
     slack = Slack("team", ENDPOINT, mention, Template(text))
     body: dict[str, Any] = json.loads(
-        slack.render(build_message(reported, LINK_TEMPLATES), minimal=minimal)
+        slack.render(build_message(reported, SETTINGS), minimal=minimal)
     )
     return body
 
@@ -44,7 +44,7 @@ def first_line(text: str, *reported: Event) -> str:
 
 def test_the_line_replaces_the_title():
     body = rendered("*{{ data.fine_tune.name }}* <https://wiki/voices|what now>", FAILED)
-    plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], LINK_TEMPLATES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], SETTINGS)))
     line = "*My voice* <https://wiki/voices|what now>"
     assert body["text"].splitlines()[0] == line
     first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
@@ -79,7 +79,7 @@ def test_the_line_is_one_line():
 
 def test_with_an_empty_line_the_title_is_kept():
     text = "{% if data.fine_tune %}{{ data.fine_tune.name }}{% endif %}"
-    plain = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], LINK_TEMPLATES)))
+    plain = json.loads(Slack("team", ENDPOINT).render(build_message([TEST], SETTINGS)))
     assert rendered(text, TEST) == plain
 
 
@@ -98,9 +98,7 @@ def test_count_is_the_number_of_all_events_of_a_digest():
 def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_has_none():
     with pytest.raises(TemplateError, match="'None' has no attribute 'name'"):
         rendered("{{ data.fine_tune.name }}", TEST)
-    plain = Slack("team", ENDPOINT, "<!here>").render(
-        build_message([TEST], LINK_TEMPLATES), minimal=True
-    )
+    plain = Slack("team", ENDPOINT, "<!here>").render(build_message([TEST], SETTINGS), minimal=True)
     body = rendered("{{ data.fine_tune.name }}", TEST, mention="<!here>", minimal=True)
     assert body == json.loads(plain)
 

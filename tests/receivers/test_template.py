@@ -19,7 +19,7 @@ from exporter.receivers.template_check import body_faults, line_fault
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    LINK_TEMPLATES,
+    SETTINGS,
     SINCE,
     TEST,
     events,
@@ -51,9 +51,7 @@ TEMPLATE: dict[str, Any] = {
 
 
 def body(*reported: Event, template: dict[str, Any] = TEMPLATE, minimal: bool = False) -> Any:
-    return json.loads(
-        TemplateBody(template)(build_message(reported, LINK_TEMPLATES), minimal=minimal)
-    )
+    return json.loads(TemplateBody(template)(build_message(reported, SETTINGS), minimal=minimal))
 
 
 def failed(name: str = "", description: str = "") -> Event:
@@ -105,8 +103,8 @@ def test_data_is_the_first_event_of_a_digest_and_events_are_all():
 
 
 def test_the_variables_are_those_of_the_standard_body():
-    found = variables(build_message([FAILED], LINK_TEMPLATES))
-    standard = json.loads(standard_body(build_message([FAILED], LINK_TEMPLATES), minimal=False))
+    found = variables(build_message([FAILED], SETTINGS))
+    standard = json.loads(standard_body(build_message([FAILED], SETTINGS), minimal=False))
     assert found["type"] == standard["type"]
     assert found["timestamp"] == standard["timestamp"]
     assert found["data"] == ABSENT | standard["data"]
@@ -114,15 +112,13 @@ def test_the_variables_are_those_of_the_standard_body():
 
 
 def test_what_an_event_lacks_is_null():
-    data = variables(build_message([TEST], LINK_TEMPLATES))["data"]
+    data = variables(build_message([TEST], SETTINGS))["data"]
     assert data["fine_tune"] is data["reason"] is data["previous_status"] is None
     assert (
-        variables(build_message([trouble("agent.poll_failing")], LINK_TEMPLATES))["data"]["since"]
+        variables(build_message([trouble("agent.poll_failing")], SETTINGS))["data"]["since"]
         == SINCE
     )
-    assert (
-        variables(build_message([stuck(FineTune("ft"))], LINK_TEMPLATES))["data"]["since"] == SINCE
-    )
+    assert variables(build_message([stuck(FineTune("ft"))], SETTINGS))["data"]["since"] == SINCE
 
 
 @given(st.lists(events, min_size=1, max_size=10))
@@ -135,7 +131,7 @@ def test_variables_are_bounded(reported):
         for item in value if isinstance(value, list) else ():
             yield from texts(item)
 
-    found = variables(build_message(reported * 30, LINK_TEMPLATES))
+    found = variables(build_message(reported * 30, SETTINGS))
     assert len(found["events"]) == min(30 * len(reported), 100)
     assert found["count"] == 30 * len(reported)
     assert len(found.pop("text")) <= 8000
@@ -165,11 +161,11 @@ def test_the_error_of_a_template_names_its_place():
     template = TemplateBody({"a": ["{{ data.fine_tune.name }}"]})
     reason = "a.0: line 1: 'None' has no attribute 'name'"
     with pytest.raises(TemplateError, match=reason):
-        template(build_message([TEST], LINK_TEMPLATES), minimal=False)
+        template(build_message([TEST], SETTINGS), minimal=False)
 
 
 def test_the_standard_body_replaces_a_minimal_form_that_cannot_be_rendered():
-    message = build_message([TEST], LINK_TEMPLATES)
+    message = build_message([TEST], SETTINGS)
     for text in ("{{ data.fine_tune.name }}", "{{ 1 / 0 }}", "{{ data }}"):
         rendered = TemplateBody({"a": text})(message, minimal=True)
         assert rendered == standard_body(message, minimal=True), text

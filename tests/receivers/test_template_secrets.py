@@ -20,7 +20,7 @@ from exporter.receivers.webhook import Webhook
 from tests.fakes.answers import answer
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Server
-from tests.receivers.sample_events import AT, FAILED, LINK_TEMPLATES, VOICE, delivery
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, VOICE, delivery
 
 KEY = 'R0uting"key\\'
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"
@@ -33,9 +33,7 @@ TEMPLATE = {
 
 def rendered(name: str = "Ada") -> bytes:
     event = replace(FAILED, fine_tune=changed(VOICE, name=name))
-    return TemplateBody(TEMPLATE, ["routing"])(
-        build_message([event], LINK_TEMPLATES), minimal=False
-    )
+    return TemplateBody(TEMPLATE, ["routing"])(build_message([event], SETTINGS), minimal=False)
 
 
 async def test_the_request_has_the_secret_and_its_signature_is_over_what_is_sent():

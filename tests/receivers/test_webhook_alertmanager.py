@@ -8,17 +8,16 @@ from hypothesis import strategies as st
 
 from exporter.core.events import Event
 from exporter.core.message import build_message
+from exporter.core.project import runbook_url
 from exporter.receivers.alerts import AlertmanagerBody, fingerprint
 from tests.receivers.alertmanager_v4 import ZERO, assert_payload
-from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, SINCE, events, failures, trouble
+from tests.receivers.sample_events import FAILED, SETTINGS, SINCE, events, failures, trouble
 
 BODY = AlertmanagerBody("ops")
 
 
 def body(*reported: Event, minimal: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        BODY(build_message(reported, LINK_TEMPLATES), minimal=minimal)
-    )
+    found: dict[str, Any] = json.loads(BODY(build_message(reported, SETTINGS), minimal=minimal))
     return found
 
 
@@ -41,7 +40,7 @@ def test_a_failure():
         "details": "https://watch.example/fine-tunes/default/ft_1",
         "playground": "https://play.example/tunes/ft_1",
         "status_page": "https://watch.example/",
-        "runbook_url": "docs/runbooks.md#cartesiafinetunefailed",
+        "runbook_url": runbook_url("CartesiaFineTuneFailed"),
     }
     group = {
         "account": "default",

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.events import Event, poll_failing_event
-from exporter.core.message import LinkTemplates, build_message, group_events
+from exporter.core.links import LinkTemplates
+from exporter.core.message import MessageSettings, build_message, group_events
 from exporter.core.model import AccountKey, FineTune, Outage
 from exporter.core.text import cut
 from exporter.http_client import HttpClient
@@ -17,7 +18,7 @@ from tests.fakes.secret import FakeSecret
 from tests.receivers.sample_events import (
     AT,
     FAILED,
-    LINK_TEMPLATES,
+    SETTINGS,
     SINCE,
     TEST,
     VOICE,
@@ -54,11 +55,9 @@ FAILURE = """{
 }"""
 
 
-def body(
-    *reported: Event, link_templates: LinkTemplates = LINK_TEMPLATES, minimal: bool = False
-) -> str:
+def body(*reported: Event, settings: MessageSettings = SETTINGS, minimal: bool = False) -> str:
     """Return the body as JSON with an indent of one and its keys in their order."""
-    rendered = WEBHOOK.render(build_message(reported, link_templates), minimal=minimal)
+    rendered = WEBHOOK.render(build_message(reported, settings), minimal=minimal)
     return json.dumps(json.loads(rendered), indent=1)
 
 
@@ -72,11 +71,11 @@ def test_previous_status_is_null_for_a_new_fine_tune():
 
 
 def test_without_a_status_page_there_is_no_link_to_it():
-    alone = LinkTemplates("https://play.example/tunes/{id}")
+    alone = MessageSettings(LinkTemplates("https://play.example/tunes/{id}"))
     without = FAILURE.replace('"https://watch.example/"', "null").replace(
         '"https://watch.example/fine-tunes/default/ft_1"', "null"
     )
-    assert body(FAILED, link_templates=alone) == without
+    assert body(FAILED, settings=alone) == without
 
 
 def test_the_minimal_body_leaves_out_what_people_wrote():
@@ -211,6 +210,6 @@ def test_texts_are_kept_up_to_a_thousand_characters(reported, minimal):
 
 @given(st.lists(events, min_size=1, max_size=5))
 def test_rendering_again_gives_the_same_bytes(reported):
-    assert WEBHOOK.render(build_message(reported, LINK_TEMPLATES)) == WEBHOOK.render(
-        build_message(reported, LINK_TEMPLATES)
+    assert WEBHOOK.render(build_message(reported, SETTINGS)) == WEBHOOK.render(
+        build_message(reported, SETTINGS)
     )

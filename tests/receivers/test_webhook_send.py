@@ -16,7 +16,7 @@ from exporter.receivers.webhook import Webhook
 from tests.fakes.answers import answer
 from tests.fakes.secret import FakeSecret
 from tests.fakes.server import Received, Server
-from tests.receivers.sample_events import FAILED, LINK_TEMPLATES, delivery
+from tests.receivers.sample_events import FAILED, SETTINGS, delivery
 
 NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -60,7 +60,7 @@ async def test_a_consumer_verifies_the_signature():
 async def test_a_consumer_verifies_a_rendered_failure():
     webhook = Webhook("ops", Endpoint(HttpClient(), FakeSecret(""), 10))
     _, [request] = await send(
-        FakeSecret(NEW), delivery(webhook.render(build_message([FAILED], LINK_TEMPLATES)))
+        FakeSecret(NEW), delivery(webhook.render(build_message([FAILED], SETTINGS)))
     )
     assert json.loads(json.dumps(verified(request, NEW)))["type"] == "fine_tune.failed"
 

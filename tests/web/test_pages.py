@@ -13,10 +13,10 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from exporter.core.links import fine_tune_path
 from exporter.store import reader as reading
 from exporter.store.errors import StoreError
 from exporter.web.application import application
-from exporter.web.templating import fine_tune_url
 from tests.simulator.served_app import served
 from tests.web.stored_pages import NOW, StoredPages, after_a_failure, fine_tune, stored_pages
 
@@ -198,7 +198,7 @@ async def test_kept_pages_are_not_mixed_up_and_bounded(tmp_path):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
             for each in ids * 2:
-                text = (await client.get(fine_tune_url("main", each))).text
+                text = (await client.get(fine_tune_path("main", each))).text
                 assert f"<code>{each}</code>" in text
             host = await client.get(
                 "/config", headers={"accept": "text/html", "host": "evil.example"}
