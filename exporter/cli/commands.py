@@ -13,6 +13,7 @@ from exporter.cli.early_signals import runs_agent
 from exporter.cli.events import events
 from exporter.cli.fine_tunes import list_command
 from exporter.cli.health import health
+from exporter.cli.maintenance import state
 from exporter.cli.run import check_config, run
 from exporter.cli.send_test import send_test
 from exporter.core.text import os_error_text
@@ -62,7 +63,7 @@ def main() -> None:
 
 # docs/flags.md lists the commands in this order.
 for _command in (
-    *(run, deliveries, events, health, check_config, list_command),
+    *(run, deliveries, events, state, health, check_config, list_command),
     *(send_test, simulate, demo),
 ):
     main.add_command(_command)

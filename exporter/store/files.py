@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,9 @@ _TYPES: Final = {
     stat.S_IFBLK: "a device",
 }
 _CLOSING_SECONDS: Final = 0.2
+
+UNFINISHED: Final = ".part"
+"""Suffix of a copy that is being written."""
 
 Identity = tuple[int, int]
 """Device and inode of a file."""
@@ -136,6 +140,29 @@ def identity(path: Path) -> Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def write_copy(path: Path, copy_to: Callable[[Path], None]) -> None:
+    """Create the file ``path`` by ``copy_to``, for its owner only: complete and on the disk.
+
+    ``copy_to`` writes to a file beside it, which is removed if anything fails. An existing file is
+    never overwritten. Raises FileExistsError, OSError.
+    """
+    unfinished = beside(path, UNFINISHED)
+    for each in (path, unfinished):
+        if os.path.lexists(each):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(each))
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        copy_to(unfinished)
+        os.fsync(descriptor)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        unfinished.rename(path)
+        sync_folder(path)
+    finally:
+        os.close(descriptor)
+        unfinished.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

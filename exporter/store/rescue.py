@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from exporter.core.text import os_error_text, timestamp
+from exporter.store import files
 from exporter.store.errors import StoreError, StoreRefusedError
-from exporter.store.files import SQLITE_FILES, beside, create_folder, sync_folder
+from exporter.store.files import SQLITE_FILES, UNFINISHED, beside, create_folder, sync_folder
 
 _MARK: Final = ".rescue-"
-_UNFINISHED: Final = ".part"
 
 
 def write_copy(path: Path, copy_to: Callable[[Path], None], now: float) -> Path:
@@ -22,22 +22,11 @@ def write_copy(path: Path, copy_to: Callable[[Path], None], now: float) -> Path:
     is never overwritten, and an unfinished copy is never taken for a copy. Raises StoreError.
     """
     copy = beside(path, _MARK + re.sub("[-:]", "", timestamp(now)))
-    unfinished = copy.with_name(copy.name + _UNFINISHED)
     create_folder(path)
     try:
-        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            copy_to(unfinished)
-            os.fsync(descriptor)
-            if os.path.lexists(copy):
-                raise FileExistsError(f"{copy} exists")
-            unfinished.rename(copy)
-            sync_folder(copy)
-        finally:
-            os.close(descriptor)
-            unfinished.unlink(missing_ok=True)
+        files.write_copy(copy, copy_to)
     except OSError as error:
-        raise StoreError(f"cannot write {unfinished}: {os_error_text(error)}") from error
+        raise StoreError(f"cannot write {copy}: {os_error_text(error)}") from error
     return copy
 
 
@@ -82,6 +71,6 @@ def _find_copies(path: Path) -> list[Path]:
             path.with_name(each.name)
             for each in entries
             if each.name.startswith(path.name + _MARK)
-            and not each.name.endswith(_UNFINISHED)
+            and not each.name.endswith(UNFINISHED)
             and stat.S_ISREG(each.stat(follow_symlinks=False).st_mode)
         )

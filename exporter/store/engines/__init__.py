@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Table
@@ -56,6 +57,18 @@ class StoreEngine(Protocol):
         """Copy a lost database to where the next start looks for it; return that place.
 
         ``now`` is Unix seconds. Raises StoreError.
+        """
+
+    def back_up(self, target: Path) -> None:
+        """Write a complete copy of the open database to the new file ``target``.
+
+        Other processes may write meanwhile. Raises FileExistsError, OSError, StoreError.
+        """
+
+    def find_damage(self) -> list[str]:
+        """Check pages, indexes, constraints and references; return what is wrong with them.
+
+        The database need not be open. Raises StoreError if it cannot be read.
         """
 
     def checkpoint(self) -> None:

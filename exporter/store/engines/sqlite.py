@@ -30,6 +30,7 @@ _REPEATED_BUSY_MILLISECONDS = 50
 _LOCKED: Final = f"locked by another process for {_BUSY_MILLISECONDS // 1000} s; try again"
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _MAX_ERROR_LENGTH: Final = 200
+_MAX_DAMAGES: Final = 20
 
 _INSTRUCTIONS_PER_LOOK: Final = 10_000
 """Instructions of SQLite's virtual machine between two looks at the clock: less than 1 ms."""
@@ -150,13 +151,22 @@ class SQLiteEngine:
 
     def rescue(self, now: float) -> str:
         """Write a rescue copy beside the path at which the next start looks for the state."""
+        path = Path(os.path.realpath(self._given))
+        return str(rescue.write_copy(path, self._copy_to, now))
 
-        def copy_to(target: Path) -> None:
-            self._execute("VACUUM INTO ?", str(target))
+    def back_up(self, target: Path) -> None:
+        """Write a complete copy of the open file, with its write-ahead log, to ``target``."""
+        files.write_copy(target, self._copy_to)
 
-        with self.convert_errors():
-            path = Path(os.path.realpath(self._given))
-            return str(rescue.write_copy(path, copy_to, now))
+    def find_damage(self) -> list[str]:
+        """Check the file, also one that ``open`` refuses; return what is wrong with it."""
+        files.check(self._path)
+        with self.begin() as connection:
+            rows = connection.exec_driver_sql(f"PRAGMA integrity_check({_MAX_DAMAGES})").scalars()
+            found = [one_line(str(row), _MAX_ERROR_LENGTH) for row in rows if row != "ok"]
+            for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+                found.append(f"row {row} of {table} refers to a row of {parent} that is missing")
+        return found[:_MAX_DAMAGES]
 
     def checkpoint(self) -> None:
         """Write the write-ahead log to the file and truncate it, as far as nobody else uses it.
@@ -222,6 +232,10 @@ class SQLiteEngine:
                 self._path.write_text(_TRUNCATED_TEXT, encoding="ascii")
         self._lock.release()
 
+    def _copy_to(self, target: Path) -> None:
+        with self.convert_errors(f"{self.description} cannot be copied to {target}"):
+            self._execute("VACUUM INTO ?", str(target))
+
     def _try_checkpoint(self) -> bool:
         """Make a checkpoint without waiting; return whether the file has all that was committed."""
         self._set_busy_timeout(0)
@@ -271,10 +285,11 @@ class SQLiteEngine:
         )
 
     @contextmanager
-    def convert_errors(self) -> Iterator[None]:
+    def convert_errors(self, task: str = "") -> Iterator[None]:
         """Raise StoreRefusedError for damage and StoreError for any other error of SQLite.
 
-        A statement that a progress handler interrupted raises TimeoutError.
+        The text begins with ``task``, or with the file. A statement that a progress handler
+        interrupted raises TimeoutError.
         """
         try:
             yield
@@ -291,7 +306,7 @@ class SQLiteEngine:
             if primary_code == sqlite3.SQLITE_BUSY:
                 self._shorten_busy_timeout(shorten=True)
                 text = _LOCKED
-            raise StoreError(f"{self.description}: {text}") from error
+            raise StoreError(f"{task or self.description}: {text}") from error
 
     def _shorten_busy_timeout(self, *, shorten: bool) -> None:
         if shorten == self._busy_timeout_shortened:

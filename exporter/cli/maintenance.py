@@ -1,0 +1,102 @@
+"""`state`: backup and check of the state, beside a running agent."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, standard_output
+from exporter.cli.options import config_file_option, storage_path_option
+from exporter.cli.state import state_of
+from exporter.core.text import one_line, os_error_text, timestamp
+
+_KILLED: Final = 128
+"""A shell adds this to the number of the signal that ended a process."""
+
+
+@click.group()
+def state() -> None:
+    """Back up and check the state, also while the agent runs. No secret is read."""
+
+
+@state.command()
+@config_file_option
+@storage_path_option
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+def backup(config_file: Path | None, storage_path: Path | None, path: Path) -> None:
+    """Write a complete copy of the state to the new file PATH.
+
+    The copy is readable by its owner only. An existing file is never overwritten, and nothing is
+    left if the copy cannot be completed. To restore it: stop the agent, move the state and the
+    files beside it away, and put the copy in its place.
+    """
+    found = state_of(config_file, storage_path)
+    from exporter.store.engines.sqlite import SQLiteEngine
+    from exporter.store.errors import StoreError, StoreRefusedError
+    from exporter.store.files import UNFINISHED
+    from exporter.store.integrity import back_up
+
+    try:
+        with _ended_by_sigterm():
+            back_up(SQLiteEngine(found.path), path.absolute())
+    except StoreError as error:
+        status = CONFIGURATION_ERROR if isinstance(error, StoreRefusedError) else RUNTIME_ERROR
+        fail(status, f"cannot back up the state: {error}")
+    except FileExistsError as error:
+        advice = "give another name; an existing file is not overwritten"
+        if str(error.filename).endswith(UNFINISHED) and not str(path).endswith(UNFINISHED):
+            advice = "another backup writes it, or one was killed: delete it in that case"
+        fail(CONFIGURATION_ERROR, f"{error.filename} exists: {advice}")
+    except OSError as error:
+        fail(RUNTIME_ERROR, f"cannot write the backup {path}: {os_error_text(error)}")
+    click.echo(f"{found.path} copied to {path}: {path.stat().st_size:,} bytes")
+
+
+@state.command()
+@config_file_option
+@storage_path_option
+def check(config_file: Path | None, storage_path: Path | None) -> None:
+    """Check the state, or with --storage.path a backup of it: exit status 0 if it is sound, else 1.
+
+    Reads all of it: pages, indexes, references, tables and rows.
+    """
+    path = state_of(config_file, storage_path).path
+    stream = standard_output("check the state")
+    from exporter.store.engines.sqlite import SQLiteEngine
+    from exporter.store.errors import StoreError
+    from exporter.store.integrity import DamagedStateError
+    from exporter.store.integrity import check as check_state
+
+    try:
+        found = check_state(SQLiteEngine(path))
+    except StoreError as error:
+        fail(RUNTIME_ERROR, str(error))
+    except DamagedStateError as error:
+        for problem in error.problems:
+            click.echo(one_line(problem), stream)
+        fail(
+            RUNTIME_ERROR,
+            f"the state {path} is damaged: stop the agent, and restore a backup or move the state "
+            "and the files beside it away to begin with a new baseline",
+        )
+    last_poll = "never" if found.read_at is None else timestamp(found.read_at)
+    click.echo(
+        f"{path} is sound: schema version {found.revision}; accounts: {found.accounts}, "
+        f"fine-tunes: {found.fine_tunes}, events: {found.events}, pending deliveries: "
+        f"{found.pending}; last complete poll: {last_poll}",
+        stream,
+    )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that an unfinished copy is removed."""
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(_KILLED + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
