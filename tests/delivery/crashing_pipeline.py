@@ -28,7 +28,6 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from exporter.store.errors import StoreError
 from exporter.store.outbox import AttemptResult, NewMessage, Outbox
 from exporter.store.schema import deliveries, events, messages
 from tests.delivery.delivery_fixture import delivery_settings
@@ -114,17 +113,13 @@ class _CrashingOutbox(Outbox):
 
     async def claim(self, message: OutboxMessage) -> None:
         with self._environment.may_crash("claim"):
-            try:
-                await super().claim(message)
-            except StoreError:
-                self._oracle.unclaimed.add(message.id)
-                raise
+            await super().claim(message)
             self._oracle.claimed.add(message.id)
 
     async def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
         with self._environment.may_crash("record"):
             delays = await super().record(message, result)
-            self._oracle.claimed.discard(message.id)
+            self._oracle.record_stored_result(message.id)
             if result.state == "delivered":
                 self._oracle.settled.add(message.id)
         return delays
@@ -138,7 +133,7 @@ class _CrashingOutbox(Outbox):
     ) -> None:
         with self._environment.may_crash("split"):
             await super().split(message, parts, result)
-            self._oracle.claimed.discard(message.id)
+            self._oracle.record_stored_result(message.id)
 
 
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())

@@ -61,7 +61,9 @@ class Fault(Enum):
 class _Message:
     """What a receiver knows of one id.
 
-    It may be accepted once more than there are ``repeat_reasons``.
+    It may be accepted once more than there are ``repeat_reasons``. ``unclaimed`` counts accepted
+    requests of which the store has neither claim nor result. They are ``forgotten`` when the
+    process ends: then nothing says that the message may have arrived.
     """
 
     body: bytes
@@ -69,6 +71,8 @@ class _Message:
     events: tuple[str, ...]
     accepted: int = 0
     repeat_reasons: int = 0
+    unclaimed: int = 0
+    forgotten: int = 0
     refused_in_both_forms: bool = False
 
 
@@ -79,9 +83,8 @@ class DeliveryOracle:
     An event whose id ends in a character of ``poison`` is refused in every message. ``carried`` has
     the message of each event, ``refused`` the events of all refused messages, ``refused_alone``
     those that were refused in both forms without another. The other sets are ids of messages:
-    ``settled`` are stored as delivered, ``claimed`` have an attempt without a stored result,
-    ``unclaimed`` a claim that could not be stored, and ``ambiguous`` an attempt of which only the
-    receiver knows the result.
+    ``settled`` are stored as delivered, ``claimed`` have a stored claim without a stored result,
+    and ``ambiguous`` an attempt of which only the receiver knows the result.
     """
 
     name: str
@@ -97,7 +100,6 @@ class DeliveryOracle:
     refused_alone: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
     claimed: set[str] = field(default_factory=set)
-    unclaimed: set[str] = field(default_factory=set)
     ambiguous: set[str] = field(default_factory=set)
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
@@ -116,6 +118,7 @@ class DeliveryOracle:
         elif any(event[-1] in self.poison for event in known.events):
             accepted, attempt = Fault.REFUSED.value
         known.accepted += accepted
+        known.unclaimed += accepted and message.id not in self.claimed
         if attempt is None:
             raise Crash
         if attempt.ambiguous:
@@ -128,11 +131,19 @@ class DeliveryOracle:
                 self.refused_alone.update(known.events)
         return attempt
 
+    def record_stored_result(self, message_id: str) -> None:
+        """Record that the result of a message's last attempt was stored."""
+        self.claimed.discard(message_id)
+        self.messages[message_id].unclaimed = 0
+
     def record_crash(self) -> None:
         """Record the end of the process: results that it had not stored are lost."""
         self.ambiguous |= self.claimed
         for message_id, message in self.messages.items():
             message.repeat_reasons += message_id not in self.settled
+            if message_id not in self.claimed:
+                message.forgotten += message.unclaimed
+            message.unclaimed = 0
 
     def _check(self, sent: OutboxMessage) -> _Message:
         body, is_repeat = sent.body.removesuffix(_REPEATED), sent.body.endswith(_REPEATED)
@@ -148,8 +159,7 @@ class DeliveryOracle:
         assert (body, sent.minimal) == (known.body, known.minimal), "its bytes changed"
         assert sent.id not in self.settled, "sent again though stored as delivered"
         assert known.accepted <= known.repeat_reasons, "sent again though its answer was received"
-        may_be_first = not known.accepted or sent.id in self.unclaimed
-        assert is_repeat or may_be_first, "a repeat that is not marked as one"
+        assert is_repeat or known.accepted == known.forgotten, "a repeat that is not marked as one"
         assert not is_repeat or sent.id in self.ambiguous, "marked as a repeat but cannot be one"
         return known
 
@@ -164,6 +174,7 @@ class DeliveryOracle:
         assert {*part.events} < {*whole.events}, "an event is in two messages"
         assert part.minimal == (len(part.events) > 1)
         part.accepted, part.repeat_reasons = whole.accepted, whole.repeat_reasons
+        part.forgotten = whole.forgotten
         if whole_id in self.ambiguous:
             self.ambiguous.add(message_id)
 

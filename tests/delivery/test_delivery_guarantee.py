@@ -209,6 +209,22 @@ def test_no_failure_is_lost_in_long_histories():
     check(examples=400, steps=80)
 
 
+def test_parts_of_a_digest_that_arrived_without_a_stored_claim_are_not_marked_as_repeats():
+    machine = DeliveryMachine()
+    chat = machine.receivers["chat"]
+    chat.faults.extend([Fault.ACCEPTED_AND_KILLED, Fault.REFUSED, Fault.REFUSED])
+    machine.pipeline.execute(
+        "CREATE TRIGGER no BEFORE UPDATE ON messages BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    )
+    machine.all_fail_at_once()
+    machine.time_passes(1, 3.0)
+    assert [message.accepted for message in chat.messages.values()] == [1]
+    machine.disk_has_room()
+    machine.time_passes(4, 3.0)
+    assert len(chat.messages) > 1
+    machine.teardown()
+
+
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_every_crash_point_is_reached(tmp_path, point):
     environment, receivers = Environment(), oracles()
