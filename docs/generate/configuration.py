@@ -98,6 +98,7 @@ class _SectionDocs:
     def names(self) -> list[str]:
         """Return the keys, each by the first of its forms, in the order of the example."""
         names = [name for name in self.section.model_fields if forms_of(self.section, name)]
+        names += self.section.EXTRA_KEYS
         order = [key.path for key in self.example]
         return sorted(names, key=lambda name: self._position(order, name))
 
@@ -106,6 +107,11 @@ class _SectionDocs:
         return next((at for at, path in enumerate(order) if path in paths), len(order))
 
     def _paths(self, name: str) -> set[tuple[str, ...]]:
+        """Return the paths in the example that document a key."""
+        pattern = self.section.EXTRA_KEYS.get(name)
+        if pattern is not None:
+            below = {key.path for key in self.example if key.path[:-1] == self.path}
+            return {path for path in below if pattern.fullmatch(path[-1])}
         return {(*self.path, form) for form in forms_of(self.section, name)}
 
     def below(self, name: str, section: type[Section]) -> "_SectionDocs":
@@ -174,15 +180,17 @@ def _table(docs: _SectionDocs, names: list[str], *first_rows: str) -> str:
 def _rows(docs: _SectionDocs, name: str) -> Iterator[str]:
     """Yield the row of a key, and those of the keys below it."""
     yield _row(docs, name)
-    for section in sections_in(docs.section.model_fields[name].annotation):
+    field = docs.section.model_fields.get(name)
+    for section in () if field is None else sections_in(field.annotation):
         below = docs.below(name, section)
         yield from (_row(below, key) for key in below.names() if section is not HeaderValue)
 
 
 def _row(docs: _SectionDocs, name: str) -> str:
-    section, field = docs.section, docs.section.model_fields[name]
+    section, field = docs.section, docs.section.model_fields.get(name)
     keys = [".".join((*docs.path[1:], form)) for form in forms_of(section, name)]
-    if HeaderValue in sections_in(field.annotation):
+    if field is not None and HeaderValue in sections_in(field.annotation):
         keys += [f"{name}.NAME", f"{name}.NAME.file", f"{name}.NAME.env"]
-    cells = (type_of(field), default_of(section, name), rules_of(section, name), docs.meaning(name))
+    value_type = "text" if field is None else type_of(field)
+    cells = (value_type, default_of(section, name), rules_of(section, name), docs.meaning(name))
     return row((", ".join(map(code, keys)), *cells))

@@ -39,7 +39,7 @@ def _keys(
 ) -> Iterator[ExampleKey]:
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _keys(item, lines, parent, _type_of_receiver(item))
+            yield from _keys(item, lines, parent, _type_of_receiver(item) or receiver_type)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             # The comment behind a map on one line is about the map, not about its keys.

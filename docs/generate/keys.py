@@ -66,6 +66,8 @@ def type_of(field: FieldInfo) -> str:
         return "duration"
     if is_list(value_type):
         item_type = _inner_type(get_args(value_type)[0])
+        if sections_in(item_type):
+            return "list of maps"
         return "list of secrets" if item_type is SecretStr else "list of words"
     if get_origin(value_type) is dict or sections_in(value_type):
         return "map"
@@ -74,7 +76,9 @@ def type_of(field: FieldInfo) -> str:
 
 def default_of(section: type[Section], name: str) -> str:
     """Return the default of a key, as it is written in the file."""
-    field = section.model_fields[name]
+    field = section.model_fields.get(name)
+    if field is None:
+        return ""
     if field.is_required() or any(key.inline == name and key.required for key in section.SECRETS):
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
@@ -86,13 +90,13 @@ def default_of(section: type[Section], name: str) -> str:
 
 def rules_of(section: type[Section], name: str) -> str:
     """Return the rules of a key's values, from the texts that refuse other values."""
-    field = section.model_fields[name]
-    # What is refused in a map without types of its own depends on other keys.
-    values = (
-        ()
-        if Any in get_args(_inner_type(field.annotation))
-        else _INVALID_VALUES.get(type_of(field), ())
-    )
+    field = section.model_fields.get(name)
+    if field is None:
+        values = _INVALID_VALUES["text"]
+    elif Any in get_args(_inner_type(field.annotation)):
+        values = ()  # what is refused in a map without types of its own depends on other keys
+    else:
+        values = _INVALID_VALUES.get(type_of(field), ())
     texts = dict.fromkeys(text for value in values for text in _errors(section, name, value))
     # The rule that it must be a URL is enough.
     kept = [text for text in texts if "without spaces, backslashes" not in text]

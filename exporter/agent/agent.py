@@ -175,7 +175,7 @@ class Agent:
             log.warning("configuration has a warning", warning=warning)
         self._config = config
         self._specs = specs
-        self._routes = [route_of(section, config.alerts) for section in config.receivers]
+        self._routes = [route_of(section, config) for section in config.receivers]
         self._match_errors: set[tuple[str, str]] = set()
 
     async def prepare(self) -> None:

@@ -16,6 +16,7 @@ from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
     CommonReceiver,
+    SlackReceiver,
     WebhookReceiver,
 )
 from exporter.config.receivers import Receiver as ReceiverSection
@@ -26,9 +27,10 @@ from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES
 from exporter.core.labels import label_value
 from exporter.core.links import LinkTemplates
+from exporter.core.match import AccountLabels, Match
+from exporter.core.mentions import Mentions, mentioning_types
 from exporter.core.message import MessageSettings
 from exporter.core.model import AccountKey
-from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route
 from exporter.core.secret import Secret
 from exporter.core.status import canonical_status
@@ -127,11 +129,13 @@ class SpecFactory:
 
         names = tuple(each.name for each in config.receivers)
         labels = alert_labels(config)
-        # Only of what makes alerts: the others must not be rebuilt.
+        # Only what uses the labels: the others must not be rebuilt.
         sends_alerts = section.type == "alertmanager" or (
             isinstance(section, WebhookReceiver) and section.format == "alertmanager"
         )
-        of_alerts = (labels, names) if sends_alerts else ()
+        depends_on: tuple[object, ...] = (labels, names) if sends_alerts else ()
+        if isinstance(section, SlackReceiver) and section.mentions:
+            depends_on = (labels.account_labels,)
 
         async def build(resources: AsyncExitStack) -> Service:
             receiver = await open_receiver(section, labels, resources)
@@ -142,7 +146,7 @@ class SpecFactory:
             outbox = Outbox(database, section.name)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, of_alerts, *_section_key(section)), build)
+        return ServiceSpec((settings, depends_on, *_section_key(section)), build)
 
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
         context, poll, metrics = self._context, config.poll, config.metrics
@@ -256,14 +260,19 @@ def _http_client(section: Account | ReceiverSection) -> HttpClient:
     return HttpClient(ca_file=section.ca_file, proxy=proxy)
 
 
-def route_of(section: CommonReceiver, alerts: Alerts) -> Route:
+def route_of(section: CommonReceiver, config: Config) -> Route:
     """Return which events a receiver gets. An Alertmanager gets troubles only."""
-    given = section.match.model_dump(exclude_none=True)
-    match = {key: compile_pattern(pattern) for key, pattern in given.items()}
-    types = frozenset().union(*(SUBSCRIPTIONS[name] for name in events_of(section, alerts)))
+    words = events_of(section, config.alerts)
+    types = frozenset().union(*(SUBSCRIPTIONS[word] for word in words))
     if section.TROUBLES_ONLY:
         types &= TROUBLES
-    return Route(section.name, types, match)
+    match = Match.of(section.match.patterns)
+    return Route(section.name, types, match, account_labels(config), section.otherwise)
+
+
+def account_labels(config: Config) -> AccountLabels:
+    """Return the labels of each account, by its name."""
+    return {account.name: account.labels for account in config.accounts}
 
 
 def message_settings(
@@ -271,17 +280,16 @@ def message_settings(
 ) -> MessageSettings:
     """Return what the configuration says about the messages of a receiver."""
     return MessageSettings(
-        LinkTemplates(alerts.playground_url, external_url),
+        LinkTemplates(alerts.playground_url, external_url, alerts.grafana_url),
         alerts.severities.model_dump(),
         events_of(section, alerts),
-        has_match=bool(section.match.model_dump(exclude_none=True)),
+        has_match=section.otherwise or bool(section.match.patterns),
     )
 
 
 def alert_labels(config: Config) -> AlertLabels:
     """Return what the configuration adds to the labels of alerts."""
-    account_labels = {account.name: account.labels for account in config.accounts}
-    return AlertLabels(config.alerts.severities.model_dump(), account_labels)
+    return AlertLabels(config.alerts.severities.model_dump(), account_labels(config))
 
 
 async def open_receiver(
@@ -308,7 +316,13 @@ async def open_receiver(
     if isinstance(section, WebhookReceiver):
         return _webhook(section, endpoint, labels)
     text = None if section.text is None else Template(section.text)
-    return Slack(section.name, endpoint, section.mention or "", text)
+    mentions = Mentions(
+        mentioning_types(section.mention_events),
+        section.mention or "",
+        tuple((Match.of(rule.match.patterns), rule.mention) for rule in section.mentions),
+        labels.account_labels,
+    )
+    return Slack(section.name, endpoint, mentions, text)
 
 
 def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) -> Webhook:

@@ -1,9 +1,10 @@
 """The sections of the configuration file except receivers, their defaults and limits."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +42,8 @@ from exporter.core.status import NOT_A_FAILURE, canonical_status
 from exporter.core.text import format_duration
 
 DEFAULT_ACCOUNT = "default"
+
+GRAFANA_PLACEHOLDERS = ("account", "model_id", "id", "from_ms", "to_ms")
 
 _DEFAULT_INTERVAL = 60.0
 
@@ -159,6 +162,21 @@ def _check_failed_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
     return statuses
 
 
+def _check_link(url: str, placeholders: Sequence[str]) -> None:
+    """Refuse anything but a URL that has braces around these placeholders only, behind its host."""
+    filled, listed = url, [f"{{{name}}}" for name in placeholders]
+    for placeholder in listed:
+        filled = filled.replace(placeholder, "1")
+    if "{" in filled or "}" in filled:
+        names = " and ".join(filter(None, (", ".join(listed[:-1]), listed[-1])))
+        raise ValueError(f"must not contain braces other than {names}")
+    parts = check_web_url(filled)
+    check_without_userinfo(filled)
+    # The API's text would choose the host.
+    if urlsplit(url).netloc != parts.netloc:
+        raise ValueError("must not have a placeholder in its host")
+
+
 class Alerts(Section):
     """What receivers are told, and when; durations in seconds."""
 
@@ -171,17 +189,21 @@ class Alerts(Section):
     group_wait: Annotated[Duration, between("0s", "5m")] = 5.0
     digest_threshold: Annotated[int, between(1, 1000)] = 5
     playground_url: str = "https://play.cartesia.ai/pro-voice-cloning"
+    grafana_url: str | None = None
     poll_failing_after: Annotated[Duration, between("0s", "1y")] = 600.0
     severities: Severities = Field(default_factory=Severities)
 
     @field_validator("playground_url")
     @classmethod
     def _check_playground_url(cls, url: str) -> str:
-        filled = url.replace("{id}", "id")
-        if "{" in filled or "}" in filled:
-            raise ValueError("must not contain braces other than {id}")
-        check_web_url(filled)
-        check_without_userinfo(filled)
+        _check_link(url, ("id",))
+        return url
+
+    @field_validator("grafana_url")
+    @classmethod
+    def _check_grafana_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            _check_link(url, GRAFANA_PLACEHOLDERS)
         return url
 
 

@@ -1,7 +1,7 @@
 """The configuration of receivers: the keys of each type, their defaults and limits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
@@ -17,7 +17,8 @@ from pydantic import (
     model_serializer,
 )
 
-from exporter.config.errors import choice, suggest, validation_error
+from exporter.config.errors import Problem, choice, suggest, validation_error
+from exporter.config.match import Match, Mention, MentionRule
 from exporter.config.secrets import CaFile
 from exporter.config.section import SecretKey, Section, secret_key
 from exporter.config.services import service_hint
@@ -42,7 +43,6 @@ from exporter.config.types import (
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
-from exporter.core.pattern import compile_pattern
 from exporter.receivers import slack
 from exporter.receivers.template_check import body_faults, line_fault
 
@@ -97,7 +97,6 @@ def _masked_leaves(value: object) -> object:
             return SecretStr(str(value))
 
 
-Regex = Annotated[str, passes(compile_pattern)]
 GroupInterval = Annotated[Duration, between("0s", "1d")]
 ProxyUrl = Annotated[SecretStr, passes(check_proxy_url)]
 HeaderName = Annotated[
@@ -139,15 +138,6 @@ class BasicAuth(Section):
     password_env: str | None = None
 
 
-class Match(Section):
-    """Regular expressions for a fine-tune's values; each given one must match the whole value."""
-
-    account: Regex | None = None
-    model_id: Regex | None = None
-    language: Regex | None = None
-    name: Regex | None = None
-
-
 class CommonReceiver(Section):
     """The keys of every type of receiver; durations in seconds."""
 
@@ -158,11 +148,19 @@ class CommonReceiver(Section):
     allow_http: bool = False
     events: DistinctItems[Subscription] | None = None
     match: Match = Field(default_factory=Match)
+    otherwise: bool = False
     group_interval: GroupInterval = 0.0
     timeout: Annotated[Duration, between("100ms", "5m")] = 15.0
     max_age: Annotated[Duration, between("1m", "1y")] = 72 * 3600.0
     ca_file: CaFile | None = None
     proxy_url: ProxyUrl | None = None
+
+    @classmethod
+    def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
+        """Yield the problems of the mapping, and ``match`` beside ``otherwise``."""
+        yield from super().raw_problems(given)
+        if given.get("otherwise") is True and given.get("match"):
+            yield ("match",), "must be left out, or otherwise must be false"
 
     @model_serializer(mode="wrap")
     def _name_and_type_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -184,13 +182,9 @@ class SlackReceiver(_UrlReceiver):
 
     type: Literal["slack"]
     group_interval: GroupInterval = _CHAT_GROUP_INTERVAL
-    mention: (
-        Annotated[
-            str,
-            full_match(r"[^\x00-\x1f\x7f]{1,500}", "must be one line of at most 500 characters"),
-        ]
-        | None
-    ) = None
+    mention: Mention | None = None
+    mention_events: DistinctItems[Subscription] = ("failed", "stuck", "agent")
+    mentions: Items[MentionRule] = ()
     text: Annotated[str, passes(_check_first_line)] | None = None
 
 

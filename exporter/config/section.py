@@ -1,5 +1,6 @@
 """Base class of the sections of a configuration: reports all mistakes, resolves secrets."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -77,6 +78,10 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
     SECRETS: ClassVar[tuple[SecretKey, ...]] = ()
+    EXTRA_KEYS: ClassVar[Mapping[str, re.Pattern[str]]] = {}
+    """Patterns of the keys that a section with ``extra="allow"`` takes beside its own, by how the
+    documents write them."""
+
     _secrets: dict[str, Secret] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
@@ -86,14 +91,13 @@ class Section(BaseModel):
     ) -> Self:
         if not isinstance(data, dict):
             return handler(data)
-        fields = cls.model_fields
         given = {
-            key: value for key, value in data.items() if value is not None or key not in fields
+            key: value for key, value in data.items() if value is not None or not cls.takes(key)
         }
         secrets: dict[str, Secret] = {}
         problems = [*cls.raw_problems(given), *cls._resolve(given, context_of(info), secrets)]
         try:
-            section = handler({key: value for key, value in given.items() if key in fields})
+            section = handler({key: value for key, value in given.items() if cls.takes(key)})
         except ValidationError as error:
             problems += problems_of(error)
         if problems:
@@ -102,10 +106,18 @@ class Section(BaseModel):
         return section
 
     @classmethod
+    def takes(cls, key: object) -> bool:
+        """Return whether the section has a key of this name."""
+        if not isinstance(key, str):
+            return False
+        extra = cls.EXTRA_KEYS.values()
+        return key in cls.model_fields or any(each.fullmatch(key) for each in extra)
+
+    @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
         """Yield the problems of the mapping itself; its values are validated later."""
-        allowed = list(cls.model_fields)
-        unknown = [key for key in given if key not in cls.model_fields]
+        allowed = [*cls.model_fields, *cls.EXTRA_KEYS]
+        unknown = [key for key in given if not cls.takes(key)]
         for n, key in enumerate(unknown):
             similar = suggest(key, allowed) if n < MAX_PROBLEMS else ""
             hint = similar or f"; the keys here are {', '.join(allowed)}"

@@ -30,7 +30,7 @@ class MessageSettings:
     """What the configuration says about the messages of a receiver.
 
     ``severities`` are by subscription. ``subscriptions`` are the words of the receiver's events,
-    and ``has_match`` is whether its match selects among them.
+    and ``has_match`` is whether it gets only some of these events.
     """
 
     links: LinkTemplates

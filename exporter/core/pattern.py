@@ -96,10 +96,11 @@ class Pattern:
     def matches(self, text: str) -> bool:
         """Return whether the whole text matches, as ``re.fullmatch`` with DOTALL decides it.
 
-        A text longer than MAX_TEXT counts as a match. Raises UnicodeEncodeError for a text with
-        lone surrogates.
+        Raises ValueError for a text longer than MAX_TEXT and for one with lone surrogates.
         """
-        return len(text) > MAX_TEXT or self._compiled.fullmatch(text) is not None
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"the value has more than {MAX_TEXT:,} characters")
+        return self._compiled.fullmatch(text) is not None
 
 
 @lru_cache(256)

@@ -1,10 +1,10 @@
 """Routing of events to receivers."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from exporter.core.events import Event, EventType
-from exporter.core.pattern import Pattern
+from exporter.core.match import AccountLabels, Match, match_values
 
 OnMatchError = Callable[[str, str, Exception], None]
 """Called with the receiver, the key of ``match`` and the error when a pattern fails."""
@@ -17,37 +17,36 @@ def _ignore(receiver: str, key: str, error: Exception) -> None: ...
 class Route:
     """The events that one receiver gets: those of its types that match.
 
-    ``match`` has patterns for account, model_id, language and name; each must match the whole
-    value.
+    ``otherwise``: only those of them that no other receiver gets.
     """
 
     receiver: str
     types: frozenset[EventType]
-    match: Mapping[str, Pattern] = field(default_factory=dict)
+    match: Match = field(default_factory=Match)
+    labels: AccountLabels = field(default_factory=dict)
+    otherwise: bool = False
 
     def matches(self, event: Event, on_error: OnMatchError = _ignore) -> bool:
-        """Return whether the receiver gets ``event``.
+        """Return whether the receiver gets ``event``, if no other receiver precedes it.
 
-        An event without a fine-tune is compared by its account only, an event without an account
-        by nothing. A pattern that cannot be evaluated counts as a match: a needless notification
-        is better than a lost one.
+        An event without a fine-tune is compared by its account and the account's labels only, an
+        event without an account by nothing. A value that cannot be compared counts as a match: a
+        needless notification is better than a lost one.
         """
         if event.type not in self.types or self._is_about_itself(event):
             return False
-        compared = {"account": event.account} if event.account else {}
-        if event.fine_tune is not None:
-            found = event.fine_tune
-            compared |= {"model_id": found.model_id, "language": found.language, "name": found.name}
-        return all(
-            self._matches(key, compared[key], on_error) for key in self.match if key in compared
-        )
+        match = self.match
+        if event.fine_tune is None:
+            if not event.account:
+                return True
+            match = match.of_account()
 
-    def _matches(self, key: str, text: str, on_error: OnMatchError) -> bool:
-        try:
-            return self.match[key].matches(text)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the event must not be lost
+        def count_as_match(key: str, error: Exception) -> bool:
             on_error(self.receiver, key, error)
             return True
+
+        values = match_values(event.account, self.labels, event.fine_tune)
+        return match.matches(values, count_as_match)
 
     def _is_about_itself(self, event: Event) -> bool:
         # It could not receive it. A fine-tune may have the same id as a receiver.
@@ -57,5 +56,10 @@ class Route:
 def receivers_of(
     event: Event, routes: Iterable[Route], on_error: OnMatchError = _ignore
 ) -> list[str]:
-    """Return the names of the receivers that get ``event``."""
-    return [route.receiver for route in routes if route.matches(event, on_error)]
+    """Return the names of the receivers that get ``event``.
+
+    Those with ``otherwise`` get it if none of the others does.
+    """
+    matching = [route for route in routes if route.matches(event, on_error)]
+    preceding = [route.receiver for route in matching if not route.otherwise]
+    return preceding or [route.receiver for route in matching]

@@ -7,9 +7,10 @@ of a message together hold about 13,200 characters (undocumented); messages stay
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from exporter.core.mentions import Mentions
 from exporter.core.message import Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt
@@ -39,13 +40,13 @@ _Block = dict[str, Any]
 class Slack:
     """A Slack channel.
 
-    ``mention`` and ``text`` are the operator's and are not escaped. ``mention`` precedes the
+    ``mentions`` and ``text`` are the operator's and are not escaped. ``mentions`` precede the
     message; ``text`` is the template of a first line that replaces the title.
     """
 
     name: str
     endpoint: Endpoint
-    mention: str = ""
+    mentions: Mentions = field(default_factory=Mentions)
     text: Template | None = None
 
     spacing: ClassVar[float] = 1.2  # Slack accepts one message a second per channel
@@ -63,15 +64,16 @@ class Slack:
             text = self.text.render(variables(message, escape_text))
             line = _cut_markup(one_line(text, 2 * _LINE), _LINE)
         first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
-        first = f"{self.mention} {first}".strip()
+        mention = self.mentions.of(message.events)
+        first = f"{mention} {first}".strip()
         body: dict[str, Any] = {"text": first}
         if not minimal:
             body["text"] = f"{first}\n{_details(message)}"
             top: list[_Block] = [_title(message)]
             if line:
                 top = [_section(first)]
-            elif self.mention:
-                top.append(_section(self.mention))
+            elif mention:
+                top.append(_section(mention))
             room = _MESSAGE - len(body["text"]) - 2 * len(REPEAT) - 1
             body["blocks"] = _blocks(message, top, room)
         return encoded(body | {"unfurl_links": False, "unfurl_media": False})

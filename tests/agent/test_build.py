@@ -45,7 +45,7 @@ def event_of(event_type, name="Ada\nof the hotline") -> Event:
 
 def receivers(tmp_path, event: Event) -> str:
     config = load(write_config(tmp_path, FILE), KEY)
-    routes = [route_of(section, config.alerts) for section in config.receivers]
+    routes = [route_of(section, config) for section in config.receivers]
     return "".join(route.receiver for route in routes if route.matches(event))
 
 

@@ -130,6 +130,7 @@ def test_only_known_keys_with_the_name_of_a_secret_are_plain_text():
     assert plain == {
         ("Account", "base_url"),
         ("Alerts", "playground_url"),
+        ("Alerts", "grafana_url"),
         ("SlackReceiver", "text"),
         ("WebhookReceiver", "headers"),
         ("WebhookReceiver", "template_secrets"),

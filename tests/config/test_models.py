@@ -68,6 +68,7 @@ def test_every_default():
         "group_wait": 5,
         "digest_threshold": 5,
         "playground_url": "https://play.cartesia.ai/pro-voice-cloning",
+        "grafana_url": None,
         "poll_failing_after": 600,
     }
     assert dict(found.storage) == {"path": Path("data/state.db"), "retention": 90 * 86400}
@@ -82,7 +83,10 @@ def test_every_default_of_receivers():
         assert (receiver.timeout, receiver.max_age, receiver.events) == (15, 72 * 3600, None)
         assert (receiver.ca_file, receiver.proxy_url) == (None, None)
         assert not receiver.allow_http
-        assert set(receiver.match.model_dump().values()) == {None}
+        assert receiver.match.patterns == {}
+        assert not receiver.otherwise
+    assert slack.mention_events == ("failed", "stuck", "agent")
+    assert slack.mentions == ()
     assert (slack.group_interval, webhook.group_interval) == (300, 0)
     assert (slack.mention, slack.text) == (None, None)
     assert (webhook.format, webhook.template, webhook.basic_auth) == ("standard", None, None)
@@ -139,7 +143,28 @@ def test_timeout_and_stale_after_depend_on_the_interval(interval, timeout, stale
             "alerts",
             "playground_url",
             ["http://play.example/{id}", "https://play.example/?id={id}"],
-            ["https://play.example/{}", "https://play.example/{id", "https://u:p@play.example", ""],
+            [
+                *(
+                    "https://play.example/{}",
+                    "https://play.example/{id",
+                    "https://play.example/{x}",
+                ),
+                *("https://u:p@play.example", "https://{id}.example/", ""),
+            ],
+        ),
+        (
+            "alerts",
+            "grafana_url",
+            [
+                None,
+                "http://grafana.example/d/x",
+                "https://grafana.example/d/x?var-a={account}&m={model_id}&i={id}&from={from_ms}&to={to_ms}",
+            ],
+            [
+                *("https://grafana.example/{dataset}", "https://grafana.example/d?from={from}"),
+                *("https://u:p@grafana.example", "https://{account}.example/", "grafana.example"),
+                *("ftp://grafana.example/", "https://grafana.example/{{id}}", ""),
+            ],
         ),
         ("storage", "retention", ["1h", "10y"], ["59m", "11y"]),
     ],

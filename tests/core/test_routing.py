@@ -1,15 +1,21 @@
 """Which receivers get an event: subscribed types and patterns."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.core.events import SUBSCRIPTIONS, Event
+from exporter.core.match import Match
 from exporter.core.model import FineTune
-from exporter.core.pattern import MAX_TEXT, compile_pattern
+from exporter.core.pattern import MAX_TEXT
 from exporter.core.routing import Route, receivers_of
 from tests.receivers.sample_events import AT
 
 VOICE = FineTune("ft_1", "Ada\nof the hotline", "", "en", "sonic-2", "ds", "failed")
 FAILED = Event("evt", "fine_tune.failed", "prod", AT, VOICE, "training")
+LABELS = {"prod": {"team": "voices"}, "test": {}}
 ALL = frozenset().union(*SUBSCRIPTIONS.values())
 
 
@@ -27,8 +33,8 @@ def never(*error) -> None:
 
 def route(*words, **match) -> Route:
     types = frozenset().union(*(SUBSCRIPTIONS[word] for word in words)) if words else ALL
-    patterns = {key: compile_pattern(pattern) for key, pattern in match.items()}
-    return Route("slack", types, patterns)
+    patterns = {key.replace("label_", "label."): pattern for key, pattern in match.items()}
+    return Route("slack", types, Match.of(patterns), LABELS)
 
 
 def test_every_event_type_but_changed_and_test_has_one_subscription():
@@ -48,10 +54,19 @@ def test_every_event_type_but_changed_and_test_has_one_subscription():
         ("or does not match", route(account="prod|test"), FAILED, True),
         ("all patterns must match", route(account="prod", model_id="x"), FAILED, False),
         ("and do", route(account="p.*", model_id="sonic.*", language="en"), FAILED, True),
+        ("the dataset is compared", route(dataset="d."), FAILED, True),
+        ("with the whole value", route(dataset="d"), FAILED, False),
+        ("a label of the account matches", route(label_team="voices|x"), FAILED, True),
+        ("or does not", route(label_team="x"), FAILED, False),
+        ("a label that the account lacks is empty", route(label_tier="gold"), FAILED, False),
+        ("and matches like an empty text", route(label_tier="(gold)?"), FAILED, True),
+        ("an agent's event has the labels", route(label_team="x"), BASELINE, False),
+        ("and no dataset", route(label_team="voices", dataset="x"), BASELINE, True),
         ("a name of two lines matches .*", route(name="Ada.*"), FAILED, True),
         ("an agent's event has an account", route(account="test"), BASELINE, False),
         ("and no name to compare", route(account="prod", name="x"), BASELINE, True),
         ("a receiver's trouble has no account", route(account="test"), UNHEALTHY, True),
+        ("and no labels", route(label_team="x"), UNHEALTHY, True),
     ],
 )
 def test_route_matches(case, configured, event, expected):
@@ -85,15 +100,11 @@ def test_matching_ends_where_backtracking_would_not(pattern, name):
     assert not route(name=pattern).matches(failure_named(name), never)
 
 
-def test_a_name_that_is_too_long_to_be_compared_matches():
-    assert route(name="x*y").matches(failure_named("x" * (MAX_TEXT + 1)), never)
-    assert not route(name="x*y").matches(failure_named("x" * MAX_TEXT), never)
-
-
-def test_a_pattern_that_cannot_be_evaluated_counts_as_a_match_and_is_reported():
+@pytest.mark.parametrize("name", ["\ud800", "x" * (MAX_TEXT + 1)])
+def test_a_name_that_cannot_be_compared_counts_as_a_match_and_is_reported(name):
     errors = []
     reported = receivers_of(
-        failure_named("\ud800"),
+        failure_named(name),
         [route(name="nothing like it"), route(name="nothing", account="other")],
         lambda *error: errors.append(error),
     )
@@ -102,9 +113,84 @@ def test_a_pattern_that_cannot_be_evaluated_counts_as_a_match_and_is_reported():
         ("slack", "name"),
         ("slack", "name"),
     ]
-    assert isinstance(errors[0][2], UnicodeEncodeError)
+    assert isinstance(errors[0][2], ValueError)
 
 
 def test_receivers_are_in_configuration_order():
     routes = [Route("b", ALL), Route("a", frozenset()), Route("c", ALL)]
     assert receivers_of(FAILED, routes, never) == ["b", "c"]
+
+
+OTHERWISE = Route("rest", ALL, otherwise=True)
+
+
+def test_otherwise_gets_what_no_other_receiver_gets():
+    for first in (route("completed"), route(account="test"), route("agent", dataset="ds")):
+        assert receivers_of(FAILED, [OTHERWISE, first], never) == ["rest"]
+    assert receivers_of(FAILED, [OTHERWISE, route("failed")], never) == ["slack"]
+
+
+def test_otherwise_gets_only_the_types_that_it_subscribes_to():
+    rest = Route("rest", SUBSCRIPTIONS["failed"], otherwise=True)
+    assert receivers_of(BASELINE, [rest, route("failed")], never) == []
+
+
+def test_an_event_of_the_agent_that_others_get_is_not_for_otherwise():
+    subscribed = [OTHERWISE, route("agent", dataset="ds")]
+    assert receivers_of(BASELINE, subscribed, never) == ["slack"]
+    assert receivers_of(UNHEALTHY, subscribed, never) == ["slack"]
+    assert receivers_of(BASELINE, [OTHERWISE, route("failed")], never) == ["rest"]
+
+
+def test_otherwise_gets_the_trouble_of_the_only_other_receiver():
+    assert receivers_of(UNHEALTHY, [Route("ops", ALL), OTHERWISE], never) == ["rest"]
+
+
+def test_each_of_several_receivers_with_otherwise_gets_the_event():
+    routes = [Route("more", ALL, otherwise=True), route("agent"), OTHERWISE]
+    assert receivers_of(FAILED, routes, never) == ["more", "rest"]
+
+
+texts = st.sampled_from(["", "a", "b", "ab"])
+patterns = st.sampled_from(["a", "b", ".*", "a|b", "[^a]*"])
+fine_tunes = st.builds(FineTune, texts, name=texts, model_id=texts, language=texts, dataset=texts)
+of_fine_tunes = st.builds(
+    lambda kind, account, fine_tune: Event("evt", kind, account, AT, fine_tune),
+    st.sampled_from(sorted(kind for kind in ALL if kind.startswith("fine_tune."))),
+    st.sampled_from("ab"),
+    fine_tunes,
+)
+of_agents = st.builds(
+    of_agent,
+    st.sampled_from(sorted(kind for kind in ALL if kind.startswith("agent."))),
+    st.sampled_from(["", "a", "b"]),
+    receiver=st.sampled_from(["r0", "r1", "other"]),
+)
+routings = st.lists(
+    st.builds(
+        Route,
+        st.just("name"),
+        st.frozensets(st.sampled_from(sorted(ALL)), min_size=1),
+        st.dictionaries(
+            st.sampled_from(["account", "dataset", "name", "label.team", "label.tier"]),
+            patterns,
+            max_size=2,
+        ).map(Match.of),
+        st.just({"a": {"team": "a", "tier": "b"}, "b": {"team": "b"}}),
+        st.booleans(),
+    ),
+    max_size=6,
+).map(lambda routes: [replace(each, receiver=f"r{n}") for n, each in enumerate(routes)])
+
+
+@given(of_fine_tunes | of_agents, routings)
+def test_otherwise_adds_receivers_and_leaves_no_event_of_its_types_to_nobody(event, routes):
+    usual = [each for each in routes if not each.otherwise]
+    rest = [each for each in routes if each.otherwise]
+    found = receivers_of(event, routes, never)
+    before = receivers_of(event, usual, never)
+    assert found == before or not before
+    if not before:
+        assert found == [each.receiver for each in rest if each.matches(event, never)]
+    if not found:
+        assert not any(each.matches(event, never) for each in routes)

@@ -18,8 +18,8 @@ from exporter.cartesia.listing import Listing
 from exporter.core.account import PollResult, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import SUBSCRIPTIONS
+from exporter.core.match import Match
 from exporter.core.model import FineTune, OutboxMessage, TrackedFineTune
-from exporter.core.pattern import compile_pattern
 from exporter.core.routing import Route, receivers_of
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.delivery.deliverer import Deliverer
@@ -139,7 +139,7 @@ class _CrashingOutbox(Outbox):
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())
 ROUTES = (
     Route("chat", SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["agent"]),
-    Route("hook", SUBSCRIPTIONS["failed"], {"model_id": compile_pattern("sonic-2")}),
+    Route("hook", SUBSCRIPTIONS["failed"], Match.of({"model_id": "sonic-2"})),
     Route("log", _EVERY_TYPE),
 )
 DIGEST_THRESHOLD = 2

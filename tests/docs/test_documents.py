@@ -1,6 +1,7 @@
 """The generated documents are up to date, complete and correct."""
 
 import re
+from collections.abc import Collection
 from typing import Any, get_args
 
 import pytest
@@ -12,13 +13,13 @@ from docs.generate.flags import commands
 from docs.generate.table import row
 from exporter.cli.commands import main
 from exporter.config import Config, environment, load
+from exporter.config.match import Match, MentionRule
 from exporter.config.models import Account, Alerts, Metrics, Poll, Severities, Storage
 from exporter.config.receivers import (
     AlertmanagerReceiver,
     AppriseReceiver,
     BasicAuth,
     CommonReceiver,
-    Match,
     SlackReceiver,
     WebhookReceiver,
 )
@@ -41,6 +42,7 @@ RECEIVERS: dict[str, type[Section]] = {
 NESTED: dict[str, type[Section]] = {
     "basic_auth": BasicAuth,
     "match": Match,
+    "mentions": MentionRule,
     "severities": Severities,
 }
 
@@ -97,11 +99,19 @@ def keys(heading: str) -> list[str]:
     return sorted(key for cells in KEYS[heading] for key in re.findall("`([^`]+)`", cells[0]))
 
 
+def nested_keys(keys: Collection[str]) -> set[str]:
+    """Return the keys of the sections that are values of these keys."""
+    return {
+        f"{key}.{name}"
+        for key in NESTED.keys() & keys
+        for name in (*NESTED[key].model_fields, *NESTED[key].EXTRA_KEYS)
+    }
+
+
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_exactly_the_keys_of_a_section_are_documented(heading):
     own = SECTIONS[heading].model_fields
-    nested = {f"{key}.{name}" for key in NESTED.keys() & own for name in NESTED[key].model_fields}
-    assert keys(heading) == sorted({*own, *nested})
+    assert keys(heading) == sorted({*own, *nested_keys(own)})
 
 
 def own_keys(receiver: type[Section]) -> set[str]:
@@ -115,10 +125,9 @@ def own_keys(receiver: type[Section]) -> set[str]:
 def test_exactly_the_keys_of_a_receiver_are_documented(heading):
     common = {*CommonReceiver.model_fields, "type"}
     own = own_keys(RECEIVERS[heading]) if heading in RECEIVERS else common
-    nested = {f"{key}.{name}" for key in NESTED.keys() & own for name in NESTED[key].model_fields}
     named = {"headers", "template_secrets"} & own
     forms = {f"{key}.NAME{form}" for key in named for form in ("", ".file", ".env")}
-    assert keys(heading) == sorted({*own, *nested, *forms})
+    assert keys(heading) == sorted({*own, *nested_keys(own), *forms})
 
 
 def test_every_key_of_the_file_has_a_heading_or_a_row():

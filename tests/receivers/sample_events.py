@@ -2,9 +2,10 @@
 
 from hypothesis import strategies as st
 
-from exporter.core.events import Event, EventType
+from exporter.core.events import EVENT_TYPES, Event, EventType
 from exporter.core.facts import baseline_facts, unknown_status_facts
 from exporter.core.links import LinkTemplates
+from exporter.core.mentions import Mentions
 from exporter.core.message import MessageSettings
 from exporter.core.model import FineTune, OutboxMessage, Snapshot
 from exporter.core.status import canonical_status
@@ -22,6 +23,11 @@ TEST = Event("evt_test", "agent.test", "default", AT, facts={"text": "If you can
 
 def delivery(body: bytes) -> OutboxMessage:
     return OutboxMessage("evt_1", "ops", body, events=1, created_at=AT)
+
+
+def always(mention: str) -> Mentions:
+    """Return what adds the mention to every message."""
+    return Mentions(frozenset(EVENT_TYPES), mention)
 
 
 def failures(number: int) -> list[Event]:

@@ -2,6 +2,7 @@
 
 import json
 
+from exporter.core.mentions import Mentions, mentioning_types
 from exporter.core.message import build_message
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
@@ -10,7 +11,9 @@ from tests.fakes.secret import FakeSecret
 from tests.receivers.sample_events import FAILED, SETTINGS, TEST, failures
 
 SLACK = Slack(
-    "team", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15), "<!here>"
+    "team",
+    Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15),
+    Mentions(mentioning_types(["failed"]), "<!here>"),
 )
 
 
@@ -100,7 +103,7 @@ def test_a_digest():
 
 def test_a_test_message():
     body = json.loads(SLACK.render(build_message([TEST], SETTINGS)))
-    assert body["text"].startswith("<!here> Test message from cartesia-exporter, nothing failed\n")
+    assert body["text"].startswith("Test message from cartesia-exporter, nothing failed\n")
     assert {"type": "section", "text": plain("If you can read this.")} in body["blocks"]
 
 

@@ -21,7 +21,7 @@ from exporter.receivers.receiver import Endpoint
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, always, events, failures
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
 MENTION = "<!subteam^S123|@voices> & co"
@@ -31,7 +31,7 @@ mentions = st.sampled_from(["", "<!here>", MENTION, "@" * 500])
 
 
 def rendered(reported: list[Event], mention: str = "", *, minimal: bool = False) -> dict[str, Any]:
-    slack = Slack("team", ENDPOINT, mention)
+    slack = Slack("team", ENDPOINT, always(mention))
     body: dict[str, Any] = json.loads(
         slack.render(build_message(reported, SETTINGS), minimal=minimal)
     )
@@ -100,7 +100,7 @@ def test_text_from_the_api_is_no_markup_and_has_no_hidden_characters(reported, m
 
 @given(some_events, st.booleans())
 def test_rendering_again_gives_the_same_bytes(reported, minimal):
-    slack, message = Slack("team", ENDPOINT, MENTION), build_message(reported, SETTINGS)
+    slack, message = Slack("team", ENDPOINT, always(MENTION)), build_message(reported, SETTINGS)
     assert slack.render(message, minimal=minimal) == slack.render(message, minimal=minimal)
 
 

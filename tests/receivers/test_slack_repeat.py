@@ -10,7 +10,7 @@ from exporter.core.events import Event
 from exporter.core.message import build_message
 from exporter.receivers.slack import Slack
 from exporter.simulator.receiver import slack_refusal
-from tests.receivers.sample_events import FAILED, SETTINGS, events, failures
+from tests.receivers.sample_events import FAILED, SETTINGS, always, events, failures
 from tests.receivers.test_slack_render import ENDPOINT, texts
 
 REPEAT = "possible repeat: the answer to this message was lost"
@@ -19,7 +19,7 @@ REPEAT = "possible repeat: the answer to this message was lost"
 def both(
     reported: list[Event], mention: str = "", *, minimal: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    slack = Slack("team", ENDPOINT, mention)
+    slack = Slack("team", ENDPOINT, always(mention))
     body = slack.render(build_message(reported, SETTINGS), minimal=minimal)
     return json.loads(body), json.loads(slack.repeated(body))
 

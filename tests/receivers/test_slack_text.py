@@ -18,7 +18,7 @@ from exporter.receivers.template import Template, TemplateError
 from exporter.receivers.template_check import line_fault
 from exporter.simulator.receiver import slack_refusal
 from tests.fakes.secret import FakeSecret
-from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, events, failures
+from tests.receivers.sample_events import AT, FAILED, SETTINGS, TEST, always, events, failures
 from tests.receivers.test_slack_render import assert_clean, assert_inert, texts
 
 ENDPOINT = Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/services/T/B/x"), 15)
@@ -31,7 +31,7 @@ LINE = (
 def rendered(
     text: str, *reported: Event, mention: str = "", minimal: bool = False
 ) -> dict[str, Any]:
-    slack = Slack("team", ENDPOINT, mention, Template(text))
+    slack = Slack("team", ENDPOINT, always(mention), Template(text))
     body: dict[str, Any] = json.loads(
         slack.render(build_message(reported, SETTINGS), minimal=minimal)
     )
@@ -98,7 +98,9 @@ def test_count_is_the_number_of_all_events_of_a_digest():
 def test_a_line_that_cannot_be_rendered_raises_and_the_minimal_message_has_none():
     with pytest.raises(TemplateError, match="'None' has no attribute 'name'"):
         rendered("{{ data.fine_tune.name }}", TEST)
-    plain = Slack("team", ENDPOINT, "<!here>").render(build_message([TEST], SETTINGS), minimal=True)
+    plain = Slack("team", ENDPOINT, always("<!here>")).render(
+        build_message([TEST], SETTINGS), minimal=True
+    )
     body = rendered("{{ data.fine_tune.name }}", TEST, mention="<!here>", minimal=True)
     assert body == json.loads(plain)
 
