@@ -55,9 +55,9 @@ class _RunByDefault(click.Group):
 @click.group(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cartesia-exporter")
 def main() -> None:
-    """Count the fine-tunes of Cartesia accounts for Prometheus, and alert when one fails.
+    """Export the status of Cartesia fine-tunes to Prometheus, and notify when one fails.
 
-    Without a command, `run` is meant: see `cartesia-exporter run --help` for its flags.
+    Without a command, `run` is executed; see `cartesia-exporter run --help` for its flags.
     """
 
 

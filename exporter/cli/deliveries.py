@@ -44,17 +44,17 @@ _LAYOUT: Final = Layout(
     styles={"dead": "red", "orphaned": "yellow", "delivered": "green", "discarded": "dim"},
 )
 
-_receiver_option: Final = click.option("--receiver", metavar="NAME", help="Of this receiver alone.")
+_receiver_option: Final = click.option("--receiver", metavar="NAME", help="Only of this receiver.")
 
 
 @click.group()
 def deliveries() -> None:
-    """Look into what receivers are owed and were sent, and mend it, while the agent runs.
+    """Show, retry, discard and reassign deliveries; the agent may be running.
 
-    A delivery is an event queued for a receiver. It is pending, dead (given up), delivered or
-    discarded, and orphaned when it is pending or dead for a receiver that left the configuration.
-    Commands that change one change all that its message carries. The beginning of an ID is enough
-    where it is the only one.
+    A delivery is an event queued for a receiver. Its state is pending, dead (refused for good, or
+    expired), delivered or discarded. Pending and dead deliveries of a receiver that is not in the
+    configuration are orphaned. A command that changes a delivery changes all deliveries of the
+    same message. The beginning of an ID is enough if it is unique.
     """
 
 
@@ -64,12 +64,12 @@ def deliveries() -> None:
 @click.option(
     "--state",
     type=click.Choice([*_STATES, "all"]),
-    help="In this state alone; without it what is not settled: pending, dead and orphaned.",
+    help="Only in this state; default: pending, dead and orphaned.",
 )
 @limit_option
 @output_option
 def list_command(state: str | None, limit: int, output: Any, **given: Any) -> None:
-    """Print deliveries, one line for each event and receiver, the newest last."""
+    """Print deliveries, one line for each event and receiver, newest last."""
     stream = standard_output("list the deliveries")
     states = {None: _UNSETTLED, "all": ()}.get(state, (str(state),))
     found = read_list("deliveries", query_of({**given, "state": states}), limit, given)
@@ -106,7 +106,7 @@ def _row(delivery: "DeliveryRecord", now: "datetime") -> Record:
 def show(
     config_file: Path | None, storage_path: Path | None, delivery: str, receiver: str | None
 ) -> None:
-    """Print all about the delivery ID: each field, its events, the body as it is sent."""
+    """Print all about delivery ID: its fields, its events and the body that is sent."""
     state = state_of(config_file, storage_path)
     terminal = standard_output("show the delivery").isatty()
     from exporter.store.queries import DeliveryFilter, load_details
@@ -130,7 +130,7 @@ def _selection_options(
         storage_path_option,
         click.argument("ids", metavar="[ID]...", nargs=-1),
         _receiver_option,
-        click.option("--state", type=click.Choice(states), help="In this state alone."),
+        click.option("--state", type=click.Choice(states), help="Only in this state."),
         click.option("--all", "everything", is_flag=True, help=all_help),
     )
 
@@ -143,33 +143,35 @@ def _selection_options(
 
 
 @deliveries.command()
-@_selection_options(_RETRYABLE, "Everything that is pending or dead.")
+@_selection_options(_RETRYABLE, "All that are pending or dead.")
 def retry(**arguments: Any) -> None:
-    """Have deliveries that are pending or dead tried at once, under the same ids.
+    """Retry pending or dead deliveries now, with the same ids.
 
-    Say which: by ID, --receiver, --state or --all.
+    Select them by ID, --receiver, --state or --all.
     """
     click.echo(f"{_repair('retry', _RETRYABLE, arguments)} will be tried at once")
 
 
 @deliveries.command()
-@_selection_options(_UNSETTLED, "Everything that is not settled.")
+@_selection_options(_UNSETTLED, "All that are pending, dead or orphaned.")
 def discard(**arguments: Any) -> None:
-    """Give up deliveries for good; they stay in the store, and are not sent.
+    """Discard deliveries: they are not sent any more, but stay in the store.
 
-    Say which: by ID, --receiver, --state or --all.
+    Select them by ID, --receiver, --state or --all.
     """
     discarded = _repair("discard", _UNSETTLED, arguments)
-    click.echo(f"{discarded} discarded; --state discarded lists what was")
+    click.echo(f"{discarded} discarded; see `cartesia-exporter deliveries list --state discarded`")
 
 
 @deliveries.command()
 @config_file_option
 @storage_path_option
-@click.option("--from", "source", metavar="NAME", required=True, help="Who was to be told.")
-@click.option("--to", "target", metavar="NAME", required=True, help="Who is to be told instead.")
+@click.option(
+    "--from", "source", metavar="NAME", required=True, help="Receiver that has the deliveries."
+)
+@click.option("--to", "target", metavar="NAME", required=True, help="Receiver that gets them.")
 def reassign(config_file: Path | None, storage_path: Path | None, source: str, target: str) -> None:
-    """Make all that is pending or dead for one receiver owed to another one, in new messages."""
+    """Move all pending and dead deliveries of one receiver to another, in new messages."""
     if source == target:
         raise click.UsageError("--from and --to are the same receiver")
     state = state_of(config_file, storage_path)
@@ -183,11 +185,11 @@ def reassign(config_file: Path | None, storage_path: Path | None, source: str, t
 
     result = run_in_state(state, "reassign the deliveries", work)
     if not result.moved and not result.discarded:
-        fail(RUNTIME_ERROR, f"nothing is pending or dead for {source}; {LIST_HINT}")
+        fail(RUNTIME_ERROR, f"{source} has no pending or dead deliveries; {LIST_HINT}")
     noun = "event" if result.moved == 1 else "events"
-    text = f"{result.moved} {noun} of {source} will be told to {target} at once"
+    text = f"{result.moved} {noun} of {source} will be sent to {target} at once"
     if result.discarded:
-        text += f"; {result.discarded} discarded, {target} has them already"
+        text += f"; {result.discarded} discarded because {target} has them already"
     click.echo(text)
 
 
@@ -200,9 +202,9 @@ def _repair(
     """
     ids, receiver, in_state = (arguments[name] for name in ("ids", "receiver", "state"))
     if not (ids or receiver or in_state or arguments["everything"]):
-        raise click.UsageError("say which deliveries: by ID, --receiver, --state or --all")
+        raise click.UsageError("select deliveries by ID, --receiver, --state or --all")
     if arguments["everything"] and (ids or receiver or in_state):
-        raise click.UsageError("--all leaves no choice: give it without IDs, --receiver, --state")
+        raise click.UsageError("--all excludes IDs, --receiver and --state")
     state = state_of(arguments["config_file"], arguments["storage_path"])
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.store import repairs
@@ -226,11 +228,11 @@ def _repair(
         receiver = orphans[0].receiver
         fail(
             RUNTIME_ERROR,
-            f"receiver {receiver} is not in the configuration any more: "
-            f"`cartesia-exporter deliveries reassign --from {receiver} --to NAME` hands it on",
+            f"receiver {receiver} is not in the configuration; move its deliveries with "
+            f"`cartesia-exporter deliveries reassign --from {receiver} --to NAME`",
         )
     if not counts:
-        fail(RUNTIME_ERROR, f"no delivery to {task} is among them; {LIST_HINT}")
+        fail(RUNTIME_ERROR, f"found no delivery to {task}; {LIST_HINT}")
     return ", ".join(
         f"{number} {'delivery' if number == 1 else 'deliveries'} of {name}"
         for name, number in counts.items()
@@ -286,7 +288,7 @@ def _describe(detail: "DeliveryDetails", *, terminal: bool) -> Iterator[str]:
     if detail.body is None:
         yield "(no message carries it yet)"
     elif not detail.body:
-        yield "(none: it could not be rendered, the agent's log says why)"
+        yield "(none: it could not be rendered, see the log of the agent)"
     else:
         yield from body_lines(detail.body, terminal=terminal)
 

@@ -53,20 +53,27 @@ def _number_option(
     type=Address(),
     default="127.0.0.1:10061",
     show_default=True,
-    help="Where the simulated API listens.",
+    help="Address of the simulated API.",
 )
-@_number_option("--fine-tunes", click.IntRange(0), 25, "How many there are, exactly.")
+@_number_option("--fine-tunes", click.IntRange(0), 25, "Number of fine-tunes.")
+@_number_option("--tick", Duration(), "2s", "Interval of status changes; 0s for none.")
+@_number_option("--fail-rate", Number(0, 1), 0.1, "Share of the fine-tunes that fail.")
+@_number_option("--churn", Number(0), 0.0, "Fine-tunes that are created, and deleted, per tick.")
 @_number_option(
-    "--tick", Duration(), "2s", "From one change of the world to the next; 0s stops it."
+    "--seed", int, 0, "Seed of the random numbers; the same seed gives the same fine-tunes."
 )
-@_number_option("--fail-rate", Number(0, 1), 0.1, "The share of fine-tunes that fails.")
-@_number_option("--churn", Number(0), 0.0, "New, and deleted, fine-tunes a tick.")
-@_number_option("--seed", int, 0, "The same seed, the same world.")
-@_number_option("--latency", Duration(), "0s", "The time before each answer.")
-@_number_option("--error-rate", Number(0, 1), 0.0, "The share of requests answered 5xx.")
-@_number_option("--rate-limit", Number(0), 0.0, "Requests a second before 429; 0 is none.")
+@_number_option("--latency", Duration(), "0s", "Delay of each response.")
+@_number_option(
+    "--error-rate", Number(0, 1), 0.0, "Share of the requests that are answered with 5xx."
+)
+@_number_option(
+    "--rate-limit",
+    Number(0),
+    0.0,
+    "Requests per second; more are answered with 429. 0 for no limit.",
+)
 def simulate(address: tuple[str, int], **options: Any) -> None:
-    """Serve a simulated Cartesia API, for any key that begins with sk_car_."""
+    """Serve a simulated Cartesia API. It accepts any key that begins with sk_car_."""
     _run_until_signal(partial(_simulate, address, options))
 
 
@@ -99,7 +106,7 @@ async def _simulate(address: tuple[str, int], options: dict[str, Any], stop: asy
 
 @click.command()
 def demo() -> None:
-    """Run simulator, agent and a receiver in one process; no key, no server needed."""
+    """Run a simulated API, the agent and a receiver in one process; no API key is needed."""
     _run_until_signal(_demo)
 
 
@@ -161,8 +168,8 @@ async def _run_demo(stop: asyncio.Event) -> None:
             printing = group.create_task(_print_alerts(output, messages))
             await run_agent(load(path, {}), options, stop)
             printing.cancel()
-    output.print("Ended; nothing was left behind.")
-    output.print("Next: watch your own account: CARTESIA_API_KEY=sk_car_... make run")
+    output.print("Ended; all files were removed.")
+    output.print("Next, watch your own account: CARTESIA_API_KEY=sk_car_... make run")
     output.flush()
 
 
@@ -239,7 +246,9 @@ def _print_addresses(output: _Output, urls: Sequence[str]) -> None:
         output.print(f"Metrics                  {url}/metrics")
         output.print("")
         output.print(f"Open {url}/ in a browser.")
-    output.print("Its last 7 days are simulated; from now on, trainings take minutes, not hours.")
+    output.print(
+        "The last 7 days are simulated; from now on, training takes minutes instead of hours."
+    )
     output.print(
         "A fine-tune fails in a few seconds: watch the alert arrive. Ctrl-C ends the demo."
     )

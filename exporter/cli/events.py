@@ -28,7 +28,7 @@ _LAYOUT: Final = Layout(
 
 @click.group()
 def events() -> None:
-    """Look into what the agent saw happen and who was notified, also while it runs."""
+    """Show events and who was notified of them; the agent may be running."""
 
 
 @events.command("list")
@@ -38,12 +38,12 @@ def events() -> None:
     "--fine-tune",
     "fine_tune",
     metavar="ID",
-    help="About this fine-tune only; the beginning of its ID is enough.",
+    help="Only of this fine-tune; the beginning of its ID is enough.",
 )
 @limit_option
 @output_option
 def list_command(limit: int, output: Any, **given: Any) -> None:
-    """Print events and who was notified of each, the newest last."""
+    """Print events and which receivers were notified of each, newest last."""
     stream = standard_output("list the events")
     found = read_list("events", query_of(given), limit, given)
     now = report_age(found)

@@ -53,25 +53,25 @@ _STORED_LAYOUT: Final = Layout(
     "accounts",
     multiple=True,
     metavar="NAME",
-    help="Read this account only; repeatable.",
+    help="Only of this account; repeatable.",
 )
 @click.option(
     "--status",
     "statuses",
     multiple=True,
     metavar="STATUS",
-    help="Print fine-tunes in this status only, such as failed; repeatable. The status unknown"
-    " includes every status that the API does not document.",
+    help="Only fine-tunes in this status, such as failed; repeatable. unknown means every status"
+    " that the API does not document.",
 )
 @click.option(
     "--stored",
     is_flag=True,
-    help="Print what the agent read last, from its state or with --url, instead of asking the API.",
+    help="Print what the agent read last, from its state or with --url; do not call the API.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help="With --stored: how many to print at most, the newest; 100 without it.",
+    help="With --stored: print at most this number, the newest; default 100.",
 )
 @output_option
 def list_command(
@@ -82,7 +82,7 @@ def list_command(
     output: Any,
     **given: Any,
 ) -> None:
-    """Read every page of every account and print the fine-tunes.
+    """Read the fine-tunes of every account from the API and print them.
 
     An account that cannot be read is named on standard error; the others are printed, and the
     exit status is 1.
@@ -92,7 +92,7 @@ def list_command(
         return
     for flag in ("url", "storage_path", "limit"):
         if {**given, "limit": limit}[flag] is not None:
-            raise click.UsageError(f"--{flag.replace('_', '.')} is for --stored")
+            raise click.UsageError(f"--{flag.replace('_', '.')} needs --stored")
     config = load(given["config_file"])
     for name in accounts:
         check_account(config, name)
@@ -116,7 +116,7 @@ def _list_stored(
     accounts: Sequence[str], statuses: Sequence[str], limit: int, output: Any, given: Any
 ) -> None:
     if len(accounts) > 1:
-        raise click.UsageError("--stored takes one --account")
+        raise click.UsageError("--stored takes at most one --account")
     stream = standard_output("list the fine-tunes")
     query = {"account": list(accounts), "status": list(statuses)}
     found = read_list("fine-tunes", query, limit, given)

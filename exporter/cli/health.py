@@ -30,23 +30,23 @@ _MAX_TEXT: Final = 300
     type=AgentUrl(),
     default="http://127.0.0.1:10060/-/healthy",
     show_default=True,
-    help="The page to ask for.",
+    help="URL of the health endpoint.",
 )
 @click.option(
     "--ca-file",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Who must have signed the agent's certificate; without it whom the system trusts.",
+    help="CA certificates that the agent's certificate must be signed by; default: the system's.",
 )
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Take any certificate: for 127.0.0.1, ::1 and localhost, which it seldom names.",
+    help="Do not verify the certificate; allowed for 127.0.0.1, ::1 and localhost only.",
 )
 def health(url: str, ca_file: Path | None, *, insecure: bool) -> None:
-    """Ask a running agent whether it is healthy: the status is 0 if it is, 1 if not.
+    """Ask a running agent whether it is healthy; exit with 0 if it is, otherwise with 1.
 
-    It waits 5 seconds at the most, uses no proxy and follows no redirect.
+    It waits for at most 5 seconds, uses no proxy and follows no redirect.
     """
     split = urlsplit(url)
     if insecure and not is_loopback(split.hostname or ""):
@@ -57,7 +57,7 @@ def health(url: str, ca_file: Path | None, *, insecure: bool) -> None:
     status, text = _get_within_timeout(url, tls)
     line = one_line(text, _MAX_TEXT)
     if status != HTTPStatus.OK:
-        fail(RUNTIME_ERROR, f"{url}: answered {status}: {line or 'nothing more'}")
+        fail(RUNTIME_ERROR, f"{url}: answered {status}: {line or 'no text'}")
     click.echo(line)
 
 
@@ -65,7 +65,11 @@ def _tls_context(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else os_error_text(error)
+        why = (
+            "it contains no certificate"
+            if isinstance(error, ssl.SSLError)
+            else os_error_text(error)
+        )
         fail(CONFIGURATION_ERROR, f"--ca-file {ca_file} cannot be used: {why}")
     if insecure:
         context.check_hostname = False
@@ -123,4 +127,4 @@ def _reason(error: Exception) -> str:
         return f"no connection: {error.strerror or 'it was closed'}"
     if isinstance(error, UnicodeError):
         return "no connection: the host's name cannot be looked up"
-    return f"the answer is no HTTP ({type(error).__name__})"
+    return f"the answer is not HTTP ({type(error).__name__})"

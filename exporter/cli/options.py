@@ -86,7 +86,7 @@ config_file_option: Final = click.option(
     "config_file",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The configuration; without it CARTESIA_API_KEY is enough.",
+    help="Configuration file; not needed if CARTESIA_API_KEY is set.",
 )
 
 web_config_file_option: Final = click.option(
@@ -94,14 +94,14 @@ web_config_file_option: Final = click.option(
     "web_file",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="TLS, users and limits of the web server, as for Prometheus and its exporters.",
+    help="File with TLS, users and limits of the web server, in the format of Prometheus.",
 )
 
 external_url_option: Final = click.option(
     "--web.external-url",
     "external_url",
     metavar="URL",
-    help="Where people reach this agent; messages link to it.",
+    help="URL under which people reach the pages; messages link to it.",
 )
 
 storage_path_option: Final = click.option(
@@ -109,7 +109,7 @@ storage_path_option: Final = click.option(
     "storage_path",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Use this state file; no configuration and no secret is needed.",
+    help="State file; needs neither the configuration nor a secret.",
 )
 
 output_option: Final = click.option(
@@ -117,7 +117,7 @@ output_option: Final = click.option(
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
-    help="A table for people, JSON or CSV for programs.",
+    help="Output format.",
 )
 
 limit_option: Final = click.option(
@@ -125,7 +125,7 @@ limit_option: Final = click.option(
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="How many to show at most, the newest.",
+    help="Show at most this number, the newest.",
 )
 
 
@@ -148,7 +148,7 @@ def check_account(config: "Config", name: str) -> None:
     if name not in names:
         fail(
             CONFIGURATION_ERROR,
-            f"there is no account {name} in the configuration; its accounts: {', '.join(names)}",
+            f"there is no account {name} in the configuration; accounts: {', '.join(names)}",
         )
 
 

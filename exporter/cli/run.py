@@ -42,13 +42,13 @@ _TELEMETRY_PATH: Final = re.compile(
     multiple=True,
     default=(":10060",),
     show_default=True,
-    help="Where to listen; repeatable.",
+    help="Address to listen on; repeatable.",
 )
 @click.option(
     "--web.systemd-socket",
     "activated",
     is_flag=True,
-    help="Listen on the sockets that systemd passes, in place of addresses.",
+    help="Listen on the sockets that systemd passes instead of --web.listen-address.",
 )
 @web_config_file_option
 @click.option(
@@ -57,14 +57,14 @@ _TELEMETRY_PATH: Final = re.compile(
     default="/metrics",
     show_default=True,
     metavar="PATH",
-    help="Where the metrics are.",
+    help="Path of the metrics.",
 )
 @external_url_option
 @click.option(
     "--web.enable-lifecycle",
     "lifecycle",
     is_flag=True,
-    help="Let a POST to /-/reload reload the configuration.",
+    help="Allow changes by HTTP POST: reload, and retry or discard deliveries.",
 )
 @click.option(
     "--log.level",
@@ -72,7 +72,7 @@ _TELEMETRY_PATH: Final = re.compile(
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="The least level that is logged.",
+    help="Log messages of this level and above.",
 )
 @click.option(
     "--log.format",
@@ -80,12 +80,12 @@ _TELEMETRY_PATH: Final = re.compile(
     type=click.Choice(["logfmt", "json"]),
     default="logfmt",
     show_default=True,
-    help="The form of the log, on standard error.",
+    help="Format of the log on standard error.",
 )
 @click.option("--config.check", "check", is_flag=True, help="Check the configuration and exit.")
 @click.version_option(__version__, prog_name="cartesia-exporter")
 def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web: Any) -> None:
-    """Poll the accounts, serve the metrics, send the alerts, until SIGTERM or SIGINT."""
+    """Poll the accounts, serve metrics and pages, and send alerts, until SIGTERM or SIGINT."""
     _import_without_rich()
     from exporter import logs
     from exporter.cli import process
@@ -132,7 +132,7 @@ def _import_without_rich() -> None:
 @config_file_option
 @web_config_file_option
 def check_config(config_file: Path | None, web_file: Path | None) -> None:
-    """Check the configuration, name every mistake, and exit."""
+    """Check the configuration, list every mistake, and exit."""
     _report_valid(*load_both(config_file, web_file))
 
 

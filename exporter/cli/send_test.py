@@ -64,22 +64,22 @@ _SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
 @click.option(
     "--sample",
     type=click.Choice(tuple(_SAMPLES)),
-    help="What an alert looks like, in place of a word of the agent: one, many, or a long one.",
+    help="Send a sample alert instead of a short text: one failure, a digest or a long one.",
 )
 @external_url_option
-@click.option("--dry-run", is_flag=True, help="Print the body, JSON indented; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the body (JSON indented) and send nothing.")
 def send_test(
     config_file: Path | None, receiver: str, sample: Any, external_url: str | None, *, dry_run: bool
 ) -> None:
-    """Send RECEIVER one test message, once, and say what came of it."""
+    """Send one test message to RECEIVER and print the result."""
     check_external_url(external_url)
     config = load(config_file)
     section = next((each for each in config.receivers if each.name == receiver), None)
     if section is None:
-        names = ", ".join(each.name for each in config.receivers) or "none is configured"
+        names = ", ".join(each.name for each in config.receivers) or "none"
         fail(
             CONFIGURATION_ERROR,
-            f"there is no receiver {receiver} to send to; the receivers: {names}",
+            f"there is no receiver {receiver} in the configuration; receivers: {names}",
         )
     terminal = standard_output("send the test message").isatty()
     from exporter.agent.build import message_settings

@@ -70,20 +70,22 @@ def source_options(command: _Command) -> _Command:
         config_file_option,
         storage_path_option,
         click.option(
-            "--url", type=AgentUrl(), help="Read from the running agent with this URL, by its API."
+            "--url",
+            type=AgentUrl(),
+            help="Read from the running agent at this URL instead of the state file.",
         ),
         click.option(
             "--ca-file",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="With --url: the authorities of the agent's certificate; the system's without it.",
+            help="With --url: CA certificates of the agent; default: the system's.",
         ),
         click.option("--username", metavar="NAME", help="With --url: user of the agent's pages."),
         click.option(
             "--password-file",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="With --username: the file that contains the password.",
+            help="With --username: file that contains the password.",
         ),
     )
     for add_option in reversed(options):
@@ -152,16 +154,14 @@ async def _check_names(read: _Read, query: Mapping[str, Sequence[str]]) -> None:
             names = [each.id for each in found.records]
             if given not in names:
                 listed = ", ".join(sorted(names)) or "none"
-                raise _UnknownNameError(
-                    one_line(f"there is no {name} {given}; the {name}s: {listed}")
-                )
+                raise _UnknownNameError(one_line(f"there is no {name} {given}; {name}s: {listed}"))
 
 
 def _stored(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
     """Return the lists of a state file."""
     for name in ("ca_file", "username", "password_file"):
         if given[name] is not None:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --url")
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --url")
     state = state_of(given["config_file"], given["storage_path"])
     from exporter.agent.build import view_settings
 
@@ -206,7 +206,7 @@ def _served(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
         if given[name] is not None:
             raise click.UsageError(f"--url and --{name.replace('_', '.')} exclude each other")
     if (given["username"] is None) != (given["password_file"] is None):
-        raise click.UsageError("--username and --password-file belong together")
+        raise click.UsageError("--username and --password-file need each other")
     return _open_agent(given["url"].rstrip("/"), given["ca_file"], _credentials(given))
 
 
@@ -245,7 +245,7 @@ async def _open_agent(
         try:
             decoded: ListAnswer[Any] = msgspec.json.decode(answer.body, type=LIST_TYPES[kind])
         except (msgspec.MsgspecError, UnicodeError) as error:
-            text = f"the answer is not one of this version of cartesia-exporter: {error}"
+            text = f"the answer is not valid for this version of cartesia-exporter: {error}"
             raise _ReadError(one_line(text, _MAX_TEXT)) from None
         return decoded
 
@@ -273,11 +273,11 @@ def _refusal(answer: "Response") -> str:
     import msgspec
 
     if answer.status == _UNAUTHORIZED:
-        return "the agent refuses the user or the password: see --username and --password-file"
+        return "the agent refused the user or the password, see --username and --password-file"
     try:
         message = str(msgspec.json.decode(answer.body)["message"])
     except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError):
-        message = "there is no API of a cartesia-exporter at this URL"
+        message = "this is not the URL of a cartesia-exporter"
     return one_line(f"answered {answer.status}: {message}", _MAX_TEXT)
 
 
@@ -287,23 +287,23 @@ _EVENT_WORDS: Final = (
 )
 
 _FILTERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "account": {"metavar": "NAME", "help": "Of this account only."},
+    "account": {"metavar": "NAME", "help": "Only of this account."},
     "status": {
         "metavar": "STATUS",
         "multiple": True,
-        "help": "Of fine-tunes that entered this status only; repeatable.",
+        "help": "Only of fine-tunes that entered this status; repeatable.",
     },
-    "receiver": {"metavar": "NAME", "help": "Of this receiver only."},
+    "receiver": {"metavar": "NAME", "help": "Only of this receiver."},
     "since": {
         "metavar": "DURATION",
         "type": Duration(),
-        "help": "Of this length of time until now only, such as 24h.",
+        "help": "Only of the last DURATION, such as 24h.",
     },
     "type": {
         "metavar": "TYPE",
         "multiple": True,
         "type": click.Choice([*_EVENT_WORDS, *EVENT_TYPES]),
-        "help": f"Of this type only: {', '.join(_EVENT_WORDS)}, or a full one; repeatable.",
+        "help": f"Only of this type: {', '.join(_EVENT_WORDS)} or a full type; repeatable.",
     },
 }
 
@@ -342,5 +342,5 @@ def report_age(found: Listed) -> datetime:
         seconds = (now - found.as_of).total_seconds()
         click.echo(f"data as of {full_time(found.as_of)}, {age(seconds)} ago", err=True)
     if found.has_more:
-        click.echo("older ones are not shown: see --limit", err=True)
+        click.echo("older records are not shown, see --limit", err=True)
     return now

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-LIST_HINT: Final = "`cartesia-exporter deliveries list --state all` shows what there is"
+LIST_HINT: Final = "see `cartesia-exporter deliveries list --state all`"
 
 
 class _UnknownReceiverError(Exception):
@@ -96,4 +96,4 @@ def run_in_state(state: StateFile, task: str, function: Callable[["Database"], _
 
 def _refuse_receiver(name: str, names: Iterable[str], where: str = "") -> NoReturn:
     listed = ", ".join(sorted(names)) or "none"
-    raise _UnknownReceiverError(f"there is no receiver {name}{where}; the receivers: {listed}")
+    raise _UnknownReceiverError(f"there is no receiver {name}{where}; receivers: {listed}")

@@ -125,7 +125,7 @@ def test_the_beginning_of_an_id_with_a_receiver_selects_one_delivery(tmp_path):
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_omitted_deliveries_are_reported_on_standard_error(state, output):
     done = state.invoke("deliveries", "list", "--limit=1", f"--output={output}")
-    assert (done.exit_code, done.stderr) == (0, "older ones are not shown: see --limit\n")
+    assert (done.exit_code, done.stderr) == (0, "older records are not shown, see --limit\n")
     assert "evt_5" in done.stdout
     assert "evt_4" not in done.stdout
 
@@ -219,16 +219,18 @@ def test_retry_changes_selected_pending_and_dead_deliveries(state, arguments, ou
 )
 def test_discard_changes_selected_unsettled_deliveries(state, arguments, output, discarded):
     line = state.output("deliveries", "discard", *arguments)
-    assert line == f"{output} discarded; --state discarded lists what was\n"
+    assert (
+        line == f"{output} discarded; see `cartesia-exporter deliveries list --state discarded`\n"
+    )
     changed = {key: "discarded" for key in EVERY_STATE if int(key[1][-1]) in discarded}
     assert state.states() == EVERY_STATE | changed
 
 
 def test_reassign_moves_unsettled_deliveries(state):
     output = state.output("deliveries", "reassign", "--from=ops", "--to=chat")
-    assert output == "2 events of ops will be told to chat at once\n"
+    assert output == "2 events of ops will be sent to chat at once\n"
     output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
-    assert output == "1 event of gone will be told to chat at once\n"
+    assert output == "1 event of gone will be sent to chat at once\n"
     pending = {("chat", f"evt_{number}"): "pending" for number in (2, 3, 4, 5)}
     settled = {("ops", "evt_1"): "delivered", ("ops", "evt_6"): "discarded"}
     assert state.states() == pending | settled
@@ -241,25 +243,25 @@ def test_reassign_reports_events_that_the_target_has_already(state):
     state.run(both)
     output = state.output("deliveries", "reassign", "--from=gone", "--to=chat")
     assert output == (
-        "1 event of gone will be told to chat at once; 1 discarded, chat has them already\n"
+        "1 event of gone will be sent to chat at once; 1 discarded because chat has them already\n"
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["retry"], "say which deliveries"),
-        (["discard"], "say which deliveries"),
-        (["discard", "--all", "evt_2"], "--all leaves no choice"),
-        (["retry", "--all", "--receiver=ops"], "--all leaves no choice"),
+        (["retry"], "select deliveries by ID"),
+        (["discard"], "select deliveries by ID"),
+        (["discard", "--all", "evt_2"], "--all excludes IDs, --receiver and --state"),
+        (["retry", "--all", "--receiver=ops"], "--all excludes IDs, --receiver and --state"),
         (["retry", "--state=orphaned"], "'orphaned' is not one of"),
         (["list", "--limit=0"], "not in the range"),
         (["show"], "Missing argument 'ID'"),
         (["reassign", "--from=ops"], "Missing option '--to'"),
         (["reassign", "--from=ops", "--to=ops"], "the same receiver"),
         (["reassign", "--from=ops", "--to=gone"], "no receiver gone in the configuration"),
-        (["reassign", "--from=opps", "--to=ops"], "no receiver opps; the receivers: chat, gone"),
-        (["list", "--receiver=opps"], "no receiver opps; the receivers: chat, gone, ops"),
+        (["reassign", "--from=opps", "--to=ops"], "no receiver opps; receivers: chat, gone"),
+        (["list", "--receiver=opps"], "no receiver opps; receivers: chat, gone, ops"),
         (["retry", "--receiver=opps"], "no receiver opps"),
     ],
 )  # fmt: skip
@@ -273,13 +275,13 @@ def test_an_invalid_selection_ends_with_2_and_changes_nothing(state, arguments, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "evt_9"], "no delivery has the id evt_9; `cartesia-exporter deliveries list"),
+        (["show", "evt_9"], "no delivery has the id evt_9; see `cartesia-exporter deliveries list"),
         (["show", "evt_2", "--receiver=chat"], "no delivery of chat has the id evt_2"),
         (["show", "evt_"], "the beginning of evt_1, evt_2, evt_3"),
         (["retry", "evt_2", "evt_9"], "no delivery has the id evt_9"),
-        (["retry", "evt_1"], "no delivery to retry is among them; `cartesia-exporter"),
+        (["retry", "evt_1"], "found no delivery to retry; see `cartesia-exporter"),
         (["retry", "evt_5"], "`cartesia-exporter deliveries reassign --from gone --to NAME`"),
-        (["discard", "--receiver=ops", "--state=orphaned"], "no delivery to discard is among"),
+        (["discard", "--receiver=ops", "--state=orphaned"], "found no delivery to discard"),
     ],
 )
 def test_an_empty_selection_ends_with_1_and_a_hint(state, arguments, words):
@@ -293,7 +295,7 @@ def test_reassign_without_deliveries_ends_with_1(state):
     state.output("deliveries", "discard", "--receiver=gone")
     done = state.invoke("deliveries", "reassign", "--from=gone", "--to=ops")
     assert done.exit_code == 1
-    assert "nothing is pending or dead for gone" in done.stderr
+    assert "gone has no pending or dead deliveries" in done.stderr
 
 
 def test_a_locked_state_ends_with_1_and_one_line(state, monkeypatch):

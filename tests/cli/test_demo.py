@@ -52,7 +52,7 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         assert process.stop(signal.SIGINT) == 0
-        assert process.output_lines[-2] == "Ended; nothing was left behind."
+        assert process.output_lines[-2] == "Ended; all files were removed."
         assert process.output_lines[-1].startswith("Next: watch your own account: ")
         assert "Traceback" not in process.output
     assert list(folder.iterdir()) == []
@@ -137,5 +137,5 @@ def test_ctrl_c_ends_make_demo_with_0(tmp_path):
         finally:
             make.kill()
     assert make.returncode == 0, rest
-    assert b"Ended; nothing was left behind." in rest
+    assert b"Ended; all files were removed." in rest
     assert list(tmp_path.iterdir()) == []

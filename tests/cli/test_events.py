@@ -107,7 +107,7 @@ def test_filters_by_account_type_and_fine_tune(state, arguments, found):
 
 def test_the_newest_are_listed_and_the_others_reported(state):
     done = state.invoke("events", "list", "--limit=1", "--output=csv")
-    assert (done.exit_code, done.stderr) == (0, "older ones are not shown: see --limit\n")
+    assert (done.exit_code, done.stderr) == (0, "older records are not shown, see --limit\n")
     assert done.stdout.count("\n") == 2
     assert "evt_9" in done.stdout
 

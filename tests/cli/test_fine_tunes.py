@@ -182,7 +182,7 @@ def test_only_the_chosen_accounts_are_read(two_accounts, mixed):
 def test_an_account_that_is_not_configured_is_refused_with_the_names_of_those_that_are(mixed):
     done = invoke_list(mixed, "--account=main", "--account=prod")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "no account prod in the configuration; its accounts: wrong, main, nobody" in done.stderr
+    assert "no account prod in the configuration; accounts: wrong, main, nobody" in done.stderr
 
 
 @pytest.mark.parametrize(

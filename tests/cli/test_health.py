@@ -60,7 +60,7 @@ def test_an_unhealthy_agent_is_1_and_its_answer_in_one_line():
 @pytest.mark.parametrize("status", [204, 301, 401, 404, 500])
 def test_any_other_status_is_1(status):
     with Server(answer(status)) as server:
-        assert error_of(server) == f"answered {status}: nothing more"
+        assert error_of(server) == f"answered {status}: no text"
 
 
 def test_a_redirect_is_not_followed():
@@ -130,8 +130,8 @@ def test_an_invalid_host_name_is_reported():
     [
         (sends_then_hangs_up(), "no connection: it was closed"),
         (sends_then_resets(b"HTTP/1.1"), "no connection: Connection reset by peer"),
-        (sends_then_hangs_up(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the answer is no HTTP"),
-        (sends(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n"), "the answer is no HTTP"),
+        (sends_then_hangs_up(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the answer is not HTTP"),
+        (sends(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n"), "the answer is not HTTP"),
     ],
 )
 def test_a_broken_answer_is_1(script, why):
@@ -211,7 +211,7 @@ def test_an_invalid_url_is_a_usage_error_and_is_not_printed(url):
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(None, "No such file"), (b"no certificate", "it holds no certificate")]
+    ("content", "why"), [(None, "No such file"), (b"no certificate", "it contains no certificate")]
 )
 def test_an_unusable_ca_file_is_named(tmp_path, content, why):
     path = tmp_path / "ca.pem"

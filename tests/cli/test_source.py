@@ -82,7 +82,7 @@ def test_state_configuration_and_agent_say_the_same(running, command):
     assert rows(*command, *running.access) == by_path
     newest = invoke(*command, *running.access, "--limit=2", "--output=json")
     assert json.loads(newest.stdout) == by_path[-2:]
-    assert newest.stderr == "older ones are not shown: see --limit\n"
+    assert newest.stderr == "older records are not shown, see --limit\n"
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -94,7 +94,7 @@ def test_an_unknown_name_is_reported_with_the_known_ones(running, source_name, k
     done = invoke("events", "list", f"--{kind}=mian", *flags)
     known = {"account": "main", "receiver": "ops"}[kind]
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.endswith(f"there is no {kind} mian; the {kind}s: {known}\n")
+    assert done.stderr.endswith(f"there is no {kind} mian; {kind}s: {known}\n")
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -105,15 +105,19 @@ def test_refusals_of_a_running_agent_are_clear(running, tmp_path):
     (tmp_path / "empty.pem").write_text("", encoding="utf-8")
     user = f"--username={USER}"
     for flags, status, words in (
-        ([url, ca], 1, "refuses the user or the password: see --username and --password-file"),
-        ([url, ca, user, f"--password-file={tmp_path / 'wrong'}"], 1, "refuses the user"),
+        ([url, ca], 1, "refused the user or the password, see --username and --password-file"),
+        ([url, ca, user, f"--password-file={tmp_path / 'wrong'}"], 1, "refused the user"),
         ([url, ca, user, f"--password-file={tmp_path / 'none'}"], 2, "none: no such file"),
-        ([url, ca, user], 2, "--username and --password-file belong together"),
+        ([url, ca, user], 2, "--username and --password-file need each other"),
         ([url, f"--ca-file={tmp_path / 'other.pem'}"], 1, "the certificate of"),
         ([url], 1, "the certificate of"),
         ([url, f"--ca-file={tmp_path / 'empty.pem'}"], 2, "it contains no certificate"),
         ([url, f"--ca-file={tmp_path / 'none.pem'}"], 2, "No such file"),
-        ([f"{running.access[0]}/metrics", *running.access[1:]], 1, "no API of a cartesia-export"),
+        (
+            [f"{running.access[0]}/metrics", *running.access[1:]],
+            1,
+            "not the URL of a cartesia-exporter",
+        ),
     ):
         done = invoke("events", "list", *flags)
         assert (done.exit_code, done.stdout) == (status, ""), flags
@@ -127,11 +131,11 @@ def page(*records: object, has_more: bool = False) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (answer(404, b"not found"), "answered 404: there is no API of a cartesia-exporter"),
-        (redirect("http://127.0.0.1:9/"), "answered 307: there is no API"),
+        (answer(404, b"not found"), "answered 404: this is not the URL of a cartesia-exporter"),
+        (redirect("http://127.0.0.1:9/"), "answered 307: this is not the URL"),
         (as_json({"message": "busy\x1b[2J\nnow"}, 503), "answered 503: busy[2J now"),
-        (answer(200, b"<html>"), "not one of this version of cartesia-exporter"),
-        (as_json({"data": 1}), "not one of this version of cartesia-exporter"),
+        (answer(200, b"<html>"), "not valid for this version of cartesia-exporter"),
+        (as_json({"data": 1}), "not valid for this version of cartesia-exporter"),
         (answer(200, b"[" * 3000), "longer than 0 MiB"),
         (silence, "no complete answer from 127.0.0.1"),
         (drips(head(200, content_length=100)), "no complete answer from 127.0.0.1"),
@@ -193,8 +197,8 @@ def test_no_secret_of_the_configuration_is_read(running, tmp_path, command):
         (["--url=http://127.0.0.1:1", "--storage.path=x"], "exclude each other"),
         (["--url=http://127.0.0.1:1", "--config.file=x"], "exclude each other"),
         (["--storage.path=x", "--config.file=x"], "exclude each other"),
-        (["--storage.path=x", "--ca-file=x"], "--ca-file is for --url"),
-        (["--storage.path=x", "--username=x"], "--username is for --url"),
+        (["--storage.path=x", "--ca-file=x"], "--ca-file needs --url"),
+        (["--storage.path=x", "--username=x"], "--username needs --url"),
         (["--storage.path=x", "--since=yesterday"], "must be a duration"),
         (["--storage.path=x", "--type=failures"], "'failures' is not one of"),
     ],

@@ -114,7 +114,7 @@ def test_reassign_sends_deliveries_of_a_removed_receiver_to_another(tmp_path):
             assert done.exit_code == 1
             assert "deliveries reassign --from old" in done.stderr
             output = command(agent, "deliveries", "reassign", "--from=old", "--to=ops")
-            assert output == "1 event of old will be told to ops at once\n"
+            assert output == "1 event of old will be sent to ops at once\n"
             process.wait_for_line(
                 "msg=delivered receiver=ops|receiver=ops.*msg=delivered", seconds=8
             )
