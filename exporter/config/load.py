@@ -46,7 +46,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = 
 
     Variables are used where the file has no accounts, no receivers or no storage.path; an empty
     variable counts as unset. Each secret has been read once when this returns, unless
-    ``read_secrets`` is False: then none is read.
+    ``read_secrets`` is False: then none is read, and there are no warnings.
 
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
@@ -66,7 +66,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = 
         places = Places(raw.values, document.line_of, raw.names)
         raise ConfigError(problem_texts(raw.problems, places)) from None
     config.set_secret_sources()
-    config.set_warnings(find_warnings(config, environ, frozenset(raw.names.values())))
+    if read_secrets:
+        config.set_warnings(find_warnings(config, environ, frozenset(raw.names.values())))
     return config
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from exporter.config.errors import Problem
 from exporter.config.receivers import TROUBLE_SUBSCRIPTIONS, CommonReceiver, ProxyUrl, Receiver
+from exporter.config.routing import routing_problems
 from exporter.config.secrets import CaFile, StoragePath
 from exporter.config.section import Section, secret_key
 from exporter.config.types import (
@@ -243,7 +244,7 @@ class Config(Section):
 
     @classmethod
     def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
-        """Yield the problems across sections: no account, and names that are used twice."""
+        """Yield the problems across sections: no account, names used twice, and routing."""
         yield from super().raw_problems(given)
         if "accounts" not in given:
             text = (
@@ -252,6 +253,7 @@ class Config(Section):
             yield ("accounts",), text
         yield from _repeated_names("accounts", given.get("accounts"), DEFAULT_ACCOUNT)
         yield from _repeated_names("receivers", given.get("receivers"), None)
+        yield from routing_problems(given)
 
 
 def _repeated_names(key: str, items: object, default: str | None) -> Iterator[Problem]:

@@ -6,11 +6,12 @@ from typing import Final
 
 from exporter.config.environment import OVERRIDDEN_BY, STORAGE_VARIABLE
 from exporter.config.errors import suggest
+from exporter.config.mentions import mention_warnings
 from exporter.config.models import Config, events_of
-from exporter.config.receivers import CommonReceiver
+from exporter.config.receivers import SlackReceiver
 from exporter.config.secrets import EnvironmentSecret
 from exporter.config.section import Section, items_of
-from exporter.core.pattern import compile_pattern
+from exporter.core.match import ACCOUNT, Match, match_values
 
 _MAX_NAMES: Final = 5
 _MAX_NAME: Final = 64
@@ -29,15 +30,26 @@ def find_warnings(
     """
     yield from _without_notification(config)
     yield from _without_effect(config)
+    yield from _unmatched(config)
+    for receiver in config.receivers:
+        yield from mention_warnings(receiver)
     secrets = {f"${name}" for name in _variables_of_secrets(config)}
     yield from _unused_variables(config, environ, used_variables | secrets)
 
 
 def _without_notification(config: Config) -> Iterator[str]:
     """Yield the accounts whose failures no receiver gets."""
-    notified = [each for each in config.receivers if "failed" in events_of(each, config.alerts)]
+    notified = [
+        Match.of(each.match.patterns).of_account()
+        for each in config.receivers
+        if "failed" in events_of(each, config.alerts)
+    ]
     names = [account.name for account in config.accounts]
-    missing = [name for name in names if not any(_matches(each, name) for each in notified)]
+    missing = [
+        values[ACCOUNT]
+        for values in _values_of_accounts(config)
+        if not any(_matches(match, values) for match in notified)
+    ]
     if not config.receivers:
         yield "nobody is notified when a fine-tune fails: there are no receivers"
     elif not notified:
@@ -53,16 +65,53 @@ def _without_notification(config: Config) -> Iterator[str]:
 
 def _without_effect(config: Config) -> Iterator[str]:
     """Yield the receivers that get nothing, or nothing about a fine-tune."""
+    taken = {
+        word
+        for receiver in config.receivers
+        if not receiver.otherwise and not receiver.match.patterns
+        for word in events_of(receiver, config.alerts)
+    }
     for receiver in config.receivers:
-        if not events_of(receiver, config.alerts):
+        events = set(events_of(receiver, config.alerts))
+        of_fine_tunes = events - {"agent"}
+        if not events:
             yield f"receivers[{receiver.name}] gets nothing: it has no events"
-        elif not any(_matches(receiver, account.name) for account in config.accounts):
-            yield f"receivers[{receiver.name}].match.account matches none of the accounts"
+        elif receiver.otherwise and of_fine_tunes and of_fine_tunes <= taken:
+            yield (
+                f"receivers[{receiver.name}] gets nothing about fine-tunes: receivers without match"
+                " take all of its events before otherwise does"
+            )
 
 
-def _matches(receiver: CommonReceiver, account: str) -> bool:
-    pattern = receiver.match.account
-    return pattern is None or compile_pattern(pattern).matches(account)
+def _unmatched(config: Config) -> Iterator[str]:
+    """Yield each ``match`` that fits no account."""
+    accounts = _values_of_accounts(config)
+    for receiver in config.receivers:
+        sections = {"match": receiver.match}
+        if isinstance(receiver, SlackReceiver):
+            for number, rule in enumerate(receiver.mentions):
+                sections[f"mentions[{number}].match"] = rule.match
+        for path, section in sections.items():
+            match = Match.of(section.patterns).of_account()
+            if any(_matches(match, values) for values in accounts):
+                continue
+            alone = (
+                f".{key}"
+                for key, pattern in match.patterns.items()
+                if not any(_matches(Match({key: pattern}), values) for values in accounts)
+            )
+            yield (
+                f"receivers[{receiver.name}].{path}{next(alone, '')} matches none of the accounts"
+            )
+
+
+def _values_of_accounts(config: Config) -> list[dict[str, str]]:
+    return [match_values(each.name, {each.name: each.labels}) for each in config.accounts]
+
+
+def _matches(match: Match, values: Mapping[str, str]) -> bool:
+    # As when events are routed: what cannot be compared counts as a match.
+    return match.matches(values, lambda *_: True)
 
 
 def _unused_variables(

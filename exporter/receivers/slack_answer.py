@@ -15,7 +15,7 @@ from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import Response
 from exporter.receivers.receiver import answered, is_page, unanswered
 
-_SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+SLACK_HOSTS: Final = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 
 _ENDPOINT_ERRORS: Final = """
     action_prohibited channel_is_archived channel_not_found invalid_token no_active_hooks no_service
@@ -37,7 +37,7 @@ _ACCEPTED: Final = frozenset({"ok", "accepted", "success", "true"})
 
 def slack_attempt(response: Response, now: float) -> Attempt:
     """Return the outcome of an answer at ``now`` (Unix seconds)."""
-    by_status, is_slack = answered(response, now), response.host in _SLACK_HOSTS
+    by_status, is_slack = answered(response, now), response.host in SLACK_HOSTS
     if by_status.outcome is Outcome.THROTTLED:
         return by_status
     if by_status.outcome is Outcome.DELIVERED and response.error is not None and is_slack:

@@ -1,7 +1,10 @@
 """Routes, limits and retention derived from the configuration."""
 
+import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -21,6 +24,7 @@ from exporter.cartesia.rate_limit import RateLimits
 from exporter.config import Config, load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.core.routing import receivers_of
 from exporter.core.view import AccountStatus
 from exporter.supervisor import Service
 from tests.config.config_file import KEY, write_config
@@ -70,6 +74,62 @@ def test_an_alertmanager_gets_troubles_and_no_recoveries(tmp_path):
         "agent.poll_recovered": "ad",
     }.items():
         assert receivers(tmp_path, Event("evt", event_type, "default", AT)) == expected  # type: ignore[arg-type]  # str keys
+
+
+def test_labels_of_the_account_and_otherwise_route_events(tmp_path):
+    text = """
+        accounts:
+          - {name: default, api_key: k, labels: {team: voices}}
+          - {name: other, api_key: k, labels: {team: research}}
+        receivers:
+          - {name: a, type: webhook, url: "https://a.example", match: {label.team: "v.*"}}
+          - {name: b, type: webhook, url: "https://b.example", otherwise: true}
+    """
+    config = load(write_config(tmp_path, text), {})
+    routes = [route_of(section, config) for section in config.receivers]
+    failed = event_of("fine_tune.failed")
+    assert receivers_of(failed, routes) == ["a"]
+    assert receivers_of(replace(failed, account="other"), routes) == ["b"]
+
+
+def changed(base: Config, after: Config) -> set[str]:
+    """Return the services that a reload of another configuration would replace."""
+    factory = SpecFactory(Mock(AgentContext, external_url=None), CollectorRegistry())
+    before, now = factory.specs(base), factory.specs(after)
+    return {name for name in before if before[name] != now[name]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("receivers.0.group_interval", "1m", {"deliver a"}),
+        ("receivers.0.mention", "<!here>", {"deliver a"}),
+        ("receivers.0.mention_events", ["failed"], {"deliver a"}),
+        ("receivers.0.mentions.0.mention", "<!here>", {"deliver a"}),
+        ("receivers.0.mentions.0.match", {"label.team": "x"}, {"deliver a"}),
+        ("receivers.1.match", {"label.team": ".*"}, {"deliver b"}),
+        ("receivers.1.otherwise", True, {"deliver b"}),
+        ("alerts.grafana_url", "https://grafana.example/{id}", {"deliver a", "deliver b"}),
+        ("accounts.0.labels.team", "other", {"poll default", "deliver a"}),
+    ],
+)
+def test_a_reload_replaces_the_services_whose_keys_changed(tmp_path, path, value, expected):
+    mentions = [{"match": {"label.team": "v.*"}, "mention": "<@U1>"}]
+    keys: dict[str, Any] = {
+        "accounts": [{"api_key": "k", "labels": {"team": "voices"}}],
+        "alerts": {},
+        "receivers": [
+            {"name": "a", "type": "slack", "url": "https://a.example", "mentions": mentions},
+            {"name": "b", "type": "slack", "url": "https://b.example", "mention": "<!here>"},
+        ],
+    }
+    base = load(write_config(tmp_path, json.dumps(keys)), {})
+    section: Any = keys
+    *parents, key = path.split(".")
+    for part in parents:
+        section = section[int(part) if part.isdigit() else part]
+    section[key] = value
+    assert changed(base, load(write_config(tmp_path, json.dumps(keys)), {})) == expected
 
 
 async def test_rate_limits_of_the_configuration(tmp_path, monkeypatch):

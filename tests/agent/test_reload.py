@@ -155,6 +155,26 @@ async def test_a_changed_match_replaces_the_deliverer_only(tmp_path):
         assert fixture.received("webhook") == {"agent.baseline": 1}
 
 
+async def test_changed_labels_change_routes_and_mentions(tmp_path):
+    async with running_agent(tmp_path) as (fixture, agent):
+        slack, webhook = fixture.settings["receivers"]
+        slack["mentions"] = [{"match": {"label.team": "voices"}, "mention": "<@U1>"}]
+        slack["mention"], slack["group_interval"] = "<@U2>", "0s"
+        webhook["match"] = {"label.team": "voices"}
+        for team, mention in (("voices", "<@U1>"), ("research", "<@U2>"), ("voices", "<@U1>")):
+            fixture.settings["accounts"] = [fixture.account("main", labels={"team": team})]
+            await fixture.reload(agent)
+            before = fixture.received("slack").total()
+            fixture.world.add(name=team, status="failed")
+            await until(lambda before=before: fixture.received("slack").total() > before)  # type: ignore[misc]
+            texts = [
+                each.payload["text"] for each in fixture.inbox.messages if "text" in each.payload
+            ]
+            assert texts[-1].startswith(f"{mention} ")
+        await until(lambda: fixture.received("webhook")["voices"] == 2)
+        assert fixture.received("webhook")["research"] == 0
+
+
 async def test_a_refused_key_is_used_again_after_a_reload(tmp_path):
     async with running_agent(tmp_path) as (fixture, agent):
         fixture.settings["accounts"].append(fixture.account("second", api_key="refused"))

@@ -73,6 +73,106 @@ def test_a_configuration_by_which_nobody_is_notified_has_a_warning(tmp_path, key
     assert list(warnings(tmp_path, **keys)) == expected
 
 
+TEAMS = [
+    {"name": "a", "api_key": "sk_car_hunter2", "labels": {"team": "voices", "tier": "gold"}},
+    {"name": "b", "api_key": "sk_car_hunter2", "labels": {"team": "research"}},
+]
+UNFIT = "receivers[a].{} matches none of the accounts"
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ({"label.team": "voices|research"}, None),
+        ({"label.team": "voice"}, "match.label.team"),
+        ({"label.tier": ""}, None),
+        ({"label.tier": "gold", "account": "a"}, None),
+        ({"label.tier": "gold", "account": "b"}, "match"),
+        ({"account": "a", "label.team": "x", "label.tier": "x"}, "match.label.team"),
+        ({"dataset": "x", "name": "y"}, None),
+    ],
+)
+def test_a_match_that_fits_no_account_has_a_warning(tmp_path, match, expected):
+    receivers = [{**ONE, "match": match}, {**ONE, "name": "log"}]
+    found = warnings(tmp_path, {}, accounts=TEAMS, receivers=receivers)
+    assert found == (() if expected is None else (UNFIT.format(expected),))
+    mentions = [{"match": {}, "mention": "<!here>"}, {"match": match, "mention": "<!here>"}]
+    found = warnings(tmp_path, {}, accounts=TEAMS, receivers=[{**ONE, "mentions": mentions}])
+    assert found == (() if expected is None else (UNFIT.format(f"mentions[1].{expected}"),))
+
+
+def test_failures_of_an_account_whose_label_no_receiver_matches_have_a_warning(tmp_path):
+    receivers = [{**ONE, "match": {"label.team": "voices"}}]
+    found = warnings(tmp_path, {}, accounts=TEAMS, receivers=receivers)
+    assert found == (UNMATCHED.format("b"),)
+    rest = {**ONE, "name": "rest", "otherwise": True}
+    assert warnings(tmp_path, {}, accounts=TEAMS, receivers=[*receivers, rest]) == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "expected"),
+    [
+        ({}, {}, True),
+        ({"events": ["failed", "stuck"]}, {"events": ["failed"]}, True),
+        ({"events": ["failed"]}, {"events": ["failed", "stuck"]}, False),
+        ({"match": {"name": "x"}}, {}, False),
+        ({}, {"events": ["agent"]}, False),
+    ],
+)
+def test_otherwise_behind_a_receiver_that_takes_everything_has_a_warning(
+    tmp_path, first, rest, expected
+):
+    receivers = [{**ONE, **first}, {**ONE, "name": "rest", "otherwise": True, **rest}]
+    found = warnings(tmp_path, receivers=receivers)
+    text = (
+        "receivers[rest] gets nothing about fine-tunes: receivers without match take all of its"
+        " events before otherwise does"
+    )
+    assert found == ((text,) if expected else ())
+
+
+SLACK_WEBHOOK = "https://hooks.slack.com/services/hunter2"
+ANY = "write <!here>, <!subteam^S…> with the id of a user group or <@U…> with that of a user"
+
+
+@pytest.mark.parametrize(
+    ("mention", "remedy"),
+    [
+        ("<!here>", None),
+        ("<!channel|channel> <!everyone>", None),
+        ("<!subteam^S0123456> please look, mail to team@example.com", None),
+        ("<!subteam^S0123456|@voices> <@U024BE7LH> <@W024BE7LH>", None),
+        ("@here", "write <!here>"),
+        ("@Channel", "write <!channel>"),
+        ("here", "write <!here>"),
+        ("<@here>", "write <!here>"),
+        ("<!here> @everyone", "write <!everyone>"),
+        ("<!HERE>", "write <!here>"),
+        ("@team", ANY),
+        ("<@team>", ANY),
+        ("<@S0123456>", ANY),
+        ("<!subteam^team>", ANY),
+        ("<!subteam^S0123456> <@ada>", ANY),
+        ("voices", ANY),
+    ],
+)
+def test_a_mention_that_slack_does_not_understand_has_a_warning(tmp_path, mention, remedy):
+    slack = {**ONE, "url": SLACK_WEBHOOK}
+    expected = f"mentions nobody in Slack; {remedy}"
+    found = warnings(tmp_path, receivers=[{**slack, "mention": mention}])
+    assert found == (() if remedy is None else (f"receivers[a].mention {expected}",))
+    rules = [{"match": {}, "mention": mention}]
+    found = warnings(tmp_path, receivers=[{**slack, "mentions": rules}])
+    assert found == (() if remedy is None else (f"receivers[a].mentions[0].mention {expected}",))
+
+
+@pytest.mark.parametrize(("mention", "number"), [("@here", 0), ("@team", 0), ("<@here>", 1)])
+def test_the_mentions_of_mattermost_and_rocket_chat_are_valid_at_other_hosts(
+    tmp_path, mention, number
+):
+    assert len(warnings(tmp_path, receivers=[{**ONE, "mention": mention}])) == number
+
+
 ACCOUNT = [{"api_key": "sk_car_hunter2"}]
 
 
