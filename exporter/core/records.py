@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 Time = Annotated[datetime, Meta(tz=True)]
 StatusLabel = Literal["created", "training", "completed", "failed", "unknown"]
-DeliveryState = Literal["pending", "delivered", "dead", "discarded", "orphaned"]
+DeliveryState = Literal["pending", "muted", "delivered", "dead", "discarded", "orphaned"]
 DataState = Literal["current", "late", "failing", "stale", "waiting"]
 ReceiverCondition = Literal["delivering", "retrying", "unhealthy", "unused"]
 
@@ -104,7 +104,10 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
 
     ``message`` is the id of the message that carries it, with ``message_events`` events in all;
     null before there is one, and for an Alertmanager. ``answer`` is the last answer or error.
-    ``next_attempt_at`` is set while it is pending.
+    ``next_attempt_at`` is set while it is pending and its receiver fails. ``held_until`` is set
+    while the receiver's ``group_interval`` holds it back. ``mute`` is the id of the mute that holds
+    it, or held it last, and ``muted_until`` its end. ``discarded_by`` is who discarded it: a
+    person, a command, or a mute that ended; empty for any other state.
     """
 
     event: str
@@ -121,6 +124,10 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
     attempts: int
     last_attempt_at: Time | None
     next_attempt_at: Time | None
+    held_until: Time | None
+    mute: str | None
+    muted_until: Time | None
+    discarded_by: str
     answer: str
     message: str | None
     message_events: int
@@ -186,14 +193,20 @@ class FineTuneStory(Struct, frozen=True, kw_only=True):
 class ReceiverRecord(Record, frozen=True, kw_only=True):
     """A receiver; ``id`` is its name.
 
-    ``failures`` counts the failed attempts in a row since ``failing_since``; ``reason`` is the
-    last one's. ``next_attempt_at`` is set while deliveries wait for it.
+    ``held`` counts the pending deliveries that its ``group_interval`` (seconds) holds back until
+    ``held_until``, ``muted`` those that are muted. ``failures`` counts the failed attempts in a row
+    since ``failing_since``; ``reason`` is the last one's. ``next_attempt_at`` is set while
+    deliveries wait for it.
     """
 
     type: str
     state: ReceiverCondition
     configured: bool
     pending: int
+    held: int
+    held_until: Time | None
+    group_interval: float
+    muted: int
     dead: int
     delivered_7d: int
     last_success_at: Time | None
@@ -202,6 +215,28 @@ class ReceiverRecord(Record, frozen=True, kw_only=True):
     reason: str
     next_attempt_at: Time | None
     events: list[str]
+
+
+class MuteRecord(Record, frozen=True, kw_only=True):
+    """A mute: of one fine-tune, or of every fine-tune whose values ``match`` the patterns.
+
+    It ends at ``until``, or when its fine-tune recovers. ``ended_by`` is the person who ended it,
+    time or recovery; ``ended_at`` is null until the agent has seen the end. ``deliveries`` counts
+    those that it holds.
+    """
+
+    active: bool
+    match: dict[str, str]
+    account: str | None
+    fine_tune: str | None
+    until: Time
+    until_recovered: bool
+    author: str
+    reason: str
+    created_at: Time
+    ended_at: Time | None
+    ended_by: str
+    deliveries: int
 
 
 class OutageRecord(Struct, frozen=True, kw_only=True):

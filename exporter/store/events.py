@@ -1,5 +1,6 @@
 """Events in the store, and the deliveries queued with them."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +16,22 @@ from exporter.store.engines import batches, dialect_insert
 from exporter.store.schema import deliveries, events
 
 PENDING: Final = "pending"
+MUTED: Final = "muted"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
 DISCARDED: Final = "discarded"
+
+UNFINISHED: Final = (PENDING, MUTED, DEAD)
+"""States in which a delivery still needs the agent or a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedEvent:
+    """An event queued for a receiver, which may be sent since ``age`` awake seconds."""
+
+    number: int
+    event: Event
+    age: float
 
 
 class _Content(msgspec.Struct):
@@ -49,7 +63,8 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
                 "receiver": receiver,
                 "state": PENDING,
                 "queued_at": event.observed_at,
-                "queued_awake": awake,
+                "due_awake": awake,
+                "groupable": event.fine_tune is not None,
             }
             for event, receivers in batch
             if event.id in numbers

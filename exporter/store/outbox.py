@@ -1,7 +1,8 @@
 """Outbox of one receiver: its deliveries, and the messages that carry them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     update,
 )
@@ -20,10 +22,21 @@ from sqlalchemy import (
 from exporter.core.account import RoutedEvents
 from exporter.core.events import Event
 from exporter.core.model import OutboxMessage
+from exporter.core.mutes import AccountLabels
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, record_events
+from exporter.store.events import (
+    DEAD,
+    DELIVERED,
+    DISCARDED,
+    MUTED,
+    PENDING,
+    QueuedEvent,
+    event_of,
+    record_events,
+)
+from exporter.store.muting import MuteChanges, find_changes, store_changes
 from exporter.store.schema import (
     CARRIES,
     CARRIES_NOTHING,
@@ -39,12 +52,18 @@ from exporter.store.schema import (
 class ReceiverState:
     """What is stored of a receiver: its circuit, and when it may be tried again (Unix seconds).
 
-    ``retry_requests`` counts the requests to try it at once.
+    ``retry_requests`` counts the requests to try it at once. ``grouped_awake`` is when its group
+    interval began, on the awake clock; None if none has begun.
     """
 
     circuit: CircuitState = CIRCUIT_CLOSED
     resume_at: float = 0.0
     retry_requests: int = 0
+    grouped_awake: float | None = None
+
+    def held_until(self, group_interval: float) -> float:
+        """Return until when the group interval holds events back, on the awake clock."""
+        return -inf if self.grouped_awake is None else self.grouped_awake + group_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +101,31 @@ def request_retry(connection: Connection, receiver: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Number of pending and of dead deliveries of a receiver.
+    """Numbers of deliveries of a receiver by state.
 
-    ``oldest_age`` is for how many awake seconds the oldest pending one has been queued; None
-    without one.
+    ``held`` counts the pending ones that the group interval holds back. ``oldest_age`` is for how
+    many awake seconds the oldest of the others may have been sent; None without one.
     """
 
     pending: int = 0
     dead: int = 0
     oldest_age: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedEvent:
-    """An event that was queued for a receiver ``age`` awake seconds ago."""
-
-    number: int
-    event: Event
-    age: float
+    held: int = 0
+    muted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to create: its bytes, and the numbers of the events that it carries."""
+    """A message to create: its bytes, and the numbers of the events that it carries.
+
+    ``starts_interval``: the receiver's group interval begins with it.
+    """
 
     id: str
     body: bytes
     events: tuple[int, ...]
     minimal: bool = False
+    starts_interval: bool = False
 
 
 class ReceiverOutbox:
@@ -132,16 +148,17 @@ class ReceiverOutbox:
         if row is None:
             return ReceiverState()
         circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
-        return ReceiverState(circuit, row.resume_at, row.retry_requests)
+        return ReceiverState(circuit, row.resume_at, row.retry_requests, row.grouped_awake)
 
     @in_store_thread
-    def expire(self, max_age: float, now: float) -> int:
-        """Mark deliveries that are older than ``max_age`` awake seconds as dead.
+    def expire(self, max_age: float, now: float, held_until: float = -inf) -> int:
+        """Mark deliveries that could be sent for more than ``max_age`` awake seconds as dead.
 
-        Returns their number. ``now`` is Unix seconds.
+        Returns their number. ``now`` is Unix seconds. Events that no message carries were held back
+        until ``held_until`` on the awake clock.
         """
         awake = self.awake_now()
-        old = and_(self._mine(PENDING), deliveries.c.queued_awake < awake - max_age)
+        old = and_(self._mine(PENDING), _due_awake(held_until) < awake - max_age)
         with self._database.read() as connection:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
@@ -160,18 +177,28 @@ class ReceiverOutbox:
             return expired.rowcount
 
     @in_store_thread
-    def backlog(self) -> Backlog:
-        """Return how many deliveries are pending and dead, and the age of the oldest."""
-        pending, dead = self._mine(PENDING), self._mine(DEAD)
-        query = select(
-            func.count().filter(pending),
-            func.count().filter(dead),
-            func.min(deliveries.c.queued_awake).filter(pending),
-        ).where(deliveries.c.receiver == self.receiver, deliveries.c.state.in_([PENDING, DEAD]))
+    def backlog(self, group_interval: float = 0.0) -> Backlog:
+        """Return the numbers of deliveries, and for how long the oldest may have been sent."""
+        grouped = select(receivers.c.grouped_awake).where(receivers.c.name == self.receiver)
+        awake = self.awake_now()
         with self._database.read() as connection:
-            pending_number, dead_number, oldest = connection.execute(query).one()
-        age = None if oldest is None else self.awake_now() - oldest
-        return Backlog(pending_number, dead_number, age)
+            began = connection.scalar(grouped)
+            held_until = -inf if began is None else began + group_interval
+            pending, due = self._mine(PENDING), _due_awake(held_until)
+            row = connection.execute(
+                select(
+                    func.count().filter(pending).label("pending"),
+                    func.count().filter(self._mine(DEAD)).label("dead"),
+                    func.count().filter(pending, due > awake).label("held"),
+                    func.count().filter(self._mine(MUTED)).label("muted"),
+                    func.min(due).filter(pending, due <= awake).label("oldest"),
+                ).where(
+                    deliveries.c.receiver == self.receiver,
+                    deliveries.c.state.in_([PENDING, DEAD, MUTED]),
+                )
+            ).one()
+        age = None if row.oldest is None else awake - row.oldest
+        return Backlog(row.pending, row.dead, age, row.held, row.muted)
 
     def _mine(self, state: str) -> ColumnElement[bool]:
         return and_(deliveries.c.receiver == self.receiver, deliveries.c.state == state)
@@ -192,6 +219,21 @@ class Outbox(ReceiverOutbox):
             )
 
     @in_store_thread
+    def apply_mutes(self, labels: AccountLabels, now: float) -> MuteChanges:
+        """Store what the mutes change at ``now`` (Unix seconds), and return it.
+
+        ``labels`` are those of each account. What is to be released stays muted until
+        ``create_messages`` stores the message that carries it.
+        """
+        receiver, awake = self.receiver, self.awake_now()
+        with self._database.read() as connection:
+            changes = find_changes(connection, receiver, labels, now, awake)
+        if changes.must_be_stored:
+            with self._database.write() as connection:
+                store_changes(connection, receiver, changes, now, awake)
+        return changes
+
+    @in_store_thread
     def count_pending_messages(self) -> int:
         """Return the number of messages that are not settled."""
         query = select(func.count()).where(self._messages(), messages.c.state == PENDING)
@@ -199,13 +241,30 @@ class Outbox(ReceiverOutbox):
             return connection.scalars(query).one()
 
     @in_store_thread
-    def create_messages(self, new: Sequence[NewMessage], now: float) -> None:
-        """Store messages: their events and bytes do not change from here on.
+    def create_messages(
+        self,
+        new: Sequence[NewMessage],
+        now: float,
+        *,
+        held_until: float = -inf,
+        muted: bool = False,
+    ) -> None:
+        """Store messages at ``now`` (Unix seconds): their events and bytes do not change any more.
 
-        Events discarded or reassigned since they were read are left out.
+        Events discarded or reassigned since they were read are left out. The events were held back
+        until ``held_until`` on the awake clock; those that are ``muted`` until now.
         """
+        awake = self.awake_now()
+        source = and_(deliveries.c.state == PENDING, deliveries.c.message.is_(None))
+        due: Any = _due_awake(held_until)
+        if muted:
+            source, due = deliveries.c.state == MUTED, awake
         with self._database.write() as connection:
-            self._create(connection, new, deliveries.c.message.is_(None), created_at=now)
+            assigned = {"state": PENDING, "due_awake": due}
+            self._create(connection, new, source, assigned, created_at=now)
+            if any(message.starts_interval for message in new):
+                began = {"name": self.receiver, "grouped_at": now, "grouped_awake": awake}
+                upsert(connection, receivers, [began])
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:
@@ -283,7 +342,8 @@ class Outbox(ReceiverOutbox):
             self._create(
                 connection,
                 parts,
-                deliveries.c.message == message.id,
+                and_(deliveries.c.state == PENDING, deliveries.c.message == message.id),
+                {},
                 created_at=message.created_at,
                 # The message may have arrived in an attempt before this one.
                 unanswered=message.repeat,
@@ -310,7 +370,7 @@ class Outbox(ReceiverOutbox):
         self, connection: Connection, criteria: ColumnElement[bool], most: int | None = None
     ) -> list[QueuedEvent]:
         query = (
-            select(events, deliveries.c.queued_awake)
+            select(events, deliveries.c.due_awake)
             .join(deliveries)
             .where(criteria)
             .order_by(events.c.number)
@@ -318,7 +378,7 @@ class Outbox(ReceiverOutbox):
         )
         awake = self.awake_now()
         return [
-            QueuedEvent(row.number, event_of(row), awake - row.queued_awake)
+            QueuedEvent(row.number, event_of(row), awake - row.due_awake)
             for row in connection.execute(query)
         ]
 
@@ -355,15 +415,17 @@ class Outbox(ReceiverOutbox):
         connection: Connection,
         new: Sequence[NewMessage],
         source: ColumnElement[bool],
+        assigned_values: Mapping[str, Any],
         **values: Any,
     ) -> None:
-        """Create messages of those of their events that are pending and meet ``source``."""
+        """Create messages of those of their events whose deliveries meet ``source``."""
+        mine = deliveries.c.receiver == self.receiver
         turn = connection.execute(self._next_turn()).scalar_one()
         for number, message in enumerate(new):
             assigned = connection.execute(
                 update(deliveries)
-                .where(self._mine(PENDING), source, deliveries.c.event == bindparam("number"))
-                .values(message=message.id),
+                .where(mine, source, deliveries.c.event == bindparam("number"))
+                .values(message=message.id, **assigned_values),
                 # One by one: a digest may carry more events than a statement takes parameters.
                 [{"number": number} for number in message.events],
             ).rowcount
@@ -381,6 +443,21 @@ class Outbox(ReceiverOutbox):
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)
+
+
+def _due_awake(held_until: float) -> ColumnElement[float]:
+    """Return from when a pending delivery may be sent, on the awake clock.
+
+    Those of fine-tunes that no message carries are held back until ``held_until``.
+    """
+    if held_until == -inf:
+        return deliveries.c.due_awake
+    is_held = and_(
+        deliveries.c.groupable,
+        deliveries.c.message.is_(None),
+        deliveries.c.due_awake < held_until,
+    )
+    return case((is_held, literal(held_until)), else_=deliveries.c.due_awake)
 
 
 def _unless_discarded(column: ColumnElement[str], state: str) -> Any:

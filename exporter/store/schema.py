@@ -22,9 +22,9 @@ def _reference(name: str, table: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, key, primary_key=True, autoincrement=False)
 
 
-def _state_check() -> sa.CheckConstraint:
-    states = "state IN ('pending', 'delivered', 'dead', 'discarded')"
-    return sa.CheckConstraint(states, name="state")
+def _state_check(*states: str) -> sa.CheckConstraint:
+    allowed = ", ".join(f"'{state}'" for state in (*states, "delivered", "dead", "discarded"))
+    return sa.CheckConstraint(f"state IN ({allowed})", name="state")
 
 
 meta: Final = sa.Table(
@@ -168,6 +168,29 @@ events: Final = sa.Table(
     sa.Index("events_of_dataset", "dataset", "type", "observed_at", "account"),
 )
 
+mutes: Final = sa.Table(
+    "mutes",
+    metadata,
+    sa.Column("number", _GENERATED_KEY, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("match", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("fine_tune", sa.Text, nullable=False),
+    sa.Column("until_recovered", sa.Boolean, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    # The last event of the fine-tune: a later one may end a mute that lasts until it recovers.
+    sa.Column("after_event", sa.BigInteger, nullable=False, default=0),
+    sa.Column("until_at", sa.Float, nullable=False),
+    # Set by the agent when it sees the mute first: the stored awake clock may be a minute behind.
+    sa.Column("until_awake", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("ended_by", sa.Text, nullable=False, default=""),
+    sa.UniqueConstraint("id"),
+    sa.Index("mutes_by_end", "ended_at"),
+)
+
 deliveries: Final = sa.Table(
     "deliveries",
     metadata,
@@ -175,12 +198,16 @@ deliveries: Final = sa.Table(
     sa.Column("receiver", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("queued_at", sa.Float, nullable=False),
-    sa.Column("queued_awake", sa.Float, nullable=False),
+    # From when it may be sent, as far as that is known: neither muted, nor held back.
+    sa.Column("due_awake", sa.Float, nullable=False),
+    sa.Column("groupable", sa.Boolean, nullable=False),
     sa.Column("message", sa.Text),
+    sa.Column("mute", sa.BigInteger, sa.ForeignKey("mutes.number")),
     sa.Column("settled_at", sa.Float),
     sa.Column("settled_awake", sa.Float),
+    sa.Column("settled_by", sa.Text, nullable=False, default=""),
     sa.Column("answer", sa.Text, nullable=False, default=""),
-    _state_check(),
+    _state_check("pending", "muted"),
     sa.Index("deliveries_of_message", "receiver", "message"),
     sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
 )
@@ -201,7 +228,7 @@ messages: Final = sa.Table(
     sa.Column("unanswered", sa.Boolean, nullable=False, default=False),
     sa.Column("last_attempt_at", sa.Float),
     sa.Column("last_result", sa.Text, nullable=False, default=""),
-    _state_check(),
+    _state_check("pending"),
     sa.Index("messages_of_state", "receiver", "state"),
 )
 
@@ -216,6 +243,9 @@ receivers: Final = sa.Table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),
     sa.Column("retry_requests", sa.BigInteger, nullable=False, default=0),
+    # When the last message about fine-tunes was created: its group interval begins then.
+    sa.Column("grouped_at", sa.Float),
+    sa.Column("grouped_awake", sa.Float),
 )
 
 trainings: Final = sa.Table(

@@ -107,7 +107,10 @@ WRONG_STATE: dict[str, dict[str, Any]] = {
         "receiver": "r",
         "state": "lost",
         "queued_at": 0.0,
-        "queued_awake": 0.0,
+        "due_awake": 0.0,
+        "groupable": False,
+        "settled_by": "",
+        "answer": "",
     },
     "messages": {
         "receiver": "r",

@@ -23,15 +23,16 @@ def _reference(name: str, table: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, key, primary_key=True, autoincrement=False)
 
 
-def _state_check() -> sa.CheckConstraint:
-    states = "state IN ('pending', 'delivered', 'dead', 'discarded')"
-    return sa.CheckConstraint(states, name="state")
+def _state_check(*states: str) -> sa.CheckConstraint:
+    allowed = ", ".join(f"'{state}'" for state in (*states, "delivered", "dead", "discarded"))
+    return sa.CheckConstraint(f"state IN ({allowed})", name="state")
 
 
 def upgrade() -> None:
     """Create all tables."""
     _create_accounts()
     _create_counters()
+    _create_mutes()
     _create_deliveries()
     _create_messages()
     _create_history()
@@ -136,14 +137,34 @@ def _create_deliveries() -> None:
         _reference("event", "events"),
         *_columns(sa.Text, "receiver", primary_key=True),
         *_columns(sa.Text, "state"),
-        *_columns(sa.Float, "queued_at", "queued_awake"),
+        *_columns(sa.Float, "queued_at", "due_awake"),
+        *_columns(sa.Boolean, "groupable"),
         sa.Column("message", sa.Text),
+        sa.Column("mute", sa.BigInteger, sa.ForeignKey("mutes.number")),
         sa.Column("settled_at", sa.Float),
         sa.Column("settled_awake", sa.Float),
-        *_columns(sa.Text, "answer"),
-        _state_check(),
+        *_columns(sa.Text, "settled_by", "answer"),
+        _state_check("pending", "muted"),
         sa.Index("deliveries_of_message", "receiver", "message"),
         sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
+    )
+
+
+def _create_mutes() -> None:
+    op.create_table(
+        "mutes",
+        sa.Column("number", _GENERATED_KEY, primary_key=True),
+        *_columns(sa.Text, "id", "match", "account", "fine_tune"),
+        *_columns(sa.Boolean, "until_recovered"),
+        *_columns(sa.Text, "author", "reason"),
+        *_columns(sa.Float, "created_at"),
+        *_columns(sa.BigInteger, "after_event"),
+        *_columns(sa.Float, "until_at"),
+        sa.Column("until_awake", sa.Float),
+        sa.Column("ended_at", sa.Float),
+        *_columns(sa.Text, "ended_by"),
+        sa.UniqueConstraint("id"),
+        sa.Index("mutes_by_end", "ended_at"),
     )
 
 
@@ -160,7 +181,7 @@ def _create_messages() -> None:
         *_columns(sa.Boolean, "in_flight", "unanswered"),
         sa.Column("last_attempt_at", sa.Float),
         *_columns(sa.Text, "last_result"),
-        _state_check(),
+        _state_check("pending"),
         sa.Index("messages_of_state", "receiver", "state"),
     )
     op.create_table(
@@ -172,6 +193,8 @@ def _create_messages() -> None:
         *_columns(sa.Text, "reason"),
         *_columns(sa.Float, "resume_at"),
         *_columns(sa.BigInteger, "retry_requests"),
+        sa.Column("grouped_at", sa.Float),
+        sa.Column("grouped_awake", sa.Float),
     )
 
 

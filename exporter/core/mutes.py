@@ -1,0 +1,139 @@
+"""Mutes: which events a mute covers, and when it ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from exporter.core.events import Event
+from exporter.core.pattern import MAX_TEXT, compile_pattern
+
+LONGEST_SECONDS: Final = 30 * 86_400.0
+"""Longest mute. One that lasts until its fine-tune recovers ends then, too."""
+
+SHORTEST_SECONDS: Final = 60.0
+
+TIME: Final = "time"
+RECOVERY: Final = "recovery"
+"""What ends a mute, beside a person."""
+
+LONGEST_REASON: Final = 500
+LONGEST_AUTHOR: Final = 100
+MAX_MATCHERS: Final = 10
+
+MATCH_KEYS: Final = ("account", "model_id", "language", "dataset", "name")
+LABEL_PREFIX: Final = "label."
+
+AccountLabels = Mapping[str, Mapping[str, str]]
+"""The labels of each account in the configuration, by its name."""
+
+
+class InvalidMuteError(ValueError):
+    """A mute cannot be added; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MuteRequest:
+    """A mute to add.
+
+    It covers one fine-tune, given by ``account`` and ``fine_tune``, or every fine-tune whose values
+    match: ``match`` has patterns, and each must match the whole value. It lasts for ``seconds``;
+    None for one that lasts until its fine-tune recovers.
+    """
+
+    seconds: float | None
+    author: str
+    reason: str
+    match: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
+    fine_tune: str = ""
+
+    def check(self) -> None:
+        """Raise InvalidMuteError if the mute must not be added."""
+        if bool(self.match) == bool(self.fine_tune):
+            raise InvalidMuteError("give matchers, or the account and the id of one fine-tune")
+        if self.fine_tune and not self.account:
+            raise InvalidMuteError("give the account of the fine-tune")
+        if self.seconds is None and not self.fine_tune:
+            raise InvalidMuteError("only a mute of one fine-tune can last until it recovers")
+        if self.seconds is not None and not SHORTEST_SECONDS <= self.seconds <= LONGEST_SECONDS:
+            raise InvalidMuteError("the duration must be 1m to 30d")
+        if len(self.match) > MAX_MATCHERS:
+            raise InvalidMuteError(f"at most {MAX_MATCHERS} matchers are possible")
+        for name, longest in (("reason", LONGEST_REASON), ("author", LONGEST_AUTHOR)):
+            if len(getattr(self, name)) > longest:
+                raise InvalidMuteError(f"the {name} must have at most {longest} characters")
+        for key, pattern in self.match.items():
+            if key not in MATCH_KEYS and not key.startswith(LABEL_PREFIX):
+                known = ", ".join((*MATCH_KEYS, f"{LABEL_PREFIX}NAME"))
+                raise InvalidMuteError(f"unknown matcher {key}; it must be one of {known}")
+            try:
+                compile_pattern(pattern)
+            except ValueError as error:
+                raise InvalidMuteError(f"{key}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """A mute as stored; times are Unix seconds.
+
+    ``until_awake`` is its end on the awake clock, in seconds, so that a wall clock that is set back
+    does not prolong it; None before the agent saw the mute. ``recovered``: its fine-tune left the
+    status in which it was muted, and the mute lasts until then. ``ended_by`` is the name of a
+    person, time or recovery; empty while ``ended_at`` is None.
+    """
+
+    number: int
+    id: str
+    match: Mapping[str, str]
+    account: str
+    fine_tune: str
+    author: str
+    reason: str
+    created_at: float
+    until_at: float
+    until_awake: float | None = None
+    recovered: bool = False
+    ended_at: float | None = None
+    ended_by: str = ""
+
+    def end(self, now: float, awake: float) -> str:
+        """Return what has ended the mute by ``now`` (Unix seconds); empty if nothing has.
+
+        ``awake`` is the same on the awake clock, in seconds.
+        """
+        if self.ended_by:
+            return self.ended_by
+        if self.recovered:
+            return RECOVERY
+        return TIME if now >= self.until_at or awake >= self.last_awake(now, awake) else ""
+
+    def last_awake(self, now: float, awake: float) -> float:
+        """Return the end on the awake clock, for a mute that may be seen for the first time."""
+        if self.until_awake is not None:
+            return self.until_awake
+        return awake + max(self.until_at - max(now, self.created_at), 0.0)
+
+    def covers(self, event: Event, labels: AccountLabels) -> bool:
+        """Return whether the mute covers an event; only events of fine-tunes are covered.
+
+        A pattern that cannot be evaluated does not match: a needless notification is better than a
+        lost one.
+        """
+        if event.fine_tune is None:
+            return False
+        if self.fine_tune:
+            return (event.account, event.fine_tune.id) == (self.account, self.fine_tune)
+        fine_tune, own = event.fine_tune, labels.get(event.account, {})
+        values = {"account": event.account}
+        values |= {key: getattr(fine_tune, key) for key in MATCH_KEYS if key != "account"}
+        values |= {f"{LABEL_PREFIX}{name}": value for name, value in own.items()}
+        return all(_matches(pattern, values.get(key)) for key, pattern in self.match.items())
+
+
+def _matches(pattern: str, value: str | None) -> bool:
+    if value is None or len(value) > MAX_TEXT:
+        return False
+    try:
+        return compile_pattern(pattern).matches(value)
+    except ValueError:  # UnicodeEncodeError is one
+        return False
