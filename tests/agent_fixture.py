@@ -90,7 +90,8 @@ class AgentFixture:
 
     def receiver(self, name: str, receiver_type: str, **more: Any) -> dict[str, Any]:
         url = f"{self.inbox_url}/{receiver_type}"
-        return {"name": name, "type": receiver_type, "url": url, **more}
+        at_once = {"name": name, "type": receiver_type, "url": url, "group_interval": "0s"}
+        return at_once | more
 
     def write(self) -> None:
         """Write the settings to the configuration file."""

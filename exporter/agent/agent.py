@@ -160,6 +160,7 @@ class Agent:
             withdraw=self._statuses.forget,
             observers=self._observers,
             route=lambda event: receivers_of(event, self._routes, self._log_match_error),
+            account_labels=lambda: {each.name: each.labels for each in self._config.accounts},
             wake=self._wake,
             all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
             oldest_pending_age=self._oldest_pending_age,
@@ -316,8 +317,10 @@ class Agent:
             service.wake()
 
     async def _oldest_pending_age(self) -> float:
-        names = [section.name for section in self._config.receivers]
-        backlogs = [await Outbox(self._database, name).backlog() for name in names]
+        backlogs = [
+            await Outbox(self._database, section.name).backlog(section.group_interval)
+            for section in self._config.receivers
+        ]
         return max((each.oldest_age or 0.0 for each in backlogs), default=0.0)
 
     def _readiness(self) -> Readiness:

@@ -79,7 +79,8 @@ class AgentContext:
 
     Users reach the agent's pages at ``external_url``. ``publish`` publishes the status of an
     account and calls the ``observers`` with it; ``withdraw`` removes that of the account of a name.
-    ``route`` returns the receivers of an event by the current configuration. ``wake`` is called
+    ``route`` returns the receivers of an event by the current configuration, ``account_labels`` the
+    labels of its accounts. ``wake`` is called
     after a commit that changed the outbox. For the others see Heartbeat.
     """
 
@@ -89,6 +90,7 @@ class AgentContext:
     withdraw: Callable[[str], None]
     observers: list[Callable[[AccountStatus], None]]
     route: Router
+    account_labels: Callable[[], AccountLabels]
     wake: Callable[[], None]
     all_fresh: Callable[[], bool]
     oldest_pending_age: Callable[[], Awaitable[float]]
@@ -125,6 +127,7 @@ class SpecFactory:
             message_settings(section, alerts, context.external_url),
             context.route,
             context.wake,
+            context.account_labels,
         )
 
         names = tuple(each.name for each in config.receivers)
@@ -212,7 +215,12 @@ def view_settings(config: Config) -> ViewSettings:
             for each in config.accounts
         ),
         tuple(
-            ReceiverSummary(each.name, each.type, tuple(events_of(each, config.alerts)))
+            ReceiverSummary(
+                each.name,
+                each.type,
+                tuple(events_of(each, config.alerts)),
+                each.group_interval,
+            )
             for each in config.receivers
         ),
         config.poll.interval,

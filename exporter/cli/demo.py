@@ -34,7 +34,7 @@ accounts:
 poll: {{interval: 1s}}
 alerts: {{group_wait: 0s}}
 receivers:
-  - {{name: slack, type: slack, url: "{inbox}/slack"}}
+  - {{name: slack, type: slack, url: "{inbox}/slack", group_interval: 1m}}
   - {{name: webhook, type: webhook, url: "{inbox}/webhook", secret: {secret}}}
 storage: {{path: "{state}"}}
 """

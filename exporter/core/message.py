@@ -88,19 +88,6 @@ def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
     return one_line(fine_tune.id, longest) or "(unprintable id)"
 
 
-def group_events(
-    events: Sequence[Event], threshold: int, most_events: int
-) -> list[tuple[Event, ...]]:
-    """Return the events of each message to create now, out of one receiver's pending events.
-
-    More than ``threshold`` events become digests of at most ``most_events`` each. Otherwise only
-    the oldest becomes a message: with more events at the next turn, a digest may be better.
-    """
-    if len(events) <= threshold:
-        return [(event,) for event in events[:1]]
-    return [tuple(events[i : i + most_events]) for i in range(0, len(events), most_events)]
-
-
 def build_message(events: Sequence[Event], settings: MessageSettings) -> Message:
     """Return the message of one event, or the digest of several."""
     if len(events) > 1:

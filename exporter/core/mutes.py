@@ -63,13 +63,17 @@ class MuteRequest:
             if len(getattr(self, name)) > longest:
                 raise InvalidMuteError(f"the {name} must have at most {longest} characters")
         for key, pattern in self.match.items():
-            if key not in MATCH_KEYS and not key.startswith(LABEL_PREFIX):
-                known = ", ".join((*MATCH_KEYS, f"{LABEL_PREFIX}NAME"))
-                raise InvalidMuteError(f"unknown matcher {key}; it must be one of {known}")
-            try:
-                compile_pattern(pattern)
-            except ValueError as error:
-                raise InvalidMuteError(f"{key}: {error}") from None
+            _check_matcher(key, pattern)
+
+
+def _check_matcher(key: str, pattern: str) -> None:
+    if key not in MATCH_KEYS and not key.startswith(LABEL_PREFIX):
+        known = ", ".join((*MATCH_KEYS, f"{LABEL_PREFIX}NAME"))
+        raise InvalidMuteError(f"unknown matcher {key}; it must be one of {known}")
+    try:
+        compile_pattern(pattern)
+    except ValueError as error:
+        raise InvalidMuteError(f"{key}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, ren
 from exporter.receivers.receiver import Endpoint, encoded
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, ReceiverState
+from exporter.store.receiver_outbox import AttemptResult, ReceiverState
 from exporter.supervisor import Service
 
 ROUND_SECONDS: Final = 60.0

@@ -1,13 +1,14 @@
 """Delivers to one receiver: groups queued events into messages and sends each until it settles."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from exporter.core.clock import Clock
 from exporter.core.events import Event, stable_id
-from exporter.core.message import build_message, group_events, log_facts
+from exporter.core.grouping import Grouping, QueuedEvent, due_groups
+from exporter.core.message import build_message, log_facts
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
@@ -16,7 +17,8 @@ from exporter.delivery.settings import DeliverySettings, circuit_events
 from exporter.receivers.receiver import Receiver
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox, QueuedEvent
+from exporter.store.outbox import NewMessage, Outbox
+from exporter.store.receiver_outbox import AttemptResult
 from exporter.supervisor import Service
 
 _MOST_UNSTORED: Final = 100
@@ -44,6 +46,12 @@ class Deliverer(DeliveryLoop, Service):
         self._receiver = receiver
         self._outbox = outbox
         self._settings = settings
+        self._grouping = Grouping(
+            settings.group_wait,
+            settings.group_interval,
+            settings.digest_threshold,
+            receiver.most_events,
+        )
         self._unstored: dict[str, tuple[OutboxMessage, AttemptResult]] = {}
         metrics.initialise(receiver.name)
 
@@ -53,20 +61,38 @@ class Deliverer(DeliveryLoop, Service):
 
     async def deliver_due(self) -> float:
         """Attempt one message; while the outbox cannot be written, each is sent only once."""
-        self.schedule.apply(await self._outbox.receiver_state())
+        state = await self._outbox.receiver_state()
+        self.schedule.apply(state)
         with self.log_store_error():
+            await self._apply_mutes()
             for message, result in list(self._unstored.values()):
                 await self._store_result(message, result)
         if not self._metrics.has(self.name):  # before a request that may hang
             await self._update_metrics()
-        wait = await self._attempt_due()
+        held_until = state.held_until(self._settings.group_interval)
+        wait = await self._attempt_due(held_until)
         await self._update_metrics()
         return wait
 
-    async def _attempt_due(self) -> float:
+    async def _apply_mutes(self) -> None:
+        """Mute queued events, and create messages of those whose mute has ended."""
+        now = self._clock.now()
+        changes = await self._outbox.apply_mutes(self._settings.account_labels(), now)
+        if changes.muted:
+            self._log.info("deliveries muted", events=len(changes.muted))
+        if changes.settled:
+            self._log.info(
+                "muted deliveries discarded: not failed any more", events=len(changes.settled)
+            )
+        for mute, carried in changes.released:
+            new = await self._new_messages(self._grouping.digests(carried))
+            await self._outbox.create_messages(new, now, muted=True)
+            self._log.info("muted deliveries released", mute=mute.id, events=len(carried))
+
+    async def _attempt_due(self, held_until: float) -> float:
         if (paused := self.schedule.wait()) > 0:
             return paused
-        wait = await self._create_due_messages()
+        wait = await self._create_due_messages(held_until)
         if len(self._unstored) >= _MOST_UNSTORED:
             return LOOK_SECONDS
         message = await self._outbox.next(skipping=self._unstored.keys())
@@ -86,12 +112,12 @@ class Deliverer(DeliveryLoop, Service):
                 return 0.0
             # Only after a failed attempt, so that none expires untried.
             max_age = self._settings.max_age
-            if expired := await self._outbox.expire(max_age, self._clock.now()):
+            if expired := await self._outbox.expire(max_age, self._clock.now(), held_until):
                 self._metrics.record_expired(self.name, expired)
                 self._log.error("deliveries expired", events=expired, max_age=f"{max_age:.0f}s")
         return 0.0
 
-    async def _create_due_messages(self) -> float:
+    async def _create_due_messages(self, held_until: float) -> float:
         """Create messages of queued events when their time has come; return the seconds to wait."""
         queued = await self._outbox.unsent()
         if not queued:
@@ -102,23 +128,19 @@ class Deliverer(DeliveryLoop, Service):
         most = self.schedule.circuit.failures.bit_length()
         if most and await self._outbox.count_pending_messages() > most:
             return LOOK_SECONDS
-        if queued[0].age < self._settings.group_wait:
-            return self._settings.group_wait - queued[0].age
+        groups, wait = due_groups(queued, self._grouping, held_until - self._outbox.awake_now())
+        if not groups:
+            return wait
         with self.log_store_error():
-            await self._outbox.create_messages(await self._group(queued), self._clock.now())
+            new = await self._new_messages(groups)
+            await self._outbox.create_messages(new, self._clock.now(), held_until=held_until)
             self.log_store_recovery()
         return LOOK_SECONDS if self._store_error else 0.0
 
-    async def _group(self, queued: Sequence[QueuedEvent]) -> list[NewMessage]:
-        by_id = {each.event.id: each for each in queued}
-        groups = group_events(
-            [item.event for item in queued],
-            self._settings.digest_threshold,
-            self._receiver.most_events,
-        )
+    async def _new_messages(self, groups: Iterable[Sequence[QueuedEvent]]) -> list[NewMessage]:
         new = []
         for group in groups:
-            new.append(self._new_message([by_id[event.id] for event in group]))
+            new.append(self._new_message(group))
             await asyncio.sleep(0)  # a thousand digests would block the event loop for seconds
         return new
 
@@ -129,6 +151,7 @@ class Deliverer(DeliveryLoop, Service):
             self._render([each.event for each in carried], minimal=minimal),
             tuple(each.number for each in carried),
             minimal,
+            starts_interval=any(each.event.fine_tune is not None for each in carried),
         )
 
     def _render(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
@@ -231,5 +254,5 @@ class Deliverer(DeliveryLoop, Service):
         await self._outbox.record(message, result)
 
     async def _update_metrics(self) -> None:
-        backlog = await self._outbox.backlog()
+        backlog = await self._outbox.backlog(self._settings.group_interval)
         self._metrics.update(self.name, backlog, self.schedule.circuit, self._clock.now())

@@ -13,7 +13,7 @@ from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.errors import StoreError, StoreTakenError
-from exporter.store.outbox import ReceiverOutbox, ReceiverState
+from exporter.store.receiver_outbox import ReceiverOutbox, ReceiverState
 from exporter.supervisor import pause
 
 LOOK_SECONDS: Final = 5.0

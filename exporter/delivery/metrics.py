@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from exporter.core.retry import CircuitState
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 
 _REASONS: Final = ("throttled", "transient", "endpoint", "payload")
 _LABEL: Final = ("receiver",)
@@ -105,23 +105,33 @@ class DeliveryMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges of all receivers."""
-        pending = _gauge("deliveries_pending", "Pending deliveries of a receiver.")
+        pending = _gauge(
+            "deliveries_pending", "Pending deliveries of a receiver, without muted ones."
+        )
         dead = _gauge(
             "deliveries_dead", "Dead deliveries of a receiver: refused for good, or expired."
         )
         oldest = _gauge(
             "delivery_oldest_pending_timestamp_seconds",
-            "Now minus the age of the oldest pending event, as Unix time; absent without one. The "
-            "age does not count time at which the agent was stopped.",
+            "Unix time from which the oldest pending delivery could be sent; absent without one. "
+            "Held and muted deliveries are not counted, nor is time while the agent was stopped.",
         )
+        held = GaugeMetricFamily(
+            "cartesia_exporter_deliveries_held",
+            "Pending deliveries that may not be sent yet, by reason.",
+            labels=(*_LABEL, "reason"),
+        )
+        muted = _gauge("deliveries_muted", "Deliveries that a mute holds; they are not pending.")
         up = _gauge("receiver_up", "Whether the last request did not fail for the receiver's sake.")
         for receiver, (backlog, queued_at, circuit) in self._backlogs.items():
             pending.add_metric((receiver,), backlog.pending)
             dead.add_metric((receiver,), backlog.dead)
+            held.add_metric((receiver, "group_interval"), backlog.held)
+            muted.add_metric((receiver,), backlog.muted)
             if queued_at is not None:
                 oldest.add_metric((receiver,), queued_at)
             up.add_metric((receiver,), circuit.failures == 0)
-        yield from (pending, dead, oldest, up)
+        yield from (pending, held, muted, dead, oldest, up)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

@@ -8,6 +8,7 @@ import structlog
 
 from exporter.core.account import RoutedEvents, Router
 from exporter.core.events import circuit_event
+from exporter.core.match import AccountLabels
 from exporter.core.message import MessageSettings
 from exporter.core.retry import CircuitState
 
@@ -16,7 +17,8 @@ from exporter.core.retry import CircuitState
 class DeliverySettings:
     """How events are delivered to one receiver; times are in seconds.
 
-    ``wake`` is called after a commit that queued events for other receivers.
+    ``wake`` is called after a commit that queued events for other receivers. ``account_labels``
+    returns the labels of the accounts in the configuration, by the account's name.
     """
 
     store_id: str
@@ -27,6 +29,7 @@ class DeliverySettings:
     messages: MessageSettings
     route: Router
     wake: Callable[[], None]
+    account_labels: Callable[[], AccountLabels] = dict
 
 
 log = structlog.get_logger()

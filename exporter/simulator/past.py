@@ -27,7 +27,8 @@ from exporter.simulator.world import ACTIVE_STATUSES, DATASETS, HOSTILE_TEXTS, U
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox
+from exporter.store.outbox import NewMessage, Outbox
+from exporter.store.receiver_outbox import AttemptResult
 
 HOUR: Final = 3600.0
 PAST_SECONDS: Final = 7 * 24 * HOUR

@@ -19,8 +19,8 @@ from sqlalchemy import (
 from exporter.core.active_alerts import AlertRow
 from exporter.core.events import LASTING, TROUBLES, Event
 from exporter.store.database import Database, in_store_thread
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of, later_end
-from exporter.store.outbox import AttemptResult, ReceiverOutbox, store_result
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, MUTED, PENDING, event_of, later_end
+from exporter.store.receiver_outbox import AttemptResult, ReceiverOutbox, store_result
 from exporter.store.schema import deliveries, events, poll_outages
 
 
@@ -54,9 +54,13 @@ class AlertOutbox(ReceiverOutbox):
         """Return the events that are pending, or were delivered after ``since`` (awake seconds)."""
         # Several queries: with an OR, SQLite would read everything that was ever delivered.
         pending = self._of_state(PENDING)
+        # Of the time when the receiver had another type: an Alertmanager is not muted here.
+        muted = self._of_state(MUTED)
         delivered = self._of_state(DELIVERED).where(deliveries.c.settled_awake > since)
         with self._database.read() as connection:
-            rows = [*connection.execute(pending), *connection.execute(delivered)]
+            rows = [
+                row for query in (pending, muted, delivered) for row in connection.execute(query)
+            ]
             if lasting := [*connection.scalars(self._lasting(since))]:
                 rows += connection.execute(self._of_state(DELIVERED, lasting))
             return [AlertRow(*row) for row in dict.fromkeys(rows)]
@@ -83,7 +87,11 @@ class AlertOutbox(ReceiverOutbox):
         An event is delivered although it was marked as dead or discarded in the meantime.
         """
         # Only the first delivery counts: ``hold`` starts with it.
-        changeable = {DELIVERED: {PENDING, DEAD, DISCARDED}, DEAD: {PENDING}, PENDING: set[str]()}
+        changeable = {
+            DELIVERED: {PENDING, MUTED, DEAD, DISCARDED},
+            DEAD: {PENDING, MUTED},
+            PENDING: set[str](),
+        }
         mine = deliveries.c.receiver == self.receiver
         query = (
             select(events.c.number, events.c.observed_awake, deliveries.c.state)

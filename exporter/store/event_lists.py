@@ -1,8 +1,9 @@
 """Lists of events and of their deliveries, newest first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, func, or_, select
 
@@ -10,12 +11,10 @@ from exporter.core.events import Event
 from exporter.core.message import title_of
 from exporter.core.records import AttemptRecord, DeliveryRecord, EventRecord, at, at_or_none
 from exporter.core.text import searchable
-from exporter.store.events import DEAD, PENDING, event_of
+from exporter.store.events import DISCARDED, MUTED, PENDING, UNFINISHED, event_of
 from exporter.store.pages import Page, PageRequest, UnknownCursorError, after, page_of
 from exporter.store.queries import ORPHANED
-from exporter.store.schema import attempts, deliveries, events, messages, receivers
-
-_UNFINISHED: Final = (PENDING, DEAD)
+from exporter.store.schema import attempts, deliveries, events, messages, mutes, receivers
 
 _Row = Row[Any]
 
@@ -41,11 +40,18 @@ class EventFilter:
 
 
 class Events:
-    """Queries of events. ``configured`` are the receivers in the configuration."""
+    """Queries of events at ``now`` (Unix seconds).
 
-    def __init__(self, connection: Connection, configured: frozenset[str]) -> None:
+    ``group_intervals`` has the ``group_interval`` in seconds of each receiver in the configuration.
+    """
+
+    def __init__(
+        self, connection: Connection, group_intervals: Mapping[str, float], now: float
+    ) -> None:
         self._connection = connection
-        self._configured = configured
+        self._group_intervals = group_intervals
+        self._configured = frozenset(group_intervals)
+        self._now = now
 
     def page(self, criteria: EventFilter, request: PageRequest) -> Page[EventRecord]:
         """Return one page of events with all their deliveries. Raises UnknownCursorError."""
@@ -123,7 +129,7 @@ class Events:
         return int(number)
 
     def _delivery(self, row: _Row) -> DeliveryRecord:
-        orphaned = row.state in _UNFINISHED and row.receiver not in self._configured
+        orphaned = row.state in UNFINISHED and row.receiver not in self._configured
         event = event_of(row)
         return DeliveryRecord(
             id=f"{row.id}:{row.receiver}",
@@ -141,10 +147,21 @@ class Events:
             attempts=row.attempts or 0,
             last_attempt_at=at_or_none(row.last_attempt_at),
             next_attempt_at=_next_attempt(row, orphaned=orphaned),
+            held_until=self._held_until(row),
+            mute=row.mute_id,
+            muted_until=at(row.muted_until) if row.state == MUTED else None,
+            discarded_by=row.settled_by if row.state == DISCARDED else "",
             answer=row.answer or row.last_result or "",
             message=row.message,
             message_events=row.message_events or 1,
         )
+
+    def _held_until(self, row: _Row) -> datetime | None:
+        unsent = row.state == PENDING and row.groupable and row.message is None
+        if not unsent or row.grouped_at is None:
+            return None
+        until = row.grouped_at + self._group_intervals.get(row.receiver, 0.0)
+        return at(until) if until > self._now else None
 
 
 def _next_attempt(row: _Row, *, orphaned: bool) -> Any:
@@ -184,15 +201,21 @@ def _delivery_query() -> Select[Any]:
         deliveries.c.settled_at,
         deliveries.c.answer,
         deliveries.c.message,
+        deliveries.c.groupable,
+        deliveries.c.settled_by,
+        mutes.c.id.label("mute_id"),
+        mutes.c.until_at.label("muted_until"),
         messages.c.attempts,
         messages.c.last_attempt_at,
         messages.c.last_result,
         messages.c.events.label("message_events"),
         receivers.c.resume_at,
         receivers.c.failures,
+        receivers.c.grouped_at,
     ).select_from(
         events.join(deliveries)
         .outerjoin(messages, carried)
+        .outerjoin(mutes, mutes.c.number == deliveries.c.mute)
         .outerjoin(receivers, receivers.c.name == deliveries.c.receiver)
     )
 
@@ -233,8 +256,8 @@ def _delivery_conditions(
     conditions: list[ColumnElement[bool]] = []
     for state in criteria.states:
         if state == ORPHANED:
-            conditions.append(and_(deliveries.c.state.in_(_UNFINISHED), orphaned))
-        elif state in _UNFINISHED:
+            conditions.append(and_(deliveries.c.state.in_(UNFINISHED), orphaned))
+        elif state in UNFINISHED:
             conditions.append(and_(deliveries.c.state == state, ~orphaned))
         else:
             conditions.append(deliveries.c.state == state)

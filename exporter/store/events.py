@@ -1,6 +1,5 @@
 """Events in the store, and the deliveries queued with them."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -23,15 +22,6 @@ DISCARDED: Final = "discarded"
 
 UNFINISHED: Final = (PENDING, MUTED, DEAD)
 """States in which a delivery still needs the agent or a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedEvent:
-    """An event queued for a receiver, which may be sent since ``age`` awake seconds."""
-
-    number: int
-    event: Event
-    age: float
 
 
 class _Content(msgspec.Struct):

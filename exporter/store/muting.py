@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
+from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, or_, select, update
 
-from exporter.core.events import ENDS, TROUBLES
+from exporter.core.events import TROUBLES
+from exporter.core.grouping import QueuedEvent
 from exporter.core.mutes import AccountLabels, Mute
-from exporter.store.events import DISCARDED, MUTED, PENDING, QueuedEvent, event_of
+from exporter.store.events import DISCARDED, MUTED, PENDING, event_of, later_end
 from exporter.store.mutes import load_mutes
 from exporter.store.schema import deliveries, events, mutes
 
@@ -74,19 +75,7 @@ def _rows(
     connection: Connection, receiver: str, over: Mapping[int, Mute], *, unsent: bool
 ) -> Sequence[Row[Any]]:
     """Return the events that mutes which are over hold, and the unsent ones, oldest first."""
-    later = events.alias("later")
-    has_ended = (
-        select(later.c.number)
-        .where(
-            later.c.account == events.c.account,
-            later.c.subject == events.c.subject,
-            later.c.number > events.c.number,
-            later.c.type.in_(ENDS),
-        )
-        .correlate(events)
-        .exists()
-    )
-    in_force = and_(events.c.type.in_(TROUBLES), ~has_ended).label("in_force")
+    in_force = and_(events.c.type.in_(TROUBLES), later_end().is_(None)).label("in_force")
     query = select(events, deliveries.c.state, deliveries.c.mute, in_force).join(deliveries)
     mine = deliveries.c.receiver == receiver
     rows: list[Row[Any]] = []
@@ -106,7 +95,8 @@ def store_changes(
 
     A delivery or a mute that a command changed in the meantime stays as it is.
     """
-    number, value = bindparam("of_number"), bindparam("new_value")
+    number: BindParameter[int] = bindparam("of_number")
+    value: BindParameter[Any] = bindparam("new_value")
     mute, delivery = mutes.c.number == number, deliveries.c.event == number
     is_held = and_(deliveries.c.receiver == receiver, deliveries.c.state == MUTED, delivery)
     is_unsent = and_(
@@ -118,7 +108,9 @@ def store_changes(
     settled = {"state": DISCARDED, "settled_at": now, "settled_awake": awake}
     statements = (
         (
-            update(mutes).where(mute, mutes.c.ended_at.is_(None)).values(ended_at=now, ended_by=value),
+            update(mutes)
+            .where(mute, mutes.c.ended_at.is_(None))
+            .values(ended_at=now, ended_by=value),
             changes.ended,
         ),
         (

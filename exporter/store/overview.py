@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from exporter.core.model import STATUSES
 from exporter.core.records import (
@@ -17,7 +17,7 @@ from exporter.core.records import (
     at,
     at_or_none,
 )
-from exporter.store.events import DEAD, DELIVERED, PENDING
+from exporter.store.events import DEAD, DELIVERED, MUTED, PENDING
 from exporter.store.history import HOUR_SECONDS
 from exporter.store.schema import (
     accounts,
@@ -34,11 +34,15 @@ WEEK_SECONDS = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class ReceiverSummary:
-    """What the configuration says of a receiver: name, type and the words of its events."""
+    """What the configuration says of a receiver: name, type and the words of its events.
+
+    ``group_interval`` is in seconds.
+    """
 
     name: str
     type: str
     events: tuple[str, ...] = ()
+    group_interval: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,56 +84,72 @@ def stored_accounts(connection: Connection) -> list[StoredAccount]:
 def receiver_records(
     connection: Connection, configured: Sequence[ReceiverSummary], now: float
 ) -> list[ReceiverRecord]:
-    """Return the configured receivers in their order, then those with unsettled deliveries."""
-    counts = {
-        row.receiver: row
-        for row in connection.execute(
-            select(
-                deliveries.c.receiver,
-                func.count().filter(deliveries.c.state == PENDING).label("pending"),
-                func.count().filter(deliveries.c.state == DEAD).label("dead"),
-                func.count()
-                .filter(
-                    deliveries.c.state == DELIVERED,
-                    deliveries.c.settled_at >= now - WEEK_SECONDS,
-                )
-                .label("delivered"),
-                func.max(deliveries.c.settled_at)
-                .filter(deliveries.c.state == DELIVERED)
-                .label("last_success"),
-            ).group_by(deliveries.c.receiver)
-        )
-    }
+    """Return the configured receivers in their order, then those with unfinished deliveries."""
+    counts = {row.receiver: row for row in connection.execute(_counts_query(now))}
     circuits = {row.name: row for row in connection.execute(select(receivers))}
     known = {each.name for each in configured}
     others = (
         ReceiverSummary(name, "")
         for name, row in sorted(counts.items())
-        if name not in known and (row.pending or row.dead)
+        if name not in known and (row.pending or row.muted or row.dead)
     )
-    records = []
-    for each in (*configured, *others):
-        row, circuit = counts.get(each.name), circuits.get(each.name)
-        failures = 0 if circuit is None else circuit.failures
-        pending = 0 if row is None else row.pending
-        records.append(
-            ReceiverRecord(
-                id=each.name,
-                type=each.type,
-                state=_condition(circuit, used=row is not None),
-                configured=each.name in known,
-                pending=pending,
-                dead=0 if row is None else row.dead,
-                delivered_7d=0 if row is None else row.delivered,
-                last_success_at=None if row is None else at_or_none(row.last_success),
-                failing_since=at(circuit.since) if circuit is not None and failures else None,
-                failures=failures,
-                reason=circuit.reason if circuit is not None and failures else "",
-                next_attempt_at=_next_attempt(circuit, pending),
-                events=list(each.events),
-            )
+    return [
+        _receiver_record(
+            each, counts.get(each.name), circuits.get(each.name), now, known=each.name in known
         )
-    return records
+        for each in (*configured, *others)
+    ]
+
+
+def _counts_query(now: float) -> Select[Any]:
+    state = deliveries.c.state
+    is_unsent = and_(state == PENDING, deliveries.c.groupable, deliveries.c.message.is_(None))
+    lately = and_(state == DELIVERED, deliveries.c.settled_at >= now - WEEK_SECONDS)
+    last_success = func.max(deliveries.c.settled_at).filter(state == DELIVERED)
+    return select(
+        deliveries.c.receiver,
+        func.count().filter(state == PENDING).label("pending"),
+        func.count().filter(is_unsent).label("unsent"),
+        func.count().filter(state == MUTED).label("muted"),
+        func.count().filter(state == DEAD).label("dead"),
+        func.count().filter(lately).label("delivered"),
+        last_success.label("last_success"),
+    ).group_by(deliveries.c.receiver)
+
+
+def _receiver_record(
+    summary: ReceiverSummary,
+    row: Row[Any] | None,
+    circuit: Row[Any] | None,
+    now: float,
+    *,
+    known: bool,
+) -> ReceiverRecord:
+    failures = 0 if circuit is None else circuit.failures
+    pending = 0 if row is None else row.pending
+    held_until = None
+    if row is not None and row.unsent and circuit is not None and circuit.grouped_at is not None:
+        until = circuit.grouped_at + summary.group_interval
+        held_until = at(until) if until > now else None
+    return ReceiverRecord(
+        id=summary.name,
+        type=summary.type,
+        state=_condition(circuit, used=row is not None),
+        configured=known,
+        pending=pending,
+        held=0 if row is None or held_until is None else row.unsent,
+        held_until=held_until,
+        group_interval=summary.group_interval,
+        muted=0 if row is None else row.muted,
+        dead=0 if row is None else row.dead,
+        delivered_7d=0 if row is None else row.delivered,
+        last_success_at=None if row is None else at_or_none(row.last_success),
+        failing_since=at(circuit.since) if circuit is not None and failures else None,
+        failures=failures,
+        reason=circuit.reason if circuit is not None and failures else "",
+        next_attempt_at=_next_attempt(circuit, pending),
+        events=list(summary.events),
+    )
 
 
 def _condition(circuit: Row[Any] | None, *, used: bool) -> ReceiverCondition:

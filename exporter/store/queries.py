@@ -23,13 +23,13 @@ from sqlalchemy import (
 
 from exporter.core.events import Event
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING, event_of
+from exporter.store.events import DELIVERED, DISCARDED, UNFINISHED, event_of
 from exporter.store.schema import CARRIES, deliveries, events, messages
 
 ORPHANED: Final = "orphaned"
-"""State shown for a pending or dead delivery of a receiver that is not configured any more."""
+"""State shown for an unfinished delivery of a receiver that is not configured any more."""
 
-UNSETTLED: Final = (PENDING, DEAD, ORPHANED)
+UNSETTLED: Final = (*UNFINISHED, ORPHANED)
 STATES: Final = (*UNSETTLED, DELIVERED, DISCARDED)
 
 _MAX_CANDIDATES: Final = 3
@@ -159,7 +159,7 @@ def belongs_to(receiver: ColumnElement[str], identifier: ColumnElement[str]) -> 
 
 
 def _shown_state(table: Table, configured: frozenset[str]) -> ColumnElement[str]:
-    unfinished = table.c.state.in_((PENDING, DEAD))
+    unfinished = table.c.state.in_(UNFINISHED)
     orphaned = and_(unfinished, table.c.receiver.not_in(sorted(configured)))
     return case((orphaned, literal(ORPHANED)), else_=table.c.state)
 

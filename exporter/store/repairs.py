@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Update, and_, bindparam, case, delete, or_, s
 
 from exporter.store.awake import read_awake
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DISCARDED, PENDING
-from exporter.store.outbox import request_retry
+from exporter.store.events import DEAD, DISCARDED, PENDING, UNFINISHED
 from exporter.store.queries import UNSETTLED, DeliveryFilter, belongs_to, find_deliveries
+from exporter.store.receiver_outbox import request_retry
 from exporter.store.schema import CARRIES_NOTHING, deliveries, messages
 
-_UNFINISHED: Final = (PENDING, DEAD)
+_QUEUED: Final = (PENDING, DEAD)
+"""States of messages, and of the deliveries that a retry concerns."""
 
 # The delivery and the message of one set of parameters. SQLAlchemy cannot execute in_() for many.
 _RECEIVER: Final = bindparam("of_receiver", type_=deliveries.c.receiver.type)
@@ -23,7 +24,7 @@ _DELIVERY: Final = belongs_to(_RECEIVER, _ID)
 _UNFINISHED_MESSAGE: Final = and_(
     messages.c.receiver == _RECEIVER,
     messages.c.id == _ID,
-    or_(*(messages.c.state == state for state in _UNFINISHED)),
+    or_(*(messages.c.state == state for state in _QUEUED)),
 )
 
 
@@ -39,16 +40,16 @@ def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[s
     """Let the agent attempt pending and dead deliveries at once; return their number by receiver.
 
     Ids and bodies stay; only an empty body, which could not be rendered, is rendered again. A dead
-    delivery counts as queued at ``now`` (Unix seconds), so that it does not expire again. Raises
-    UnknownIdError, StoreError.
+    delivery counts as queued at ``now`` (Unix seconds), so that it does not expire again. The group
+    interval of the receivers ends, so that nothing is held back. Raises UnknownIdError, StoreError.
     """
     minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
     with database.write() as connection:
-        queued = {"queued_at": now, "queued_awake": read_awake(connection)}
+        queued = {"queued_at": now, "due_awake": read_awake(connection)}
         counts = _update(
             connection,
             criteria,
-            _UNFINISHED,
+            _QUEUED,
             update(deliveries)
             .where(_DELIVERY, deliveries.c.state == DEAD)
             .values(state=PENDING, settled_at=None, settled_awake=None, **queued),
@@ -59,15 +60,17 @@ def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[s
         return counts
 
 
-def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[str, int]:
-    """Discard pending and dead deliveries; return their number by receiver.
+def discard(
+    database: Database, criteria: DeliveryFilter, now: float, by: str = "command"
+) -> Mapping[str, int]:
+    """Discard pending, muted and dead deliveries; return their number by receiver.
 
-    They stay in the store. An attempt in flight may succeed nevertheless: its delivery becomes
-    delivered. Raises UnknownIdError, StoreError.
+    They stay in the store, with the name ``by`` of who discarded them. An attempt in flight may
+    succeed nevertheless: its delivery becomes delivered. Raises UnknownIdError, StoreError.
     """
-    unfinished = or_(*(deliveries.c.state == state for state in _UNFINISHED))
+    unfinished = or_(*(deliveries.c.state == state for state in UNFINISHED))
     with database.write() as connection:
-        settled = {"settled_at": now, "settled_awake": read_awake(connection)}
+        settled = {"settled_at": now, "settled_awake": read_awake(connection), "settled_by": by}
         return _update(
             connection,
             criteria,
@@ -78,14 +81,15 @@ def discard(database: Database, criteria: DeliveryFilter, now: float) -> Mapping
 
 
 def reassign(database: Database, source: str, target: str, now: float) -> ReassignCounts:
-    """Move the pending and dead deliveries of ``source`` to ``target``, queued at ``now``.
+    """Move the unfinished deliveries of ``source`` to ``target``, queued at ``now``.
 
-    They go out in new messages. Where ``target`` has a pending, dead or delivered delivery of the
-    same event, that of ``source`` is discarded instead. A discarded one of ``target`` is replaced:
-    otherwise the event would be discarded for both. A message in flight meanwhile may reach both
-    receivers. ``now`` is Unix seconds. Raises StoreError.
+    They go out in new messages; a muted one becomes pending, and is muted again if ``target`` can
+    be muted. Where ``target`` has the same event, pending, muted, dead or delivered, that of
+    ``source`` is discarded instead. A discarded one of ``target`` is replaced: otherwise the event
+    would be discarded for both. A message in flight meanwhile may reach both receivers. ``now`` is
+    Unix seconds. Raises StoreError.
     """
-    unfinished = and_(deliveries.c.receiver == source, deliveries.c.state.in_(_UNFINISHED))
+    unfinished = and_(deliveries.c.receiver == source, deliveries.c.state.in_(UNFINISHED))
     replaced = and_(deliveries.c.receiver == target, deliveries.c.state == DISCARDED)
     of_source = select(deliveries.c.event).where(unfinished)
     of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
@@ -95,7 +99,7 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
         discarded = connection.execute(
             update(deliveries)
             .where(unfinished, deliveries.c.event.in_(of_target))
-            .values(state=DISCARDED, settled_at=now, settled_awake=awake)
+            .values(state=DISCARDED, settled_at=now, settled_awake=awake, settled_by="reassign")
         )
         moved = connection.execute(
             update(deliveries)
@@ -104,8 +108,9 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
                 receiver=target,
                 state=PENDING,
                 queued_at=now,
-                queued_awake=awake,
+                due_awake=awake,
                 message=None,
+                mute=None,
                 settled_at=None,
                 settled_awake=None,
             )
@@ -116,7 +121,7 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
         )
         connection.execute(
             update(messages)
-            .where(messages.c.receiver == source, messages.c.state.in_(_UNFINISHED))
+            .where(messages.c.receiver == source, messages.c.state.in_(_QUEUED))
             .values(state=DISCARDED)
         )
         request_retry(connection, target)

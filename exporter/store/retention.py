@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from exporter.core.events import ENDS, LASTING, TROUBLES
 from exporter.core.model import AccountKey
 from exporter.store.database import Database, in_store_thread
-from exporter.store.events import DEAD, PENDING, later_end
+from exporter.store.events import UNFINISHED, later_end
 from exporter.store.history import delete_history
 from exporter.store.schema import CARRIES_NOTHING, accounts, deliveries, events, messages
 
@@ -25,7 +25,7 @@ class Retention:
     async def delete_old(self, before: float, needed: float) -> int:
         """Delete events observed and settled before ``before`` (Unix seconds), in batches.
 
-        Returns the number of events. Kept are events with a pending or dead delivery, those
+        Returns the number of events. Kept are events with a pending, muted or dead delivery, those
         observed or settled within the last ``needed`` awake seconds, whatever the wall clock says,
         those that end one of these, and the troubles of the agent that have not ended.
         """
@@ -52,10 +52,10 @@ class Retention:
 
     @in_store_thread
     def orphaned(self, receivers: Collection[str]) -> dict[str, int]:
-        """Return the number of pending and dead deliveries by receiver, without ``receivers``."""
+        """Return the number of unfinished deliveries by receiver, without ``receivers``."""
         query = (
             select(deliveries.c.receiver, func.count())
-            .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_([PENDING, DEAD]))
+            .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_(UNFINISHED))
             .group_by(deliveries.c.receiver)
         )
         with self._database.read() as connection:
@@ -93,7 +93,7 @@ class Retention:
 
 def _is_needed(before_awake: float) -> ColumnElement[bool]:
     """Return the condition for a delivery that is not settled, or only since ``before_awake``."""
-    unsettled = deliveries.c.state.in_([PENDING, DEAD])
+    unsettled = deliveries.c.state.in_(UNFINISHED)
     return or_(unsettled, deliveries.c.settled_awake >= before_awake)
 
 

@@ -84,7 +84,8 @@ class View:
         self.settings = settings
         self.now = at(now)
         self.configured = frozenset(each.name for each in settings.receivers)
-        self.events = Events(connection, self.configured)
+        intervals = {each.name: each.group_interval for each in settings.receivers}
+        self.events = Events(connection, intervals, now)
         watched = {(each.name, each.base_url): each for each in settings.accounts}
         everything = stored_accounts(connection)
         stored = [each for each in everything if (each.name, each.base_url) in watched]

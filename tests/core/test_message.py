@@ -17,7 +17,7 @@ from exporter.core.events import (
     stable_id,
 )
 from exporter.core.links import Link, LinkTemplates, links
-from exporter.core.message import Message, MessageSettings, build_message, group_events
+from exporter.core.message import Message, MessageSettings, build_message
 from exporter.core.model import FineTune, Outage
 from exporter.core.text import timestamp
 from tests.core.histories import KEY, events_of, poll_result, rules, snapshot
@@ -82,33 +82,6 @@ def test_invisible_name_counts_as_missing():
     assert hidden.title == "Fine-tune failed: ft_1"
     nameless = build_message([of(FineTune("\x00", "\u200b"))], PAGES)
     assert nameless.title == "Fine-tune failed: (unprintable id)"
-
-
-@given(st.integers(0, 300), st.integers(0, 20), st.integers(1, 120))
-def test_grouping_neither_loses_nor_duplicates_events(number, threshold, most):
-    pending = many(number)
-    message: list[Event] = []
-    while pending:
-        groups = group_events(pending, threshold, most)
-        assert groups
-        assert all(1 <= len(each) <= most for each in groups)
-        sent = [event for each in groups for event in each]
-        assert pending[: len(sent)] == sent
-        message, pending = message + sent, pending[len(sent) :]
-    assert message == many(number)
-
-
-def test_few_events_are_sent_one_by_one_oldest_first():
-    assert group_events(many(5), 5, 100) == [(many(5)[0],)]
-
-
-def test_more_events_than_the_threshold_become_digests_of_bounded_size():
-    assert [len(each) for each in group_events(many(250), 5, 100)] == [100, 100, 50]
-    assert group_events(many(6), 5, 100) == [tuple(many(6))]
-
-
-def test_no_events_no_message():
-    assert group_events([], 5, 100) == []
 
 
 def test_digest_counts_by_model_names_20_and_lists_other_ids():

@@ -5,9 +5,10 @@ It crashes at named points, by `Crash`, and loses what it had not stored.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -28,7 +29,8 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox
+from exporter.store.outbox import NewMessage, Outbox
+from exporter.store.receiver_outbox import AttemptResult
 from exporter.store.schema import deliveries, events, messages
 from tests.delivery.delivery_fixture import delivery_settings
 from tests.delivery.delivery_oracle import Crash, DeliveryOracle, FailureOracle
@@ -107,9 +109,16 @@ class _CrashingOutbox(Outbox):
         self._oracle = oracle
         self._environment = environment
 
-    async def create_messages(self, new: Collection[NewMessage], now: float) -> None:
+    async def create_messages(
+        self,
+        new: Sequence[NewMessage],
+        now: float,
+        *,
+        held_until: float = -inf,
+        muted: bool = False,
+    ) -> None:
         with self._environment.may_crash("create_messages"):
-            await super().create_messages(list(new), now)
+            await super().create_messages(new, now, held_until=held_until, muted=muted)
 
     async def claim(self, message: OutboxMessage) -> None:
         with self._environment.may_crash("claim"):

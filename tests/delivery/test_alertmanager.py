@@ -12,7 +12,8 @@ from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.events import Event
 from exporter.core.retry import CircuitState
 from exporter.delivery.alertmanager import ROUND_SECONDS
-from exporter.store.outbox import Backlog, Outbox, request_retry
+from exporter.store.outbox import Outbox
+from exporter.store.receiver_outbox import Backlog, request_retry
 from exporter.store.schema import poll_outages
 from tests.delivery.alertmanager_fixture import (
     AM,

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from exporter.core.active_alerts import RESOLVED_SECONDS, AlertRow
 from exporter.core.events import Event, EventType
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog, request_retry
+from exporter.store.receiver_outbox import Backlog, request_retry
 from tests.delivery.alertmanager_fixture import (
     AM,
     BUSY,

@@ -18,7 +18,7 @@ from exporter.receivers.alertmanager import Alertmanager, content_of
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED
-from exporter.store.outbox import AttemptResult, Backlog, ReceiverState, request_retry
+from exporter.store.receiver_outbox import AttemptResult, Backlog, ReceiverState, request_retry
 from tests.delivery.alertmanager_fixture import AM, BUSY, HOLD, PENDING_AGAIN, FakeMember
 from tests.delivery.delivery_fixture import delivery_settings
 from tests.fakes.alertmanager import seconds

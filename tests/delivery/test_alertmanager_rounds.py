@@ -13,7 +13,7 @@ from exporter.core.events import Event
 from exporter.delivery.alertmanager import ROUND_SECONDS
 from exporter.receivers.alertmanager import MOST_ALERTS
 from exporter.store.alert_outbox import AlertOutbox
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.alertmanager_fixture import AM, HOLD
 from tests.polling.large_account import WatchedLoop
 from tests.store.sample_polls import NOW, fine_tune

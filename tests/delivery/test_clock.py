@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.alertmanager import ROUND_SECONDS
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.alertmanager_fixture import (
     HOLD,
     FakeMember,

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from exporter.core.message import Message
-from exporter.store.outbox import Backlog, Outbox
+from exporter.store.outbox import Outbox
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.delivery_fixture import (
     BUSY,
     FakeReceiver,

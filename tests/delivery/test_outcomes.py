@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.delivery_fixture import (
     ACCEPTED,
     BUSY,

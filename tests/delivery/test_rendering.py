@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.message import Message
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.delivery_fixture import BUSY, FakeReceiver, open_delivery
 
 

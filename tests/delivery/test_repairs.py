@@ -4,8 +4,9 @@ import pytest
 
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog, NewMessage, Outbox
+from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.queries import DeliveryFilter
+from exporter.store.receiver_outbox import Backlog
 from exporter.store.repairs import discard, reassign, retry
 from tests.delivery.delivery_fixture import ACCEPTED, BUSY, REFUSED, answering, open_delivery
 from tests.store.sample_polls import NOW

@@ -12,7 +12,8 @@ from exporter.delivery import deliverer
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.store.database import Database
-from exporter.store.outbox import Backlog, Outbox
+from exporter.store.outbox import Outbox
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.delivery_fixture import (
     BUSY,
     REFUSED,

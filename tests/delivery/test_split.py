@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from exporter.core.events import stable_id
 from exporter.core.retry import Attempt, Outcome
-from exporter.store.outbox import Backlog
 from exporter.store.queries import DeliveryFilter
+from exporter.store.receiver_outbox import Backlog
 from exporter.store.repairs import discard, reassign
 from tests.delivery.delivery_fixture import (
     ACCEPTED,

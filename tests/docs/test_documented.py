@@ -15,7 +15,7 @@ from exporter.delivery.metrics import DeliveryMetrics
 from exporter.polling.metrics import PollMetrics
 from exporter.store.database import Database
 from exporter.store.metrics import StoreMetrics
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.core.sample_account import EVERYTHING
 from tests.docs.documents import ROOT, documents
 from tests.exposition.rendered import metrics_of

@@ -10,10 +10,11 @@ from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import PollResult
 from exporter.core.events import Event
+from exporter.core.grouping import QueuedEvent
 from exporter.core.view import AccountStatus
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
-from exporter.store.outbox import Outbox, QueuedEvent
+from exporter.store.outbox import Outbox
 from tests.polling.poller_fixture import FAILURES, POLLS, PollerFixture, listing, open_poller
 from tests.store.sample_polls import KEY, NOW, fine_tune
 

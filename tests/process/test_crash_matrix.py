@@ -118,7 +118,12 @@ def test_slack_gets_one_message_or_a_repeat_that_says_so(tmp_path: Path) -> None
     )
     with fake_api() as (api, inbox):
         inbox.answer = lambda _: PlainTextResponse("ok")
-        slack = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
+        slack = {
+            "name": "team",
+            "type": "slack",
+            "url": f"{inbox.url}/team",
+            "group_interval": "0s",
+        }
         config = agent_config(api, slack)
         config["alerts"]["digest_threshold"] = 1
         kill_at_each(failpoints, Agent(tmp_path, **config), api, inbox, check_slack)

@@ -30,7 +30,7 @@ def deliver_failures(tmp_path: Any, number: int) -> tuple[list[str], list[Receiv
     """Let ``number`` fine-tunes fail in one poll; return their ids and the requests."""
     with fake_api() as (api, inbox):
         inbox.answer = lambda _: PlainTextResponse("ok")
-        chat = {"name": "team", "type": "slack", "url": f"{inbox.url}/team"}
+        chat = {"name": "team", "type": "slack", "url": f"{inbox.url}/team", "group_interval": "0s"}
         agent = Agent(tmp_path, **agent_config(api, chat, webhook(inbox)))
         failing = [api.world.add(status="training").id for _ in range(number)]
         with agent.process() as process:

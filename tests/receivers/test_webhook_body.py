@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.events import Event, poll_failing_event
+from exporter.core.grouping import Grouping, QueuedEvent, due_groups
 from exporter.core.links import LinkTemplates
-from exporter.core.message import MessageSettings, build_message, group_events
+from exporter.core.message import MessageSettings, build_message
 from exporter.core.model import AccountKey, FineTune, Outage
 from exporter.core.text import cut
 from exporter.http_client import HttpClient
@@ -184,8 +185,11 @@ def test_a_test_message():
 
 
 def test_digests_have_at_most_a_hundred_events_and_none_is_lost():
-    groups = group_events(failures(250), 5, WEBHOOK.most_events)
-    digests = [json.loads(body(*each))["data"]["events"] for each in groups]
+    queued = [QueuedEvent(n, each, 0.0) for n, each in enumerate(failures(250))]
+    groups, _ = due_groups(queued, Grouping(0.0, 0.0, 5, WEBHOOK.most_events), 0.0)
+    digests = [
+        json.loads(body(*(each.event for each in group)))["data"]["events"] for group in groups
+    ]
     assert [len(digest) for digest in digests] == [100, 100, 50]
     ids = [event["data"]["fine_tune"]["id"] for digest in digests for event in digest]
     assert ids == [f"ft_{n}" for n in range(250)]

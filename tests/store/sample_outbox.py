@@ -7,8 +7,9 @@ from exporter.core.model import FineTune, OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED, record_events
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox
+from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.queries import DeliveryFilter, DeliverySummary, list_deliveries
+from exporter.store.receiver_outbox import AttemptResult
 from tests.store.sample_polls import NOW
 
 CONFIGURED = frozenset({"ops", "chat"})

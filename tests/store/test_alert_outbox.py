@@ -13,7 +13,7 @@ from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, Backlog, ReceiverState
+from exporter.store.receiver_outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
 from exporter.store.schema import poll_outages
 from tests.fakes.clock import FakeClock
@@ -246,11 +246,12 @@ async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(
     searches = "(receiver=? AND state=?)", "(receiver=? AND state=? AND settled_awake>?)"
     assert [[each in plan for each in searches] for plan in plans] == [
         [True, False],
+        [True, False],
         [False, True],
         [False, False],
         [False, False],
     ]
-    assert "events_of_type (type=?)" in plans[2]
-    assert "(event=? AND receiver=?)" in plans[3]
+    assert "events_of_type (type=?)" in plans[3]
+    assert "(event=? AND receiver=?)" in plans[4]
     assert "SCAN" not in "".join(plans)
     assert "TEMP B-TREE" not in "".join(plans)

@@ -11,7 +11,8 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
-from exporter.store.outbox import Backlog, NewMessage, Outbox, request_retry
+from exporter.store.outbox import NewMessage, Outbox
+from exporter.store.receiver_outbox import Backlog, request_retry
 from tests.store.raw_sqlite import sqlalchemy_engine
 from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import (

@@ -95,5 +95,5 @@ async def test_a_damaged_event_is_named_as_damage(database, reader):
     await database.run(damage)
     with pytest.raises(StoreRefusedError, match="damaged"):
         await reader.read(
-            lambda connection: Events(connection, frozenset()).page(EventFilter(), PageRequest())
+            lambda connection: Events(connection, {}, 0.0).page(EventFilter(), PageRequest())
         )

@@ -14,7 +14,7 @@ from exporter.core.events import Event
 from exporter.http_client import HttpClient
 from exporter.receivers.alertmanager import Content, content_of
 from exporter.receivers.receiver import Endpoint
-from exporter.store.outbox import Backlog
+from exporter.store.receiver_outbox import Backlog
 from tests.delivery.alertmanager_fixture import open_alertmanager
 from tests.fakes.alertmanager import seconds
 from tests.fakes.answers import silence

@@ -18,9 +18,10 @@ from exporter.exposition.page import Page, Renderer
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED, PENDING
-from exporter.store.outbox import AttemptResult, NewMessage, Outbox
+from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.overview import ReceiverSummary
 from exporter.store.reader import Reader
+from exporter.store.receiver_outbox import AttemptResult
 from exporter.web.actions import Actions
 from exporter.web.application import WebContext, application
 from exporter.web.pages import PagesContext

@@ -1,0 +1,180 @@
+"""State of one receiver: its circuit, its backlog, and the age of its deliveries."""
+
+from dataclasses import asdict, dataclass
+from math import inf
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select, update
+
+from exporter.core.account import RoutedEvents
+from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
+from exporter.store.database import Database, in_store_thread
+from exporter.store.engines import dialect_insert, upsert
+from exporter.store.events import DEAD, MUTED, PENDING, record_events
+from exporter.store.schema import CARRIES, deliveries, messages, receivers
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverState:
+    """What is stored of a receiver: its circuit, and when it may be tried again (Unix seconds).
+
+    ``retry_requests`` counts the requests to try it at once. ``grouped_awake`` is when its group
+    interval began, on the awake clock; None if none has begun.
+    """
+
+    circuit: CircuitState = CIRCUIT_CLOSED
+    resume_at: float = 0.0
+    retry_requests: int = 0
+    grouped_awake: float | None = None
+
+    def held_until(self, group_interval: float) -> float:
+        """Return until when the group interval holds events back, on the awake clock."""
+        return -inf if self.grouped_awake is None else self.grouped_awake + group_interval
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
+
+    ``state`` is their state from ``at`` (Unix seconds), which is ``awake`` on the awake clock. The
+    request took ``seconds``. ``circuit`` is the receiver's, which may be tried again at
+    ``resume_at``. ``events`` follow from the attempt and are queued with it.
+    """
+
+    state: str
+    at: float
+    awake: float
+    attempt: Attempt
+    circuit: CircuitState = CIRCUIT_CLOSED
+    resume_at: float = 0.0
+    events: RoutedEvents = ()
+    seconds: float = 0.0
+
+
+def store_result(connection: Connection, receiver: str, result: AttemptResult) -> None:
+    """Store the circuit and the events of a result, within the caller's transaction."""
+    row = {"name": receiver, "resume_at": result.resume_at, **asdict(result.circuit)}
+    upsert(connection, receivers, [row])
+    record_events(connection, result.events)
+
+
+def request_retry(connection: Connection, receiver: str) -> None:
+    """Request that a receiver is tried at once, within the caller's transaction.
+
+    Its group interval ends.
+    """
+    statement = dialect_insert(connection, receivers).values(name=receiver, retry_requests=1)
+    more = {
+        "retry_requests": receivers.c.retry_requests + 1,
+        "grouped_at": None,
+        "grouped_awake": None,
+    }
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Numbers of deliveries of a receiver by state.
+
+    ``held`` counts the pending ones that the group interval holds back. ``oldest_age`` is for how
+    many awake seconds the oldest of the others may have been sent; None without one.
+    """
+
+    pending: int = 0
+    dead: int = 0
+    oldest_age: float | None = None
+    held: int = 0
+    muted: int = 0
+
+
+class ReceiverOutbox:
+    """The deliveries of one receiver. Every method raises StoreError."""
+
+    def __init__(self, database: Database, receiver: str) -> None:
+        self._database = database
+        self.receiver = receiver
+
+    def awake_now(self) -> float:
+        """Return the time of the awake clock in seconds."""
+        return self._database.awake.now()
+
+    @in_store_thread
+    def receiver_state(self) -> ReceiverState:
+        """Return the stored state of the receiver; the default if there is none."""
+        query = select(receivers).where(receivers.c.name == self.receiver)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return ReceiverState()
+        circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
+        return ReceiverState(circuit, row.resume_at, row.retry_requests, row.grouped_awake)
+
+    @in_store_thread
+    def expire(self, max_age: float, now: float, held_until: float = -inf) -> int:
+        """Mark deliveries that could be sent for more than ``max_age`` awake seconds as dead.
+
+        Returns their number. ``now`` is Unix seconds. Events that no message carries were held back
+        until ``held_until`` on the awake clock.
+        """
+        awake = self.awake_now()
+        old = and_(self._mine(PENDING), due_awake(held_until) < awake - max_age)
+        with self._database.read() as connection:
+            if not connection.execute(select(func.count()).where(old)).scalar_one():
+                return 0
+        pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
+        with self._database.write() as connection:
+            expired = connection.execute(
+                update(deliveries)
+                .where(old)
+                .values(state=DEAD, settled_at=now, settled_awake=awake)
+            )
+            connection.execute(
+                update(messages)
+                .where(self._messages(), messages.c.state == PENDING, ~pending.exists())
+                .values(state=DEAD, last_result="expired: " + messages.c.last_result)
+            )
+            return expired.rowcount
+
+    @in_store_thread
+    def backlog(self, group_interval: float = 0.0) -> Backlog:
+        """Return the numbers of deliveries, and for how long the oldest may have been sent."""
+        grouped = select(receivers.c.grouped_awake).where(receivers.c.name == self.receiver)
+        awake = self.awake_now()
+        with self._database.read() as connection:
+            began = connection.scalar(grouped)
+            held_until = -inf if began is None else began + group_interval
+            pending, due = self._mine(PENDING), due_awake(held_until)
+            row = connection.execute(
+                select(
+                    func.count().filter(pending).label("pending"),
+                    func.count().filter(self._mine(DEAD)).label("dead"),
+                    func.count().filter(pending, due > awake).label("held"),
+                    func.count().filter(self._mine(MUTED)).label("muted"),
+                    func.min(due).filter(pending, due <= awake).label("oldest"),
+                ).where(
+                    deliveries.c.receiver == self.receiver,
+                    deliveries.c.state.in_([PENDING, DEAD, MUTED]),
+                )
+            ).one()
+        age = None if row.oldest is None else awake - row.oldest
+        return Backlog(row.pending, row.dead, age, row.held, row.muted)
+
+    def _mine(self, state: str) -> ColumnElement[bool]:
+        return and_(deliveries.c.receiver == self.receiver, deliveries.c.state == state)
+
+    def _messages(self) -> ColumnElement[bool]:
+        return messages.c.receiver == self.receiver
+
+
+def due_awake(held_until: float) -> ColumnElement[float]:
+    """Return from when a pending delivery may be sent, on the awake clock.
+
+    Those of fine-tunes that no message carries are held back until ``held_until``.
+    """
+    if held_until == -inf:
+        return deliveries.c.due_awake
+    is_held = and_(
+        deliveries.c.groupable,
+        deliveries.c.message.is_(None),
+        deliveries.c.due_awake < held_until,
+    )
+    return case((is_held, literal(held_until)), else_=deliveries.c.due_awake)
