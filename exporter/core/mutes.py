@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from exporter.core.events import Event
-from exporter.core.pattern import MAX_TEXT, compile_pattern
+from exporter.core.match import (
+    ACCOUNT,
+    FINE_TUNE_KEYS,
+    LABEL_KEY,
+    LABEL_PREFIX,
+    AccountLabels,
+    Match,
+    match_values,
+)
+from exporter.core.pattern import MAX_TEXT, PatternError, compile_pattern
 
 LONGEST_SECONDS: Final = 30 * 86_400.0
 """Longest mute. One that lasts until its fine-tune recovers ends then, too."""
@@ -20,11 +29,7 @@ LONGEST_REASON: Final = 500
 LONGEST_AUTHOR: Final = 100
 MAX_MATCHERS: Final = 10
 
-MATCH_KEYS: Final = ("account", "model_id", "language", "dataset", "name")
-LABEL_PREFIX: Final = "label."
-
-AccountLabels = Mapping[str, Mapping[str, str]]
-"""The labels of each account in the configuration, by its name."""
+_KEYS: Final = (ACCOUNT, *FINE_TUNE_KEYS)
 
 
 class InvalidMuteError(ValueError):
@@ -67,12 +72,12 @@ class MuteRequest:
 
 
 def _check_matcher(key: str, pattern: str) -> None:
-    if key not in MATCH_KEYS and not key.startswith(LABEL_PREFIX):
-        known = ", ".join((*MATCH_KEYS, f"{LABEL_PREFIX}NAME"))
+    if key not in _KEYS and LABEL_KEY.fullmatch(key) is None:
+        known = ", ".join((*_KEYS, f"{LABEL_PREFIX}NAME"))
         raise InvalidMuteError(f"unknown matcher {key}; it must be one of {known}")
     try:
         compile_pattern(pattern)
-    except ValueError as error:
+    except PatternError as error:
         raise InvalidMuteError(f"{key}: {error}") from None
 
 
@@ -127,17 +132,8 @@ class Mute:
             return False
         if self.fine_tune:
             return (event.account, event.fine_tune.id) == (self.account, self.fine_tune)
-        fine_tune, own = event.fine_tune, labels.get(event.account, {})
-        values = {"account": event.account}
-        values |= {key: getattr(fine_tune, key) for key in MATCH_KEYS if key != "account"}
-        values |= {f"{LABEL_PREFIX}{name}": value for name, value in own.items()}
-        return all(_matches(pattern, values.get(key)) for key, pattern in self.match.items())
-
-
-def _matches(pattern: str, value: str | None) -> bool:
-    if value is None or len(value) > MAX_TEXT:
-        return False
-    try:
-        return compile_pattern(pattern).matches(value)
-    except ValueError:  # UnicodeEncodeError is one
-        return False
+        values = match_values(event.account, labels, event.fine_tune)
+        # A longer text would match every pattern.
+        if any(len(values.get(key, "")) > MAX_TEXT for key in self.match):
+            return False
+        return Match.of(self.match).matches(values, lambda *_: False)

@@ -8,7 +8,8 @@ from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, or_, sel
 
 from exporter.core.events import TROUBLES
 from exporter.core.grouping import QueuedEvent
-from exporter.core.mutes import AccountLabels, Mute
+from exporter.core.match import AccountLabels
+from exporter.core.mutes import Mute
 from exporter.store.events import DISCARDED, MUTED, PENDING, event_of, later_end
 from exporter.store.mutes import load_mutes
 from exporter.store.schema import deliveries, events, mutes

@@ -19,8 +19,8 @@ from sqlalchemy import (
 )
 
 from exporter.core.grouping import QueuedEvent
+from exporter.core.match import AccountLabels
 from exporter.core.model import OutboxMessage
-from exporter.core.mutes import AccountLabels
 from exporter.store.database import in_store_thread
 from exporter.store.engines import upsert
 from exporter.store.events import (

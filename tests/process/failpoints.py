@@ -27,9 +27,9 @@ def wrap(module, owner, name, before=lambda *_: None, after=lambda *_: None):
     real = getattr(owner, name)
 
     @functools.wraps(real)
-    async def wrapper(*arguments):
+    async def wrapper(*arguments, **named):
         before(*arguments)
-        result = await real(*arguments)
+        result = await real(*arguments, **named)
         after(*arguments)
         return result
 
