@@ -1,10 +1,14 @@
 """Routing of events to receivers."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from exporter.core.events import Event, EventType
+from exporter.core.events import EVENT_TYPES, TROUBLES, Event, EventType
 from exporter.core.match import AccountLabels, Match, match_values
+
+_TROUBLES: Final = {EVENT_TYPES[trouble].alertname: trouble for trouble in TROUBLES}
+"""Troubles by the name of their alert, which the event that resolves it has, too."""
 
 OnMatchError = Callable[[str, str, Exception], None]
 """Called with the receiver, the key of ``match`` and the error when a pattern fails."""
@@ -54,12 +58,22 @@ class Route:
 
 
 def receivers_of(
-    event: Event, routes: Iterable[Route], on_error: OnMatchError = _ignore
+    event: Event, routes: Sequence[Route], on_error: OnMatchError = _ignore
 ) -> list[str]:
     """Return the names of the receivers that get ``event``.
 
-    Those with ``otherwise`` get it if none of the others does.
+    Those with ``otherwise`` get it if none of the others does. They get the end of a trouble if
+    none of the others got the trouble: an Alertmanager, which gets no such event, resolves its
+    alert.
     """
-    matching = [route for route in routes if route.matches(event, on_error)]
-    preceding = [route.receiver for route in matching if not route.otherwise]
-    return preceding or [route.receiver for route in matching]
+    decisive = event
+    if event.traits.resolves:
+        decisive = replace(event, type=_TROUBLES[event.traits.alertname])
+    is_taken = any(route.otherwise for route in routes) and any(
+        route.matches(decisive, on_error) for route in routes if not route.otherwise
+    )
+    return [
+        route.receiver
+        for route in routes
+        if not (route.otherwise and is_taken) and route.matches(event, on_error)
+    ]

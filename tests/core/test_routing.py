@@ -185,12 +185,31 @@ routings = st.lists(
 
 @given(of_fine_tunes | of_agents, routings)
 def test_otherwise_adds_receivers_and_leaves_no_event_of_its_types_to_nobody(event, routes):
-    usual = [each for each in routes if not each.otherwise]
-    rest = [each for each in routes if each.otherwise]
     found = receivers_of(event, routes, never)
+    usual = [each for each in routes if not each.otherwise]
     before = receivers_of(event, usual, never)
-    assert found == before or not before
-    if not before:
-        assert found == [each.receiver for each in rest if each.matches(event, never)]
-    if not found:
-        assert not any(each.matches(event, never) for each in routes)
+    assert [each for each in found if each in before] == before
+    rest = [each.receiver for each in routes if each.otherwise and each.matches(event, never)]
+    assert set(found) <= {*before, *rest}
+    if not event.traits.resolves:
+        assert found == (before or rest)
+
+
+ENDED = {
+    "agent.poll_recovered": "agent.poll_failing",
+    "agent.receiver_recovered": "agent.receiver_unhealthy",
+}
+
+
+@given(of_agents, st.sampled_from(sorted(ENDED)), routings)
+def test_otherwise_gets_the_end_of_a_trouble_if_it_got_the_trouble(event, end, routes):
+    trouble, end = replace(event, type=ENDED[end]), replace(event, type=end)
+    routes = [replace(each, types=each.types | {trouble.type, end.type}) for each in routes]
+    assert receivers_of(end, routes, never) == receivers_of(trouble, routes, never)
+    # As an Alertmanager, which resolves its alert without this event.
+    routes = [
+        each if each.otherwise else replace(each, types=each.types - {end.type}) for each in routes
+    ]
+    rest = {each.receiver for each in routes if each.otherwise}
+    notified = receivers_of(trouble, routes, never)
+    assert receivers_of(end, routes, never) == [each for each in notified if each in rest]
