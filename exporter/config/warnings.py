@@ -64,7 +64,7 @@ def _without_notification(config: Config) -> Iterator[str]:
 
 
 def _without_effect(config: Config) -> Iterator[str]:
-    """Yield the receivers that get nothing, or nothing about a fine-tune."""
+    """Yield the receivers that get nothing, nothing about a fine-tune, or no recovery."""
     taken = {
         word
         for receiver in config.receivers
@@ -74,6 +74,11 @@ def _without_effect(config: Config) -> Iterator[str]:
     for receiver in config.receivers:
         events = set(events_of(receiver, config.alerts))
         of_fine_tunes = events - {"agent"}
+        if "recovered" in events and "failed" not in events:
+            yield (
+                f"receivers[{receiver.name}] gets no recovered: it gets no failed, and a recovery"
+                " is sent to those who were notified of the failure"
+            )
         if not events:
             yield f"receivers[{receiver.name}] gets nothing: it has no events"
         elif receiver.otherwise and of_fine_tunes and of_fine_tunes <= taken:

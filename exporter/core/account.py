@@ -11,6 +11,7 @@ from exporter.core.diff import Tracked, after_clock_jump, baseline, diff, newly_
 from exporter.core.events import (
     Event,
     baseline_event,
+    recovered_event,
     stuck_event,
     transition_event,
     unknown_status_event,
@@ -215,6 +216,7 @@ def _compare(
     source, now = (rules.store_id, rules.key), snapshot.read_at
     events = (
         *(transition_event(*source, transition, now) for transition in transitions),
+        *filter(None, (recovered_event(*source, each, now) for each in transitions)),
         *(stuck_event(*source, each, now) for each in stuck.values()),
     )
     return _merge(tracked, stuck), {**moved, **changed, **stuck}, transitions, events

@@ -7,6 +7,7 @@ from typing import Final, Literal, get_args
 
 from exporter.core.model import (
     COMPLETED,
+    CREATED,
     FAILED,
     TRAINING,
     AccountKey,
@@ -25,6 +26,7 @@ EventType = Literal[
     "fine_tune.removed",
     "fine_tune.stuck",
     "fine_tune.changed",
+    "fine_tune.recovered",
     "agent.baseline",
     "agent.unknown_status",
     "agent.poll_failing",
@@ -37,8 +39,8 @@ EventType = Literal[
 DIGEST: Final = "fine_tune.digest"
 MessageType = EventType | Literal["fine_tune.digest"]
 
-FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "created"]
-Subscription = Literal["failed", "completed", "removed", "stuck", "created", "agent"]
+FineTuneSubscription = Literal["failed", "completed", "removed", "stuck", "created", "recovered"]
+Subscription = Literal["failed", "completed", "removed", "stuck", "created", "recovered", "agent"]
 """A word of a receiver's ``events``."""
 
 AppriseType = Literal["failure", "warning", "success", "info"]
@@ -52,7 +54,9 @@ class EventTraits:
     noun and predicate of a digest's count: "3 fine-tunes failed". ``alertname`` is the label of its
     alert; a trouble and its end have the same. A trouble lasts until an
     event that ``ends`` it, with the same account and subject; an event that ``resolves`` is sent
-    as a resolved alert. ``apprise_type`` selects how Apprise shows the message.
+    as a resolved alert. An event that ``follows`` a type is for those receivers only that were
+    notified of the last event of that type with the same account and subject.
+    ``apprise_type`` selects how Apprise shows the message.
     """
 
     title: str
@@ -62,6 +66,7 @@ class EventTraits:
     is_trouble: bool = False
     ends: bool = False
     resolves: bool = False
+    follows: EventType | None = None
     apprise_type: AppriseType = "info"
 
 
@@ -108,6 +113,16 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         ("fine-tune", "changed"),
         "CartesiaFineTuneChanged",
         ends=True,
+    ),
+    # It ends no alert: the event of the same transition does.
+    "fine_tune.recovered": EventTraits(
+        "Fine-tune recovered",
+        ("fine-tune", "recovered"),
+        "CartesiaFineTuneFailed",
+        "recovered",
+        resolves=True,
+        follows="fine_tune.failed",
+        apprise_type="success",
     ),
     "agent.baseline": EventTraits(
         "Watching the fine-tunes of account {account}",
@@ -185,6 +200,8 @@ LASTING: Final = frozenset(t for t in TROUBLES if t.startswith("agent."))
 
 ENDS: Final = frozenset(t for t, traits in EVENT_TYPES.items() if traits.ends)
 
+_RECOVERED: Final = frozenset({CREATED, TRAINING, COMPLETED})
+
 _LONGEST_ERROR: Final = 500
 
 
@@ -258,6 +275,29 @@ def transition_type(transition: Transition) -> EventType:
     if transition.previous_status is None:
         return "fine_tune.created"
     return "fine_tune.changed"
+
+
+def recovered_event(
+    store_id: str, account: AccountKey, transition: Transition, now: float
+) -> Event | None:
+    """Return the event of a failed fine-tune that trains again or completed; else None.
+
+    It is queued beside the event of the transition, observed at ``now`` (Unix seconds).
+    """
+    if transition.removed or transition.from_status != FAILED:
+        return None
+    if transition.to_status not in _RECOVERED:
+        return None
+    fine_tune, sequence = transition.fine_tune, transition.sequence
+    return Event(
+        # As many parts as a removal and a stuck event have, which begin differently.
+        _fine_tune_event_id(store_id, account, fine_tune, sequence, "recovered", ""),
+        "fine_tune.recovered",
+        account.name,
+        now,
+        fine_tune,
+        transition.previous_status,
+    )
 
 
 def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, now: float) -> Event:

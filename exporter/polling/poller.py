@@ -346,7 +346,11 @@ class Poller(Service):
                 expected=timestamp(snapshot.read_at - snapshot.clock_jump),
             )
         self._log_list(result, fine_tunes)
-        changes = [(event, event.fine_tune) for event, _ in result.events if event.fine_tune]
+        changes = [
+            (event, event.fine_tune)
+            for event, _ in result.events
+            if event.fine_tune and not event.traits.follows
+        ]
         for event, fine_tune in changes[:_MAX_LOGGED_CHANGES]:
             self._log.info(
                 event.type.replace("fine_tune.", "fine-tune "),

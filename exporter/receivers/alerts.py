@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from exporter.core.events import DEFAULT_SEVERITIES, Event
+from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event
 from exporter.core.links import LinkTemplates, links
 from exporter.core.message import Message, MessageSettings, build_message
 from exporter.core.project import runbook_url
@@ -18,6 +18,12 @@ LONGEST_LABEL: Final = 256
 """The most characters of a label's value."""
 
 _GROUP_LABELS: Final[tuple[str, ...]] = ("account", "alertname", "fine_tune_id", "receiver")
+_SEVERITY_WORDS: Final[Mapping[str, str]] = {
+    traits.alertname: traits.subscription
+    for traits in EVENT_TYPES.values()
+    if traits.is_trouble and traits.subscription is not None
+}
+"""The subscription of the trouble of each alert: its end has the same severity."""
 
 _NO_END: Final = "0001-01-01T00:00:00Z"
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -36,11 +42,10 @@ class AlertLabels:
     def of(self, event: Event) -> dict[str, str]:
         """Return the labels of the alert: the same for each failure of the same fine-tune."""
         fine_tune, traits = event.fine_tune, event.traits
-        severity = self.severities.get(traits.subscription or "", "info")
         found = {
             **self.account_labels.get(event.account, {}),
             "alertname": traits.alertname,
-            "severity": severity if traits.is_trouble or traits.resolves else "info",
+            "severity": self.severities.get(_SEVERITY_WORDS.get(traits.alertname, ""), "info"),
             "account": event.account,
             "receiver": "" if fine_tune else _identity(event.subject),
         }

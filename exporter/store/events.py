@@ -1,5 +1,6 @@
 """Events in the store, and the deliveries queued with them."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,12 @@ UNFINISHED: Final = (PENDING, MUTED, DEAD)
 """States in which a delivery still needs the agent or a person."""
 
 
+_Routed = tuple[Event, Sequence[str]]
+
+_Notified = tuple[str, str, str, str]
+"""Type, account and subject of an event, and a receiver that it is delivered to."""
+
+
 class _Content(msgspec.Struct):
     """The column ``content``, as JSON: the last fields of Event, in their order."""
 
@@ -36,7 +43,8 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
     """Store events and queue their deliveries, within the caller's transaction.
 
     An event whose id is stored is skipped with its deliveries: it is the same transition, found
-    again after a commit whose success was not reported.
+    again after a commit whose success was not reported. One that follows another is stored only if
+    a receiver was notified of that one.
     """
     statement = (
         dialect_insert(connection, events)
@@ -44,7 +52,7 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
         .returning(events.c.id, events.c.number)
     )
     awake = read_awake(connection) if routed else 0.0
-    for batch in batches(routed):
+    for batch in batches(_notified_only(connection, routed)):
         stored = connection.execute(statement, [_row(event, awake) for event, _ in batch])
         numbers = {row.id: row.number for row in stored}
         rows = [
@@ -62,6 +70,49 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
         ]
         if rows:
             connection.execute(insert(deliveries), rows)
+
+
+def _notified_only(connection: Connection, routed: RoutedEvents) -> Iterator[_Routed]:
+    """Yield the events without the receivers that were not notified of what they follow."""
+    for batch in batches(routed):
+        following = [event for event, receivers in batch if event.traits.follows and receivers]
+        notified = _notified(connection, following) if following else frozenset[_Notified]()
+        for event, receivers in batch:
+            if not (trouble := event.traits.follows):
+                yield event, receivers
+            elif kept := [
+                each
+                for each in receivers
+                if (trouble, event.account, event.subject, each) in notified
+            ]:
+                yield event, kept
+
+
+def _notified(connection: Connection, following: Sequence[Event]) -> frozenset[_Notified]:
+    """Return which receivers were, or will be, notified of the last event that each follows."""
+    newer = events.alias("newer")
+    superseded = (
+        select(newer.c.number)
+        .where(
+            newer.c.account == events.c.account,
+            newer.c.subject == events.c.subject,
+            newer.c.type == events.c.type,
+            newer.c.number > events.c.number,
+        )
+        .correlate(events)
+    )
+    query = (
+        select(events.c.type, events.c.account, events.c.subject, deliveries.c.receiver)
+        .join(deliveries)
+        .where(
+            events.c.type.in_({event.traits.follows for event in following}),
+            events.c.account.in_({event.account for event in following}),
+            events.c.subject.in_({event.subject for event in following}),
+            deliveries.c.state.in_([PENDING, DELIVERED]),
+            ~superseded.exists(),
+        )
+    )
+    return frozenset(tuple(row) for row in connection.execute(query))
 
 
 def later_end() -> ColumnElement[float | None]:

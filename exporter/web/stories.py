@@ -30,7 +30,7 @@ _MOST_SIBLINGS: Final = 20
 _MOST_ATTEMPTS: Final = 20
 _MOST_TROUBLES: Final = 3
 _WEEK: Final = timedelta(days=7)
-_NO_CHANGE: Final = frozenset({"fine_tune.stuck", "fine_tune.removed"})
+_NO_CHANGE: Final = frozenset({"fine_tune.stuck", "fine_tune.removed", "fine_tune.recovered"})
 
 
 def story(view: View, account: str, fine_tune_id: str) -> FineTuneStory | None:

@@ -14,6 +14,10 @@ UNMATCHED = (
     "nobody is notified when a fine-tune of account {} fails: no receiver with failed among its"
     " events matches it"
 )
+NO_RECOVERY = (
+    "receivers[a] gets no recovered: it gets no failed, and a recovery is sent to those who were"
+    " notified of the failure"
+)
 ONE = {"name": "a", "type": "slack", "url": "https://hooks.example/hunter2"}
 ALERTMANAGER = {"name": "am", "type": "alertmanager", "urls": ["http://am:9093"]}
 SLACK_URL = {"CARTESIA_EXPORTER_SLACK_URL": "https://hooks.example/hunter2"}
@@ -42,6 +46,11 @@ def accounts(*names: str) -> list[dict[str, str]]:
         (
             {"receivers": [ONE], "alerts": {"events": []}},
             [f"{NOBODY}no receiver has failed among its events"],
+        ),
+        ({"receivers": [{**ONE, "events": ["recovered", "failed"]}]}, []),
+        (
+            {"receivers": [{**ONE, "events": ["recovered"]}, {**ONE, "name": "b"}]},
+            [NO_RECOVERY],
         ),
         (
             {"receivers": [{**ONE, "events": []}, {**ONE, "name": "b"}]},

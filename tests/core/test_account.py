@@ -45,11 +45,14 @@ def expected_removals(polls: list[Poll], number: int) -> set[str]:
     }
 
 
+_NO_MOVE = {"fine_tune.removed", "fine_tune.recovered"}
+
+
 def moves_of(result: PollResult) -> list[tuple[str, str | None, str]]:
     return [
         (event.fine_tune.id, event.previous_status, event.fine_tune.status)
         for event in events_of(result)
-        if event.fine_tune is not None and event.type != "fine_tune.removed"
+        if event.fine_tune is not None and event.type not in _NO_MOVE
     ]
 
 
@@ -72,6 +75,18 @@ def test_every_confirmed_change_and_removal_has_exactly_one_event(polls):
         assert Counter(moves_of(result)) == Counter(expected_moves(polls, number))
         removed = Counter(of_type(result, "fine_tune.removed"))
         assert removed == Counter(expected_removals(polls, number))
+
+
+@given(histories)
+def test_every_confirmed_way_out_of_failed_has_exactly_one_event(polls):
+    recovered = {"created", "training", "completed"}
+    for number, result in enumerate(poll_results(polls)[1:], 1):
+        left = [
+            move[0]
+            for move in expected_moves(polls, number)
+            if move[1] == "failed" and move[2] in recovered
+        ]
+        assert sorted(of_type(result, "fine_tune.recovered")) == sorted(left)
 
 
 @given(histories)
@@ -98,7 +113,7 @@ def test_counters_equal_the_sum_of_the_events(polls):
         status = status_label(event.fine_tune.status)
         if event.type == "fine_tune.removed":
             removed[status] += 1
-        else:
+        elif event.type != "fine_tune.recovered":
             previous = event.previous_status
             origin = "none" if previous is None else status_label(previous)
             moved[event.fine_tune.model_id, origin, status] += 1

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.core.diff import diff
-from exporter.core.events import transition_event, transition_type
+from exporter.core.events import recovered_event, transition_event, transition_type
 from exporter.core.model import AccountKey, FineTune, Snapshot, TrackedFineTune
 from tests.core.histories import (
     INTERVAL,
@@ -39,10 +39,22 @@ ROWS = [
     ("completed enters failed at once", "completed failed", "1 failed<completed"),
     ("one poll out of failed is not believed", "failed training failed", ""),
     ("one poll out of completed is not believed", "completed training completed", ""),
-    ("two polls out of failed are", "failed training training", "2 changed<failed"),
+    (
+        "two polls out of failed are",
+        "failed training training",
+        "2 changed<failed, 2 recovered<failed",
+    ),
     ("two polls out of completed are", "completed created created", "2 changed<completed"),
-    ("they need not agree on where it went", "failed created training", "2 changed<failed"),
-    ("leaving failed for completed waits too", "failed completed completed", "2 completed<failed"),
+    (
+        "they need not agree on where it went",
+        "failed created training",
+        "2 changed<failed, 2 recovered<failed",
+    ),
+    (
+        "leaving failed for completed waits too",
+        "failed completed completed",
+        "2 completed<failed, 2 recovered<failed",
+    ),
     (
         "on its way out of completed it may fail at once",
         "completed training failed",
@@ -53,13 +65,13 @@ ROWS = [
     (
         "after an absence the confirmation starts again",
         "failed training - training training",
-        "4 changed<failed",
+        "4 changed<failed, 4 recovered<failed",
     ),
     ("leaving, then gone, is a removal out of failed", "failed training - -", "3 removed<failed"),
     (
         "failing again after a confirmed way out alerts again",
         "failed training training failed",
-        "2 changed<failed, 3 failed<training",
+        "2 changed<failed, 2 recovered<failed, 3 failed<training",
     ),
     ("returned as it was stored, it is the same", "failed - - failed", "2 removed<failed"),
     (
@@ -77,6 +89,24 @@ ROWS = [
         "failed - - failed - -",
         "2 removed<failed, 5 removed<failed",
     ),
+    (
+        "what returns from a removal recovers",
+        "failed - - created created",
+        "2 removed<failed, 4 changed<failed, 4 recovered<failed",
+    ),
+    (
+        "completed is no failure to recover from",
+        "completed training training",
+        "2 changed<completed",
+    ),
+    (
+        "each failure has its own recovery",
+        "failed created created failed completed completed",
+        (
+            "2 changed<failed, 2 recovered<failed, 3 failed<created, "
+            "5 completed<failed, 5 recovered<failed"
+        ),
+    ),
     # Invariant 7: statuses that nobody knows.
     ("an unknown status is no alert", "training paused", "1 changed<training"),
     ("an unknown status first seen is created", "- paused", "1 created<None"),
@@ -85,11 +115,12 @@ ROWS = [
     (
         "leaving it waits in any case",
         "- FAILED training training",
-        "1 failed<None, 3 changed<FAILED",
+        "1 failed<None, 3 changed<FAILED, 3 recovered<FAILED",
     ),
     ("an unknown status is the same in any case", "paused Paused PAUSED", ""),
     ("failing out of an unknown status alerts", "paused failed", "1 failed<paused"),
     ("one unknown status does not re-arm an alert", "failed paused failed", ""),
+    ("an unknown status is no recovery", "failed paused paused", "2 changed<failed"),
     ("an unknown status is left at once", "paused resumed", "1 changed<paused"),
 ]
 
@@ -163,6 +194,15 @@ def test_event_ids_of_status_and_removal_differ():
     there, gone = transition_of(strange, 1, None), transition_of(strange, 1, "removed 1", removal=1)
     ids = {transition_event("store", KEY, each, now=START).id for each in (there, gone)}
     assert len(ids) == 2
+
+
+def test_event_ids_of_a_recovery_and_of_any_status_differ():
+    strange = transition_of(FineTune("ft", status="recovered"), 2, "failed")
+    back = transition_of(FineTune("ft", status="training"), 2, "failed")
+    recovered = recovered_event("store", KEY, back, START)
+    assert recovered is not None
+    ids = {transition_event("store", KEY, each, START).id for each in (strange, back)}
+    assert recovered.id not in ids
 
 
 def test_event_ids_differ_by_store_account_and_base_url():

@@ -6,6 +6,7 @@ from exporter.core.events import (
     circuit_event,
     poll_failing_event,
     poll_recovered_event,
+    recovered_event,
     stuck_event,
     transition_event,
     unknown_status_event,
@@ -42,6 +43,13 @@ def test_transitions():
         ("fine_tune.removed", "evt_338cd2782acfd14f827337feea8e0b4d"),
         ("fine_tune.changed", "evt_13928f31ac334b83baef8da1079360bf"),
     ]
+
+
+def test_recovered():
+    fine_tune = FineTune("ft_1", status="training")
+    event_ = recovered_event(STORE, MAIN, transition_of(fine_tune, 4, "failed"), NOW)
+    assert event_ is not None
+    assert event_.id == "evt_bf1fc1d1b4faca5cd96b5b19fbfaa774"
 
 
 def test_stuck():

@@ -74,6 +74,7 @@ def test_the_minimal_annotations_leave_out_what_people_wrote():
 ALERTS: list[tuple[EventType, str, str]] = [
     ("fine_tune.failed", "CartesiaFineTuneFailed", "warning"),
     ("fine_tune.stuck", "CartesiaFineTuneStuck", "warning"),
+    ("fine_tune.recovered", "CartesiaFineTuneFailed", "warning"),
     ("fine_tune.completed", "CartesiaFineTuneCompleted", "info"),
     ("fine_tune.created", "CartesiaFineTuneCreated", "info"),
     ("fine_tune.removed", "CartesiaFineTuneRemoved", "info"),
@@ -94,6 +95,7 @@ def test_severities_of_the_configuration_are_those_of_troubles_and_their_ends():
     labels = AlertLabels({"failed": "page", "stuck": "ticket", "agent": "error"}).of
     severities: list[tuple[EventType, str]] = [
         ("fine_tune.failed", "page"),
+        ("fine_tune.recovered", "page"),
         ("fine_tune.stuck", "ticket"),
         ("agent.poll_failing", "error"),
         ("agent.poll_recovered", "error"),

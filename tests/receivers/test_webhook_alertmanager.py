@@ -1,6 +1,7 @@
 """The body of webhooks in Alertmanager's format."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -94,6 +95,14 @@ def test_an_end_resolves_the_alert_in_its_group():
     assert (ended["startsAt"], ended["endsAt"]) == (SINCE, "2026-11-23T19:03:00Z")
     assert failing["groupKey"] == recovered["groupKey"]
     assert started["fingerprint"] == ended["fingerprint"]
+
+
+def test_a_recovery_resolves_the_alert_of_the_failure_in_its_group():
+    failed, recovered = body(FAILED), body(replace(FAILED, type="fine_tune.recovered"))
+    assert (failed["status"], recovered["status"]) == ("firing", "resolved")
+    assert recovered["alerts"][0]["endsAt"] == "2026-11-23T19:03:00Z"
+    assert failed["groupKey"] == recovered["groupKey"]
+    assert failed["alerts"][0]["fingerprint"] == recovered["alerts"][0]["fingerprint"]
 
 
 def test_a_message_with_one_firing_alert_is_firing():
