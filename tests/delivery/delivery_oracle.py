@@ -82,7 +82,8 @@ class DeliveryOracle:
 
     An event whose id ends in a character of ``poison`` is refused in every message. ``carried`` has
     the message of each event, ``refused`` the events of all refused messages, ``refused_alone``
-    those that were refused in both forms without another. The other sets are ids of messages:
+    those that were refused in both forms without another. ``repeats`` counts the requests with a
+    message that it had accepted before. The other sets are ids of messages:
     ``settled`` are stored as delivered, ``claimed`` have a stored claim without a stored result,
     and ``ambiguous`` an attempt of which only the receiver knows the result.
     """
@@ -94,6 +95,7 @@ class DeliveryOracle:
     faults: deque[Fault] = field(default_factory=deque)
     messages: dict[str, _Message] = field(default_factory=dict)
     requests: int = 0
+    repeats: int = 0
     poison: str = ""
     carried: dict[str, str] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
@@ -112,6 +114,7 @@ class DeliveryOracle:
     async def send(self, message: OutboxMessage, now: float) -> Attempt:
         self.requests += 1
         known = self._check(message)
+        self.repeats += known.accepted > 0
         accepted, attempt = True, Attempt(Outcome.DELIVERED, "answered 200")
         if self.faults:
             accepted, attempt = self.faults.popleft().value

@@ -155,8 +155,10 @@ class DeliveryMachine(RuleBasedStateMachine):
     @invariant()
     def an_outage_creates_few_messages(self) -> None:
         chat = self.receivers["chat"]
-        # A refusal shows that the receiver works, so one more message may be created.
+        # A refusal shows that the receiver works, so one more message may be created. So does each
+        # repeat of a message that was accepted while its result could not be stored.
         limit = 1 + chat.requests.bit_length() + self.environment.restarts + len(chat.refused)
+        limit += chat.repeats
         # The store may still show accepted messages as pending.
         waiting = self.pipeline.pending_messages("chat") - chat.accepted_messages()
         assert len(waiting) <= limit
