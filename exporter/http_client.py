@@ -146,7 +146,7 @@ class HttpClient:
             detail = f"no complete answer from {progress.route} within {bounds.seconds:.3g} s"
             error = HttpClientError("timeout", detail, sent=progress.sent)
         except zlib.error as exception:
-            detail = f"the answer of {progress.route} does not decode: {exception}"
+            detail = f"the answer of {progress.route} cannot be decoded: {exception}"
             error = HttpClientError("protocol", detail, sent=True)
         except EXCEPTIONS as exception:
             error = to_error(exception, progress.route, sent=progress.sent)
@@ -159,7 +159,7 @@ class HttpClient:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
             prepared = _prepare(request, bounds.seconds, progress)
         except (ValueError, httpx.InvalidURL):
-            detail = "the URL or a header is not one that can be sent"
+            detail = "the URL or a header is not valid"
             raise HttpClientError("protocol", detail) from None
         transport = self._transport(proxy)
         progress.route = Route.of(prepared.url, proxy)
@@ -196,7 +196,7 @@ class HttpClient:
             self._tls = _tls_context(self._ca_file, version)
         except OSError as error:
             log.warning(
-                "changed certificates cannot be read, the ones read before stay in use",
+                "changed certificates cannot be read, the previous ones stay in use",
                 file=str(_authorities(self._ca_file)),
                 error=os_error_text(error),
             )
@@ -266,7 +266,7 @@ class _Progress:
         elif event.endswith("receive_response_headers.complete") and not self._loop_ran.is_set():
             # The answer was in the buffer already, after that of an earlier request. Taken for the
             # answer to this one, it would be a wrong page, or a delivery that did not happen.
-            detail = f"the connection to {self.route} held an answer that nobody had asked for"
+            detail = f"the connection to {self.route} contained a response without a request"
             raise HttpClientError("protocol", detail, sent=True)
 
 
@@ -315,7 +315,7 @@ def _is_gzip(content_encoding: str) -> bool:
     codings = [coding for coding in named if coding in _REGISTERED_CODINGS]
     if codings in ([], ["gzip"], ["x-gzip"]):
         return bool(codings)
-    raise zlib.error(f"its Content-Encoding {', '.join(codings[:3])} was not asked for")
+    raise zlib.error(f"its Content-Encoding {', '.join(codings[:3])} was not requested")
 
 
 def file_version(path: Path | None) -> tuple[int, ...] | None:

@@ -78,7 +78,7 @@ _REASONS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
     (httpx.TimeoutException, "timeout", "no connection to {} in time"),
     (httpx.ConnectError, "connect", "no connection to {}"),
     (httpx.NetworkError, "connect", "the connection to {} broke"),
-    (httpx.RemoteProtocolError, "protocol", "{} broke off or did not speak HTTP"),
+    (httpx.RemoteProtocolError, "protocol", "{} closed the connection or did not answer with HTTP"),
     (OSError, "connect", "the connection to {} broke"),
 )
 
@@ -95,7 +95,7 @@ def to_error(exception: Exception, route: Route, *, sent: bool) -> HttpClientErr
             return HttpClientError("dns", detail, sent=sent)
         if isinstance(cause, ssl.SSLCertVerificationError):
             is_other = cause.verify_code in _OTHER_HOST
-            problem = "it is another host's" if is_other else cause.verify_message
+            problem = "it was issued for another host" if is_other else cause.verify_message
             detail = f"the certificate of {route} is refused: {problem}"
             return HttpClientError("tls", detail, sent=sent, permanent=True)
         # The other subclasses are the end or reset of a TLS connection, or asyncio's signal to wait
@@ -129,7 +129,7 @@ def _proxy_refusal(exception: httpx.ProxyError, route: Route, *, sent: bool) -> 
     if status.isascii() and status.isdecimal():
         detail += f" with status {status}"
     if status == "407":
-        detail += "; give the user and password that it asks for in the URL of the proxy"
+        detail += "; put the user and password that it requires into the URL of the proxy"
     return HttpClientError("connect", detail, sent=sent)
 
 

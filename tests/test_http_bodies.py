@@ -73,7 +73,7 @@ async def test_a_coding_that_was_not_asked_for_is_named(server, encoding, names)
     assert (response.status, response.body, response.truncated) == (200, b"", False)
     assert response.error is not None
     assert response.error.reason == "protocol"
-    assert str(response.error).endswith(f": its Content-Encoding {names} was not asked for")
+    assert str(response.error).endswith(f": its Content-Encoding {names} was not requested")
 
 
 @pytest.mark.parametrize("rest", [b"\0\0garbage", b"garbage", b"\0" + gzipped(b"x")[:-1]])

@@ -106,7 +106,7 @@ async def test_a_refusal_by_the_proxy_is_a_connect_error(server, proxy, issued):
     assert (error.reason, error.sent) == ("connect", False)
     assert str(error) == (
         f"the proxy {proxy.address} refused the connection to api.test:{server.port} with"
-        " status 407; give the user and password that it asks for in the URL of the proxy"
+        " status 407; put the user and password that it requires into the URL of the proxy"
     )
     assert server.connections == 0
 

@@ -47,7 +47,7 @@ async def test_a_certificate_for_another_host_is_refused(issued):
         error = await send_error(server.base_url, ca_file=ca_file)
         assert (error.reason, error.sent) == ("tls", False)
         certificate = f"the certificate of {server.address}"
-        assert str(error) == f"{certificate} is refused: it is another host's"
+        assert str(error) == f"{certificate} is refused: it was issued for another host"
         assert server.requests == []
 
 

@@ -56,7 +56,7 @@ _FIRST_POLLS_SECONDS: Final = 5.0
 """The first polls of all accounts are spread over this time, or over the interval if shorter."""
 
 _STORAGE_MOVED: Final = (
-    "storage.path: cannot change while the agent runs; restart it, or take the change back"
+    "storage.path: cannot change while the agent runs; restart it, or undo the change"
 )
 
 log = structlog.get_logger()

@@ -119,7 +119,9 @@ def passed_listeners(descriptors: range) -> list[socket.socket]:
     Raises PassedError when there is none, or one that is not a listening stream socket.
     """
     if not descriptors:
-        raise PassedError("no socket was passed; a systemd socket unit does (LISTEN_FDS)")
+        raise PassedError(
+            "no socket was passed (LISTEN_FDS); start the service with a systemd socket unit"
+        )
     with ExitStack() as opened:
         listeners = [opened.enter_context(_listener(descriptor)) for descriptor in descriptors]
         opened.pop_all()
@@ -134,10 +136,10 @@ def _listener(descriptor: int) -> socket.socket:
         listens = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         text = os_error_text(error)
-        raise PassedError(f"file descriptor {descriptor} is no socket: {text}") from None
+        raise PassedError(f"file descriptor {descriptor} is not a socket: {text}") from None
     families = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
     if passed.family not in families or passed.type != socket.SOCK_STREAM or not listens:
         passed.detach()  # another part of the process may own it: do not close it
-        raise PassedError(f"file descriptor {descriptor} is no stream socket that listens")
+        raise PassedError(f"file descriptor {descriptor} is not a listening stream socket")
     passed.set_inheritable(False)
     return passed

@@ -186,7 +186,7 @@ class PageFetcher:
                 return await self._read(response, url, key)
             location = response.headers.get("location")
             if not location:
-                raise CartesiaError("redirect", f"{_host(url)} redirects without saying where to")
+                raise CartesiaError("redirect", f"{_host(url)} redirects without a location")
             try:
                 target = urljoin(url, location)
                 same_origin = _origin(target) == _origin(url)

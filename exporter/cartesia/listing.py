@@ -115,7 +115,7 @@ class Lister:
             else:
                 if not reader.is_contradicted:
                     return reader
-                detail = "the list changed its order each of the two times that it was read"
+                detail = "the list changed its order during both readings"
                 raise CartesiaError("protocol", detail)
         self._reordered_polls += 1
         detail = (

@@ -82,7 +82,7 @@ def read_page(body: bytes) -> Page:
 
 
 def _odd_page(problem: str) -> CartesiaError:
-    return CartesiaError("protocol", f"an odd page: {problem}")
+    return CartesiaError("protocol", f"invalid page: {problem}")
 
 
 def _storable(body: _Body) -> _Body:

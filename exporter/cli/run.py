@@ -179,7 +179,7 @@ def _with_systemd(options: "RunOptions", *, activated: bool) -> "RunOptions":
         if passed:
             log = structlog.get_logger()
             log.warning(
-                "sockets were passed, --web.systemd-socket would use them", number=len(passed)
+                "passed sockets are ignored; --web.systemd-socket uses them", number=len(passed)
             )
         return replace(options, manager=manager)
     try:

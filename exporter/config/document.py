@@ -165,10 +165,13 @@ class _Loader(yaml.SafeLoader):
         except yaml.YAMLError:
             raise
         except Exception:  # noqa: BLE001 - PyYAML's constructors raise what their conversions raise
-            raise _error("this value is not what its form or its tag says", node) from None
+            raise _error("this value does not match its type or its tag", node) from None
         # YAML reads "\ud83d\ude00" as two lone surrogates, which cannot be encoded.
         if isinstance(value, str) and _SURROGATE.search(value):
-            raise _error("half a character; write it as itself or as \\U with eight digits", node)
+            raise _error(
+                "half of a surrogate pair; write the character itself or \\U with eight digits",
+                node,
+            )
         return value
 
 

@@ -270,8 +270,7 @@ class AlertmanagerReceiver(CommonReceiver):
         *others, last = TROUBLE_SUBSCRIPTIONS
         if events is not None and not {*others, last}.issuperset(events):
             raise ValueError(
-                f"must be of {', '.join(others)} and {last}: an Alertmanager is told of what is "
-                "wrong, not of what went well"
+                f"must be of {', '.join(others)} and {last}: Alertmanager gets problems only"
             )
         return events
 
@@ -295,7 +294,7 @@ class AppriseReceiver(_UrlReceiver):
     @field_validator("proxy_url")
     @classmethod
     def _check_no_proxy(cls, _: SecretStr | None) -> NoReturn:
-        raise ValueError("must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+        raise ValueError("must be left out; Apprise uses HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 
 
 AnyReceiver = SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver

@@ -149,7 +149,7 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
         read_bounded(path, MAX_CA_BYTES)
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
-        raise ValueError(f"must hold PEM certificates; {path} does not") from None
+        raise ValueError(f"must contain PEM certificates; {path} does not") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {file_error_text(error)}") from None
     return path

@@ -68,7 +68,7 @@ class OutageWatch:
     async def _notify(self, outage: Outage) -> bool:
         if not outage.submitted:
             log.warning(
-                "account cannot be read for long",
+                "account cannot be read",
                 account=self._key.name,
                 seconds=round(self._accounts.awake_now() - outage.since_awake),
                 since=timestamp(outage.since),

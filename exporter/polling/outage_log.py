@@ -66,7 +66,7 @@ class OutageLog:
             return
         self._is_withholding_logged = True
         self._log.warning(
-            "counts withheld, they are too old",
+            "counts withheld",
             reason=outage.reason,
             counts="withheld",
             last_success=timestamp(status.succeeded_at),

@@ -341,7 +341,7 @@ class Poller(Service):
         self._log.debug("polled", fine_tunes=fine_tunes, pages=snapshot.pages, seconds=seconds)
         if snapshot.clock_jump:
             self._log.warning(
-                "clock was set, or the machine slept; times in status exclude the difference",
+                "clock set or machine suspended; times in status exclude the difference",
                 clock=timestamp(snapshot.read_at),
                 expected=timestamp(snapshot.read_at - snapshot.clock_jump),
             )
@@ -371,8 +371,7 @@ class Poller(Service):
             self._log.info("baseline taken", fine_tunes=fine_tunes)
         elif result.kind == "baseline":
             self._log.warning(
-                "API key changed and no known fine-tune is listed: new baseline, as of another "
-                "organisation",
+                "API key of another organisation: new baseline",
                 fine_tunes=fine_tunes,
                 retired=sum(not each.removed for each in before.tracked.values()),
             )

@@ -99,26 +99,26 @@ def check(path: Path) -> None:
     check_types(path)
     if not path.exists():
         raise StoreRefusedError(
-            f"there is no state file {path}: `cartesia-exporter run` makes it when it starts; "
-            "is this the agent's storage.path, and its working directory?"
+            f"there is no state file {path}: the agent creates it at start. "
+            "Check storage.path and the working directory"
         )
     # Closing a descriptor of the file would release the locks that SQLite has in this process.
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise StoreRefusedError(
-            f"cannot write the state file {path}: this takes the agent's user, or root, and a file "
-            "system that is not read-only"
+            f"cannot write the state file {path}: use the agent's user or root; the file system "
+            "must not be read-only"
         )
     if not beside(path, SHARED_MEMORY).exists():
         if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
             raise StoreRefusedError(
-                f"cannot open the state file {path}: no agent has it open, and without one SQLite "
-                f"creates files beside it; {path.parent} must be writable"
+                f"cannot open the state file {path}: while no agent runs, SQLite must create "
+                f"files beside it; make {path.parent} writable"
             )
     elif _lacks_log(path):
         # SQLite would say "disk I/O error", and create a log that the agent does not know.
         raise StoreRefusedError(
             f"cannot open the state file {path}: {path.name}{WRITE_AHEAD_LOG} was deleted while an "
-            "agent uses it; a running agent creates it again within 5 s, try again then. If no "
+            "agent uses it; a running agent creates it again within 5 s; try again then. If no "
             f"agent runs, delete {path.name}{SHARED_MEMORY}"
         )
 

@@ -26,10 +26,10 @@ Reload = Callable[[], Awaitable[list[str]]]
 
 _RELOAD_METHODS: Final = ("POST", "PUT")
 _RELOAD_OFF: Final = (
-    "Reloading over HTTP is off; start with --web.enable-lifecycle, or send the process SIGHUP.\n"
+    "Reload over HTTP is disabled: start with --web.enable-lifecycle, or send SIGHUP.\n"
 )
 _CROSS_SITE: Final = "Refused: a page of another site sent this request.\n"
-_RELOAD_USAGE: Final = "This takes a POST or a PUT, as of: curl -X POST http://ADDRESS/-/reload\n"
+_RELOAD_USAGE: Final = "Use POST or PUT: curl -X POST http://ADDRESS/-/reload\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _describe_troubled(statuses: Sequence[AccountStatus], monotonic: float) -> s
 def _describe_poll(status: AccountStatus, monotonic: float) -> str:
     """Return the result of the last poll in words, and whether the data is withheld as stale."""
     is_withheld = status.counts and status.is_stale(monotonic)
-    note = "; its data is too old and withheld" if is_withheld else ""
+    note = "; its data is stale and withheld" if is_withheld else ""
     if status.up:
         return f"complete{note}"
     return f"failed: {status.failure.replace('_', ' ')}{note}" if status.failure else "not yet"

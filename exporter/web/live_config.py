@@ -128,7 +128,7 @@ class ReloadingWebConfig:
         if (newest.tls is None) != (self._tls is None):
             change = "removed" if self._tls else "added"
             text = f"tls_server_config: must not be {change} while the agent runs"
-            self._refuse([f"{text}; restart it, or take the change back"])
+            self._refuse([f"{text}; restart it, or undo the change"])
             return
         self._settings, self._tls = newest, newest.tls
         log.info("web configuration reloaded")

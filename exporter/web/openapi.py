@@ -44,9 +44,9 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "model_id": ("Model.", _TEXT),
     "dataset": ("Dataset.", _TEXT),
-    "q": ("Part of a name or of an id of a fine-tune, whatever its case.", _TEXT),
+    "q": ("Part of a name or id of a fine-tune, case-insensitive.", _TEXT),
     "since": (
-        "Only what changed within this time until now, such as `24h`.",
+        "Only changes of the last duration, such as `24h`.",
         {"type": "string", "pattern": _DURATION, "maxLength": 40},
     ),
     "sort": ("Order; a minus sign reverses it.", {"type": "string", "enum": list(SORTS)}),
@@ -61,7 +61,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         _several({"type": "string", "enum": [*EVENT_WORDS, *EVENT_TYPES]}),
     ),
     "limit": (
-        "Most elements of the answer.",
+        "Maximum number of elements.",
         {
             "type": "integer",
             "minimum": 1,
@@ -69,9 +69,9 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "default": DEFAULT_ELEMENTS,
         },
     ),
-    "starting_after": ("The id of the last element of the page before.", _ID),
+    "starting_after": ("Id of the last element of the previous page.", _ID),
     "after_account": (
-        "Account of the fine-tune `starting_after`; needed where several accounts have its id.",
+        "Account of the fine-tune `starting_after`; required if several accounts have its id.",
         _ID,
     ),
 }
@@ -86,8 +86,8 @@ _SUMMARIES: Final = {
 
 _ERRORS: Final = {
     "400": "A parameter is not valid, or `starting_after` is not in the list.",
-    "401": "The web configuration has users, and the credentials are not theirs.",
-    "403": "Changes are off, or the request came from another site.",
+    "401": "The web configuration has users, and the credentials are not valid.",
+    "403": "Changes are disabled, or the request came from another site.",
     "404": "There is no such element.",
     "409": "The delivery cannot be changed.",
     "415": "The request is not application/json.",
@@ -101,11 +101,13 @@ def document() -> dict[str, Any]:
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {
-        "/status": _get("Trust, failures of the last day, accounts and receivers", StatusAnswer),
+        "/status": _get(
+            "Age of the data, failures of the last day, accounts and receivers", StatusAnswer
+        ),
     }
     for kind, (parameters, _) in LISTS.items():
         paths[f"/{kind}"] = _get(_SUMMARIES[kind], LIST_TYPES[kind], parameters)
-    paths["/fine-tunes/{account}/{id}"] = _get("The story of a fine-tune", StoryAnswer)
+    paths["/fine-tunes/{account}/{id}"] = _get("History of a fine-tune", StoryAnswer)
     paths["/fine-tunes/{account}/{id}"]["parameters"] = [_in_path("account"), _in_path("id")]
     for action, meaning in _ACTIONS.items():
         paths[f"/deliveries/{{id}}/{action}"] = _post(meaning)
@@ -114,7 +116,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "cartesia-exporter",
             "version": __version__,
-            "description": "What the agent knows of fine-tunes, failures and notifications.",
+            "description": "Fine-tunes, failures and notifications, as the agent observed them.",
         },
         "servers": [{"url": PREFIX}],
         "paths": {path: _resolved(item, by_type) for path, item in paths.items()},
@@ -126,8 +128,8 @@ def document() -> dict[str, Any]:
 _REFERENCE: Final = "#/components/schemas/{name}"
 
 _ACTIONS: Final = {
-    "retry": "Try a delivery and its message at once; only with `--web.enable-lifecycle`",
-    "discard": "Give up a delivery and its message; only with `--web.enable-lifecycle`",
+    "retry": "Retry a delivery and its message now; needs `--web.enable-lifecycle`",
+    "discard": "Discard a delivery and its message; needs `--web.enable-lifecycle`",
 }
 
 

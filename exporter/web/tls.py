@@ -113,7 +113,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
             try:
                 context.load_verify_locations(path)
             except ssl.SSLError:
-                raise TlsError("client_ca", "must hold PEM certificates") from None
+                raise TlsError("client_ca", "must contain PEM certificates") from None
         # As in Go, an intermediate authority can be trusted without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_mode = _VERIFY[settings.client_auth]

@@ -186,7 +186,7 @@ def test_a_socket_that_does_not_listen_is_refused_and_stays_open(socket_type):
     with socket.socket(socket.AF_INET, socket_type) as listener:
         listener.bind(("127.0.0.1", 0))
         number = listener.fileno()
-        with pytest.raises(PassedError, match=f"{number} is no stream socket that listens"):
+        with pytest.raises(PassedError, match=f"{number} is not a listening stream socket"):
             passed_listeners(range(number, number + 1))
         assert listener.getsockname()
 
@@ -203,7 +203,7 @@ def test_if_one_socket_is_refused_the_others_are_closed():
 
 
 def test_descriptors_that_are_no_sockets_are_refused(tmp_path):
-    with (tmp_path / "file").open("w") as file, pytest.raises(PassedError, match="is no socket"):
+    with (tmp_path / "file").open("w") as file, pytest.raises(PassedError, match="is not a socket"):
         passed_listeners(range(file.fileno(), file.fileno() + 1))
     with pytest.raises(PassedError, match="no socket was passed"):
         passed_listeners(range(3, 3))

@@ -113,7 +113,7 @@ async def test_203_is_a_page(api, clock):
 async def test_a_malformed_page_is_a_protocol_error(api, clock):
     api.get(LIST_URL).respond(text="html")
     error = await ClientFixture(clock).poll_error()
-    assert (error.reason, str(error)) == ("protocol", "an odd page: the body is not JSON")
+    assert (error.reason, str(error)) == ("protocol", "invalid page: the body is not JSON")
 
 
 async def test_the_error_quotes_the_api(api, clock):

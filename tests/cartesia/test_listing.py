@@ -186,7 +186,7 @@ async def test_the_error_of_a_malformed_page_has_its_number_and_none_of_its_cont
     error = await read_error(
         ListApi("abc", faults={2: b'{"data":[{"name":"x-secret"}],"has_more":false}'})
     )
-    assert str(error) == "page 2: an odd page: item 0 has no id"
+    assert str(error) == "page 2: invalid page: item 0 has no id"
 
 
 ascii_texts = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=3)

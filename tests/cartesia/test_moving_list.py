@@ -247,7 +247,7 @@ def lister_with_cursors() -> Lister:
 async def test_an_end_that_is_contradicted_twice_is_no_listing():
     api = EndsEarly()
     error = await api.poll_error(lister_with_cursors(), 60)
-    assert error == "protocol: the list changed its order each of the two times that it was read"
+    assert error == "protocol: the list changed its order during both readings"
     assert api.requests == [*SEQUENCE, None, "1", "7"], "7 is the last known cursor"
 
 

@@ -175,7 +175,7 @@ def test_a_byte_order_mark_is_accepted(encoding):
     ],
 )
 def test_a_body_that_is_not_a_page_is_refused(body, reason):
-    with pytest.raises(CartesiaError, match=f"an odd page: .*{reason}"):
+    with pytest.raises(CartesiaError, match=f"invalid page: .*{reason}"):
         read_page(body)
 
 

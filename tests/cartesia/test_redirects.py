@@ -63,7 +63,7 @@ async def test_a_redirect_to_another_origin_is_an_error_and_sends_nothing_there(
 async def test_a_redirect_without_a_target_is_an_error(api, clock, headers):
     api.get(LIST_URL).respond(307, headers=headers)
     error = await ClientFixture(clock).poll_error()
-    reason = "api.cartesia.test redirects without saying where to"
+    reason = "api.cartesia.test redirects without a location"
     assert (error.reason, str(error)) == ("redirect", reason)
 
 

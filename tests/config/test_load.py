@@ -225,7 +225,7 @@ def test_a_ca_file_without_certificates_is_refused(tmp_path):
     path = write_config(tmp_path, "accounts: [{api_key: a, ca_file: ca.pem}]")
     pem = tmp_path / "ca.pem"
     assert problems(path, {}) == [
-        f"line 1: accounts[0].ca_file: must hold PEM certificates; {pem} does not"
+        f"line 1: accounts[0].ca_file: must contain PEM certificates; {pem} does not"
     ]
 
 

@@ -297,7 +297,7 @@ def test_validating_an_apprise_receiver_does_not_import_apprise():
     [
         (
             {"proxy_url": "http://user:hunter2@proxy.example:3128"},
-            "must be left out; Apprise goes by HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+            "must be left out; Apprise uses HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
         ),
         (
             {"url": "json://hunter2.example mailto://hunter2@example.com"},

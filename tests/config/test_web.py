@@ -104,7 +104,7 @@ def test_an_invalid_client_ca_is_refused(tmp_path):
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca": garbled}
     file.write(tls_server_config={**file.issue(), **clients})
     assert problems(WebFile(file.path)) == [
-        "line 1: tls_server_config.client_ca: must hold PEM certificates"
+        "line 1: tls_server_config.client_ca: must contain PEM certificates"
     ]
 
 

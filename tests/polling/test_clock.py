@@ -9,7 +9,7 @@ from tests.store.sample_polls import fine_tune
 
 DAY = 86_400.0
 WAITING = listing(fine_tune("a"), fine_tune("b", "created"), fine_tune("c", "completed"))
-CLOCK_JUMP = "clock was set, or the machine slept; times in status exclude the difference"
+CLOCK_JUMP = "clock set or machine suspended; times in status exclude the difference"
 
 
 async def queued(p: PollerFixture) -> list[str]:

@@ -115,8 +115,8 @@ def test_a_missing_or_wrong_socket_is_refused(tmp_path):
         done = run(tmp_path, *flags)
         assert done.returncode == 2
         assert done.stderr == (
-            "cartesia-exporter: --web.systemd-socket cannot be used: no socket was passed; "
-            "a systemd socket unit does (LISTEN_FDS)\n"
+            "cartesia-exporter: --web.systemd-socket cannot be used: no socket was passed "
+            "(LISTEN_FDS); start the service with a systemd socket unit\n"
         )
         launcher = (sys.executable, "-c", LAUNCHER, "3", str(tmp_path / "web.sock"), *MODULE)
         done = run(tmp_path, *flags, command=launcher)
@@ -132,7 +132,7 @@ def test_unused_passed_sockets_are_a_warning(tmp_path):
         launcher = (sys.executable, "-c", LAUNCHER, "1", str(tmp_path / "web.sock"), *MODULE)
         flags = (f"--config.file={agent.file}", "--web.listen-address=127.0.0.1:0")
         with started(tmp_path, *flags, command=launcher) as process:
-            process.wait_for_line("level=warning .*sockets were passed.*number=1")
+            process.wait_for_line("level=warning .*passed sockets are ignored.*number=1")
             process.wait_for_line("msg=listening addresses=http://127")
             assert process.stop() == 0
 

@@ -79,7 +79,7 @@ async def test_an_interim_answer_alone_is_a_timeout():
 async def test_status_101_is_a_protocol_error():
     with Server(by_path) as server:
         found = await send_by_each_type(f"{server.base_url}/101")
-    reason = f"{server.address} broke off or did not speak HTTP"
+    reason = f"{server.address} closed the connection or did not answer with HTTP"
     assert found == [Attempt(Outcome.TRANSIENT, reason, ambiguous=True)] * 2
 
 

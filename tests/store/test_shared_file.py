@@ -57,7 +57,7 @@ async def test_a_missing_file_is_not_created(tmp_path):
     for path in (tmp_path / "state.db", tmp_path / "no" / "state.db"):
         error = await refusal(path)
         assert f"no state file {path}" in error
-        assert "`cartesia-exporter run` makes it" in error
+        assert "the agent creates it at start" in error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +108,7 @@ async def test_a_folder_that_cannot_be_written_is_named(state, monkeypatch):
         return path != Path(state.parent)
 
     monkeypatch.setattr("exporter.store.files.os.access", access)
-    assert f"{state.parent} must be writable" in await refusal(state)
+    assert f"make {state.parent} writable" in await refusal(state)
     async with Database(state) as agent:
         await queue(agent, [2], "ops")
         assert await read(state) == 2, "beside an agent all files are there"
@@ -145,4 +145,4 @@ async def test_another_user_reads_whose_file_it_is(state, monkeypatch):
     monkeypatch.setattr("exporter.store.files.os.access", lambda *_, **__: False)
     error = await refusal(state)
     assert f"cannot write the state file {state}" in error
-    assert "the agent's user, or root" in error
+    assert "the agent's user or root" in error

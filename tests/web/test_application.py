@@ -146,7 +146,7 @@ async def test_ready_names_stale_and_failing_accounts_only():
     ]
     answer = await request("GET", "/-/ready", web_context(*statuses, monotonic=lambda: 50.0))
     assert answer.text.splitlines()[1:] == [
-        "old: complete; its data is too old and withheld",
+        "old: complete; its data is stale and withheld",
         "failing: failed: timeout",
     ]
 
