@@ -6,8 +6,11 @@ from typing import Any, Final
 from exporter.config.errors import MAX_PROBLEMS, Location, Problem, suggest
 from exporter.core.match import LABEL_KEY, LABEL_PREFIX
 
-_MAX_LABELS: Final = 5
+_LISTED: Final = 5
 """Labels that an error lists."""
+
+_MOST_LABELS: Final = 100
+"""Labels that an unknown one is compared with: thousands would take seconds."""
 
 
 def routing_problems(given: Mapping[Any, Any]) -> Iterator[Problem]:
@@ -17,18 +20,19 @@ def routing_problems(given: Mapping[Any, Any]) -> Iterator[Problem]:
         for index, _ in receivers:
             text = "needs a receiver without it: it takes what no other receiver takes"
             yield ("receivers", index, "otherwise"), text
-    labels = list(dict.fromkeys(_labels_of(given)))
+    labels = dict.fromkeys(_labels_of(given))
+    named = list(labels)[:_MOST_LABELS]
     for number, location in enumerate(_label_keys(receivers)):
         name = str(location[-1]).removeprefix(LABEL_PREFIX)
         if name not in labels:
-            yield location, _unknown_label(name, labels, suggests=number < MAX_PROBLEMS)
+            yield location, _unknown_label(name, named, suggests=number < MAX_PROBLEMS)
 
 
 def _unknown_label(name: str, labels: list[str], *, suggests: bool) -> str:
     if not labels:
         return "must be a label of an account, and no account has labels"
     similar = suggest(name, labels) if suggests else ""
-    listed = ", ".join(labels[:_MAX_LABELS]) + (", …" if labels[_MAX_LABELS:] else "")
+    listed = ", ".join(labels[:_LISTED]) + (", …" if labels[_LISTED:] else "")
     return f"must be a label of an account{similar or f'; these are {listed}'}"
 
 

@@ -1,8 +1,6 @@
 """Who is mentioned for which events."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.core.events import EVENT_TYPES, SUBSCRIPTIONS, TROUBLES, Event
 from exporter.core.match import Match
@@ -92,18 +90,13 @@ def test_a_message_has_at_most_five_mentions():
     assert mention_of(*events, rules=rules) == "<@U0> <@U1> <@U2> <@U3> <@U4>"
 
 
-@given(
-    st.lists(st.text(min_size=1, max_size=LONGEST_MENTION), max_size=6),
-    st.lists(st.integers(0, 6), max_size=20),
-)
-def test_mentions_are_no_longer_than_one_may_be(texts, datasets):
+def test_the_mentions_of_a_message_are_no_longer_than_one_may_be():
+    texts = ["a" * 300, "b" * 200, "c" * 199, "d"]
     rules = [(Match.of({"dataset": str(n)}), text) for n, text in enumerate(texts)]
-    events = [of_fine_tune(dataset=str(n)) for n in datasets]
-    found = mention_of(*events, rules=rules, default="")
-    assert len(found) <= LONGEST_MENTION
-    expected = [texts[n] for n in datasets if n < len(texts)]
-    assert bool(found) == bool(expected)
-    assert found.startswith("".join(expected[:1]))
+    events = [of_fine_tune(dataset=str(n)) for n in range(4)]
+    found = mention_of(*events, rules=rules)
+    assert found == f"{texts[0]} {texts[2]}"
+    assert len(found) == LONGEST_MENTION
 
 
 def test_troubles_are_what_agent_means():
