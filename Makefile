@@ -92,8 +92,8 @@ sbom: dist
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --no-deps $(DIST)/*.whl
-	version=$$($(INSTALLED)/bin/cartesia-exporter --version) && \
-		sed "s/^dynamic = .*/version = \"$${version##* }\"/" pyproject.toml >$(INSTALLED)/pyproject.toml
+	version=$$($(INSTALLED)/bin/cartesia-exporter --version | cut -d' ' -f2) && \
+		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >$(INSTALLED)/pyproject.toml
 	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject $(INSTALLED)/pyproject.toml \
 		--output-file $(DIST)/cartesia-exporter.cdx.json $(INSTALLED)/bin/python
 

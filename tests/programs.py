@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,10 +17,14 @@ def required(program: str, *, package: str = "", otherwise: str = "") -> str:
     """
     own = str(Path(sys.executable).parent)
     path = shutil.which(program, path=os.pathsep.join((own, os.environ.get("PATH", ""))))
-    if path is not None:
-        return path
-    how = otherwise or f"on Debian and Ubuntu: apt-get install {package}"
-    text = f"{program} is not on PATH; {how}"
+    if path is None:
+        how = otherwise or f"on Debian and Ubuntu: apt-get install {package}"
+        missing(f"{program} is not on PATH; {how}")
+    return path
+
+
+def missing(text: str) -> NoReturn:
+    """Skip the test because something is missing, or fail it in CI."""
     if os.environ.get("CI", "").lower() in {"", "0", "false"}:
         pytest.skip(text)
     pytest.fail(text)

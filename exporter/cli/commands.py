@@ -6,7 +6,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from exporter import __version__
 from exporter.cli.deliveries import deliveries
 from exporter.cli.demo import demo, simulate
 from exporter.cli.early_signals import runs_agent
@@ -14,6 +13,7 @@ from exporter.cli.events import events
 from exporter.cli.fine_tunes import list_command
 from exporter.cli.health import health
 from exporter.cli.maintenance import state
+from exporter.cli.options import version_option
 from exporter.cli.run import check_config, run
 from exporter.cli.send_test import send_test
 from exporter.core.text import os_error_text
@@ -53,7 +53,7 @@ class _RunByDefault(click.Group):
 
 
 @click.group(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="cartesia-exporter")
+@version_option
 def main() -> None:
     """Export the status of Cartesia fine-tunes to Prometheus, and notify when one fails.
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, fail
 from exporter.core.text import parse_duration
 
@@ -118,6 +119,24 @@ output_option: Final = click.option(
     default="table",
     show_default=True,
     help="Output format.",
+)
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, value: object) -> None:
+    from exporter.cli.version import version_text
+
+    if value and not context.resilient_parsing:
+        click.echo(f"cartesia-exporter {version_text(__version__)}")
+        context.exit()
+
+
+version_option: Final = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
 )
 
 limit_option: Final = click.option(

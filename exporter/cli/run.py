@@ -20,6 +20,7 @@ from exporter.cli.options import (
     config_file_option,
     external_url_option,
     load_both,
+    version_option,
     web_config_file_option,
 )
 
@@ -83,7 +84,7 @@ _TELEMETRY_PATH: Final = re.compile(
     help="Format of the log on standard error.",
 )
 @click.option("--config.check", "check", is_flag=True, help="Check the configuration and exit.")
-@click.version_option(__version__, prog_name="cartesia-exporter")
+@version_option
 def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web: Any) -> None:
     """Poll the accounts, serve metrics and pages, and send alerts, until SIGTERM or SIGINT."""
     _import_without_rich()

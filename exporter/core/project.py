@@ -1,8 +1,9 @@
-"""Addresses of the project's documentation."""
+"""Addresses of the project. The first release changes them here; tests name every other place."""
 
 from typing import Final
 
-DOCUMENTATION_URL: Final = "https://github.com/cartesia-exporter/cartesia-exporter/blob/main/docs"
+REPOSITORY_URL: Final = "https://github.com/cartesia-exporter/cartesia-exporter"
+DOCUMENTATION_URL: Final = f"{REPOSITORY_URL}/blob/main/docs"
 
 _RUNBOOKS: Final = {
     "CartesiaReceiverUnhealthy": "CartesiaReceiverDown",

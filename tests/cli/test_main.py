@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from docs.generate.documents import FLAGS
 from exporter.cli.commands import main
 from exporter.cli.options import Address, Duration
+from exporter.cli.version import version_text
 from tests.process.agent_process import INSTALLED, environment, run
 
 COMMANDS = (
@@ -69,6 +70,7 @@ def test_help_imports_no_heavy_module():
     code = f"""
 import sys
 from exporter.cli.commands import main
+from exporter.cli.version import version_text
 for words in {["", *COMMANDS, *WITHIN]!r}:
     try:
         main([*words.split(), "--help"])
@@ -86,7 +88,8 @@ print("loaded:", sorted(heavy & set(sys.modules)))
 
 def test_the_version_is_that_of_the_distribution(tmp_path):
     done = run(tmp_path, "--version", command=INSTALLED)
-    assert done.stdout == f"cartesia-exporter, version {version('cartesia-exporter')}\n"
+    expected = version_text(version("cartesia-exporter"))
+    assert done.stdout == f"cartesia-exporter {expected}\n"
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
-_FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ def documents() -> dict[str, str]:
 
 def without_code_blocks(text: str) -> str:
     """Return a document without its code blocks, which have no links and no headings."""
-    return _FENCE.sub("", text)
+    return FENCE.sub("", text)
 
 
 def code_blocks() -> Iterator[CodeBlock]:
     """Yield the code blocks of all documents, without their indentation."""
     for document, text in documents().items():
-        for found in _FENCE.finditer(text):
+        for found in FENCE.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
             code = re.sub(f"^{found[1]}", "", found[3], flags=re.MULTILINE)
             yield CodeBlock(document, line, found[2], code)

@@ -1,39 +1,26 @@
-"""The distributions install into an empty environment and run there."""
+"""The distributions install into empty environments and run there."""
 
 import json
 import signal
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
 from exporter import __version__
+from exporter.cli.version import version_text
+from tests.docs.distribution import ROOT, UV, installed, run_checked, size
 from tests.process.agent_process import run, started
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
+pytestmark = [pytest.mark.usefixtures("unmeasured"), pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parent.parent.parent
-UV = str(Path(sys.executable).with_name("uv"))
-
-
-def run_checked(*command: str | Path) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def install(environment: Path, distribution: Path) -> Path:
-    """Install the locked dependencies and a distribution; return the command."""
-    python = environment / "bin" / "python"
-    run_checked(UV, "venv", "--quiet", f"--python={sys.executable}", environment)
-    locked = ("--require-hashes", f"--requirement={ROOT / 'requirements.lock'}")
-    run_checked(UV, "pip", "install", "--quiet", f"--python={python}", *locked)
-    run_checked(UV, "pip", "install", "--quiet", f"--python={python}", "--no-deps", distribution)
-    return environment / "bin" / "cartesia-exporter"
+MAX_INSTALLED = 110_000_000
+"""Bytes of an installation with all extras and with compiled modules."""
 
 
 def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
@@ -44,16 +31,23 @@ def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
     assert source.name == f"cartesia_exporter-{__version__}.tar.gz"
     assert wheel.name == f"cartesia_exporter-{__version__}-py3-none-any.whl"
 
-    demo_of = str(tmp_path / "wheel" / "bin" / "cartesia-exporter")
-    with started(tmp_path, "demo", command=[demo_of]) as demo:
+    with started(tmp_path, "demo", command=installed(tmp_path / "wheel")) as demo:
         demo.wait_for_line("^Metrics +http://")
         demo.wait_for_line("ALERT +slack: .*failed", seconds=30)
         assert demo.stop(signal.SIGINT) == 0
 
-    command = install(tmp_path / "source", source)
-    assert run(tmp_path, "--version", command=[str(command)]).stdout.split()[-1] == __version__
+    install_with_extras(tmp_path / "source", source)
+    command = installed(tmp_path / "source")
+    # The commit of the tree is kept through the source distribution.
+    assert run(tmp_path, "--version", command=command).stdout == (
+        f"cartesia-exporter {version_text(__version__)}\n"
+    )
+    done = run(tmp_path, "check-config", command=command, CARTESIA_EXPORTER_SLACK_URL="https://a/b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert size(tmp_path / "source") < MAX_INSTALLED
     assert modules(tmp_path / "source") == modules(tmp_path / "wheel") == modules(ROOT)
     assert_no_other_files(source, wheel)
+    assert_has_the_addresses_of_the_project(wheel)
     assert_lists_all_installed_packages(bill, tmp_path / "wheel")
 
 
@@ -61,6 +55,17 @@ def build(folder: Path, environment: Path) -> None:
     """Run `make sbom`: build and install the distributions, and write their bill of materials."""
     variables = (f"BIN={Path(sys.executable).parent}", f"DIST={folder}", f"INSTALLED={environment}")
     run_checked("make", "--silent", "--assume-old=.venv/dev", *variables, "sbom")
+
+
+def install_with_extras(environment: Path, distribution: Path) -> None:
+    """Install a distribution with all extras and the packages that an index has now."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    run_checked(UV, "venv", "--quiet", f"--python={sys.executable}", environment)
+    python = f"--python={environment / 'bin' / 'python'}"
+    package = f"cartesia-exporter[{','.join(extras)}] @ {distribution.as_uri()}"
+    run_checked(UV, "pip", "install", "--quiet", "--compile-bytecode", python, package)
 
 
 def assert_lists_all_installed_packages(bill: Path, environment: Path) -> None:
@@ -99,3 +104,10 @@ def assert_no_other_files(source: Path, wheel: Path) -> None:
     with tarfile.open(source) as archive:
         top = {name.split("/")[1] for name in archive.getnames()}
     assert not top & {".git", ".venv", "build", "data", "dist"}
+
+
+def assert_has_the_addresses_of_the_project(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        metadata = files.read(f"cartesia_exporter-{__version__}.dist-info/METADATA")
+    urls = message_from_bytes(metadata).get_all("Project-URL", [])
+    assert {url.split(", ")[0] for url in urls} >= {"Documentation", "Source", "Issues"}
