@@ -29,7 +29,7 @@ def test_the_image_has_labels_and_a_numeric_user(engine):
     assert config["Labels"]["org.opencontainers.image.revision"] == "of-the-test"
     assert list(config["Volumes"]) == ["/data"]
     output = engine.run("run", "--rm", *engine.run_flags, IMAGE, "--version").stdout
-    assert output == f"cartesia-exporter, version {__version__}\n"
+    assert output == f"cartesia-exporter {__version__} (commit of-the-test)\n"
 
 
 def test_the_image_has_no_build_tools_and_no_writable_files(engine):
