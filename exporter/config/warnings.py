@@ -73,7 +73,8 @@ def _without_effect(config: Config) -> Iterator[str]:
     }
     for receiver in config.receivers:
         events = set(events_of(receiver, config.alerts))
-        of_fine_tunes = events - {"agent"}
+        # A recovery goes to those who were notified of the failure.
+        of_fine_tunes = events - {"agent", "recovered"}
         if "recovered" in events and "failed" not in events:
             yield (
                 f"receivers[{receiver.name}] gets no recovered: it gets no failed, and a recovery"

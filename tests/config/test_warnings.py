@@ -123,6 +123,7 @@ def test_failures_of_an_account_whose_label_no_receiver_matches_have_a_warning(t
     [
         ({}, {}, True),
         ({"events": ["failed", "stuck"]}, {"events": ["failed"]}, True),
+        ({"events": ["failed"]}, {"events": ["failed", "recovered"]}, True),
         ({"events": ["failed"]}, {"events": ["failed", "stuck"]}, False),
         ({"match": {"name": "x"}}, {}, False),
         ({}, {"events": ["agent"]}, False),

@@ -198,10 +198,11 @@ def test_otherwise_adds_receivers_and_leaves_no_event_of_its_types_to_nobody(eve
 ENDED = {
     "agent.poll_recovered": "agent.poll_failing",
     "agent.receiver_recovered": "agent.receiver_unhealthy",
+    "fine_tune.recovered": "fine_tune.failed",
 }
 
 
-@given(of_agents, st.sampled_from(sorted(ENDED)), routings)
+@given(of_fine_tunes | of_agents, st.sampled_from(sorted(ENDED)), routings)
 def test_otherwise_gets_the_end_of_a_trouble_if_it_got_the_trouble(event, end, routes):
     trouble, end = replace(event, type=ENDED[end]), replace(event, type=end)
     routes = [replace(each, types=each.types | {trouble.type, end.type}) for each in routes]
