@@ -44,7 +44,7 @@ def render() -> str:
     dashboard_builder = (
         builders.Dashboard("Cartesia fine-tunes")
         .uid(UID)
-        .description("Fine-tunes of Cartesia accounts, and the agent that watches them.")
+        .description("Cartesia fine-tunes, and the agent that watches them.")
         .tags(["cartesia", "prometheus"])
         .time("now-6h", "now")
         .refresh("1m")

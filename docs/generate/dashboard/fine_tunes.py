@@ -34,23 +34,25 @@ _DURATIONS = "cartesia_fine_tune_status_duration_seconds_bucket"
 
 
 def total() -> stat.Panel:
-    text = Text("Fine-tunes", "All there are, as of the last complete poll.")
+    text = Text("Fine-tunes", "All fine-tunes, as of the last complete poll.")
     return number_panel(text, Query(f"sum(cartesia_fine_tunes{{{SELECTED}}})"))
 
 
 def in_training() -> stat.Panel:
-    text = Text("In training", "Those that train now.")
+    text = Text("In training", "Fine-tunes that are training now.")
     return number_panel(text, Query(f'sum(cartesia_fine_tunes{{{SELECTED},status="training"}})'))
 
 
 def failed_in_range() -> stat.Panel:
-    text = Text("Failed", "How many entered failed within the time of the dashboard.")
+    text = Text("Failed", "Fine-tunes that entered failed in the time range of the dashboard.")
     failed = f'increase({_TRANSITIONS}{{{SELECTED},to_status="failed"}}[$__range])'
     return number_panel(text, Query(f"round(sum({failed}))"), above=ABOVE_ZERO)
 
 
 def by_status() -> timeseries.Panel:
-    text = Text("Fine-tunes by status", "As of the last complete poll; empty while it is too old.")
+    text = Text(
+        "Fine-tunes by status", "As of the last complete poll; empty while the data is stale."
+    )
     query = Query(f"sum by (status) (cartesia_fine_tunes{{{SELECTED}}})", "{{status}}")
     panel = line_panel(text, query)
     for status in STATUS_LINES:
@@ -59,14 +61,16 @@ def by_status() -> timeseries.Panel:
 
 
 def by_model() -> timeseries.Panel:
-    text = Text("Fine-tunes by model", "Stacked, in shades of one colour; the table has numbers.")
+    text = Text(
+        "Fine-tunes by model", "Stacked, in shades of one colour; the table has the numbers."
+    )
     query = Query(f"sum by (model_id) (cartesia_fine_tunes{{{SELECTED}}})", "{{model_id}}")
     stacked = builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A")
     return line_panel(text, query).stacking(stacked).fill_opacity(60)
 
 
 def models_and_statuses() -> table.Panel:
-    text = Text("Models and statuses", "As of now.")
+    text = Text("Models and statuses", "Current values.")
     query = Query(f"sum by (model_id, status) (cartesia_fine_tunes{{{SELECTED}}})")
     return table_panel(text, query, row="model_id", column="status")
 
@@ -74,8 +78,8 @@ def models_and_statuses() -> table.Panel:
 def failures() -> timeseries.Panel:
     text = Text(
         "Failures",
-        "How many entered failed in each step. The points are exemplars: each names one fine-tune "
-        "that failed, as fine_tune_id.",
+        "Fine-tunes that entered failed in each step. The points are exemplars: each names one "
+        "failed fine-tune as fine_tune_id.",
     )
     failed = f'increase({_TRANSITIONS}{{{SELECTED},to_status="failed"}}{RATE})'
     query = Query(f"sum by (model_id) ({failed})", "{{model_id}}", exemplars=True)
@@ -84,8 +88,8 @@ def failures() -> timeseries.Panel:
 
 def failure_share() -> timeseries.Panel:
     text = Text(
-        "Share that fails",
-        "Of those that ended within the day before, by model. Dashed: where the alert is.",
+        "Failure ratio",
+        "Of the fine-tunes that ended in the last day, by model. Dashed: threshold of the alert.",
     )
     to_failed, to_end = (
         f"sum by (model_id) (increase({_TRANSITIONS}{{{SELECTED},to_status{matcher}}}[1d]))"
@@ -96,7 +100,9 @@ def failure_share() -> timeseries.Panel:
 
 
 def transitions() -> timeseries.Panel:
-    text = Text("Changes of status", "Confirmed ones; none stands for a fine-tune first seen.")
+    text = Text(
+        "Status changes", "Confirmed changes; none means a fine-tune seen for the first time."
+    )
     moved = f"sum by (from_status, to_status) (increase({_TRANSITIONS}{{{SELECTED}}}{RATE})) > 0"
     query = Query(moved, "{{from_status}} \u2192 {{to_status}}")
     return bar_panel(text, query).override_by_regexp("/failed$/", [coloured(VERMILLION)])
@@ -105,21 +111,21 @@ def transitions() -> timeseries.Panel:
 def time_in_training() -> timeseries.Panel:
     text = Text(
         "Time in training",
-        "Of those that left it within the day before, as observed: as exact as the polls are "
-        "apart. Whole line: half of them took less; dashed: nine of ten did.",
+        "Of the fine-tunes that left training in the last day, as observed, with the precision "
+        "of the poll interval. Solid: median; dashed: 90th percentile.",
     )
     spent = f'sum by (le) (increase({_DURATIONS}{{{ACCOUNT},status="training"}}[1d]))'
-    half = Query(f"histogram_quantile(0.5, {spent})", "half")
-    most = Query(f"histogram_quantile(0.9, {spent})", "nine of ten")
+    half = Query(f"histogram_quantile(0.5, {spent})", "median")
+    most = Query(f"histogram_quantile(0.9, {spent})", "90 %")
     panel = line_panel(text, half, most, unit="s").span(HALF)
     return panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE)])
 
 
 def longest_active() -> timeseries.Panel:
     text = Text(
-        "Longest under way",
-        "Age of the oldest in created (dotted) and in training, as observed. Dashed: where the "
-        "alert is.",
+        "Oldest in created and training",
+        "Age of the oldest in created (dotted) and in training, as observed. Dashed: threshold of "
+        "the alert.",
     )
     oldest = f'min by (account, status) ({_OLDEST}{{{ACCOUNT},status=~"created|training"}})'
     query = Query(f"time() - {oldest}", "{{account}}: {{status}}")

@@ -39,19 +39,21 @@ _RIGHT_AXIS = (
 
 
 def unreadable_accounts() -> stat.Panel:
-    text = Text("Accounts not readable", "Those whose last poll did not read every page.")
+    text = Text("Accounts not readable", "Accounts whose last poll failed.")
     return number_panel(text, Query(f"sum(1 - cartesia_up{{{ACCOUNT}}})"), above=ABOVE_ZERO)
 
 
 def oldest_data() -> stat.Panel:
-    text = Text("Oldest data", "Since the last complete poll, where it is longest ago.")
+    text = Text(
+        "Oldest data", "Time since the last complete poll of the account with the oldest data."
+    )
     return number_panel(text, Query(f"time() - min({_SUCCESS})"), unit="s", above=_AGE_THRESHOLDS)
 
 
 def accounts() -> statetimeline.Panel:
     text = Text(
         "Accounts",
-        "Whether the last poll read every page; withheld: nothing was read for poll.stale_after, "
+        "Whether the last poll was complete. Withheld: no poll was complete for poll.stale_after, "
         "and the counts are not shown.",
     )
     up = f"min by (account) (cartesia_up{{{ACCOUNT}}})"
@@ -60,26 +62,26 @@ def accounts() -> statetimeline.Panel:
 
 
 def data_age() -> timeseries.Panel:
-    text = Text("Age of the data", "Since the last complete poll. Dashed: 5 and 15 minutes.")
+    text = Text("Age of the data", "Time since the last complete poll. Dashed: 5 and 15 minutes.")
     query = Query(f"time() - min by (account) ({_SUCCESS})", "{{account}}")
     return line_panel(text, query, unit="s", above=_AGE_THRESHOLDS)
 
 
 def failed_polls() -> timeseries.Panel:
-    text = Text("Failed polls", "By reason; the log and docs/runbooks.md say what to do.")
+    text = Text("Failed polls", "By reason; see the log and docs/runbooks.md.")
     grown = f"increase(cartesia_exporter_poll_failures_total{{{ACCOUNT}}}{RATE})"
     query = Query(f"sum by (account, reason) ({grown}) > 0", "{{account}}: {{reason}}")
     return bar_panel(text, query, colour=ORANGE)
 
 
 def poll_duration() -> timeseries.Panel:
-    text = Text("Time of a poll", "Of the last one: every page of the list.")
+    text = Text("Poll duration", "Duration of the last poll.")
     duration = f"max by (account) (cartesia_poll_duration_seconds{{{ACCOUNT}}})"
     return line_panel(text, Query(duration, "{{account}}"), unit="s")
 
 
 def requests() -> timeseries.Panel:
-    text = Text("Requests to the API", "A second, by the HTTP status of the answer.")
+    text = Text("Requests to the API", "Requests per second, by HTTP status.")
     rate = f"rate(cartesia_exporter_api_requests_total{{{ACCOUNT}}}{RATE})"
     panel = bar_panel(text, Query(f"sum by (code) ({rate})", "{{code}}"), unit="reqps")
     return panel.override_by_regexp("/^[45]/", [coloured(VERMILLION)])
@@ -87,14 +89,14 @@ def requests() -> timeseries.Panel:
 
 def request_duration() -> timeseries.Panel:
     text = Text(
-        "Time of a request, retries, skipped turns",
-        "99 of 100 requests took less (left). Retries (dashed), and turns not taken because the "
-        "API asked to wait or refused the key (dotted), in each step (right).",
+        "Request duration, retries, skipped polls",
+        "99th percentile of the request duration (left). Retries (dashed), and polls skipped "
+        "because the API asked to wait or refused the key (dotted), in each step (right).",
     )
     durations = f"rate(cartesia_exporter_api_request_duration_seconds_bucket{{{ACCOUNT}}}{RATE})"
     retries = f"sum(increase(cartesia_exporter_api_request_retries_total{{{ACCOUNT}}}{RATE}))"
     skipped = f"sum(increase(cartesia_exporter_polls_skipped_total{{{ACCOUNT}}}{RATE}))"
-    quantile = Query(f"histogram_quantile(0.99, sum by (le) ({durations}))", "99 of 100")
+    quantile = Query(f"histogram_quantile(0.99, sum by (le) ({durations}))", "99 %")
     panel = line_panel(
         text, quantile, Query(retries, "retries"), Query(skipped, "skipped"), unit="s"
     )

@@ -29,29 +29,29 @@ _DEAD = "cartesia_exporter_deliveries_dead"
 
 
 def undelivered() -> stat.Panel:
-    text = Text("Alerts", "Events that receivers are still owed, and those that were given up.")
-    pending, dead = Query(f"sum({_PENDING})", "waiting"), Query(f"sum({_DEAD})", "given up")
+    text = Text("Deliveries", "Pending and dead deliveries.")
+    pending, dead = Query(f"sum({_PENDING})", "pending"), Query(f"sum({_DEAD})", "dead")
     return number_panel(text, pending, dead, above=ABOVE_ZERO)
 
 
 def receivers() -> statetimeline.Panel:
-    text = Text("Receivers", "Down: the last request failed for the receiver's own sake.")
+    text = Text("Receivers", "Down: the last request failed, and not because of its content.")
     query = Query("min by (receiver) (cartesia_exporter_receiver_up)", "{{receiver}}")
     return state_panel(text, query, _STATES)
 
 
 def backlog() -> timeseries.Panel:
-    text = Text("Waiting and given up", "Events. Waiting: whole line; given up: dashed.")
+    text = Text("Pending and dead deliveries", "Pending: solid; dead: dashed.")
     pending = Query(f"sum by (receiver) ({_PENDING})", "{{receiver}}")
-    dead = Query(f"sum by (receiver) ({_DEAD})", "{{receiver}}: given up")
+    dead = Query(f"sum by (receiver) ({_DEAD})", "{{receiver}}: dead")
     return line_panel(text, pending, dead).override_by_query("B", [dashed(10, 6)])
 
 
 def longest_wait() -> timeseries.Panel:
     text = Text(
         "Longest wait",
-        "Age of the oldest event that a receiver is owed; nothing is owed where there is no line. "
-        "Dashed: where the alert is.",
+        "Age of the oldest pending delivery of each receiver; no line means none is pending. "
+        "Dashed: threshold of the alert.",
     )
     oldest = "cartesia_exporter_delivery_oldest_pending_timestamp_seconds"
     query = Query(f"time() - min by (receiver) ({oldest})", "{{receiver}}")
@@ -59,7 +59,7 @@ def longest_wait() -> timeseries.Panel:
 
 
 def requests() -> timeseries.Panel:
-    text = Text("Requests to receivers", "All that were tried, in each step.")
+    text = Text("Requests to receivers", "Successful and failed, in each step.")
     attempts = f"increase(cartesia_exporter_notifications_total{RATE})"
     return bar_panel(text, Query(f"sum by (receiver) ({attempts})", "{{receiver}}"))
 
@@ -73,12 +73,11 @@ def failed_requests() -> timeseries.Panel:
 
 def delivery_delay() -> timeseries.Panel:
     text = Text(
-        "From seen to taken",
-        "Of the events delivered within the day before. Whole line: half of them took less; "
-        "dashed: 99 of 100 did.",
+        "Delay from observation to delivery",
+        "Of the events delivered in the last day. Solid: median; dashed: 99th percentile.",
     )
     grown = "sum by (le) (increase(cartesia_exporter_notification_delay_seconds_bucket[1d]))"
-    half = Query(f"histogram_quantile(0.5, {grown})", "half")
-    most = Query(f"histogram_quantile(0.99, {grown})", "99 of 100")
+    half = Query(f"histogram_quantile(0.5, {grown})", "median")
+    most = Query(f"histogram_quantile(0.99, {grown})", "99 %")
     panel = line_panel(text, half, most, unit="s")
     return panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE)])

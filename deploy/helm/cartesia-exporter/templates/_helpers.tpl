@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "cartesia-exporter.secretName" -}}
 {{- if .Values.existingSecret -}}
 {{- if .Values.secrets -}}
-{{- fail "give secrets or existingSecret, not both" -}}
+{{- fail "set secrets or existingSecret, not both" -}}
 {{- end -}}
 {{- .Values.existingSecret -}}
 {{- else -}}
@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- range $section := $sections -}}
 {{- range list "api_key" "bearer_token" "heartbeat_url" "password" "secret" "url" -}}
 {{- if hasKey $section . -}}
-{{- fail (printf "everybody who may read ConfigMaps would read %s: give it in secrets or existingSecret, and its path as %s_file" . .) -}}
+{{- fail (printf "everybody who can read ConfigMaps could read %s: put it into secrets or existingSecret, and its path into %s_file" . .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
