@@ -205,7 +205,11 @@ def test_the_notes_warn_of_missing_settings(home):
     flags = ("--set=existingSecret=cartesia", "--set=persistence.enabled=false")
     done = helm(home, "install", "watch", CHART, "--dry-run=client", *flags)
     assert done.returncode == 0, done.stderr
-    for warning in ("persistence is off", "Nothing scrapes it yet", "It tells nobody"):
+    for warning in (
+        "persistence is disabled",
+        "No scrape is configured",
+        "No receiver is notified",
+    ):
         assert warning in done.stdout
 
 

@@ -76,8 +76,8 @@ def test_only_settings_read_at_start_restart_the_pod(home, change, restarted):
 
 
 REFUSED: list[Any] = [
-    ([], "give the key"),
-    (["--set=existingSecret=a,secrets.api-key=b"], "give secrets or existingSecret, not both"),
+    ([], "the API key is missing"),
+    (["--set=existingSecret=a,secrets.api-key=b"], "set secrets or existingSecret, not both"),
     (
         ["--set=existingSecret=a,serviceMonitor.enabled=true,podMonitor.enabled=true"],
         "enable serviceMonitor or podMonitor, not both",
@@ -107,7 +107,7 @@ SECTION_OF_KEY = {
 @pytest.mark.parametrize("key", sorted({*secrets_of(Section)}))
 def test_a_secret_in_the_configuration_is_refused(home, key):
     path = ".".join(filter(None, ("config", SECTION_OF_KEY.get(key, "receivers[0]"), key)))
-    for form, reason in (("", f"read {key}: give it in secrets"), ("_file", "")):
+    for form, reason in (("", f"read {key}: put it into secrets"), ("_file", "")):
         flags = ("--set=existingSecret=a", f"--set={path}{form}=value-of-it")
         done = helm(home, "template", "watch", CHART, *flags)
         assert (done.returncode != 0, reason in done.stderr) == (bool(reason), True)

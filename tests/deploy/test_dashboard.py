@@ -111,8 +111,8 @@ def test_the_panels_show_the_state_of_the_api(scraped):
     assert value("In training A") == counts["training"]
     assert value("Failed A") == 1
     assert value("Accounts not readable A") == 0
-    assert (value("Alerts A") or 0) > 0
-    assert (value("Alerts B") or 0) > 0
+    assert (value("Deliveries A") or 0) > 0
+    assert (value("Deliveries B") or 0) > 0
     model = Counter(each.model_id for each in api.world)["sonic-2"]
     assert value("Fine-tunes A", model="sonic-2", account="main") == model < len(api.world)
     assert value("Fine-tunes A", account="another") is None

@@ -97,7 +97,11 @@ def test_an_alert_has_severity_texts_and_runbook(alert):
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
     assert re.findall(r"^## (.+)$", RUNBOOKS, re.MULTILINE) == list(RULES_BY_ALERT)
     for section in re.split(r"^## .+$", RUNBOOKS, flags=re.MULTILINE)[1:]:
-        assert re.findall(r"^\*\*([^*]+):\*\*", section, re.MULTILINE) == ["Means", "Look at", "Fix"]
+        assert re.findall(r"^\*\*([^*]+):\*\*", section, re.MULTILINE) == [
+            "Means",
+            "Look at",
+            "Fix",
+        ]
 
 
 def test_links_between_runbooks_lead_to_existing_sections():
