@@ -86,9 +86,9 @@ class Mute:
     """A mute as stored; times are Unix seconds.
 
     ``until_awake`` is its end on the awake clock, in seconds, so that a wall clock that is set back
-    does not prolong it; None before the agent saw the mute. ``recovered``: its fine-tune left the
-    status in which it was muted, and the mute lasts until then. ``ended_by`` is the name of a
-    person, time or recovery; empty while ``ended_at`` is None.
+    does not prolong it; None before the agent saw the mute. ``until_recovered``: it lasts until its
+    fine-tune leaves the status in which it was muted, as it has if ``recovered``. ``ended_by`` is
+    the name of a person, time or recovery; empty while ``ended_at`` is None.
     """
 
     number: int
@@ -101,6 +101,7 @@ class Mute:
     created_at: float
     until_at: float
     until_awake: float | None = None
+    until_recovered: bool = False
     recovered: bool = False
     ended_at: float | None = None
     ended_by: str = ""

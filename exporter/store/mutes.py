@@ -98,6 +98,7 @@ def load_mutes(connection: Connection, condition: ColumnElement[bool]) -> list[M
             row.created_at,
             row.until_at,
             row.until_awake,
+            row.until_recovered,
             row.recovered,
             row.ended_at,
             row.ended_by,
@@ -114,7 +115,6 @@ def mute_records(connection: Connection, now: float) -> list[MuteRecord]:
         .group_by(deliveries.c.mute)
     )
     numbers = {row.mute: row.held for row in connection.execute(held)}
-    kinds = dict(connection.execute(select(mutes.c.number, mutes.c.until_recovered)).tuples())
     awake = read_awake(connection)
     return [
         MuteRecord(
@@ -124,7 +124,7 @@ def mute_records(connection: Connection, now: float) -> list[MuteRecord]:
             account=mute.account or None,
             fine_tune=mute.fine_tune or None,
             until=at(mute.until_at),
-            until_recovered=kinds[mute.number],
+            until_recovered=mute.until_recovered,
             author=mute.author,
             reason=mute.reason,
             created_at=at(mute.created_at),

@@ -10,15 +10,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from exporter.core.events import Event
 from exporter.core.links import LinkTemplates
 from exporter.core.message import Message, MessageSettings
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.deliverer import Deliverer
+from exporter.delivery.loop import LOOK_SECONDS
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.events import record_events
 from exporter.store.outbox import Outbox
 from tests.fakes.clock import FakeClock
 from tests.store.sample_polls import KEY, NOW, commit_snapshot, fine_tune, snapshot_of
@@ -93,6 +96,23 @@ class DeliveryFixture:
         """Queue one failure per id for the receiver, observed now."""
         await queue_failures(self.database, ids, self.clock.clock.now(), self.receiver.name)
 
+    def rebuilt(self, settings: DeliverySettings) -> Deliverer:
+        """Return a deliverer as a reload with these settings builds it."""
+        metrics = DeliveryMetrics(CollectorRegistry())
+        return Deliverer(self.receiver, self.outbox, settings, metrics, self.clock.clock)
+
+    async def run_for(self, seconds: float, look: float = 5.0) -> None:
+        """Run turns as the deliverer's loop does, for so many seconds of the fake clock.
+
+        There is a turn at least every ``look`` seconds.
+        """
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            wait = await self.deliverer.deliver_due()
+            wait = look if wait == LOOK_SECONDS else min(wait, look)
+            self.clock.now = min(self.clock.now + wait, end)
+        await self.deliverer.deliver_due()
+
     async def make_attempts(self, number: int) -> None:
         """Run turns until so many requests were made; pauses pass at once."""
         for _ in range(number):
@@ -122,6 +142,16 @@ async def queue_failures(
     tracked = [each.fine_tune for each in before.tracked.values()]
     failed = (fine_tune(each, "failed") for each in ids)
     await commit_snapshot(database, before, snapshot_of(*tracked, *failed, at=now), receivers)
+
+
+async def queue_trouble(delivery: DeliveryFixture, event_id: str) -> None:
+    event = Event(event_id, "agent.poll_failing", "default", delivery.clock.now)
+
+    def record() -> None:
+        with delivery.database.write() as connection:
+            record_events(connection, [(event, [delivery.receiver.name])])
+
+    await delivery.database.run(record)
 
 
 def delivery_settings(
