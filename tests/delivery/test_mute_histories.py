@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from exporter.core.mutes import MuteRequest
 from exporter.core.records import DeliveryRecord
@@ -66,6 +72,11 @@ class MuteMachine(RuleBasedStateMachine):
     @property
     def now(self) -> float:
         return self.clock.clock.now()
+
+    @initialize(name=st.sampled_from(NAMES[:2]))
+    def mute_a_failure(self, name: str) -> None:
+        self.mute_dataset("x", 1)
+        self.poll(name, "failed")
 
     @rule(name=st.sampled_from(NAMES), status=st.sampled_from(["failed", "failed", "completed"]))
     def poll(self, name: str, status: str) -> None:
