@@ -4,7 +4,7 @@ import secrets
 from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, update
 
 from exporter.core.events import ENDS
 from exporter.core.mutes import LONGEST_SECONDS, InvalidMuteError, Mute, MuteRequest
@@ -70,6 +70,12 @@ def end_mute(database: Database, mute_id: str, by: str, now: float) -> None:
         raise UnknownMuteError(f"no mute that has not ended has the id {mute_id}")
 
 
+def delete_ended(connection: Connection, before: float) -> None:
+    """Delete the mutes that ended before ``before`` (Unix seconds) and that no delivery names."""
+    named = select(deliveries.c.event).where(deliveries.c.mute == mutes.c.number).exists()
+    connection.execute(delete(mutes).where(mutes.c.ended_at < before, ~named))
+
+
 def load_mutes(connection: Connection, condition: ColumnElement[bool]) -> list[Mute]:
     """Return the mutes that meet a condition on the table, oldest first."""
     later = events.alias("later")
@@ -111,7 +117,7 @@ def mute_records(connection: Connection, now: float) -> list[MuteRecord]:
     """Return all mutes at ``now`` (Unix seconds), newest first."""
     held = (
         select(deliveries.c.mute, func.count().label("held"))
-        .where(deliveries.c.state == MUTED)
+        .where(deliveries.c.mute.is_not(None), deliveries.c.state == MUTED)
         .group_by(deliveries.c.mute)
     )
     numbers = {row.mute: row.held for row in connection.execute(held)}

@@ -10,6 +10,7 @@ from exporter.core.model import AccountKey
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import UNFINISHED, later_end
 from exporter.store.history import delete_history
+from exporter.store.mutes import delete_ended
 from exporter.store.schema import CARRIES_NOTHING, accounts, deliveries, events, messages
 
 _BATCH_EVENTS: Final = 500
@@ -38,9 +39,13 @@ class Retention:
 
     @in_store_thread
     def delete_history(self, before: float) -> None:
-        """Delete the history for the pages that ended before ``before`` (Unix seconds)."""
+        """Delete the history for the pages, and the mutes, that ended before ``before``.
+
+        It is Unix seconds. A mute that a delivery still names stays.
+        """
         with self._database.write() as connection:
             delete_history(connection, before)
+            delete_ended(connection, before)
 
     @in_store_thread
     def store_reads(self, read_at: Mapping[AccountKey, float]) -> None:

@@ -209,6 +209,7 @@ deliveries: Final = sa.Table(
     sa.Column("answer", sa.Text, nullable=False, default=""),
     _state_check("pending", "muted"),
     sa.Index("deliveries_of_message", "receiver", "message"),
+    sa.Index("deliveries_of_mute", "mute", "state"),
     sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
 )
 

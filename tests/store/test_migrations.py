@@ -90,6 +90,7 @@ def test_constraints_and_indexes_exist_in_both(tmp_path):
         found = describe(connection)
         assert [index["name"] for index in found["deliveries"]["indexes"]] == [
             "deliveries_of_message",
+            "deliveries_of_mute",
             "deliveries_of_state",
         ]
         assert [unique["column_names"] for unique in found["accounts"]["unique"]] == [

@@ -146,6 +146,7 @@ def _create_deliveries() -> None:
         *_columns(sa.Text, "settled_by", "answer"),
         _state_check("pending", "muted"),
         sa.Index("deliveries_of_message", "receiver", "message"),
+        sa.Index("deliveries_of_mute", "mute", "state"),
         sa.Index("deliveries_of_state", "receiver", "state", "settled_awake", "settled_at"),
     )
 
