@@ -14,7 +14,7 @@ from exporter.core.match import (
     Match,
     match_values,
 )
-from exporter.core.pattern import MAX_TEXT, PatternError, compile_pattern
+from exporter.core.pattern import PatternError, compile_pattern
 
 LONGEST_SECONDS: Final = 30 * 86_400.0
 """Longest mute. One that lasts until its fine-tune recovers ends then, too."""
@@ -134,7 +134,4 @@ class Mute:
         if self.fine_tune:
             return (event.account, event.fine_tune.id) == (self.account, self.fine_tune)
         values = match_values(event.account, labels, event.fine_tune)
-        # A longer text would match every pattern.
-        if any(len(values.get(key, "")) > MAX_TEXT for key in self.match):
-            return False
         return Match.of(self.match).matches(values, lambda *_: False)

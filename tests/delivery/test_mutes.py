@@ -113,6 +113,16 @@ async def test_an_event_that_the_mute_does_not_match_is_sent(tmp_path):
         assert delivery.receiver.texts == ["full one"]
 
 
+async def test_a_value_that_cannot_be_compared_is_not_muted(tmp_path):
+    async with open_delivery(tmp_path) as delivery:
+        await mute(delivery, match={"dataset": ".*"})
+        before = await commit_snapshot(delivery.database, None, snapshot_of())
+        long = snapshot_of(fine_tune("one", "failed", dataset="x" * 10_001))
+        await commit_snapshot(delivery.database, before, long, [delivery.receiver.name])
+        await delivery.run_for(1)
+        assert delivery.receiver.texts == ["full one"]
+
+
 async def test_a_mute_matches_the_labels_of_the_account(tmp_path):
     labels = {KEY.name: {"team": "voices"}}
     settings = delivery_settings(account_labels=lambda: labels)
