@@ -127,7 +127,7 @@ class Poll(Section):
 
 
 class Metrics(Section):
-    """Which series exist, and how many."""
+    """Labels and number of the series."""
 
     labels: DistinctItems[Literal["model_id", "language", "dataset"]] = ("model_id",)
     max_models: Annotated[int, between(1, 100_000)] = 50
@@ -179,7 +179,7 @@ def _check_link(url: str, placeholders: Sequence[str]) -> None:
 
 
 class Alerts(Section):
-    """What receivers are told, and when; durations in seconds."""
+    """Events, their statuses and how they are notified; durations in seconds."""
 
     events: DistinctItems[FineTuneSubscription] = ("failed",)
     failed_statuses: Annotated[
@@ -209,7 +209,7 @@ class Alerts(Section):
 
 
 class Storage(Section):
-    """Where the state is kept; retention in seconds."""
+    """The state file; retention in seconds."""
 
     path: StoragePath = Path("data/state.db")
     retention: Annotated[Duration, between("1h", "10y")] = 90 * 86400.0

@@ -142,7 +142,7 @@ class CommonReceiver(Section):
     """The keys of every type of receiver; durations in seconds."""
 
     TROUBLES_ONLY: ClassVar[bool] = False
-    """Whether the receiver gets only what is wrong, not what went well."""
+    """Whether the receiver gets problems only."""
 
     name: Name
     allow_http: bool = False
@@ -178,7 +178,7 @@ class _UrlReceiver(CommonReceiver):
 
 
 class SlackReceiver(_UrlReceiver):
-    """An incoming webhook of Slack, or of anything that speaks its format."""
+    """An incoming webhook of Slack, or of a service that accepts its format."""
 
     type: Literal["slack"]
     group_interval: GroupInterval = _CHAT_GROUP_INTERVAL
@@ -189,7 +189,7 @@ class SlackReceiver(_UrlReceiver):
 
 
 class WebhookReceiver(_UrlReceiver):
-    """A JSON webhook, signed when it has a secret."""
+    """A JSON webhook, signed if it has a secret."""
 
     SECRETS = (
         _URL_KEY,
@@ -250,7 +250,7 @@ class WebhookReceiver(_UrlReceiver):
 
 
 class AlertmanagerReceiver(CommonReceiver):
-    """The members of an Alertmanager; hold is in seconds."""
+    """The members of an Alertmanager cluster; hold is in seconds."""
 
     TROUBLES_ONLY = True
 
@@ -276,7 +276,7 @@ class AlertmanagerReceiver(CommonReceiver):
 
 
 class AppriseReceiver(_UrlReceiver):
-    """Any service that the Apprise library knows."""
+    """A service that the Apprise library supports."""
 
     SECRETS = (secret_key("url", _check_apprise_url),)
 
