@@ -18,7 +18,7 @@ from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
 from exporter.core.account import PollResult, Rules
 from exporter.core.clock import Clock
-from exporter.core.events import SUBSCRIPTIONS
+from exporter.core.events import SUBSCRIPTIONS, EventType
 from exporter.core.match import Match
 from exporter.core.model import FineTune, OutboxMessage, TrackedFineTune
 from exporter.core.routing import Route, receivers_of
@@ -148,7 +148,11 @@ class _CrashingOutbox(Outbox):
 _EVERY_TYPE = frozenset().union(*SUBSCRIPTIONS.values())
 ROUTES = (
     Route("chat", SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["agent"]),
-    Route("hook", SUBSCRIPTIONS["failed"], Match.of({"model_id": "sonic-2"})),
+    Route(
+        "hook",
+        SUBSCRIPTIONS["failed"] | SUBSCRIPTIONS["recovered"],
+        Match.of({"model_id": "sonic-2"}),
+    ),
     Route("log", _EVERY_TYPE),
 )
 DIGEST_THRESHOLD = 2
@@ -255,13 +259,15 @@ class CrashingPipeline:
         with self.database.write() as connection:
             connection.exec_driver_sql(statement)
 
-    def failure_deliveries(self) -> dict[tuple[str, str, str], str]:
-        """Return the state of each failure's delivery by event, fine-tune and receiver."""
+    def failure_deliveries(
+        self, event_type: EventType = "fine_tune.failed"
+    ) -> dict[tuple[str, str, str], str]:
+        """Return the state of each delivery of a type by event, fine-tune and receiver."""
         columns = events.c.id, events.c.subject, deliveries.c.receiver, deliveries.c.state
         query = (
             select(*columns)
             .join(deliveries, deliveries.c.event == events.c.number)
-            .where(events.c.type == "fine_tune.failed")
+            .where(events.c.type == event_type)
         )
         with self.database.read() as connection:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}

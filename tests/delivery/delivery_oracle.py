@@ -14,10 +14,14 @@ from exporter.core.retry import Attempt, Outcome
 
 
 class FailureOracle:
-    """Counts the entries into `failed` of each fine-tune, snapshot by snapshot."""
+    """Counts the entries into `failed` of each fine-tune, snapshot by snapshot.
+
+    ``recoveries`` counts the ways out of a counted failure to a status that is a recovery.
+    """
 
     def __init__(self) -> None:
         self.entries: Counter[str] = Counter()
+        self.recoveries: Counter[str] = Counter()
         self._polls_since: dict[str, int] = {}  # of those that failed: polls in a row in no failure
         self._has_baseline = False
 
@@ -32,6 +36,8 @@ class FailureOracle:
                 self._polls_since[fine_tune.id] += 1
                 if self._polls_since[fine_tune.id] == 2:
                     del self._polls_since[fine_tune.id]
+                    is_known = fine_tune.status in {"created", "training", "completed"}
+                    self.recoveries[fine_tune.id] += is_known and self.entries[fine_tune.id] > 0
         for missing in self._polls_since.keys() - fine_tunes.keys():
             self._polls_since[missing] = 0
         self._has_baseline = True

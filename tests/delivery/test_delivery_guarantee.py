@@ -146,11 +146,26 @@ class DeliveryMachine(RuleBasedStateMachine):
         for name, oracle in self.receivers.items():
             mine = {key[:2]: state for key, state in deliveries.items() if key[2] == name}
             queued = Counter(fine_tune_id for _, fine_tune_id in mine)
-            assert queued == self.expected(name), "not every failure is queued once"
+            expected = self.expected(name, self.pipeline.failures.entries)
+            assert queued == expected, "not every failure is queued once"
             for (event, _), state in mine.items():
                 assert state in {"pending", "delivered", "dead"}
                 assert state != "delivered" or event in oracle.accepted_events()
                 assert state != "dead" or event in oracle.refused_alone | expired
+
+    @invariant()
+    def every_recovery_is_queued_for_those_who_were_notified(self) -> None:
+        failures = self.pipeline.failure_deliveries()
+        queued: dict[str, Counter[str]] = {name: Counter() for name in self.receivers}
+        for _, fine_tune_id, name in self.pipeline.failure_deliveries("fine_tune.recovered"):
+            queued[name][fine_tune_id] += 1
+        assert not queued["chat"], "it does not subscribe"
+        for name in ("hook", "log"):
+            expected = self.expected(name, self.pipeline.failures.recoveries)
+            assert queued[name] <= expected, "a recovery without a failure, or a second one"
+            # A failure that is dead now may have been dead when its fine-tune recovered.
+            dead = {key[1] for key, state in failures.items() if key[2] == name and state == "dead"}
+            assert {*(expected - queued[name])} <= dead, "a recovery is not queued"
 
     @invariant()
     def an_outage_creates_few_messages(self) -> None:
@@ -163,11 +178,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         waiting = self.pipeline.pending_messages("chat") - chat.accepted_messages()
         assert len(waiting) <= limit
 
-    def expected(self, receiver: str) -> Counter[str]:
-        entries = +self.pipeline.failures.entries
+    def expected(self, receiver: str, counts: Counter[str]) -> Counter[str]:
+        """Return the counts by fine-tune without those that do not match the receiver's route."""
         if receiver == "hook":
-            return Counter({name: n for name, n in entries.items() if int(name[1:]) % 2 == 0})
-        return entries
+            return Counter({name: n for name, n in counts.items() if n and int(name[1:]) % 2 == 0})
+        return +counts
 
     def teardown(self) -> None:
         self.disk_has_room()
