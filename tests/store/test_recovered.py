@@ -7,7 +7,7 @@ import pytest
 from exporter.core.account import AccountState
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
+from exporter.store.events import DEAD, DELIVERED, DISCARDED, MUTED, PENDING
 from exporter.store.retention import Retention
 from tests.fakes.clock import FakeClock
 from tests.store.raw_sqlite import query_file
@@ -53,7 +53,7 @@ async def test_it_is_queued_for_those_who_were_notified_of_the_failure(database,
     assert recoveries(database) == [(each, to) for each in "ab" for to in ("slack", "webhook")]
 
 
-@pytest.mark.parametrize("state", [DEAD, DISCARDED])
+@pytest.mark.parametrize("state", [DEAD, DISCARDED, MUTED])
 async def test_a_receiver_that_was_not_notified_gets_none(database, state):
     known = await poll(database, None, "training failed", "slack", "webhook")
     await attempt_digest(database, "slack", PENDING)
