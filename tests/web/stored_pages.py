@@ -58,7 +58,7 @@ class StoredPages:
     woken: int = 0
 
     async def poll(self, *fine_tunes: FineTune, at: float, account: str = "main") -> None:
-        """Store a poll of an account at a time; failures are queued for all receivers."""
+        """Store a poll of an account at a time; all receivers get failures and recoveries."""
         key = AccountKey(account, BASE_URL)
         rules = Rules(
             self.database.store_id,
@@ -71,7 +71,7 @@ class StoredPages:
         names = [each.name for each in self.receivers]
 
         def route(event: Any) -> Sequence[str]:
-            return names if event.type == "fine_tune.failed" else ()
+            return names if event.type in {"fine_tune.failed", "fine_tune.recovered"} else ()
 
         snapshot = Snapshot({each.id: each for each in fine_tunes}, at)
         before = self.states.get(account)

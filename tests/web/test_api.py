@@ -63,6 +63,20 @@ async def test_a_story_has_statuses_trainings_events_and_siblings(tmp_path):
     assert (story["same_dataset_total"], story["same_dataset_failed"]) == (3, 1)
 
 
+async def test_a_recovery_is_in_the_story_and_adds_no_status(tmp_path):
+    async with after_a_failure(tmp_path) as pages:
+        for at in (NOW - 10, NOW - 5):
+            await pages.poll(fine_tune("ada", "training"), at=at)
+        answer = await pages.json("/fine-tunes/main/ada")
+        found = await pages.json("/events?type=recovered")
+        page = await pages.get("/fine-tunes/main/ada")
+    statuses = [each["status"] for each in answer["data"]["statuses"]]
+    assert statuses == ["training", "failed", "training"]
+    [event] = found["data"]
+    assert [each["receiver"] for each in event["deliveries"]] == ["ops", "slack"]
+    assert "recovered" in page.text
+
+
 async def test_a_fine_tune_that_nobody_knows_is_404_with_an_explanation(tmp_path):
     async with after_a_failure(tmp_path) as pages:
         answer = await pages.get("/api/v1/fine-tunes/main/none")
