@@ -115,5 +115,5 @@ def _description(context: click.Context) -> str:
 
 def _section(words: str, context: click.Context) -> str:
     usage = context.command.get_usage(context).removeprefix("Usage: ")
-    blocks = [f"## {words}", f"```\n{usage}\n```", _description(context), flag_table(words)]
+    blocks = [f"## {words}", f"```text\n{usage}\n```", _description(context), flag_table(words)]
     return "\n\n".join(block for block in blocks if block) + "\n"

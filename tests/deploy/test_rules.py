@@ -1,15 +1,12 @@
 """The alerting rules and their runbooks."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import pytest
 import yaml
 
-from exporter.cli.commands import main
 from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event, EventType
 from exporter.receivers.alerts import AlertLabels
 from tests.deploy.promql import selectors, undocumented_names
@@ -144,23 +141,6 @@ def test_the_runbooks_list_the_alerts_shared_by_rules_and_agent():
     shared = set(RULES_BY_ALERT) & set(AGENT_ALERTS)
     (sentence,) = re.findall(r"uses the names (.+) too:", RUNBOOKS)
     assert set(re.findall(r"`(\w+)`", sentence)) == shared
-
-
-def commands_in_runbooks() -> list[str]:
-    return re.findall(r"^cartesia-exporter .+$", RUNBOOKS, re.MULTILINE)
-
-
-@pytest.mark.parametrize("line", sorted(set(commands_in_runbooks())))
-def test_a_command_in_a_runbook_is_valid(line):
-    command: click.Command = main
-    _, *words = shlex.split(line)
-    while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
-    # Without resilient parsing, the file in the example would have to exist.
-    context = command.make_context("x", words, resilient_parsing=True)
-    assert command.parse_args(context, words) == []
-    flags = {flag for option in command.params for flag in option.opts}
-    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= flags
 
 
 def test_runbooks_name_only_documented_metrics():

@@ -134,7 +134,7 @@ def documented_queries() -> list[str]:
     first = re.findall(r"^\| [^|]+\? \| `([^`]+)` \|$", document, re.MULTILINE)
     assert len(first) >= 5
     queries = re.findall(r"\| `([^`]+)` \| (?:stable|experimental) \|$", document, re.MULTILINE)
-    queries += re.findall(r"^```\n(.+)\n```$", document, re.MULTILINE)
+    queries += re.findall(r"^```promql\n(.+)\n```$", document, re.MULTILINE)
     assert len(queries) > 30
     return [*first, *queries]
 
