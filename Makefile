@@ -51,6 +51,7 @@ test-container: .venv/dev
 
 # Takes minutes and needs an idle machine, so it is not part of `make test`.
 bench: .venv/dev
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/poll.py
 	$(BIN)/python benchmarks/memory.py

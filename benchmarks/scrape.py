@@ -8,11 +8,9 @@ import asyncio
 import contextlib
 import http.client
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,45 +126,6 @@ async def longest_block(number: int = 10_000, seconds: float = 6.0) -> float:
     return worst * 1e3
 
 
-def start_agent() -> tuple[float, float]:
-    """Return the milliseconds from start to the first response of /metrics, and resident MiB."""
-    with tempfile.TemporaryDirectory() as folder:
-        env = {
-            "PATH": os.environ["PATH"],
-            "CARTESIA_API_KEY": "sk_car_benchmark",
-            "CARTESIA_BASE_URL": "http://127.0.0.1:9",
-            "CARTESIA_EXPORTER_STORAGE_PATH": f"{folder}/state.db",
-        }
-        port = _free_port()
-        flags = [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "exporter", *flags]
-        with subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.DEVNULL) as process:
-            _wait_for_response(port)
-            duration = time.perf_counter() - began
-            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-            process.terminate()
-    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return duration * 1e3, int(resident) / 1024
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-def _wait_for_response(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        with contextlib.suppress(OSError):
-            connection.request("GET", "/metrics")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.002)  # an open port has no notification
-    raise TimeoutError("The agent did not answer within 30 s.")
-
-
 def machine() -> str:
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = next(line.split(": ")[1] for line in info.splitlines() if line.startswith("model name"))
@@ -181,13 +140,9 @@ def main() -> None:
         print(compare(number), flush=True)
     mine, other = rendering()
     worst = asyncio.run(longest_block())
-    starts = [start_agent() for _ in range(5)]
-    first, resident = (statistics.median(column) for column in zip(*starts, strict=True))
     print("\n| | |\n|---|---|")
     print(f"| 10,000 series rendered in both formats | {mine:.0f} ms with gzip / {other:.0f} ms |")
     print(f"| the event loop stood still meanwhile, at most | {worst:.0f} ms |")
-    print(f"| from start to the first answer of /metrics | {first:.0f} ms |")
-    print(f"| resident memory then | {resident:.0f} MiB |")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-import re2
-
 MAX_PATTERN: Final = 1_000
 MAX_TEXT: Final = 10_000
 """Longest pattern, and longest text that is compared, in characters."""
@@ -111,6 +109,8 @@ def compile_pattern(text: str) -> Pattern:
     if text.count("[") > _MAX_CLASSES:
         raise PatternError(f"it has more than {_MAX_CLASSES} classes")
     _check_syntax(text)
+    import re2  # noqa: PLC0415 - 3 MiB that an agent without patterns does not need
+
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True

@@ -121,13 +121,14 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_limit():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_an_agent_does_not_load_what_only_commands_use():
+def test_an_agent_does_not_load_what_only_commands_or_certain_settings_use():
     code = (
         "import sys\n"
         "from exporter.cli.run import _import_without_rich\n"
         "_import_without_rich()\n"
         "import exporter.agent.agent\n"
-        "print([name for name in ('rich', 'pygments', 'alembic') if name in sys.modules])\n"
+        "unused = {'rich', 'pygments', 'alembic', 're2', 'psycopg', 'apprise'}\n"
+        "print(sorted(unused & set(sys.modules)))\n"
         "import rich\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

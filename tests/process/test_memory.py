@@ -1,4 +1,4 @@
-"""Resident memory of the agent over thousands of polls of a list that changes."""
+"""Resident memory of the agent at rest, and over thousands of polls of a list that changes."""
 
 import random
 import re
@@ -8,10 +8,13 @@ import pytest
 from starlette.requests import Request
 
 from exporter.simulator.world import Population, World
-from tests.process.agent_process import Agent, Process, injected, until
+from tests.process.agent_process import Agent, Process, get, injected, until, url_of
 from tests.process.fake_api import agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
+
+MAX_AT_REST = 80
+"""MiB."""
 
 POLLS = 10_000
 WARM_UP = 1_000
@@ -64,6 +67,15 @@ def resident(process: Process) -> float:
     found = re.search(r"VmRSS:\s+([0-9]+) kB", status)
     assert found is not None
     return int(found[1]) / 1024
+
+
+def test_an_agent_at_rest_has_at_most_80_mib(tmp_path):
+    with fake_api(world=World(Population(fine_tunes=25))) as (api, inbox):
+        agent = Agent(tmp_path, **agent_config(api, webhook(inbox), interval="60s"))
+        with agent.process() as process:
+            process.wait_for_line("baseline taken")
+            assert get(f"{url_of(process)}/metrics").status_code == 200
+            assert resident(process) < MAX_AT_REST
 
 
 @pytest.mark.soak
