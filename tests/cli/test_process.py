@@ -99,11 +99,14 @@ def test_a_process_that_gets_no_thread_says_what_to_do(tmp_path):
 
 def test_the_loop_is_kept_responsive():
     interval = sys.getswitchinterval()
+    gc.disable()
     try:
         cli_process.keep_loop_responsive()
         assert gc.get_freeze_count() > 10_000
+        assert gc.isenabled()
         assert sys.getswitchinterval() < interval
     finally:
+        gc.enable()
         gc.unfreeze()
         sys.setswitchinterval(interval)
 

@@ -94,7 +94,7 @@ def test_signals_have_their_usual_effect_on_commands_that_only_answer(tmp_path):
 
 
 def test_nothing_that_takes_time_is_imported_before_signals_are_handled():
-    code = "import collections.abc, re, sys, signal; before = set(sys.modules);"
+    code = "import collections.abc, gc, re, sys, signal; before = set(sys.modules);"
     code += "import exporter.cli.main; print(sorted(set(sys.modules) - before))"
     command = [MODULE[0], "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
