@@ -9,7 +9,7 @@ import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any, Final, NamedTuple
 
 MAX_LOOKUPS: Final = 64
@@ -20,14 +20,16 @@ _SHARED_SECONDS: Final = 10.0
 """Lookups of the same name share a thread for this long; then another one may get an answer."""
 
 
-def start_executor(name: str) -> ThreadPoolExecutor:
-    """Return an executor with one thread, which is running already.
+def start_executor(name: str, threads: int = 1) -> ThreadPoolExecutor:
+    """Return an executor whose threads are running already.
 
     Raises OSError if the system refuses another thread.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    started = Barrier(threads)  # none is idle and takes the work that the next one is started for
     try:
-        executor.submit(int)
+        for _ in range(threads):
+            executor.submit(started.wait)
     except RuntimeError:
         text = "no thread can be started; raise the limit of tasks (ulimit -u, TasksMax, pids.max)"
         raise OSError(errno.EAGAIN, text) from None

@@ -1,9 +1,14 @@
 """Environment, Hypothesis profiles and fixtures of all tests."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
 
 # Without Hypothesis's own time limits, which a busy machine exceeds. `make soak` selects its
 # profile with --hypothesis-profile.
@@ -36,6 +41,15 @@ def clean_environment(monkeypatch):
         if name.upper().startswith(_REMOVED_PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[PostgresServer]":
+    """A PostgreSQL server of this worker."""
+    from tests.postgres_server import postgres_server
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ _FIRST_POLLS_SECONDS: Final = 5.0
 """The first polls of all accounts are spread over this time, or over the interval if shorter."""
 
 _STORAGE_MOVED: Final = (
-    "storage.path: cannot change while the agent runs; restart it, or undo the change"
+    "storage: the state cannot change while the agent runs; restart it, or undo the change"
 )
 
 log = structlog.get_logger()
@@ -68,7 +68,8 @@ class RunOptions:
 
     The agent listens at ``addresses``, pairs of host and port, or on the sockets ``passed``.
     Users reach its pages at ``external_url``. ``on_listening`` is called once with the URLs of the
-    pages, ``on_status`` with each published account status.
+    pages, ``on_status`` with each published account status. If ``init``, a database that was
+    emptied becomes a new state.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
@@ -80,6 +81,7 @@ class RunOptions:
     on_status: Callable[[AccountStatus], None] = lambda _: None
     passed: Sequence[socket.socket] = ()
     manager: Notifier = field(default_factory=Notifier)
+    init: bool = False
 
 
 async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
@@ -94,7 +96,9 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         log.warning("a key of the web configuration has no effect", note=note)
     async with AsyncExitStack() as resources:
         # Before the addresses: a second agent must report who holds the state, not a used port.
-        database = await resources.enter_async_context(Database(config.storage.path))
+        database = await resources.enter_async_context(
+            Database(config.storage.location, init=options.init)
+        )
         guard = StoreGuard(database, SYSTEM_CLOCK, stop.set)
         resources.push_async_callback(guard.finish)
         listeners = await _listen(options, resources)
@@ -208,7 +212,7 @@ class Agent:
 
         Raises ConfigError, and then nothing has changed.
         """
-        if config.storage.path != self._config.storage.path:
+        if config.storage.location != self._config.storage.location:
             raise ConfigError([_STORAGE_MOVED])
         old = self._specs
         try:

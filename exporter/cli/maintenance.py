@@ -35,14 +35,15 @@ def backup(config_file: Path | None, storage_path: Path | None, path: Path) -> N
     files beside it away, and put the copy in its place.
     """
     found = state_of(config_file, storage_path)
-    from exporter.store.engines.sqlite import SQLiteEngine
+    from exporter.store.database import open_engine
     from exporter.store.errors import StoreError, StoreRefusedError
     from exporter.store.files import UNFINISHED
     from exporter.store.integrity import back_up
 
     try:
+        engine = open_engine(found.location)
         with _ended_by_sigterm():
-            back_up(SQLiteEngine(found.path), path.absolute())
+            back_up(engine, path.absolute())
     except StoreError as error:
         status = CONFIGURATION_ERROR if isinstance(error, StoreRefusedError) else RUNTIME_ERROR
         fail(status, f"cannot back up the state: {error}")
@@ -53,7 +54,7 @@ def backup(config_file: Path | None, storage_path: Path | None, path: Path) -> N
         fail(CONFIGURATION_ERROR, f"{error.filename} exists: {advice}")
     except OSError as error:
         fail(RUNTIME_ERROR, f"cannot write the backup {path}: {os_error_text(error)}")
-    click.echo(f"{found.path} copied to {path}: {path.stat().st_size:,} bytes")
+    click.echo(f"{engine.location} copied to {path}: {path.stat().st_size:,} bytes")
 
 
 @state.command()
@@ -64,15 +65,16 @@ def check(config_file: Path | None, storage_path: Path | None) -> None:
 
     Reads all of it: pages, indexes, references, tables and rows.
     """
-    path = state_of(config_file, storage_path).path
+    found = state_of(config_file, storage_path)
     stream = standard_output("check the state")
-    from exporter.store.engines.sqlite import SQLiteEngine
+    from exporter.store.database import open_engine
     from exporter.store.errors import StoreError
     from exporter.store.integrity import DamagedStateError
     from exporter.store.integrity import check as check_state
 
     try:
-        found = check_state(SQLiteEngine(path))
+        engine = open_engine(found.location)
+        contents = check_state(engine)
     except StoreError as error:
         fail(RUNTIME_ERROR, str(error))
     except DamagedStateError as error:
@@ -80,14 +82,14 @@ def check(config_file: Path | None, storage_path: Path | None) -> None:
             click.echo(one_line(problem), stream)
         fail(
             RUNTIME_ERROR,
-            f"the state {path} is damaged: stop the agent, and restore a backup or move the state "
-            "and the files beside it away to begin with a new baseline",
+            f"the state {engine.location} is damaged: stop the agent, and restore a backup or move "
+            "the state and the files beside it away to begin with a new baseline",
         )
-    last_poll = "never" if found.read_at is None else timestamp(found.read_at)
+    last_poll = "never" if contents.read_at is None else timestamp(contents.read_at)
     click.echo(
-        f"{path} is sound: schema version {found.revision}; accounts: {found.accounts}, "
-        f"fine-tunes: {found.fine_tunes}, events: {found.events}, pending deliveries: "
-        f"{found.pending}; last complete poll: {last_poll}",
+        f"{engine.location} is sound: schema version {contents.revision}; accounts: "
+        f"{contents.accounts}, fine-tunes: {contents.fine_tunes}, events: {contents.events}, "
+        f"pending deliveries: {contents.pending}; last complete poll: {last_poll}",
         stream,
     )
 

@@ -83,9 +83,17 @@ _TELEMETRY_PATH: Final = re.compile(
     show_default=True,
     help="Format of the log on standard error.",
 )
+@click.option(
+    "--storage.init",
+    "init",
+    is_flag=True,
+    help="Accept a database whose tables were emptied: begin with a new baseline.",
+)
 @click.option("--config.check", "check", is_flag=True, help="Check the configuration and exit.")
 @version_option
-def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web: Any) -> None:
+def run(
+    config_file: Path | None, level: str, style: Any, *, init: bool, check: bool, **web: Any
+) -> None:
     """Poll the accounts, serve metrics and pages, and send alerts, until SIGTERM or SIGINT."""
     _import_without_rich()
     from exporter import logs
@@ -111,7 +119,8 @@ def run(config_file: Path | None, level: str, style: Any, *, check: bool, **web:
     logs.set_up(level, style)
     options = _with_systemd(replace(options, web=web_config), activated=activated)
     read = partial(load, config_file, os.environ)
-    options = replace(options, reloading=Reloading(read, hangup, lifecycle, options.manager))
+    reloading = Reloading(read, hangup, lifecycle, options.manager)
+    options = replace(options, reloading=reloading, init=init)
     process.run_until_signal(partial(_run, config_file, config, options), hangup)
 
 
@@ -206,7 +215,7 @@ async def _run(
         config="environment" if path is None else str(path),
         accounts=" ".join(account.name for account in config.accounts),
         receivers=" ".join(receiver.name for receiver in config.receivers) or "none",
-        state=str(config.storage.path),
+        state=str(config.storage.location),
     )
     process.raise_open_files_limit()
     process.return_freed_memory()

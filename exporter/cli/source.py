@@ -1,4 +1,4 @@
-"""Where commands read records from: the state file, or the API of a running agent."""
+"""Where commands read records from: the state, or the API of a running agent."""
 
 import asyncio
 import ssl
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from exporter.http_client import Response
+    from exporter.store.location import StoreLocation
     from exporter.web.api import ListAnswer
     from exporter.web.view import ViewSettings
 
@@ -158,18 +159,22 @@ async def _check_names(read: _Read, query: Mapping[str, Sequence[str]]) -> None:
 
 
 def _stored(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
-    """Return the lists of a state file."""
+    """Return the lists of a state."""
     for name in ("ca_file", "username", "password_file"):
         if given[name] is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} needs --url")
     state = state_of(given["config_file"], given["storage_path"])
     from exporter.agent.build import view_settings
 
-    return _open_state(state.path, None if state.config is None else view_settings(state.config))
+    return _open_state(
+        state.location, None if state.config is None else view_settings(state.config)
+    )
 
 
 @asynccontextmanager
-async def _open_state(path: Path, settings: "ViewSettings | None") -> AsyncIterator[_Read]:
+async def _open_state(
+    location: "StoreLocation", settings: "ViewSettings | None"
+) -> AsyncIterator[_Read]:
     from msgspec.structs import replace
     from starlette.datastructures import QueryParams
 
@@ -179,7 +184,7 @@ async def _open_state(path: Path, settings: "ViewSettings | None") -> AsyncItera
     from exporter.web.query import parse
     from exporter.web.view import View, stored_settings
 
-    async with Database(path, exclusive=False) as database, database.reader() as reader:
+    async with Database(location, exclusive=False) as database, database.reader() as reader:
 
         async def read(kind: str, parameters: Mapping[str, Sequence[str]]) -> "ListAnswer[Any]":
             allowed, answer = LISTS[kind]

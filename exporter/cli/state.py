@@ -14,6 +14,7 @@ from exporter.cli.options import load_without_secrets
 if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.store.database import Database
+    from exporter.store.location import StoreLocation
 
 _Result = TypeVar("_Result")
 
@@ -25,10 +26,10 @@ class _UnknownReceiverError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class StateFile:
-    """A state file, and the configuration that names it; None if only its path was given."""
+class StoredState:
+    """Where a state is, and the configuration that says so; None if only its path was given."""
 
-    path: Path
+    location: "StoreLocation"
     config: "Config | None" = None
 
     def receivers(self, database: "Database") -> frozenset[str]:
@@ -60,27 +61,29 @@ class StateFile:
             _refuse_receiver(name, names, " in the configuration" if self.config else "")
 
 
-def state_of(config_file: Path | None, storage_path: Path | None) -> StateFile:
-    """Return the state file of a path, or of a configuration, of which no secret is read.
+def state_of(config_file: Path | None, storage_path: Path | None) -> StoredState:
+    """Return the state of a path, or of a configuration, of which no secret is read here.
 
     Ends the process with every mistake in the configuration.
     """
     if storage_path is None:
         config = load_without_secrets(config_file)
-        return StateFile(config.storage.path, config)
+        return StoredState(config.storage.location, config)
     if config_file is not None:
         raise click.UsageError("--storage.path and --config.file exclude each other")
-    return StateFile(storage_path)
+    return StoredState(storage_path)
 
 
-def run_in_state(state: StateFile, task: str, function: Callable[["Database"], _Result]) -> _Result:
+def run_in_state(
+    state: StoredState, task: str, function: Callable[["Database"], _Result]
+) -> _Result:
     """Return the result of ``function``, or end the process with why ``task`` failed."""
     from exporter.store.database import Database
     from exporter.store.errors import StoreError, StoreRefusedError
     from exporter.store.queries import UnknownIdError
 
     async def run() -> _Result:
-        async with Database(state.path, exclusive=False) as database:
+        async with Database(state.location, exclusive=False) as database:
             return await database.run(function, database)
 
     try:

@@ -10,10 +10,12 @@ RECEIVER_VARIABLES: Final = {
     "webhook": "CARTESIA_EXPORTER_WEBHOOK_URL",
 }
 STORAGE_VARIABLE: Final = "CARTESIA_EXPORTER_STORAGE_PATH"
+STORAGE_URL_VARIABLE: Final = "CARTESIA_EXPORTER_STORAGE_URL"
 
 OVERRIDDEN_BY: Final = {
     **dict.fromkeys((API_KEY, API_KEY_FILE, *ACCOUNT_VARIABLES.values()), "lists accounts"),
     **dict.fromkeys(RECEIVER_VARIABLES.values(), "lists receivers"),
     STORAGE_VARIABLE: "sets storage.path",
+    STORAGE_URL_VARIABLE: "sets storage.path or storage.url",
 }
 """Every variable, and what the file does when the variable has no effect."""

@@ -13,6 +13,7 @@ from exporter.config.environment import (
     API_KEY,
     API_KEY_FILE,
     RECEIVER_VARIABLES,
+    STORAGE_URL_VARIABLE,
     STORAGE_VARIABLE,
 )
 from exporter.config.errors import (
@@ -44,9 +45,10 @@ class _RawConfig:
 def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = True) -> Config:
     """Return the configuration of a file, or of the environment alone when path is None.
 
-    Variables are used where the file has no accounts, no receivers or no storage.path; an empty
-    variable counts as unset. Each secret has been read once when this returns, unless
-    ``read_secrets`` is False: then none is read, and there are no warnings.
+    Variables are used where the file has no accounts, no receivers, or neither storage.path nor
+    storage.url; an empty variable counts as unset. Each secret has been read once when this
+    returns, unless ``read_secrets`` is False: then none is read, and
+    there are no warnings.
 
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
@@ -108,10 +110,16 @@ def _add_receivers(raw: _RawConfig) -> None:
 
 
 def _add_storage(raw: _RawConfig) -> None:
-    variable = raw.environ.get(STORAGE_VARIABLE)
     storage = raw.values.get("storage") or {}
-    if variable and isinstance(storage, dict) and storage.get("path") is None:
-        raw.values["storage"] = {**storage, "path": variable}
+    keys = ("path", "url", "url_file", "url_env")
+    if not isinstance(storage, dict) or any(storage.get(key) is not None for key in keys):
+        return
+    # The URL comes first: images set the path.
+    if raw.environ.get(STORAGE_URL_VARIABLE):
+        raw.values["storage"] = {**storage, "url_env": STORAGE_URL_VARIABLE}
+        raw.names["storage", "url_env"] = f"${STORAGE_URL_VARIABLE}"
+    elif path := raw.environ.get(STORAGE_VARIABLE):
+        raw.values["storage"] = {**storage, "path": path}
         raw.names["storage", "path"] = f"${STORAGE_VARIABLE}"
 
 

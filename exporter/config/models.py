@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -27,7 +28,9 @@ from exporter.config.types import (
     Name,
     between,
     check_api_key,
+    check_database_url,
     check_date,
+    check_printable,
     check_url,
     check_web_url,
     check_without_query,
@@ -41,6 +44,7 @@ from exporter.core.events import DEFAULT_SEVERITIES, FineTuneSubscription, Subsc
 from exporter.core.model import FAILED
 from exporter.core.status import NOT_A_FAILURE, canonical_status
 from exporter.core.text import format_duration
+from exporter.store.location import PostgresLocation, StoreLocation
 
 DEFAULT_ACCOUNT = "default"
 
@@ -209,10 +213,44 @@ class Alerts(Section):
 
 
 class Storage(Section):
-    """The state file; retention in seconds."""
+    """Where the state is stored; durations in seconds."""
+
+    SECRETS = (
+        secret_key("url", check_database_url, required=False),
+        secret_key("password", check_printable, required=False),
+    )
 
     path: StoragePath = Path("data/state.db")
+    url: SecretStr | None = None
+    url_file: str | None = None
+    url_env: str | None = None
+    password: SecretStr | None = None
+    password_file: str | None = None
+    password_env: str | None = None
+    lease: Annotated[Duration, between("5s", "5m")] = 15.0
+    pool: Annotated[int, between(1, 32)] = 4
     retention: Annotated[Duration, between("1h", "10y")] = 90 * 86400.0
+
+    @classmethod
+    def raw_problems(cls, given: Mapping[Any, Any]) -> Iterator[Problem]:
+        """Yield the problems of the keys that depend on each other."""
+        yield from super().raw_problems(given)
+        url = next((key for key in ("url", "url_file", "url_env") if key in given), None)
+        if url is None:
+            for key in ("password", "password_file", "password_env"):
+                if key in given:
+                    yield (key,), "needs storage.url: a file has no password"
+        elif "path" in given:
+            yield (url,), "is given together with path; keep one of them"
+        elif find_spec("psycopg") is None:  # not imported: that takes 0.3 s
+            yield (url,), "needs the extra: pip install 'cartesia-exporter[postgres]'"
+
+    @property
+    def location(self) -> StoreLocation:
+        """The state file, or the database of PostgreSQL."""
+        if (url := self.secrets.get("url")) is None:
+            return self.path
+        return PostgresLocation(url, self.secrets.get("password"), self.lease, self.pool)
 
 
 class Config(Section):

@@ -222,6 +222,13 @@ def check_without_userinfo(url: str) -> None:
         raise ValueError("must not contain a user name or a password")
 
 
+def check_database_url(url: str) -> None:
+    """Refuse anything but the URL of a PostgreSQL database."""
+    check_bare(url)
+    if _UNSAFE_IN_URL.search(url) or not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be the URL of a database such as postgresql://user@host/database")
+
+
 def check_proxy_url(url: str) -> None:
     """Refuse anything but the http or https URL of a proxy; a user and password are allowed."""
     check_bare(url)

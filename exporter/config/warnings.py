@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from exporter.config.environment import OVERRIDDEN_BY, STORAGE_VARIABLE
@@ -127,7 +128,9 @@ def _unused_variables(
         if not text or f"${name}" in used:
             continue
         if name in OVERRIDDEN_BY:
-            if name != STORAGE_VARIABLE or text != str(config.storage.path):
+            # Images set the path, whatever is used in its place.
+            in_file = isinstance(config.storage.location, Path)
+            if name != STORAGE_VARIABLE or (in_file and text != str(config.storage.path)):
                 yield f"${name} has no effect: the file {OVERRIDDEN_BY[name]}"
         elif name.startswith(_PREFIX) and not _SERVICE_VARIABLE.fullmatch(name):
             hint = suggest(name, OVERRIDDEN_BY)

@@ -15,7 +15,13 @@ from sqlalchemy import Connection, select
 from exporter.store.awake import AwakeClock
 from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
-from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
+from exporter.store.errors import (
+    StoreConflictError,
+    StoreError,
+    StoreLostError,
+    StoreRefusedError,
+)
+from exporter.store.location import StoreLocation
 from exporter.store.migrations import REVISIONS, migrate, read_revision
 from exporter.store.reader import Reader
 from exporter.store.schema import meta
@@ -25,6 +31,19 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 _CLOSE_SECONDS = 2.0
+
+
+def open_engine(location: StoreLocation) -> StoreEngine:
+    """Return the engine for a location; it is not opened yet. Raises StoreRefusedError."""
+    if isinstance(location, Path):
+        return SQLiteEngine(location)
+    try:
+        from exporter.store.engines.postgres import PostgresEngine  # noqa: PLC0415 - takes 0.3 s
+    except ImportError as error:
+        raise StoreRefusedError(
+            f"storage.url needs psycopg ({error}): pip install 'cartesia-exporter[postgres]'"
+        ) from None
+    return PostgresEngine(location)
 
 
 class _HasDatabase(Protocol):
@@ -51,38 +70,40 @@ def in_store_thread(
 class Database:
     """The database of one agent.
 
-    ``exclusive`` locks the state file and creates or upgrades its tables. Without it, the file of
-    an agent that may be running is opened as it is; it must exist and have the newest schema.
+    ``exclusive`` locks the state file and creates or upgrades its tables. Without it, the state of
+    an agent that may be running is opened as it is; it must exist and have the newest schema. In
+    PostgreSQL nothing is locked. If ``init``, a database that was emptied becomes a new state.
 
     ``errors`` counts the reads and writes that failed. ``lost`` is set when the open database is no
     longer the state of this agent, which must end then; ``on_lost`` is called in the event loop.
     ``awake`` runs if ``exclusive``, driven by ``monotonic``.
 
-    All work runs in one thread, so that a slow disk never blocks the event loop and transactions
-    never overlap. All methods raise StoreError, or StoreRefusedError for a file that must not be
-    used.
+    All work runs in threads of the store, so that a slow disk never blocks the event loop: in one
+    for a state file, in one for each connection to PostgreSQL. All methods raise StoreError, or
+    StoreRefusedError for a database that must not be used.
     """
 
     def __init__(
         self,
-        path: Path,
+        location: StoreLocation,
         *,
         exclusive: bool = True,
+        init: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path = path
         self.store_id = ""
         self.errors = 0
         self.lost: StoreLostError | None = None
         self.on_lost: Callable[[], object] = lambda: None
         self._write_error = ""
-        self.engine: StoreEngine = SQLiteEngine(path)
+        self.engine = open_engine(location)
         self.monotonic = monotonic
         self.awake = AwakeClock(monotonic)
         self._exclusive = exclusive
+        self._init = init
         self._form_key = b""
         self.baseline_checkpoint_at = -inf
-        self._thread = start_executor("store")
+        self._thread = start_executor("store", self.engine.threads)
 
     @property
     def trouble(self) -> str:
@@ -174,19 +195,26 @@ class Database:
         self.engine.open(exclusive=self._exclusive)
         # Before the first write: a database that is refused is left as it is.
         with self.read() as connection:
-            revision = read_revision(connection, self.engine)
+            revision = read_revision(connection, self.engine, init=self._init)
         if self._exclusive:
-            with self.engine.migrating(), self.write() as connection:
-                self.store_id = migrate(connection, self.engine)
-                key = select(meta.c.value).where(meta.c.name == "form_key")
-                self._form_key = connection.scalars(key).one().encode()
-                self.engine.take_over(connection)
-                self.awake.start(connection)
+            try:
+                self._take_over()
+            except StoreConflictError:  # another agent has created the tables meanwhile
+                self._take_over()
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
                 f"{self.engine.description} has schema version {revision or 'none'}, this program "
-                f"needs {REVISIONS[-1]}: start the agent once, it upgrades the file"
+                f"needs {REVISIONS[-1]}: start the agent once, it upgrades the tables"
             )
+
+    def _take_over(self) -> None:
+        """Create or upgrade the tables, and continue from what is stored."""
+        with self.engine.migrating(), self.write() as connection:
+            self.store_id = migrate(connection, self.engine, init=self._init)
+            key = select(meta.c.value).where(meta.c.name == "form_key")
+            self._form_key = connection.scalars(key).one().encode()
+            self.engine.take_over(connection)
+            self.awake.start(connection)
 
     def _close(self) -> None:
         # What passed since the last write counts too: restarts must not make an outage younger.

@@ -9,6 +9,10 @@ class StoreRefusedError(StoreError):
     """The database must not be used as it is. The text says what to do; a retry does not help."""
 
 
+class StoreConflictError(StoreError):
+    """Another process changed the same at the same time; nothing was written. A retry may help."""
+
+
 class StoreLostError(StoreError):
     """The database in use was deleted, moved or replaced: what is written to it is not kept."""
 

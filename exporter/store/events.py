@@ -5,15 +5,15 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import ColumnElement, Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from exporter.core.account import RoutedEvents
 from exporter.core.events import ENDS, Event
 from exporter.core.model import FineTune
 from exporter.core.text import searchable
 from exporter.store.awake import read_awake
-from exporter.store.engines import batches, dialect_insert
-from exporter.store.schema import deliveries, events
+from exporter.store.engines import batches, bulk_insert, insert_rows
+from exporter.store.schema import deliveries, events, meta
 
 PENDING: Final = "pending"
 MUTED: Final = "muted"
@@ -46,14 +46,17 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
     again after a commit whose success was not reported. One that follows another is stored only if
     a receiver was notified of that one.
     """
-    statement = (
-        dialect_insert(connection, events)
-        .on_conflict_do_nothing(index_elements=["id"])
-        .returning(events.c.id, events.c.number)
-    )
-    awake = read_awake(connection) if routed else 0.0
+    if not routed:
+        return
+    # One transaction at a time, so that events are committed in the order of their numbers.
+    connection.execute(select(meta.c.value).where(meta.c.name == "store_id").with_for_update())
+    awake = read_awake(connection)
     for batch in batches(_notified_only(connection, routed)):
-        stored = connection.execute(statement, [_row(event, awake) for event, _ in batch])
+        statement, parameters = bulk_insert(
+            connection, events, [_row(event, awake) for event, _ in batch]
+        )
+        new = statement.on_conflict_do_nothing(index_elements=["id"])
+        stored = connection.execute(new.returning(events.c.id, events.c.number), parameters)
         numbers = {row.id: row.number for row in stored}
         rows = [
             {
@@ -68,8 +71,7 @@ def record_events(connection: Connection, routed: RoutedEvents) -> None:
             if event.id in numbers
             for receiver in receivers
         ]
-        if rows:
-            connection.execute(insert(deliveries), rows)
+        insert_rows(connection, deliveries, rows)
 
 
 def _notified_only(connection: Connection, routed: RoutedEvents) -> Iterator[_Routed]:

@@ -114,11 +114,11 @@ class Outbox(ReceiverOutbox):
         if muted:
             source, due = deliveries.c.state == MUTED, awake
         with self._database.write() as connection:
-            assigned = {"state": PENDING, "due_awake": due}
-            self._create(connection, new, source, assigned, created_at=now)
             if any(message.starts_interval for message in new):
                 began = {"name": self.receiver, "grouped_at": now, "grouped_awake": awake}
                 upsert(connection, receivers, [began])
+            assigned = {"state": PENDING, "due_awake": due}
+            self._create(connection, new, source, assigned, created_at=now)
 
     @in_store_thread
     def next(self, *, skipping: Collection[str] = ()) -> OutboxMessage | None:

@@ -71,6 +71,15 @@ def request_retry(connection: Connection, receiver: str) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
 
 
+def lock_receivers(connection: Connection) -> None:
+    """Wait for results that are being stored, and let later ones wait, in the caller's transaction.
+
+    First in a transaction that changes deliveries of any receiver: with the locks in another order,
+    two transactions could wait for each other. In SQLite nothing else writes at the same time.
+    """
+    connection.execute(select(receivers.c.name).order_by(receivers.c.name).with_for_update())
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """Numbers of deliveries of a receiver by state.

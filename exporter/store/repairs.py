@@ -11,7 +11,7 @@ from exporter.store.awake import read_awake
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DISCARDED, PENDING, UNFINISHED
 from exporter.store.queries import UNSETTLED, DeliveryFilter, belongs_to, find_deliveries
-from exporter.store.receiver_outbox import request_retry
+from exporter.store.receiver_outbox import lock_receivers, request_retry
 from exporter.store.schema import CARRIES_NOTHING, deliveries, messages
 
 _QUEUED: Final = (PENDING, DEAD)
@@ -45,6 +45,7 @@ def retry(database: Database, criteria: DeliveryFilter, now: float) -> Mapping[s
     """
     minimal = case((messages.c.body == b"", False), else_=messages.c.minimal)
     with database.write() as connection:
+        lock_receivers(connection)
         queued = {"queued_at": now, "due_awake": read_awake(connection)}
         counts = _update(
             connection,
@@ -70,6 +71,7 @@ def discard(
     """
     unfinished = or_(*(deliveries.c.state == state for state in UNFINISHED))
     with database.write() as connection:
+        lock_receivers(connection)
         settled = {"settled_at": now, "settled_awake": read_awake(connection), "settled_by": by}
         return _update(
             connection,
@@ -94,6 +96,8 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
     of_source = select(deliveries.c.event).where(unfinished)
     of_target = select(deliveries.c.event).where(deliveries.c.receiver == target)
     with database.write() as connection:
+        request_retry(connection, target)
+        lock_receivers(connection)
         awake = read_awake(connection)
         connection.execute(delete(deliveries).where(replaced, deliveries.c.event.in_(of_source)))
         discarded = connection.execute(
@@ -124,7 +128,6 @@ def reassign(database: Database, source: str, target: str, now: float) -> Reassi
             .where(messages.c.receiver == source, messages.c.state.in_(_QUEUED))
             .values(state=DISCARDED)
         )
-        request_retry(connection, target)
         return ReassignCounts(moved.rowcount, discarded.rowcount)
 
 

@@ -13,6 +13,9 @@ metadata: Final = sa.MetaData(
     }
 )
 
+TEXT: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Text that both engines sort and compare by its bytes."""
+
 # SQLite generates keys for a column of the type INTEGER only.
 _GENERATED_KEY: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -30,14 +33,14 @@ def _state_check(*states: str) -> sa.CheckConstraint:
 meta: Final = sa.Table(
     "meta",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("value", TEXT, nullable=False),
 )
 
 awake_clock: Final = sa.Table(
     "awake_clock",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("name", TEXT, primary_key=True),
     sa.Column("seconds", sa.Float, nullable=False),
 )
 """The counter of AwakeClock. Columns whose names end with ``_awake`` are times of it."""
@@ -46,12 +49,12 @@ accounts: Final = sa.Table(
     "accounts",
     metadata,
     sa.Column("number", _GENERATED_KEY, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("base_url", TEXT, nullable=False),
     sa.Column("baseline_at", sa.Float, nullable=False),
     sa.Column("read_at", sa.Float, nullable=False),
     sa.Column("baselines", sa.BigInteger, nullable=False),
-    sa.Column("key_fingerprint", sa.Text, nullable=False),
+    sa.Column("key_fingerprint", TEXT, nullable=False),
     sa.UniqueConstraint("name", "base_url"),
 )
 
@@ -59,13 +62,13 @@ fine_tunes: Final = sa.Table(
     "fine_tunes",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("description", sa.Text, nullable=False),
-    sa.Column("language", sa.Text, nullable=False),
-    sa.Column("model_id", sa.Text, nullable=False),
-    sa.Column("dataset", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("description", TEXT, nullable=False),
+    sa.Column("language", TEXT, nullable=False),
+    sa.Column("model_id", TEXT, nullable=False),
+    sa.Column("dataset", TEXT, nullable=False),
+    sa.Column("status", TEXT, nullable=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
     sa.Column("since_seen", sa.Boolean, nullable=False),
@@ -75,7 +78,7 @@ fine_tunes: Final = sa.Table(
     sa.Column("stuck", sa.Boolean, nullable=False),
     sa.Column("configured_failure", sa.Boolean, nullable=False),
     sa.Column("returned", sa.Boolean, nullable=False),
-    sa.Column("search", sa.Text, nullable=False),
+    sa.Column("search", TEXT, nullable=False),
     sa.Index("fine_tunes_by_since", "since", "account", "id"),
     sa.Index(
         "fine_tunes_by_status", "account", "status", "configured_failure", "stuck", "missed_polls"
@@ -87,7 +90,7 @@ unknown_statuses: Final = sa.Table(
     "unknown_statuses",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("status", TEXT, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
 )
 
@@ -95,8 +98,8 @@ label_values: Final = sa.Table(
     "label_values",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("label", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("label", TEXT, primary_key=True),
+    sa.Column("value", TEXT, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
 )
 
@@ -104,9 +107,9 @@ transitions: Final = sa.Table(
     "transitions",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("from_status", sa.Text, primary_key=True),
-    sa.Column("to_status", sa.Text, primary_key=True),
+    sa.Column("model_id", TEXT, primary_key=True),
+    sa.Column("from_status", TEXT, primary_key=True),
+    sa.Column("to_status", TEXT, primary_key=True),
     sa.Column("total", sa.BigInteger, nullable=False),
 )
 
@@ -114,7 +117,7 @@ removals: Final = sa.Table(
     "removals",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("status", TEXT, primary_key=True),
     sa.Column("total", sa.BigInteger, nullable=False),
 )
 
@@ -122,7 +125,7 @@ status_durations: Final = sa.Table(
     "status_durations",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("status", sa.Text, primary_key=True),
+    sa.Column("status", TEXT, primary_key=True),
     sa.Column("bound", sa.Float, primary_key=True),
     sa.Column("total", sa.BigInteger, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
@@ -132,36 +135,36 @@ cursors: Final = sa.Table(
     "cursors",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("ids", sa.Text, nullable=False),
+    sa.Column("ids", TEXT, nullable=False),
 )
 
 poll_outages: Final = sa.Table(
     "poll_outages",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("base_url", sa.Text, primary_key=True),
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("base_url", TEXT, primary_key=True),
     sa.Column("since", sa.Float, nullable=False),
     sa.Column("since_awake", sa.Float, nullable=False),
     sa.Column("reported", sa.Boolean, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
 )
 
 events: Final = sa.Table(
     "events",
     metadata,
     sa.Column("number", _GENERATED_KEY, primary_key=True),
-    sa.Column("id", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("id", TEXT, nullable=False),
+    sa.Column("type", TEXT, nullable=False),
+    sa.Column("account", TEXT, nullable=False),
     sa.Column("observed_at", sa.Float, nullable=False),
     sa.Column("observed_awake", sa.Float, nullable=False),
-    sa.Column("content", sa.Text, nullable=False),
-    sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("model_id", sa.Text, nullable=False),
-    sa.Column("dataset", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("search", sa.Text, nullable=False),
+    sa.Column("content", TEXT, nullable=False),
+    sa.Column("subject", TEXT, nullable=False),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("model_id", TEXT, nullable=False),
+    sa.Column("dataset", TEXT, nullable=False),
+    sa.Column("status", TEXT, nullable=False),
+    sa.Column("search", TEXT, nullable=False),
     sa.UniqueConstraint("id"),
     sa.Index("events_of_subject", "account", "subject", "number"),
     sa.Index("events_of_type", "type", "observed_at", "account"),
@@ -172,13 +175,13 @@ mutes: Final = sa.Table(
     "mutes",
     metadata,
     sa.Column("number", _GENERATED_KEY, primary_key=True),
-    sa.Column("id", sa.Text, nullable=False),
-    sa.Column("match", sa.Text, nullable=False),
-    sa.Column("account", sa.Text, nullable=False),
-    sa.Column("fine_tune", sa.Text, nullable=False),
+    sa.Column("id", TEXT, nullable=False),
+    sa.Column("match", TEXT, nullable=False),
+    sa.Column("account", TEXT, nullable=False),
+    sa.Column("fine_tune", TEXT, nullable=False),
     sa.Column("until_recovered", sa.Boolean, nullable=False),
-    sa.Column("author", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", TEXT, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     # The last event of the fine-tune: a later one may end a mute that lasts until it recovers.
     sa.Column("after_event", sa.BigInteger, nullable=False, default=0),
@@ -186,7 +189,7 @@ mutes: Final = sa.Table(
     # Set by the agent when it sees the mute first: the stored awake clock may be a minute behind.
     sa.Column("until_awake", sa.Float),
     sa.Column("ended_at", sa.Float),
-    sa.Column("ended_by", sa.Text, nullable=False, default=""),
+    sa.Column("ended_by", TEXT, nullable=False, default=""),
     sa.UniqueConstraint("id"),
     sa.Index("mutes_by_end", "ended_at"),
 )
@@ -195,18 +198,18 @@ deliveries: Final = sa.Table(
     "deliveries",
     metadata,
     _reference("event", "events"),
-    sa.Column("receiver", sa.Text, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("receiver", TEXT, primary_key=True),
+    sa.Column("state", TEXT, nullable=False),
     sa.Column("queued_at", sa.Float, nullable=False),
     # From when it may be sent, as far as that is known: neither muted, nor held back.
     sa.Column("due_awake", sa.Float, nullable=False),
     sa.Column("groupable", sa.Boolean, nullable=False),
-    sa.Column("message", sa.Text),
+    sa.Column("message", TEXT),
     sa.Column("mute", sa.BigInteger, sa.ForeignKey("mutes.number")),
     sa.Column("settled_at", sa.Float),
     sa.Column("settled_awake", sa.Float),
-    sa.Column("settled_by", sa.Text, nullable=False, default=""),
-    sa.Column("answer", sa.Text, nullable=False, default=""),
+    sa.Column("settled_by", TEXT, nullable=False, default=""),
+    sa.Column("answer", TEXT, nullable=False, default=""),
     _state_check("pending", "muted"),
     sa.Index("deliveries_of_message", "receiver", "message"),
     sa.Index("deliveries_of_mute", "mute", "state"),
@@ -216,9 +219,9 @@ deliveries: Final = sa.Table(
 messages: Final = sa.Table(
     "messages",
     metadata,
-    sa.Column("receiver", sa.Text, primary_key=True),
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("receiver", TEXT, primary_key=True),
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("state", TEXT, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("events", sa.BigInteger, nullable=False),
     sa.Column("minimal", sa.Boolean, nullable=False, default=False),
@@ -228,7 +231,7 @@ messages: Final = sa.Table(
     sa.Column("in_flight", sa.Boolean, nullable=False, default=False),
     sa.Column("unanswered", sa.Boolean, nullable=False, default=False),
     sa.Column("last_attempt_at", sa.Float),
-    sa.Column("last_result", sa.Text, nullable=False, default=""),
+    sa.Column("last_result", TEXT, nullable=False, default=""),
     _state_check("pending"),
     sa.Index("messages_of_state", "receiver", "state"),
 )
@@ -236,12 +239,12 @@ messages: Final = sa.Table(
 receivers: Final = sa.Table(
     "receivers",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("name", TEXT, primary_key=True),
     sa.Column("failures", sa.BigInteger, nullable=False, default=0),
     sa.Column("since", sa.Float, nullable=False, default=0.0),
     sa.Column("since_awake", sa.Float, nullable=False, default=0.0),
     sa.Column("open", sa.Boolean, nullable=False, default=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("reason", TEXT, nullable=False, default=""),
     sa.Column("resume_at", sa.Float, nullable=False, default=0.0),
     sa.Column("retry_requests", sa.BigInteger, nullable=False, default=0),
     # When the last message about fine-tunes was created: its group interval begins then.
@@ -253,13 +256,13 @@ trainings: Final = sa.Table(
     "trainings",
     metadata,
     _reference("account", "accounts"),
-    sa.Column("fine_tune", sa.Text, primary_key=True),
+    sa.Column("fine_tune", TEXT, primary_key=True),
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("model_id", TEXT, nullable=False),
     sa.Column("began_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float, nullable=False),
     sa.Column("seconds", sa.Float),
-    sa.Column("ended_as", sa.Text, nullable=False),
+    sa.Column("ended_as", TEXT, nullable=False),
     sa.Index("trainings_of_model", "model_id", "ended_as", "ended_at"),
     sa.Index("trainings_by_end", "ended_at"),
 )
@@ -280,11 +283,11 @@ outages: Final = sa.Table(
     "outages",
     metadata,
     sa.Column("number", _GENERATED_KEY, primary_key=True),
-    sa.Column("account", sa.Text, nullable=False),
-    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("account", TEXT, nullable=False),
+    sa.Column("base_url", TEXT, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
     sa.Column("until", sa.Float, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
     sa.Index("outages_by_end", "until"),
 )
 
@@ -292,15 +295,26 @@ attempts: Final = sa.Table(
     "attempts",
     metadata,
     sa.Column("number", _GENERATED_KEY, primary_key=True),
-    sa.Column("receiver", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("receiver", TEXT, nullable=False),
+    sa.Column("message", TEXT, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("outcome", TEXT, nullable=False),
+    sa.Column("answer", TEXT, nullable=False),
     sa.Index("attempts_of_message", "receiver", "message", "number"),
     sa.Index("attempts_by_time", "at"),
 )
+
+changes: Final = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("process", TEXT, primary_key=True),
+    sa.Column("connection", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+"""A random token for the last commit of each connection. Only PostgreSQL has rows here: SQLite
+counts commits itself."""
 
 CARRIES: Final = sa.and_(
     deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id

@@ -17,7 +17,7 @@ from exporter.store.database import Database
 from exporter.store.events import DELIVERED
 from tests.config.config_file import KEY, write_config
 from tests.fakes.clock import FakeClock
-from tests.store.raw_sqlite import count_rows, query_file
+from tests.store.raw_sqlite import count_rows, query_file, state_path
 from tests.store.sample_outbox import attempt_digest
 from tests.store.sample_polls import NOW, queue_failures
 
@@ -91,7 +91,7 @@ async def test_settled_events_are_deleted_after_the_retention(tmp_path):
 async def test_a_store_that_cannot_be_written_is_logged_once(tmp_path, monkeypatch):
     async with open_housekeeper(tmp_path) as h:
         query_file(
-            h.database.path,
+            state_path(h.database),
             "CREATE TRIGGER no BEFORE UPDATE ON awake_clock"
             " BEGIN SELECT RAISE(ABORT, 'no room'); END",
         )
@@ -100,7 +100,7 @@ async def test_a_store_that_cannot_be_written_is_logged_once(tmp_path, monkeypat
             await h.housekeeper.round()
             assert "no room" in h.database.trouble
             assert h.database.errors == 2
-            query_file(h.database.path, "DROP TRIGGER no")
+            query_file(state_path(h.database), "DROP TRIGGER no")
             await h.housekeeper.round()
         assert h.database.trouble == ""
         lines = [(line["log_level"], line["event"]) for line in logs]
@@ -126,7 +126,7 @@ async def test_each_round_stores_the_awake_clock(tmp_path):
         for seconds in (60, 120):
             h.clock.now += 60
             await h.housekeeper.round()
-            stored = query_file(h.database.path, "SELECT seconds FROM awake_clock")
+            stored = query_file(state_path(h.database), "SELECT seconds FROM awake_clock")
             assert stored == [(seconds,)]
 
 
@@ -149,7 +149,7 @@ async def test_each_round_writes_the_log_to_the_state_file(tmp_path):
     async with open_housekeeper(tmp_path) as h:
         await queue_failures(h.database, 3, "slack")
         await h.housekeeper.round()
-        backup.write_bytes(h.database.path.read_bytes())
+        backup.write_bytes(state_path(h.database).read_bytes())
         assert count_rows(backup, "events") == 3
 
 
@@ -161,11 +161,11 @@ async def test_each_round_stores_when_the_accounts_were_read(tmp_path):
             AccountStatus("gone", succeeded_at=NOW + 40),
         ]
         await h.housekeeper.round()
-        stored = query_file(h.database.path, "SELECT name, read_at FROM accounts")
+        stored = query_file(state_path(h.database), "SELECT name, read_at FROM accounts")
         assert stored == [("default", NOW + 30)]
         h.statuses[0] = AccountStatus("default", up=False)  # restarted, and not read since
         await h.housekeeper.round()
-        assert query_file(h.database.path, "SELECT name, read_at FROM accounts") == stored
+        assert query_file(state_path(h.database), "SELECT name, read_at FROM accounts") == stored
 
 
 async def test_history_is_deleted_after_the_retention(tmp_path):
@@ -175,4 +175,4 @@ async def test_history_is_deleted_after_the_retention(tmp_path):
         for days, left in ((89, 1), (91, 0)):
             h.clock.now = NOW + days * DAY
             await h.housekeeper.round()
-            assert count_rows(h.database.path, "attempts") == left, days
+            assert count_rows(state_path(h.database), "attempts") == left, days

@@ -339,10 +339,13 @@ def test_the_example_is_valid_with_every_key_uncommented(tmp_path):
         "chat-url": "https://chat.example/hunter2",
         "chat-password": "hunter2",
         "chat-room": "hunter2",
+        "storage-url": "postgresql://agent:hunter2@db.example/cartesia",
+        "storage-password": "hunter2",
         "ca.pem": Path(certifi.where()).read_text(),
     }.items():
         (tmp_path / name).write_text(content)
     text = uncomment(EXAMPLE.read_text()).replace("/run/secrets", str(tmp_path))
+    text = re.sub("  path: data/state.db .*\n", "", text)  # excludes url
     config = load(write_config(tmp_path, text), KEY)
     assert [account.name for account in config.accounts] == ["default", "research"]
     assert [receiver.name for receiver in config.receivers] == [

@@ -54,6 +54,7 @@ def config_with_secrets(secret: str = SECRET) -> dict[str, Any]:
             {"name": "mail", "type": "apprise", "url": f"mailto://user:{secret}@example.com"},
         ],
         "heartbeat_url": URL,
+        "storage": {"url": f"postgresql://agent:{secret}@db.example/x", "password": secret},
     }
 
 

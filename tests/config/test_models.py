@@ -71,7 +71,12 @@ def test_every_default():
         "grafana_url": None,
         "poll_failing_after": 600,
     }
-    assert dict(found.storage) == {"path": Path("data/state.db"), "retention": 90 * 86400}
+    assert {key: value for key, value in found.storage if value is not None} == {
+        "path": Path("data/state.db"),
+        "lease": 15,
+        "pool": 4,
+        "retention": 90 * 86400,
+    }
     assert found.heartbeat_url is None
 
 
@@ -167,6 +172,8 @@ def test_timeout_and_stale_after_depend_on_the_interval(interval, timeout, stale
             ],
         ),
         ("storage", "retention", ["1h", "10y"], ["59m", "11y"]),
+        ("storage", "lease", ["5s", "5m"], ["4s", "6m"]),
+        ("storage", "pool", [1, 32], [0, 33]),
     ],
 )
 def test_limits_of_keys(section, key, valid, invalid):

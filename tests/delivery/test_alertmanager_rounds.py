@@ -16,6 +16,7 @@ from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.receiver_outbox import Backlog
 from tests.delivery.alertmanager_fixture import AM, HOLD
 from tests.polling.large_account import WatchedLoop
+from tests.store.raw_sqlite import state_path
 from tests.store.sample_polls import NOW, fine_tune
 
 
@@ -86,7 +87,7 @@ async def test_what_another_process_discards_is_not_in_the_next_request(single):
     assert await single.deliverer.members[0].deliver_due() == 0
 
     def discard_elsewhere() -> None:
-        with closing(sqlite3.connect(single.database.path)) as connection, connection:
+        with closing(sqlite3.connect(state_path(single.database))) as connection, connection:
             connection.execute("UPDATE deliveries SET state = 'discarded' WHERE state = 'pending'")
 
     await asyncio.to_thread(discard_elsewhere)

@@ -27,7 +27,7 @@ from tests.delivery.delivery_fixture import (
     until,
 )
 from tests.fakes.clock import FakeClock
-from tests.store.raw_sqlite import query_file
+from tests.store.raw_sqlite import query_file, state_path
 from tests.store.sample_polls import NOW
 
 
@@ -242,7 +242,7 @@ async def test_a_message_discarded_before_its_failure_is_stored_is_not_sent_agai
         await delivery.queue_failures("a")
         await refuse_writes(delivery, "UPDATE OF last_result ON messages")
         await delivery.make_attempts(1)
-        query_file(delivery.database.path, "UPDATE messages SET state = 'discarded'")
+        query_file(state_path(delivery.database), "UPDATE messages SET state = 'discarded'")
         delivery.clock.now += 3600
         await delivery.deliverer.deliver_due()
         assert delivery.receiver.texts == ["full a"]
@@ -261,7 +261,7 @@ async def test_a_message_retried_while_another_result_is_not_stored_is_sent(tmp_
         async def find_and_retry(**arguments):
             found = await find(**arguments)
             retried = "UPDATE messages SET state = 'pending', attempts = 0, turn = 0 WHERE minimal"
-            query_file(delivery.database.path, retried)
+            query_file(state_path(delivery.database), retried)
             return found
 
         monkeypatch.setattr(delivery.deliverer._outbox, "next", find_and_retry)

@@ -22,6 +22,7 @@ from tests.delivery.delivery_fixture import (
     delivery_settings,
     open_delivery,
 )
+from tests.store.raw_sqlite import state_path
 from tests.store.sample_polls import NOW
 
 LOST = Attempt(Outcome.TRANSIENT, "timeout", ambiguous=True)
@@ -56,7 +57,7 @@ def picky(*bad: str, most: int = 10**9) -> PickyReceiver:
 async def states(delivery: DeliveryFixture) -> dict[str, str]:
     """Return the state of the delivery of each fine-tune."""
     query = "SELECT subject, state FROM deliveries JOIN events ON number = event"
-    connection = sqlite3.connect(delivery.database.path)
+    connection = sqlite3.connect(state_path(delivery.database))
     try:
         return dict(connection.execute(query).fetchall())
     finally:

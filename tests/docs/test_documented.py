@@ -20,6 +20,7 @@ from tests.core.sample_account import EVERYTHING
 from tests.docs.documents import ROOT, documents
 from tests.exposition.rendered import metrics_of
 from tests.fakes.clock import FakeClock
+from tests.store.raw_sqlite import state_path
 
 DOCUMENTS = documents()
 README = DOCUMENTS["README.md"]
@@ -41,7 +42,7 @@ def served_metrics(tmp_path):
     deliveries.initialise("slack")
     deliveries.update("slack", Backlog(1, 0, 0.0), CIRCUIT_CLOSED, 0.0)
     database = Database(tmp_path / "state.db")
-    database.path.touch()
+    state_path(database).touch()
     registry.register(StoreMetrics(database))
     clock = FakeClock(0).clock
     Housekeeper(database, Config, registry, clock)

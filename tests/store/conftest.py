@@ -1,12 +1,16 @@
-"""An open database, and the check that PostgreSQL has the same statements."""
+"""An open database on each engine, and the check that PostgreSQL has the same statements."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from exporter.store.database import Database
+from exporter.store.location import StoreLocation
+from tests.engines import ENGINES, SQLITE
 from tests.fakes.clock import FakeClock
+from tests.postgres_server import PostgresServer
 from tests.store.portable_sql import check_statement
 from tests.store.sample_polls import NOW
 
@@ -17,16 +21,36 @@ def clock() -> FakeClock:
     return FakeClock(NOW)
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def new_state(request, tmp_path_factory) -> Callable[[], StoreLocation]:
+    """Returns the location of a new state; in PostgreSQL, where that of the one before was."""
+    if request.param == SQLITE:
+        return lambda: tmp_path_factory.mktemp("state") / "state.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.emptied
+
+
 @pytest.fixture
-async def database(tmp_path, clock) -> AsyncIterator[Database]:
-    """The database at `tmp_path / "state.db"`."""
-    async with Database(tmp_path / "state.db", monotonic=clock.clock.monotonic) as database:
+def location(new_state: Callable[[], StoreLocation]) -> StoreLocation:
+    """A new state, in a file or in PostgreSQL."""
+    return new_state()
+
+
+@pytest.fixture
+async def database(location, clock) -> AsyncIterator[Database]:
+    """The database at `location`."""
+    async with Database(location, monotonic=clock.clock.monotonic) as database:
         yield database
 
 
 @pytest.fixture(autouse=True, scope="session")
 def portable_statements() -> Iterator[None]:
     """Fail a test whose statements PostgreSQL would refuse."""
-    event.listen(Engine, "before_execute", check_statement)
+
+    def check(connection: Connection, *arguments: Any) -> None:
+        if connection.dialect.name == SQLITE:
+            check_statement(connection, *arguments)
+
+    event.listen(Engine, "before_execute", check)
     yield
-    event.remove(Engine, "before_execute", check_statement)
+    event.remove(Engine, "before_execute", check)

@@ -13,7 +13,7 @@ from exporter.core.account import AccountState, PollResult
 from exporter.store import accounts
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
-from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.raw_sql import sqlalchemy_engine
 from tests.store.sample_polls import KEY, NOW, fine_tune, poll_result, snapshot_of
 
 POINTS = (

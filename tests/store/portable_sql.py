@@ -21,7 +21,7 @@ _checked: set[Any] = set()
 
 
 def check_statement(
-    _connection: Connection, statement: Any, _many: Any, _one: Any, _options: Any
+    _connection: Connection | None, statement: Any, _many: Any, _one: Any, _options: Any
 ) -> None:
     """Raise AssertionError for a statement that PostgreSQL would refuse; a listener of engines."""
     if not isinstance(statement, ClauseElement):

@@ -16,8 +16,9 @@ from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.receiver_outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
 from exporter.store.schema import poll_outages
+from tests.engines import on_sqlite
 from tests.fakes.clock import FakeClock
-from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.raw_sql import sqlalchemy_engine
 from tests.store.sample_outbox import queue_events, result_of
 from tests.store.sample_polls import NOW, fine_tune
 
@@ -188,7 +189,7 @@ async def test_circuit_and_events_are_stored_with_a_result(database, outbox):
 
 
 async def test_the_version_changes_with_a_new_event_or_a_write_of_another_process(
-    database, outbox, record_event
+    location, outbox, record_event
 ):
     versions = [await outbox.version()]
     await record_event("fine_tune.failed", NOW, AM)
@@ -197,7 +198,7 @@ async def test_the_version_changes_with_a_new_event_or_a_write_of_another_proces
     versions.append(await outbox.version())
     assert await outbox.record([1], result_of(DELIVERED)) == [0]
     assert await outbox.version() == versions[-1], "its own result changes nothing"
-    async with Database(database.path, exclusive=False) as beside:
+    async with Database(location, exclusive=False) as beside:
         await AlertOutbox(beside, AM).alert_rows(-1)
         assert await outbox.version() == versions[-1], "reading changes nothing"
         await AlertOutbox(beside, "another").record([], result_of(PENDING))
@@ -205,6 +206,7 @@ async def test_the_version_changes_with_a_new_event_or_a_write_of_another_proces
     assert len(set(versions)) == 4
 
 
+@on_sqlite  # PostgreSQL uses no number again
 async def test_a_number_that_is_used_again_changes_the_version(database, outbox, record_event):
     await record_event("fine_tune.changed", NOW, subject="old")
     before = await outbox.version()
@@ -222,6 +224,7 @@ async def test_events_are_read_by_number_without_deleted_ones(outbox, record_eve
     assert [event.subject for event in found.values()] == ["ft0", "ft1", "ft2"]
 
 
+@on_sqlite
 async def test_reading_rows_does_not_scan_what_was_delivered_long_ago(
     database, outbox, record_event
 ):

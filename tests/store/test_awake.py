@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter.store.awake import read_awake
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from tests.store.raw_sqlite import execute, query_file
+from tests.store.raw_sqlite import query_file
 
 
 class Monotonic:
@@ -63,8 +63,13 @@ async def test_a_write_that_fails_does_not_store_the_clock_and_does_not_stop_it(
     monotonic, path = Monotonic(0.0), tmp_path / "state.db"
     async with opened(path, monotonic) as database:
         monotonic.value += 7
+
+        def fail() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+
         with pytest.raises(StoreError):
-            await execute(database, "INSERT INTO nowhere VALUES (1)")
+            await database.run(fail)
         assert (stored(path), database.awake.now()) == (0, 7)
 
 

@@ -8,7 +8,7 @@ from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
-from tests.store.raw_sqlite import execute, reject_inserts
+from tests.store.raw_sql import execute, reject_inserts
 from tests.store.sample_polls import KEY, NOW, fine_tune, poll_result, snapshot_of
 
 HOSTILE = (
@@ -74,5 +74,5 @@ async def test_a_failed_commit_does_not_change_the_cursors(database):
 async def test_damaged_cursors_are_ignored(database):
     await commit(database, ["a"])
     for damaged in ("", "[", '["a", 1]', "null"):
-        await execute(database, "UPDATE cursors SET ids = ?", (damaged,))
+        await execute(database, "UPDATE cursors SET ids = :ids", ids=damaged)
         assert await Accounts(database).cursors(KEY) == (), damaged

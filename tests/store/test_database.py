@@ -10,8 +10,16 @@ import pytest
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.lock import Lock
-from tests.store.raw_sqlite import execute, sqlalchemy_engine
+from tests.store.raw_sql import execute, sqlalchemy_engine
+from tests.store.raw_sqlite import state_path
 from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
+
+
+@pytest.fixture
+def location(tmp_path):
+    """A state file: PostgreSQL has nothing of what is tested here."""
+    return tmp_path / "state.db"
+
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -62,7 +70,7 @@ async def test_a_failed_transaction_is_rolled_back_and_the_next_one_succeeds(dat
         await database.run(fail)
     await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
     assert await pragma(database, "integrity_check") == "ok"
-    assert await execute(database, "SELECT count(*) FROM meta WHERE name = 'store_id'") == 1
+    assert await execute(database, "SELECT count(*) FROM meta WHERE name = 'store_id'") == [(1,)]
 
 
 async def test_all_calls_run_in_one_thread_beside_the_event_loop(database):
@@ -99,10 +107,10 @@ async def test_each_store_has_an_id_that_does_not_change(tmp_path):
 
 
 async def test_a_write_waits_for_another_process(database):
-    other = sqlite3.connect(database.path, isolation_level=None)
+    other = sqlite3.connect(state_path(database), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     commit = asyncio.create_task(commit_snapshot(database, None, snapshot_of(fine_tune("a"))))
-    reader = sqlite3.connect(database.path)
+    reader = sqlite3.connect(state_path(database))
     reader.execute("SELECT * FROM accounts")
     reader.close()
     assert not commit.done()
@@ -116,7 +124,7 @@ async def test_a_transaction_of_another_process_that_does_not_end_is_an_error(
 ):
     monkeypatch.setattr("exporter.store.engines.sqlite._BUSY_MILLISECONDS", 50)
     async with Database(tmp_path / "state.db") as database:
-        other = sqlite3.connect(database.path, isolation_level=None)
+        other = sqlite3.connect(state_path(database), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
             await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
@@ -135,7 +143,7 @@ async def test_only_the_first_of_many_writes_waits_for_the_whole_timeout(tmp_pat
         return time.monotonic() - start
 
     async with Database(tmp_path / "state.db") as database:
-        other = sqlite3.connect(database.path, isolation_level=None)
+        other = sqlite3.connect(state_path(database), isolation_level=None)
         for _ in range(2):
             other.execute("BEGIN IMMEDIATE")
             waits = [await failed_write(database) for _ in range(4)]

@@ -8,7 +8,7 @@ import pytest
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.outbox import Outbox
-from tests.store.raw_sqlite import execute
+from tests.store.raw_sql import execute
 from tests.store.sample_polls import (
     KEY,
     NOW,
@@ -17,6 +17,13 @@ from tests.store.sample_polls import (
     poll_result,
     snapshot_of,
 )
+
+
+@pytest.fixture
+def location(tmp_path):
+    """A state file: PostgreSQL has nothing of what is tested here."""
+    return tmp_path / "state.db"
+
 
 LARGE = "x" * 200_000
 

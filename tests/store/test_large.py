@@ -6,7 +6,7 @@ from exporter.core.model import FAILED
 from exporter.store.accounts import Accounts
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
-from tests.store.raw_sqlite import execute, reject_inserts
+from tests.store.raw_sql import accept_inserts, reject_inserts
 from tests.store.sample_polls import KEY, commit_snapshot, fine_tune, snapshot_of
 
 NUMBER = 1_201
@@ -16,11 +16,11 @@ NUMBER = 1_201
 async def test_a_large_baseline_is_stored_as_a_whole_or_not_at_all(database):
     """Its last row, in the last batch, is rejected."""
     many = [fine_tune(f"ft_{n:04d}") for n in range(NUMBER)]
-    await reject_inserts(database, "fine_tunes", f"WHEN NEW.id = 'ft_{NUMBER - 1:04d}'")
+    await reject_inserts(database, "fine_tunes", f"WHEN (NEW.id = 'ft_{NUMBER - 1:04d}')")
     with pytest.raises(StoreError, match="no room"):
         await commit_snapshot(database, None, snapshot_of(*many))
     assert await Accounts(database).load(KEY) is None
-    await execute(database, "DROP TRIGGER no_room")
+    await accept_inserts(database, "fine_tunes")
     state = await commit_snapshot(database, None, snapshot_of(*many))
     assert await Accounts(database).load(KEY) == state
     assert len(state.tracked) == NUMBER

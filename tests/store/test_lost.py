@@ -17,9 +17,16 @@ from exporter.store.errors import (
     StoreTakenError,
 )
 from exporter.store.lock import Lock
-from tests.store.raw_sqlite import count_rows, execute, query_file
+from tests.store.raw_sql import execute
+from tests.store.raw_sqlite import count_rows, query_file, state_path
 from tests.store.sample_outbox import list_all, queue
 from tests.store.sample_polls import NOW
+
+
+@pytest.fixture
+def location(tmp_path):
+    """A state file: PostgreSQL has nothing of what is tested here."""
+    return tmp_path / "state.db"
 
 
 async def verify(database: Database) -> None:
@@ -37,7 +44,7 @@ async def copy(tmp_path) -> Path:
     async with Database(tmp_path / "state.db") as database:
         await queue(database, [1], "ops")
         content = log.read_bytes()
-        database.path.unlink()
+        state_path(database).unlink()
         written = await rescue(database)
     log.write_bytes(content)  # as after SIGKILL
     return written
@@ -53,7 +60,7 @@ async def refusal(path: Path) -> str:
 async def test_an_undisturbed_state_passes(database):
     await queue(database, [1], "ops")
     await database.run(database.checkpoint)
-    async with Database(database.path, exclusive=False) as other:
+    async with Database(state_path(database), exclusive=False) as other:
         await queue(other, [2], "ops")
         await verify(database)
     await verify(database)
@@ -64,7 +71,7 @@ async def test_an_undisturbed_state_passes(database):
 async def test_a_lost_state_stays_lost_and_is_reported_once(database):
     calls: list[None] = []
     database.on_lost = lambda: calls.append(None)
-    database.path.unlink()
+    state_path(database).unlink()
     for _ in range(2):
         with pytest.raises(StoreLostError, match="was deleted or moved while in use"):
             await verify(database)
@@ -100,9 +107,9 @@ async def test_a_path_that_cannot_be_looked_at_is_not_lost(database, monkeypatch
 
 
 async def test_a_lock_that_another_process_took_meanwhile_ends_this_one(database):
-    lock_file = database.path.with_name("state.db.lock")
+    lock_file = state_path(database).with_name("state.db.lock")
     lock_file.unlink()
-    other = Lock(database.path)
+    other = Lock(state_path(database))
     other.acquire()
     with pytest.raises(StoreTakenError, match=r"another agent uses the state file .*locked it"):
         await verify(database)
@@ -111,8 +118,8 @@ async def test_a_lock_that_another_process_took_meanwhile_ends_this_one(database
 
 @pytest.mark.parametrize("kind", ["other content", "link", "directory"])
 async def test_a_lock_that_cannot_be_restored_is_an_error_and_left_as_it_is(database, kind):
-    lock_file = database.path.with_name("state.db.lock")
-    target = database.path.with_name("target")
+    lock_file = state_path(database).with_name("state.db.lock")
+    target = state_path(database).with_name("target")
     target.write_bytes(b"precious")
     lock_file.unlink()
     match kind:
@@ -150,33 +157,33 @@ async def test_a_deleted_log_is_restored_with_all_that_was_committed(database):
     await queue(database, [1], "ops")
     for suffixes in (["-wal"], ["-shm"], ["-wal", "-shm"]):
         for suffix in suffixes:
-            database.path.with_name(f"state.db{suffix}").unlink()
+            state_path(database).with_name(f"state.db{suffix}").unlink()
         await verify(database)
-        assert count_rows(database.path, "events") == 1
+        assert count_rows(state_path(database), "events") == 1
         await verify(database)
     await queue(database, [2], "ops")
-    assert count_rows(database.path, "events") == 2
-    assert await execute(database, "PRAGMA busy_timeout") == 5000
+    assert count_rows(state_path(database), "events") == 2
+    assert await execute(database, "PRAGMA busy_timeout") == [(5000,)]
 
 
 async def test_a_log_that_a_reader_uses_is_restored_when_the_reader_has_ended(database):
     await queue(database, [1], "ops")
-    with closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
+    with closing(sqlite3.connect(state_path(database), isolation_level=None)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM events").fetchone() == (1,)
         await queue(database, [2], "ops")
-        database.path.with_name("state.db-wal").unlink()
+        state_path(database).with_name("state.db-wal").unlink()
         with pytest.raises(StoreError, match="others still use it") as caught:
             await verify(database)
         assert not isinstance(caught.value, StoreLostError)
         assert len(await list_all(database)) == 2
     await verify(database)
-    assert count_rows(database.path, "events") == 2
+    assert count_rows(state_path(database), "events") == 2
 
 
 async def test_a_checkpoint_beside_a_reader_and_a_writer_neither_waits_nor_fails(database):
     await queue(database, [1], "ops")
-    with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(state_path(database), isolation_level=None)) as other:
         other.execute("BEGIN")
         assert other.execute("SELECT count(*) FROM events").fetchone() == (1,)
         await queue(database, [2], "ops")
@@ -189,7 +196,7 @@ async def test_a_checkpoint_beside_a_reader_and_a_writer_neither_waits_nor_fails
             await database.run(database.checkpoint)
         other.execute("COMMIT")
     await database.run(database.checkpoint)
-    assert database.path.with_name("state.db-wal").stat().st_size == 0
+    assert state_path(database).with_name("state.db-wal").stat().st_size == 0
     assert len(await list_all(database)) == 2
 
 

@@ -12,7 +12,7 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreError
 from exporter.store.outbox import Outbox
 from exporter.store.schema import outages
-from tests.store.raw_sqlite import reject_inserts
+from tests.store.raw_sql import reject_inserts
 from tests.store.sample_polls import (
     KEY,
     NOW,

@@ -9,11 +9,12 @@ from sqlalchemy import event
 from exporter.core.model import OutboxMessage
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import StoreError
 from exporter.store.events import DEAD, DELIVERED, PENDING
 from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.receiver_outbox import Backlog, request_retry
-from tests.store.raw_sqlite import sqlalchemy_engine
+from tests.store.raw_sql import sqlalchemy_engine
 from tests.store.sample_outbox import result_of
 from tests.store.sample_polls import (
     KEY,
@@ -149,6 +150,8 @@ async def test_receivers_do_not_see_each_others_deliveries(database, outbox):
 
 def limit_parameters(database: Database, number: int) -> None:
     """Set the number of parameters that SQLite takes in a statement; its default is 32,766."""
+    if not isinstance(database.engine, SQLiteEngine):
+        return
 
     @event.listens_for(sqlalchemy_engine(database), "checkout")
     def limit(connection: sqlite3.Connection, *_: object) -> None:

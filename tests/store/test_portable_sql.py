@@ -23,7 +23,7 @@ OUTSIDE = [
 
 
 def check(statement: object) -> None:
-    check_statement(None, statement, (), {}, {})  # type: ignore[arg-type]  # unused
+    check_statement(None, statement, (), {}, {})  # unused
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from exporter.store.queries import (
     load_details,
     stored_receivers,
 )
-from tests.store.raw_sqlite import execute
+from tests.store.raw_sql import execute
 from tests.store.sample_outbox import (
     CONFIGURED,
     attempt,
@@ -87,11 +87,13 @@ async def test_every_state_is_listed_and_selected_by_its_name(database, in_messa
         event_id = f"evt_{number}"
         await execute(
             database,
-            "UPDATE deliveries SET state = ? WHERE event ="
-            " (SELECT number FROM events WHERE id = ?)",
-            (state, event_id),
+            "UPDATE deliveries SET state = :state WHERE event ="
+            " (SELECT number FROM events WHERE id = :id)",
+            state=state,
+            id=event_id,
         )
-        await execute(database, "UPDATE messages SET state = ? WHERE id = ?", (state, event_id))
+        setting = "UPDATE messages SET state = :state WHERE id = :id"
+        await execute(database, setting, state=state, id=event_id)
     found = {
         state: [(each.receiver, each.id) for each in await list_all(database, state)]
         for state in (PENDING, DEAD, DELIVERED, DISCARDED, ORPHANED)

@@ -1,9 +1,7 @@
 """Retry, discard and reassign lose no event, also during an attempt."""
 
 import asyncio
-import tempfile
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,11 +236,11 @@ async def test_an_event_reassigned_back_can_be_sent_with_its_id_again(database):
     assert await attempt(database, "chat", DELIVERED) == "evt_1"
 
 
-async def test_two_commands_at_once_wait_for_each_other(database):
+async def test_two_commands_at_once_wait_for_each_other(database, location):
     await queue(database, range(200), "chat", "gone")
 
     async def reassign_all(source: str) -> ReassignCounts:
-        async with Database(database.path, exclusive=False) as other:
+        async with Database(location, exclusive=False) as other:
             return await other.run(reassign, other, source, "ops", LATER)
 
     counts = await asyncio.gather(reassign_all("chat"), reassign_all("gone"))
@@ -309,24 +307,23 @@ async def stored_events(database: Database, *states: str) -> set[str]:
 
 
 @given(st.lists(steps, max_size=10).map(lambda history: [("queue", RECEIVERS), *history]))
-async def test_commands_neither_lose_nor_duplicate_events(history):
+async def test_commands_neither_lose_nor_duplicate_events(new_state, history):
     """An event leaves the states in which it was or will be sent only by `discard`."""
     queued: set[str] = set()
     discarded: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder:
-        async with Database(Path(folder) / "state.db") as database:
-            for number, step in enumerate(history):
-                await run_step(database, step, number)
-                if step[0] == "queue":
-                    queued.add(f"evt_{number}")
-                live = await stored_events(database, PENDING, DEAD, DELIVERED)
-                if step[0] == "discard":
-                    discarded |= queued - live
-                assert queued - discarded <= live
-                assert await stored_events(database, *STATES) == queued
-            listed = await list_all(database)
-            assert {each.state for each in listed} <= {*STATES}
-            for name in RECEIVERS:
-                backlog = await Outbox(database, name).backlog()
-                unsettled = [e for e in listed if e.receiver == name and e.state in UNSETTLED]
-                assert sum(e.events for e in unsettled) == backlog.pending + backlog.dead
+    async with Database(new_state()) as database:
+        for number, step in enumerate(history):
+            await run_step(database, step, number)
+            if step[0] == "queue":
+                queued.add(f"evt_{number}")
+            live = await stored_events(database, PENDING, DEAD, DELIVERED)
+            if step[0] == "discard":
+                discarded |= queued - live
+            assert queued - discarded <= live
+            assert await stored_events(database, *STATES) == queued
+        listed = await list_all(database)
+        assert {each.state for each in listed} <= {*STATES}
+        for name in RECEIVERS:
+            backlog = await Outbox(database, name).backlog()
+            unsettled = [e for e in listed if e.receiver == name and e.state in UNSETTLED]
+            assert sum(e.events for e in unsettled) == backlog.pending + backlog.dead

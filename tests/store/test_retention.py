@@ -14,7 +14,7 @@ from exporter.store.outbox import Outbox
 from exporter.store.retention import Retention
 from exporter.store.schema import accounts, attempts, hourly_counts, outages, trainings
 from tests.fakes.clock import FakeClock
-from tests.store.raw_sqlite import count_rows, query_file
+from tests.store.raw_sql import count_rows, execute
 from tests.store.sample_outbox import attempt_digest, queue_events
 from tests.store.sample_polls import (
     KEY,
@@ -44,7 +44,7 @@ async def test_only_old_settled_events_are_deleted(database, state, settled_at, 
     await attempt_digest(database, "slack", state, settled_at)
     assert await Retention(database).delete_old(before, -900 * DAY) == 3 - left
     tables = ("events", "deliveries", "messages")
-    assert [count_rows(database.path, name) for name in tables] == [left, left, bool(left)]
+    assert [await count_rows(database, name) for name in tables] == [left, left, bool(left)]
 
 
 async def test_a_pending_delivery_of_one_receiver_keeps_the_event(database):
@@ -75,7 +75,8 @@ def record(database: Database, clock: FakeClock) -> Callable[..., Awaitable[None
 async def delete_old(database: Database, clock: FakeClock) -> list[str]:
     """Delete what is older than a day, and not needed for an hour; return the types that stay."""
     await Retention(database).delete_old(clock.clock.now() - DAY, 3600.0)
-    return [row[0] for row in query_file(database.path, "SELECT type FROM events ORDER BY number")]
+    rows = await execute(database, "SELECT type FROM events ORDER BY number")
+    return [row[0] for row in rows]
 
 
 @pytest.mark.parametrize("years", [-30, 30])
@@ -117,7 +118,7 @@ async def test_the_event_that_ends_an_unsettled_trouble_is_kept(
     clock.now += 900 * DAY
     kept = [trouble, trouble, "fine_tune.changed"]
     assert await delete_old(database, clock) == kept
-    query_file(database.path, "UPDATE deliveries SET state = 'discarded', settled_awake = 0")
+    await execute(database, "UPDATE deliveries SET state = 'discarded', settled_awake = 0")
     assert await delete_old(database, clock) == []
 
 

@@ -11,6 +11,13 @@ from exporter.store.errors import StoreError, StoreRefusedError
 from tests.store.raw_sqlite import query_file
 from tests.store.sample_outbox import list_all, queue
 
+
+@pytest.fixture
+def location(tmp_path):
+    """A state file: PostgreSQL has nothing of what is tested here."""
+    return tmp_path / "state.db"
+
+
 NOBODY = 65534
 
 
@@ -67,7 +74,7 @@ async def test_an_older_file_is_left_to_the_agent(state, monkeypatch):
         monkeypatch.setattr(f"{module}.REVISIONS", ("0001", "0002"))
     error = await refusal(state)
     assert "has schema version 0001, this program needs 0002" in error
-    assert "start the agent once, it upgrades the file" in error
+    assert "start the agent once, it upgrades the tables" in error
     assert state.read_bytes() == before
 
 

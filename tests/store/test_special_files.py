@@ -12,6 +12,13 @@ from exporter.store.database import Database
 from exporter.store.errors import StoreRefusedError
 from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
 
+
+@pytest.fixture
+def location(tmp_path):
+    """A state file: PostgreSQL has nothing of what is tested here."""
+    return tmp_path / "state.db"
+
+
 KINDS = {
     "directory": "a directory",
     "named pipe": "a named pipe",

@@ -1,24 +1,27 @@
 """What differs between database engines: connections, errors and SQL of one dialect."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.sqlite import Insert, insert
 
 from exporter.store.errors import StoreRefusedError
 
 _Row = TypeVar("_Row")
 
-_INSERTS: Final = {"sqlite": sqlite.insert}
 _BATCH_ROWS: Final = 500
 
 
 class StoreEngine(Protocol):
-    """One database, used from one thread."""
+    """One database, used from ``threads`` threads."""
+
+    @property
+    def threads(self) -> int:
+        """How many transactions may be open at a time, each in a thread of its own."""
 
     @property
     def location(self) -> str:
@@ -34,8 +37,14 @@ class StoreEngine(Protocol):
     def migrating(self) -> AbstractContextManager[None]:
         """Set a checked database up for writing; return a context in which tables may change."""
 
-    def check_new(self) -> None:
-        """Check that a database without tables is a new one. Raises StoreRefusedError."""
+    def check_new(self, tables: frozenset[str]) -> None:
+        """Check that a database without tables of ours, but with these, may become a new state.
+
+        Raises StoreRefusedError.
+        """
+
+    def foreign(self) -> StoreRefusedError:
+        """Return the error for tables of another program: what to do."""
 
     def take_over(self, connection: Connection) -> None:
         """Become the owner of the database, within the caller's transaction."""
@@ -125,16 +134,38 @@ def batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
         yield batch
 
 
-def dialect_insert(connection: Connection, table: Table) -> sqlite.Insert:
+def dialect_insert(connection: Connection, table: Table) -> Insert:
     """Return the dialect's INSERT, which has ON CONFLICT in SQLite and PostgreSQL."""
-    return _INSERTS[connection.dialect.name](table)
+    if connection.dialect.name == "sqlite":
+        return insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - SQLite does not need it
+
+    return postgresql.insert(table)  # type: ignore[return-value]  # the same methods
+
+
+def bulk_insert(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> tuple[Insert, Any]:
+    """Return the dialect's fastest INSERT of rows with the same keys, and its parameters."""
+    if connection.dialect.name == "sqlite":
+        return insert(table), rows
+    from exporter.store.engines.postgres_bulk import insert_arrays  # noqa: PLC0415 - as above
+
+    return insert_arrays(table, rows)  # type: ignore[return-value]  # the same methods
+
+
+def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows with the same keys."""
+    for batch in batches(rows):
+        connection.execute(*bulk_insert(connection, table, batch))
 
 
 def upsert(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert rows; where a primary key exists, update the other columns that the rows have."""
-    statement = dialect_insert(connection, table)
     keys = [column.name for column in table.primary_key]
     for batch in batches(rows):
+        statement, parameters = bulk_insert(connection, table, batch)
         changed = {name: statement.excluded[name] for name in batch[0] if name not in keys}
-        upserting = statement.on_conflict_do_update(index_elements=keys, set_=changed)
-        connection.execute(upserting, batch)
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=keys, set_=changed), parameters
+        )

@@ -45,6 +45,8 @@ log = structlog.get_logger()
 class SQLiteEngine:
     """The state file at ``path``; a StoreEngine."""
 
+    threads = 1
+
     def __init__(self, path: Path) -> None:
         self._given = path.absolute()
         self._path = Path(os.path.realpath(path))
@@ -96,8 +98,10 @@ class SQLiteEngine:
             self._execute("PRAGMA journal_mode = WAL")
         self._note_log()
 
-    def check_new(self) -> None:
+    def check_new(self, tables: frozenset[str]) -> None:
         """Refuse a file that has pages: as a new state, it would begin with a silent baseline."""
+        if tables:
+            raise self.foreign()
         if self._path.stat().st_size:
             log_name = self._path.name + files.WRITE_AHEAD_LOG
             raise StoreRefusedError(
@@ -106,6 +110,13 @@ class SQLiteEngine:
                 "the agent is stopped, restore a backup, or move it away to begin with a new "
                 "baseline; it was left as it is"
             )
+
+    def foreign(self) -> StoreRefusedError:
+        """Return the error for a database of another program."""
+        return StoreRefusedError(
+            f"{self.location} is a database, but not one of cartesia-exporter: give another "
+            "storage.path"
+        )
 
     def take_over(self, connection: Connection) -> None:
         """Store a new token: it ends an agent that has the file open in spite of the lock."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from exporter.store.engines import StoreEngine
+from exporter.store.engines import StoreEngine, upsert
 from exporter.store.errors import StoreRefusedError
 from exporter.store.schema import meta, metadata
 
@@ -29,20 +29,25 @@ _alembic_version: Final = sa.Table(
 )
 
 
-def migrate(connection: sa.Connection, engine: StoreEngine) -> str:
+def migrate(connection: sa.Connection, engine: StoreEngine, *, init: bool = False) -> str:
     """Create or upgrade the tables, within the caller's transaction; return the store's id.
 
-    Raises StoreRefusedError as read_revision does.
+    If ``init``, a database that was emptied becomes a new state. Raises StoreRefusedError as
+    read_revision does, StoreConflictError if another agent creates the tables at the same time.
     """
-    revision = read_revision(connection, engine)
+    revision = read_revision(connection, engine, init=init)
     if revision is None:
         metadata.create_all(connection, checkfirst=False)
         _alembic_version.create(connection)
         connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
-        for name in ("store_id", "form_key"):
-            connection.execute(sa.insert(meta).values(name=name, value=secrets.token_hex(16)))
+    if revision is None or _is_emptied(connection, revision):
+        keys = ("store_id", "form_key")
+        upsert(connection, meta, [{"name": n, "value": secrets.token_hex(16)} for n in keys])
     elif revision != REVISIONS[-1]:
-        upgrade(connection)
+        # Another agent may upgrade them, too: one waits for the other.
+        locked = sa.select(_alembic_version.c.version_num).with_for_update()
+        if connection.execute(locked).scalar() != REVISIONS[-1]:
+            upgrade(connection)
     return connection.execute(_select_meta("store_id")).scalar_one()
 
 
@@ -57,15 +62,18 @@ def upgrade(connection: sa.Connection) -> None:
     command.upgrade(config, "head")
 
 
-def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
+def read_revision(
+    connection: sa.Connection, engine: StoreEngine, *, init: bool = False
+) -> str | None:
     """Return the revision of the tables; None for a new database.
 
     Raises StoreRefusedError for a damaged or incomplete database, for one of another program, of a
-    newer version, or of a version before the first release.
+    newer version, or of a version before the first release; unless ``init``, for one that was
+    emptied.
     """
-    tables = set(sa.inspect(connection).get_table_names())
-    if not tables:
-        engine.check_new()
+    tables = frozenset(sa.inspect(connection).get_table_names())
+    if tables.isdisjoint({*metadata.tables, _alembic_version.name}):
+        engine.check_new(tables)
         return None
     revision = None
     if tables >= {"alembic_version", "meta", "fine_tunes"}:
@@ -76,10 +84,7 @@ def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
             "cannot be upgraded: move it away to begin with a new baseline"
         )
     if revision is None:
-        raise StoreRefusedError(
-            f"{engine.location} is a database, but not one of cartesia-exporter: give another "
-            "storage.path"
-        )
+        raise engine.foreign()
     if revision not in REVISIONS:
         raise StoreRefusedError(
             f"{engine.description} has schema version {revision}, this program knows up to "
@@ -88,9 +93,17 @@ def read_revision(connection: sa.Connection, engine: StoreEngine) -> str | None:
     if revision == REVISIONS[-1]:
         if missing := sorted({*metadata.tables} - tables):
             raise engine.damaged(f"without {', '.join(missing)}")
-        if connection.scalar(_select_meta("store_id")) is None:
-            raise engine.damaged("without store_id")
+        if not init and _is_emptied(connection, revision):
+            raise StoreRefusedError(
+                f"{engine.description} has the tables of cartesia-exporter, but no store id: it "
+                "was emptied. Restore a backup of it, or start once with `run --storage.init` to "
+                "begin with a new baseline"
+            )
     return str(revision)
+
+
+def _is_emptied(connection: sa.Connection, revision: str) -> bool:
+    return revision == REVISIONS[-1] and connection.scalar(_select_meta("store_id")) is None
 
 
 def _select_meta(name: str) -> sa.Select[str]:

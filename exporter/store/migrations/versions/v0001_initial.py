@@ -11,10 +11,11 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+_TEXT: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _GENERATED_KEY: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-def _columns(of_type: type[Any], *names: str, primary_key: bool = False) -> list[sa.Column[Any]]:
+def _columns(of_type: Any, *names: str, primary_key: bool = False) -> list[sa.Column[Any]]:
     return [sa.Column(name, of_type, primary_key=primary_key, nullable=False) for name in names]
 
 
@@ -39,34 +40,32 @@ def upgrade() -> None:
 
 
 def _create_accounts() -> None:
-    op.create_table(
-        "meta", *_columns(sa.Text, "name", primary_key=True), *_columns(sa.Text, "value")
-    )
+    op.create_table("meta", *_columns(_TEXT, "name", primary_key=True), *_columns(_TEXT, "value"))
     op.create_table(
         "awake_clock",
-        *_columns(sa.Text, "name", primary_key=True),
+        *_columns(_TEXT, "name", primary_key=True),
         *_columns(sa.Float, "seconds"),
     )
     op.create_table(
         "accounts",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
-        *_columns(sa.Text, "name", "base_url"),
+        *_columns(_TEXT, "name", "base_url"),
         *_columns(sa.Float, "baseline_at", "read_at"),
         *_columns(sa.BigInteger, "baselines"),
-        *_columns(sa.Text, "key_fingerprint"),
+        *_columns(_TEXT, "key_fingerprint"),
         sa.UniqueConstraint("name", "base_url"),
     )
     op.create_table(
         "fine_tunes",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "id", primary_key=True),
-        *_columns(sa.Text, "name", "description", "language", "model_id", "dataset", "status"),
+        *_columns(_TEXT, "id", primary_key=True),
+        *_columns(_TEXT, "name", "description", "language", "model_id", "dataset", "status"),
         *_columns(sa.BigInteger, "sequence"),
         *_columns(sa.Float, "since"),
         *_columns(sa.Boolean, "since_seen", "exit_pending"),
         *_columns(sa.BigInteger, "missed_polls", "removals"),
         *_columns(sa.Boolean, "stuck", "configured_failure", "returned"),
-        *_columns(sa.Text, "search"),
+        *_columns(_TEXT, "search"),
         sa.Index("fine_tunes_by_since", "since", "account", "id"),
         sa.Index(
             "fine_tunes_by_status",
@@ -77,22 +76,22 @@ def _create_accounts() -> None:
     op.create_table(
         "unknown_statuses",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(_TEXT, "status", primary_key=True),
         *_columns(sa.BigInteger, "position"),
     )
     op.create_table(
         "label_values",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "label", "value", primary_key=True),
+        *_columns(_TEXT, "label", "value", primary_key=True),
         *_columns(sa.BigInteger, "position"),
     )
-    op.create_table("cursors", _reference("account", "accounts"), *_columns(sa.Text, "ids"))
+    op.create_table("cursors", _reference("account", "accounts"), *_columns(_TEXT, "ids"))
     op.create_table(
         "poll_outages",
-        *_columns(sa.Text, "name", "base_url", primary_key=True),
+        *_columns(_TEXT, "name", "base_url", primary_key=True),
         *_columns(sa.Float, "since", "since_awake"),
         *_columns(sa.Boolean, "reported"),
-        *_columns(sa.Text, "reason"),
+        *_columns(_TEXT, "reason"),
     )
 
 
@@ -100,19 +99,19 @@ def _create_counters() -> None:
     op.create_table(
         "transitions",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "model_id", "from_status", "to_status", primary_key=True),
+        *_columns(_TEXT, "model_id", "from_status", "to_status", primary_key=True),
         *_columns(sa.BigInteger, "total"),
     )
     op.create_table(
         "removals",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(_TEXT, "status", primary_key=True),
         *_columns(sa.BigInteger, "total"),
     )
     op.create_table(
         "status_durations",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "status", primary_key=True),
+        *_columns(_TEXT, "status", primary_key=True),
         *_columns(sa.Float, "bound", primary_key=True),
         *_columns(sa.BigInteger, "total"),
         *_columns(sa.Float, "seconds"),
@@ -123,10 +122,10 @@ def _create_deliveries() -> None:
     op.create_table(
         "events",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
-        *_columns(sa.Text, "id", "type", "account"),
+        *_columns(_TEXT, "id", "type", "account"),
         *_columns(sa.Float, "observed_at", "observed_awake"),
-        *_columns(sa.Text, "content", "subject"),
-        *_columns(sa.Text, "name", "model_id", "dataset", "status", "search"),
+        *_columns(_TEXT, "content", "subject"),
+        *_columns(_TEXT, "name", "model_id", "dataset", "status", "search"),
         sa.UniqueConstraint("id"),
         sa.Index("events_of_subject", "account", "subject", "number"),
         sa.Index("events_of_type", "type", "observed_at", "account"),
@@ -135,15 +134,15 @@ def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
         _reference("event", "events"),
-        *_columns(sa.Text, "receiver", primary_key=True),
-        *_columns(sa.Text, "state"),
+        *_columns(_TEXT, "receiver", primary_key=True),
+        *_columns(_TEXT, "state"),
         *_columns(sa.Float, "queued_at", "due_awake"),
         *_columns(sa.Boolean, "groupable"),
-        sa.Column("message", sa.Text),
+        sa.Column("message", _TEXT),
         sa.Column("mute", sa.BigInteger, sa.ForeignKey("mutes.number")),
         sa.Column("settled_at", sa.Float),
         sa.Column("settled_awake", sa.Float),
-        *_columns(sa.Text, "settled_by", "answer"),
+        *_columns(_TEXT, "settled_by", "answer"),
         _state_check("pending", "muted"),
         sa.Index("deliveries_of_message", "receiver", "message"),
         sa.Index("deliveries_of_mute", "mute", "state"),
@@ -155,15 +154,15 @@ def _create_mutes() -> None:
     op.create_table(
         "mutes",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
-        *_columns(sa.Text, "id", "match", "account", "fine_tune"),
+        *_columns(_TEXT, "id", "match", "account", "fine_tune"),
         *_columns(sa.Boolean, "until_recovered"),
-        *_columns(sa.Text, "author", "reason"),
+        *_columns(_TEXT, "author", "reason"),
         *_columns(sa.Float, "created_at"),
         *_columns(sa.BigInteger, "after_event"),
         *_columns(sa.Float, "until_at"),
         sa.Column("until_awake", sa.Float),
         sa.Column("ended_at", sa.Float),
-        *_columns(sa.Text, "ended_by"),
+        *_columns(_TEXT, "ended_by"),
         sa.UniqueConstraint("id"),
         sa.Index("mutes_by_end", "ended_at"),
     )
@@ -172,8 +171,8 @@ def _create_mutes() -> None:
 def _create_messages() -> None:
     op.create_table(
         "messages",
-        *_columns(sa.Text, "receiver", "id", primary_key=True),
-        *_columns(sa.Text, "state"),
+        *_columns(_TEXT, "receiver", "id", primary_key=True),
+        *_columns(_TEXT, "state"),
         *_columns(sa.LargeBinary, "body"),
         *_columns(sa.BigInteger, "events"),
         *_columns(sa.Boolean, "minimal"),
@@ -181,17 +180,17 @@ def _create_messages() -> None:
         *_columns(sa.BigInteger, "attempts", "turn"),
         *_columns(sa.Boolean, "in_flight", "unanswered"),
         sa.Column("last_attempt_at", sa.Float),
-        *_columns(sa.Text, "last_result"),
+        *_columns(_TEXT, "last_result"),
         _state_check("pending"),
         sa.Index("messages_of_state", "receiver", "state"),
     )
     op.create_table(
         "receivers",
-        *_columns(sa.Text, "name", primary_key=True),
+        *_columns(_TEXT, "name", primary_key=True),
         *_columns(sa.BigInteger, "failures"),
         *_columns(sa.Float, "since", "since_awake"),
         *_columns(sa.Boolean, "open"),
-        *_columns(sa.Text, "reason"),
+        *_columns(_TEXT, "reason"),
         *_columns(sa.Float, "resume_at"),
         *_columns(sa.BigInteger, "retry_requests"),
         sa.Column("grouped_at", sa.Float),
@@ -203,12 +202,12 @@ def _create_history() -> None:
     op.create_table(
         "trainings",
         _reference("account", "accounts"),
-        *_columns(sa.Text, "fine_tune", primary_key=True),
+        *_columns(_TEXT, "fine_tune", primary_key=True),
         sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
-        *_columns(sa.Text, "model_id"),
+        *_columns(_TEXT, "model_id"),
         *_columns(sa.Float, "began_at", "ended_at"),
         sa.Column("seconds", sa.Float),
-        *_columns(sa.Text, "ended_as"),
+        *_columns(_TEXT, "ended_as"),
         sa.Index("trainings_of_model", "model_id", "ended_as", "ended_at"),
         sa.Index("trainings_by_end", "ended_at"),
     )
@@ -221,17 +220,24 @@ def _create_history() -> None:
     op.create_table(
         "outages",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
-        *_columns(sa.Text, "account", "base_url"),
+        *_columns(_TEXT, "account", "base_url"),
         *_columns(sa.Float, "since", "until"),
-        *_columns(sa.Text, "reason"),
+        *_columns(_TEXT, "reason"),
         sa.Index("outages_by_end", "until"),
     )
     op.create_table(
         "attempts",
         sa.Column("number", _GENERATED_KEY, primary_key=True),
-        *_columns(sa.Text, "receiver", "message"),
+        *_columns(_TEXT, "receiver", "message"),
         *_columns(sa.Float, "at", "seconds"),
-        *_columns(sa.Text, "outcome", "answer"),
+        *_columns(_TEXT, "outcome", "answer"),
         sa.Index("attempts_of_message", "receiver", "message", "number"),
         sa.Index("attempts_by_time", "at"),
+    )
+    op.create_table(
+        "changes",
+        *_columns(_TEXT, "process", primary_key=True),
+        sa.Column("connection", sa.BigInteger, primary_key=True, autoincrement=False),
+        *_columns(sa.BigInteger, "token"),
+        *_columns(sa.Float, "at"),
     )
