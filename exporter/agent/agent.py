@@ -56,7 +56,7 @@ _FIRST_POLLS_SECONDS: Final = 5.0
 """The first polls of all accounts are spread over this time, or over the interval if shorter."""
 
 _STORAGE_MOVED: Final = (
-    "storage: the state cannot change while the agent runs; restart it, or undo the change"
+    "storage: only retention can change while the agent runs; restart it, or undo the change"
 )
 
 log = structlog.get_logger()

@@ -50,7 +50,7 @@ async def test_a_missing_file_and_a_changed_storage_path_are_refused(tmp_path):
         fixture.write()
         answer = await agent.reload()
         assert answer.status_code == 500
-        assert "storage.path: cannot change while the agent runs" in answer.text
+        assert "storage: only retention can change while the agent runs" in answer.text
         fixture.config.unlink()
         answer = await agent.reload()
         assert answer.status_code == 500
