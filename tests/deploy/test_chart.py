@@ -217,6 +217,7 @@ def test_the_chart_has_the_version_of_the_agent():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
     assert re.search(rf"{re.escape(KUBERNETES[0])}\b", chart["kubeVersion"])
-    # The README pushes the image that the chart pulls.
-    pushed = re.findall(r"cartesia-exporter:(\S+)", (DEPLOY / "README.md").read_text("utf-8"))
+    # docs/installation.md pushes the image that the chart pulls.
+    text = (DEPLOY.parent / "docs" / "installation.md").read_text("utf-8")
+    pushed = re.findall(r"REGISTRY/cartesia-exporter:(\S+)", text)
     assert set(pushed) == {__version__}

@@ -46,14 +46,10 @@ TESTED_ELSEWHERE = {
     ),
     ("docs/installation.md", r".*"): "tests/docs/test_installation.py",
     ("docs/operations.md", r".*"): "tests/docs/test_operations.py",
-    ("deploy/README.md", r"python3 -m venv .*|/opt/.*/pip .*|install -D .*|cp .*|systemctl .*"): (
-        "needs root and systemd; tests/docs/test_installation.py installs, test_systemd.py checks"
-    ),
     (
         "deploy/README.md",
         r"docker .*",
     ): "needs a container engine: tests/container, test_compose.py",
-    ("deploy/README.md", r"helm install .*"): "needs a cluster; tests/deploy renders the chart",
 }
 
 PLACEHOLDERS = {
