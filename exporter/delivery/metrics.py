@@ -122,7 +122,11 @@ class DeliveryMetrics(Collector):
             labels=(*_LABEL, "reason"),
         )
         muted = _gauge("deliveries_muted", "Deliveries that a mute holds; they are not pending.")
-        up = _gauge("receiver_up", "Whether the last request did not fail for the receiver's sake.")
+        up = _gauge(
+            "receiver_up",
+            "Whether the last request was delivered, or refused for its content only (1); 0 after "
+            "any other failure.",
+        )
         for receiver, (backlog, queued_at, circuit) in self._backlogs.items():
             pending.add_metric((receiver,), backlog.pending)
             dead.add_metric((receiver,), backlog.dead)
