@@ -65,6 +65,7 @@ class Deliverer(DeliveryLoop, Service):
         self.schedule.apply(state)
         with self.log_store_error():
             await self._apply_mutes()
+        with self.log_store_error():
             for message, result in list(self._unstored.values()):
                 await self._store_result(message, result)
         if not self._metrics.has(self.name):  # before a request that may hang

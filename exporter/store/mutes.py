@@ -31,7 +31,8 @@ def add_mute(database: Database, request: MuteRequest, now: float) -> str:
     request.check()
     mute_id = f"mute_{secrets.token_hex(4)}"
     with database.write() as connection:
-        active = connection.scalars(select(func.count()).where(mutes.c.ended_at.is_(None))).one()
+        is_active = and_(mutes.c.ended_at.is_(None), mutes.c.until_at > now)
+        active = connection.scalars(select(func.count()).where(is_active)).one()
         if active >= MAX_MUTES:
             raise InvalidMuteError(f"{MAX_MUTES} mutes are active; end some of them first")
         of_fine_tune = and_(
@@ -73,7 +74,9 @@ def end_mute(database: Database, mute_id: str, by: str, now: float) -> None:
 def delete_ended(connection: Connection, before: float) -> None:
     """Delete the mutes that ended before ``before`` (Unix seconds) and that no delivery names."""
     named = select(deliveries.c.event).where(deliveries.c.mute == mutes.c.number).exists()
-    connection.execute(delete(mutes).where(mutes.c.ended_at < before, ~named))
+    connection.execute(
+        delete(mutes).where(func.coalesce(mutes.c.ended_at, mutes.c.until_at) < before, ~named)
+    )
 
 
 def load_mutes(connection: Connection, condition: ColumnElement[bool]) -> list[Mute]:

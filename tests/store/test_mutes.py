@@ -89,7 +89,8 @@ async def test_the_number_of_active_mutes_is_bounded(database):
 
     await database.run(fill)
     with pytest.raises(InvalidMuteError, match=f"{MAX_MUTES} mutes are active"):
-        await database.run(add_mute, database, request(), NOW)
+        await database.run(add_mute, database, request(), NOW + HOUR - 1)
+    await database.run(add_mute, database, request(), NOW + HOUR)
 
 
 async def test_retention_deletes_mutes_that_ended_long_ago(database):
