@@ -24,15 +24,27 @@ from exporter.store.engines.postgres import PostgresEngine
 from exporter.store.location import PostgresLocation
 from exporter.store.migrations import migrate
 from exporter.store.schema import metadata
+from tests.fakes.certificates import authority
 from tests.programs import required
 
 USER = "postgres"
+AGENT = "agent"
+"""A user that needs a password, which is set by ``set_password``."""
+
+HOST = "db.example"
+"""The name in the server's certificate."""
+
+_ACCESS = f"""
+host all {AGENT} 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+"""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "32MB",
     "max_connections": "60",
+    "ssl": "on",
     # The files of a test are deleted with it.
     "fsync": "off",
     "full_page_writes": "off",
@@ -51,7 +63,10 @@ def _version(path: Path) -> float:
 
 @dataclass
 class PostgresServer:
-    """A running server; any user may connect without a password."""
+    """A running server. Every user but AGENT may connect without a password.
+
+    ``authority`` is the file with the authority of its certificate.
+    """
 
     folder: Path
     port: int
@@ -59,9 +74,21 @@ class PostgresServer:
     _numbers: Iterator[int] = field(default_factory=count)
     _shared: str = ""
 
-    def url(self, database: str = USER, **parameters: Any) -> str:
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def url(
+        self,
+        database: str = USER,
+        *,
+        user: str = USER,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        **parameters: Any,
+    ) -> str:
         query = f"?{urlencode(parameters)}" if parameters else ""
-        return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}{query}"
+        return f"postgresql://{user}@{host}:{port or self.port}/{database}{query}"
 
     def execute(self, statement: str, database: str = USER) -> list[Any]:
         """Execute statements on a connection of its own; return the rows of the last one."""
@@ -69,28 +96,32 @@ class PostgresServer:
             cursor = connection.execute(sql.SQL(statement))
             return cursor.fetchall() if cursor.description else []
 
-    def new_database(self) -> str:
+    def new_database(self, options: str = "") -> str:
         """Create a database without tables; return its name."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} {options}")
         return name
 
-    def location(self, database: str, **settings: Any) -> PostgresLocation:
-        return PostgresLocation(TextSecret(self.url(database), "storage.url", str), **settings)
+    def set_password(self, password: str) -> None:
+        """Set the password of AGENT, who may change every table."""
+        self.execute(f"ALTER USER {AGENT} PASSWORD '{password}'")
 
-    def emptied(self, **settings: Any) -> PostgresLocation:
+    def emptied(self) -> PostgresLocation:
+        """Return the location of ``emptied_database``."""
+        return location_of(self.url(self.emptied_database()))
+
+    def emptied_database(self) -> str:
         """Return the database that tests share: a state as a new agent creates it."""
         is_new = not self._shared
         self._shared = self._shared or self.new_database()
-        location = self.location(self._shared, **settings)
-        engine = PostgresEngine(location)
+        engine = PostgresEngine(location_of(self.url(self._shared)))
         with closing(engine), engine.begin(write=True) as connection:
             if not is_new:
                 connection.exec_driver_sql("DROP FUNCTION IF EXISTS no_room CASCADE")
                 names = ", ".join(metadata.tables)
                 connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
             migrate(connection, engine, init=True)
-        return location
+        return self._shared
 
     def stop(self) -> None:
         """Stop the server at once; its clients lose their connections."""
@@ -100,7 +131,12 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server, again after ``stop``."""
         self.process = _start(self.folder, self.port)
-        _wait(self)
+        wait_for(self.url(), self.process, self.folder / "log")
+
+
+def location_of(url: str, **settings: Any) -> PostgresLocation:
+    """Return the location of a URL, of which nothing is a secret."""
+    return PostgresLocation(TextSecret(url, "storage.url", str), **settings)
 
 
 @contextmanager
@@ -115,12 +151,14 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         locale = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8", "--encoding=UTF8")
         command = (initdb, "--no-sync", "--auth=trust", f"--username={USER}", *locale)
-        subprocess.run([*command, folder / "data"], check=True, capture_output=True, **_as_user())
+        subprocess.run([*command, folder / "data"], check=True, capture_output=True, **as_user())
+        _write_files(folder)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         server = PostgresServer(folder, port, _start(folder, port))
         try:
-            _wait(server)
+            wait_for(server.url(), server.process, folder / "log")
+            server.execute(f"CREATE USER {AGENT} SUPERUSER")
             yield server
         finally:
             server.stop()
@@ -128,7 +166,19 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_user() -> dict[str, Any]:
+def _write_files(folder: Path) -> None:
+    """Write who may connect, and a certificate with its key."""
+    issuer, _ = authority(folder)
+    issued = issuer.issue_cert(HOST)
+    (folder / "data/pg_hba.conf").write_text(_ACCESS)
+    issued.private_key_pem.write_to_path(folder / "data/server.key")
+    issued.cert_chain_pems[0].write_to_path(folder / "data/server.crt")
+    key, data = folder / "data/server.key", (folder / "data").stat()
+    os.chown(key, data.st_uid, data.st_gid)
+    key.chmod(0o600)
+
+
+def as_user() -> dict[str, Any]:
     """Return arguments of Popen that run a program as the user of PostgreSQL, not as root."""
     if os.getuid() != 0:
         return {}
@@ -143,18 +193,19 @@ def _start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
             [program("postgres"), "-D", folder / "data", *arguments],
             stdout=log,
             stderr=log,
-            **_as_user(),
+            **as_user(),
         )
 
 
-def _wait(server: PostgresServer) -> None:
+def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a process that has just been started accepts connections."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            psycopg.connect(server.url(), connect_timeout=2).close()
+            psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError:
-            assert server.process.poll() is None, (server.folder / "log").read_text()
-            assert time.monotonic() < deadline, "PostgreSQL does not start"
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, f"no connection: {log.read_text()}"
             time.sleep(0.02)
         else:
             return

@@ -17,7 +17,7 @@ from msgspec.structs import asdict, replace
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.core.model import UNKNOWN, FineTune, TrackedFineTune
-from exporter.core.text import one_line, shared, storable_text
+from exporter.core.text import cut_bytes, one_line, shared, storable_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,9 @@ class _Body(msgspec.Struct):
     has_more: bool
 
 
+_MAX_INDEXED_BYTES: Final = 500
+"""PostgreSQL refuses a row whose indexed columns have more than 2,700 bytes."""
+
 _decoder: Final = msgspec.json.Decoder(_Body)
 
 
@@ -54,6 +57,8 @@ def read_page(body: bytes) -> Page:
     is the empty list on the last page. A missing or null text is empty; a missing, null or empty
     status or model_id is ``unknown``. What a text cannot contain is U+FFFD in it: bytes that are
     not UTF-8, raw control characters, U+0000, lone surrogates. An id with any of these is refused.
+    Ids, models, languages, datasets and statuses have at most 500 bytes; longer ids are refused,
+    other texts cut.
     """
     try:
         body.decode()  # msgspec accepts invalid UTF-8 in the names of unknown fields
@@ -68,17 +73,23 @@ def read_page(body: bytes) -> Page:
     for position, item in enumerate(decoded.data):
         if not item.id:
             raise _odd_page(f"item {position} has no id")
+        if cut_bytes(item.id, _MAX_INDEXED_BYTES) != item.id:
+            raise _odd_page(f"item {position} has an id of more than {_MAX_INDEXED_BYTES} bytes")
         fine_tune = FineTune(
             item.id,
             item.name or "",
             item.description or "",
-            shared(item.language or ""),
-            shared(item.model_id or UNKNOWN),
-            shared(item.dataset or ""),
-            shared(item.status or UNKNOWN),
+            _indexed(item.language or ""),
+            _indexed(item.model_id or UNKNOWN),
+            _indexed(item.dataset or ""),
+            _indexed(item.status or UNKNOWN),
         )
         fine_tunes.append(fine_tune)
     return Page(fine_tunes, decoded.has_more, len(body))
+
+
+def _indexed(text: str) -> str:
+    return shared(cut_bytes(text, _MAX_INDEXED_BYTES))
 
 
 def _odd_page(problem: str) -> CartesiaError:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Final, Literal
 
 from exporter.core.model import FineTune
+from exporter.core.text import cut_bytes
 
 LabelName = Literal["model_id", "language", "dataset"]
 """Attributes of a fine-tune that ``cartesia_fine_tunes`` can have as labels."""
@@ -17,8 +18,6 @@ OTHER: Final = "other"
 """Label value for everything after the first ``max_models`` values."""
 
 _MAX_BYTES: Final = 200
-_ELLIPSIS: Final = "…"
-_MAX_BYTES_PER_CHARACTER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +103,9 @@ def _values(fine_tunes: Iterable[FineTune], name: LabelName) -> set[str]:
 
 
 def label_value(text: str) -> str:
-    """Return a text as a label value: at most 200 bytes in UTF-8, no character cut in two.
+    """Return a text as a label value of at most 200 bytes.
 
     Prometheus drops a whole scrape over one value above its label_value_length_limit, which counts
     bytes and is often set to 200.
     """
-    if len(text) * _MAX_BYTES_PER_CHARACTER <= _MAX_BYTES:
-        return text
-    # Cut before it is encoded, too: an API text may be megabytes.
-    encoded = text[: _MAX_BYTES + 1].encode()
-    if len(encoded) <= _MAX_BYTES:
-        return text
-    kept = encoded[: _MAX_BYTES - len(_ELLIPSIS.encode())]
-    return kept.decode(errors="ignore") + _ELLIPSIS
+    return cut_bytes(text, _MAX_BYTES)

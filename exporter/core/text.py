@@ -17,6 +17,9 @@ _BLANK: Final = frozenset("\u115f\u1160\u200d\u3164\uffa0 ")  # letters that sho
 
 _NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
+_MAX_BYTES_PER_CHARACTER: Final = 4
+_ELLIPSIS: Final = "…"
+
 _SHARED_TEXTS: Final = 10_000
 _LONGEST_SHARED: Final = 256
 """Number of texts kept for sharing, and their longest length in characters."""
@@ -51,6 +54,21 @@ def one_line(text: str, most: int = LONGEST) -> str:
 def cut(text: str, most: int = LONGEST) -> str:
     """Return ``text``, or its beginning and an ellipsis when longer than ``most`` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def cut_bytes(text: str, most: int) -> str:
+    """Return ``text``, or its beginning and an ellipsis when longer than ``most`` bytes in UTF-8.
+
+    No character is cut in two.
+    """
+    if len(text) * _MAX_BYTES_PER_CHARACTER <= most:
+        return text
+    # Cut before it is encoded, too: an API text may be megabytes.
+    encoded = text[: most + 1].encode()
+    if len(encoded) <= most:
+        return text
+    kept = encoded[: most - len(_ELLIPSIS.encode())]
+    return kept.decode(errors="ignore") + _ELLIPSIS
 
 
 def storable_text(text: str) -> str:

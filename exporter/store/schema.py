@@ -309,11 +309,11 @@ changes: Final = sa.Table(
     "changes",
     metadata,
     sa.Column("process", TEXT, primary_key=True),
-    sa.Column("connection", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("thread", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
-"""A random token for the last commit of each connection. Only PostgreSQL has rows here: SQLite
+"""A random token for the last commit of each thread. Only PostgreSQL has rows here: SQLite
 counts commits itself."""
 
 CARRIES: Final = sa.and_(

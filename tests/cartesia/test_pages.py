@@ -65,7 +65,7 @@ def test_a_missing_null_or_empty_status_or_model_is_unknown():
             assert getattr(read_item(**fields), name) == "unknown", (name, fields)
 
 
-@pytest.mark.parametrize("status", ["queued", "FAILED", " failed ", "\U0001f3a4", "x" * 5000])
+@pytest.mark.parametrize("status", ["queued", "FAILED", " failed ", "\U0001f3a4", "x" * 500])
 def test_an_unknown_status_is_kept_as_sent(status):
     assert read_item(status=status).status == status
 
@@ -129,6 +129,24 @@ def test_an_id_with_what_no_text_can_contain_is_refused_with_its_place(sent):
 def test_an_id_may_have_escaped_control_characters_and_a_replacement_character():
     body = r'{"data":[{"id":"a\n\u0007","name":"\ud800"},{"id":"\ufffd�"}],"has_more":false}'
     assert [each.id for each in read_page(body.encode()).fine_tunes] == ["a\n\x07", "\ufffd\ufffd"]
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
+def test_texts_that_databases_index_are_cut_at_500_bytes(character):
+    kept = character * (500 // len(character.encode()))
+    for name in SHARED:
+        assert getattr(read_item(**{name: kept}), name) == kept, name
+        cut = getattr(read_item(**{name: kept + character}), name)
+        assert cut.endswith("…"), name
+        assert kept.startswith(cut[:-1]), name
+        assert len(cut.encode()) <= 500, name
+    assert read_item(name=kept * 100).name == kept * 100
+
+
+def test_an_id_of_more_than_500_bytes_is_refused_with_its_place():
+    assert read_item(id="é" * 250).id == "é" * 250
+    with pytest.raises(CartesiaError, match="item 0 has an id of more than 500 bytes"):
+        read_item(id="é" * 250 + "x")
 
 
 def test_null_data_is_the_empty_list_on_the_last_page_only():

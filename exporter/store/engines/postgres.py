@@ -5,6 +5,7 @@ options. Every transaction sets its own timeouts.
 """
 
 import secrets
+import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -46,7 +47,8 @@ class PostgresEngine:
         self.location = self._connector.address
         self.description = f"the database {self.location}"
         self._process = secrets.token_hex(16)
-        self._connections = count(1)
+        self._numbers = count(1)
+        self._thread = threading.local()
         self._store_id: str | None = None
         self._size: int | None = None
         pause = _PAUSE_SHARE * location.lease
@@ -125,7 +127,7 @@ class PostgresEngine:
         return []
 
     def checkpoint(self) -> None:
-        """Measure the size, and delete the change marks of connections that ended."""
+        """Measure the size, and delete the change marks of processes that ended."""
         with self.begin() as connection:
             self._size = connection.scalar(_SIZE)
             old = select(changes.c.process).where(changes.c.at < _NOW - _DAY_SECONDS).limit(1)
@@ -171,14 +173,17 @@ class PostgresEngine:
             yield connection
 
     def _mark_change(self, connection: Connection) -> None:
-        """Store a new token for this connection; another connection never waits for this row."""
-        number = connection.info.setdefault("number", None) or next(self._connections)
-        connection.info["number"] = number
+        """Store a new token in the row of this thread, which no other thread waits for."""
+        if not hasattr(self._thread, "number"):
+            self._thread.number = next(self._numbers)
         mark = insert(changes).values(
-            process=self._process, connection=number, token=secrets.randbits(63), at=_NOW
+            process=self._process,
+            thread=self._thread.number,
+            token=secrets.randbits(63),
+            at=_NOW,
         )
         new = {"token": mark.excluded.token, "at": mark.excluded.at}
-        keys = [changes.c.process, changes.c.connection]
+        keys = [changes.c.process, changes.c.thread]
         connection.execute(mark.on_conflict_do_update(index_elements=keys, set_=new))
 
     @contextmanager
@@ -212,7 +217,7 @@ class PostgresReader:
             yield connection
 
     def version(self, connection: Connection) -> Hashable:
-        """Return the marks of the last commits of all connections."""
+        """Return the marks of the last commits of all processes."""
         return tuple(map(tuple, connection.execute(_MARKS)))
 
     def damaged(self, how: str) -> StoreRefusedError:
@@ -230,8 +235,8 @@ class PostgresReader:
 
 _STORE_ID: Final = select(meta.c.value).where(meta.c.name == "store_id")
 _TABLE: Final = select(func.to_regclass(meta.name))
-_MARKS: Final = select(changes.c.process, changes.c.connection, changes.c.token).order_by(
-    changes.c.process, changes.c.connection
+_MARKS: Final = select(changes.c.process, changes.c.thread, changes.c.token).order_by(
+    changes.c.process, changes.c.thread
 )
 _SIZE: Final = text(
     "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname = ANY(:tables) "

@@ -115,8 +115,8 @@ class Connector:
             # The error of libpq may quote a part of the password.
             raise StoreRefusedError(
                 f"{self._location.url.source} is not a URL of PostgreSQL: write "
-                "postgresql://user@host:5432/database?sslmode=…; in a user or a password, write "
-                "%40 for @, %2F for /, %3A for : and %25 for %"
+                "postgresql://user@host:5432/database?sslmode=…, with parameters of libpq only; "
+                "in a user or a password, write %40 for @, %2F for /, %3A for : and %25 for %"
             ) from None
 
 
@@ -137,7 +137,7 @@ def _is_local(host: str) -> bool:
 
 def _address_of(given: Mapping[str, Any]) -> str:
     hosts = _hosts_of(given)
-    ports = str(given.get("port") or "5432").split(",")
+    ports = [port or "5432" for port in str(given.get("port") or "").split(",")]
     ports *= len(hosts) if len(ports) == 1 else 1
     names = [f"[{host}]" if ":" in host else host or "local socket" for host in hosts]
     places = ", ".join(f"{host}:{port}" for host, port in zip(names, ports, strict=False))

@@ -1,5 +1,6 @@
 """Errors of PostgreSQL and psycopg as errors of the store, with what to do."""
 
+import re
 from typing import Final
 
 import psycopg
@@ -10,6 +11,10 @@ from exporter.core.text import one_line
 from exporter.store.errors import StoreConflictError, StoreError, StoreRefusedError
 
 _MAX_ERROR_LENGTH: Final = 300
+_CONNECTION: Final = re.compile(
+    "(connection failed: )?(connection to server .*? failed: )?((FATAL|ERROR): +)?"
+)
+"""What libpq puts before the cause of a failed connection: its address is in the description."""
 
 _CA = "give the certificate authority by sslrootcert=PATH in storage.url, or another sslmode"
 _CONNECTIONS = "raise the server's limit of connections, or lower storage.pool"
@@ -22,6 +27,7 @@ _CONNECTING: Final = {
     "no pg_hba.conf entry": "let this host connect as this user in pg_hba.conf",
     "root certificate file": _CA,
     "certificate verify failed": _CA,
+    "does not exist": "create it, or correct storage.url",
     "server does not support SSL": "let the server use TLS, or write sslmode=disable",
     "too many": _CONNECTIONS,
     "remaining connection slots": _CONNECTIONS,
@@ -93,4 +99,6 @@ def _is_of_catalog(error: psycopg.Error) -> bool:
 
 
 def _text(text: str) -> str:
-    return one_line(text, _MAX_ERROR_LENGTH)
+    """Return the first line: the others are hints of libpq, and failures of further hosts."""
+    first, _, _ = text.partition("\n")
+    return one_line(_CONNECTION.sub("", first, count=1), _MAX_ERROR_LENGTH)

@@ -237,7 +237,7 @@ def _create_history() -> None:
     op.create_table(
         "changes",
         *_columns(_TEXT, "process", primary_key=True),
-        sa.Column("connection", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("thread", sa.BigInteger, primary_key=True, autoincrement=False),
         *_columns(sa.BigInteger, "token"),
         *_columns(sa.Float, "at"),
     )
