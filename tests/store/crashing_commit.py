@@ -13,6 +13,8 @@ from exporter.core.account import AccountState, PollResult
 from exporter.store import accounts
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.location import StoreLocation
+from tests.postgres_server import location_of
 from tests.store.raw_sql import sqlalchemy_engine
 from tests.store.sample_polls import KEY, NOW, fine_tune, poll_result, snapshot_of
 
@@ -75,8 +77,8 @@ def _kill_at_call(function: str, last_call: int) -> None:
     setattr(accounts, function, counted)
 
 
-async def commit_and_die(path: Path, point: str) -> None:
-    async with Database(path) as database:
+async def commit_and_die(location: StoreLocation, point: str) -> None:
+    async with Database(location) as database:
         before = await Accounts(database).load(KEY)
         _kill_at(database, point)
         await Accounts(database).commit(last_poll(before))
@@ -84,4 +86,6 @@ async def commit_and_die(path: Path, point: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(commit_and_die(Path(sys.argv[1]), sys.argv[2]))
+    place = sys.argv[1]
+    place_is_url = "://" in place
+    asyncio.run(commit_and_die(location_of(place) if place_is_url else Path(place), sys.argv[2]))

@@ -3,12 +3,14 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from exporter.core.account import AccountState
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.location import StoreLocation
 from exporter.store.outbox import Outbox
 from tests.store.crashing_commit import BASELINE, COMMITTED, POINTS, last_poll
 from tests.store.sample_polls import KEY, NOW, commit_snapshot, snapshot_of
@@ -16,21 +18,22 @@ from tests.store.sample_polls import KEY, NOW, commit_snapshot, snapshot_of
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-async def create(path) -> AccountState:
+async def create(location: StoreLocation) -> AccountState:
     """Create a state with a baseline and a poll that missed one fine-tune for the first time."""
-    async with Database(path) as database:
+    async with Database(location) as database:
         state = await commit_snapshot(database, None, snapshot_of(*BASELINE))
         return await commit_snapshot(database, state, snapshot_of(*BASELINE[:2], at=NOW + 60))
 
 
-def crash(path, point: str) -> None:
-    command = [sys.executable, "-m", "tests.store.crashing_commit", str(path), point]
+def crash(location: StoreLocation, point: str) -> None:
+    place = str(location) if isinstance(location, Path) else location.url()
+    command = [sys.executable, "-m", "tests.store.crashing_commit", place, point]
     assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
 
 
-async def stored(path) -> tuple[AccountState | None, list[str], list[str]]:
+async def stored(location: StoreLocation) -> tuple[AccountState | None, list[str], list[str]]:
     """Return the account, and the ids of the events queued for slack and webhook."""
-    async with Database(path) as database:
+    async with Database(location) as database:
         slack = await Outbox(database, "slack").unsent()
         webhook = await Outbox(database, "webhook").unsent()
         state = await Accounts(database).load(KEY)
@@ -38,28 +41,25 @@ async def stored(path) -> tuple[AccountState | None, list[str], list[str]]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_crash_before_the_commit_stores_and_queues_nothing(tmp_path, point):
-    path = tmp_path / "state.db"
-    before = await create(path)
-    crash(path, point)
-    assert await stored(path) == (before, [], [])
+async def test_a_crash_before_the_commit_stores_and_queues_nothing(location, point):
+    before = await create(location)
+    crash(location, point)
+    assert await stored(location) == (before, [], [])
 
 
-async def test_a_crash_after_the_commit_stores_and_queues_everything(tmp_path):
-    path = tmp_path / "state.db"
-    before = await create(path)
-    crash(path, COMMITTED)
+async def test_a_crash_after_the_commit_stores_and_queues_everything(location):
+    before = await create(location)
+    crash(location, COMMITTED)
     result = last_poll(before)
     ids = [event.id for event, _ in result.events]
     assert len(ids) == 2
-    assert await stored(path) == (result.state.without_removed(), ids, ids)
+    assert await stored(location) == (result.state.without_removed(), ids, ids)
 
 
-async def test_events_found_again_after_an_unreported_commit_are_queued_once(tmp_path):
-    path = tmp_path / "state.db"
-    before = await create(path)
-    crash(path, COMMITTED)
-    once = await stored(path)
-    async with Database(path) as database:
+async def test_events_found_again_after_an_unreported_commit_are_queued_once(location):
+    before = await create(location)
+    crash(location, COMMITTED)
+    once = await stored(location)
+    async with Database(location) as database:
         await Accounts(database).commit(last_poll(before))
-    assert await stored(path) == once
+    assert await stored(location) == once

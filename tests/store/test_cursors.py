@@ -33,11 +33,11 @@ async def test_an_account_without_a_poll_has_no_cursors(database):
     assert await Accounts(database).cursors(KEY) == ()
 
 
-async def test_cursors_survive_a_restart_and_a_later_poll_replaces_them(tmp_path):
+async def test_cursors_survive_a_restart_and_a_later_poll_replaces_them(location):
     for cursors in (HOSTILE, ("b",), ()):
-        async with Database(tmp_path / "state.db") as database:
+        async with Database(location) as database:
             await commit(database, cursors)
-        async with Database(tmp_path / "state.db") as database:
+        async with Database(location) as database:
             assert await Accounts(database).cursors(KEY) == cursors
 
 

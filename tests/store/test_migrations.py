@@ -14,17 +14,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
 from exporter.core.account import AccountState
 from exporter.core.events import Event
 from exporter.store import migrations
 from exporter.store.accounts import Accounts
-from exporter.store.database import Database
-from exporter.store.engines.sqlite import SQLiteEngine
+from exporter.store.database import Database, open_engine
 from exporter.store.errors import StoreRefusedError
+from exporter.store.location import StoreLocation
 from exporter.store.outbox import Outbox
 from exporter.store.schema import metadata
+from tests.engines import ENGINES, SQLITE
+from tests.postgres_server import PostgresServer, location_of
 from tests.store.raw_sqlite import query_file
 from tests.store.sample_polls import KEY, commit_snapshot, fine_tune, queue_failures, snapshot_of
 
@@ -36,12 +38,27 @@ FAIL = '    raise RuntimeError("this revision fails")\n'
 
 
 @contextmanager
-def sqlite_file(path: Path) -> Iterator[Engine]:
-    engine = create_engine(f"sqlite:///{path}")
+def connect_to(location: StoreLocation) -> Iterator[Connection]:
+    """Yield a connection in a transaction, beside the store's engine."""
+    if isinstance(location, Path):
+        url = f"sqlite:///{location}"
+    else:
+        url = location.url().replace("postgresql:", "postgresql+psycopg:")
+    engine = create_engine(url)
     try:
-        yield engine
+        with engine.begin() as connection:
+            yield connection
     finally:
         engine.dispose()
+
+
+@pytest.fixture(params=ENGINES)
+def new_databases(request, tmp_path) -> list[StoreLocation]:
+    """Two databases without tables."""
+    if request.param == SQLITE:
+        return [tmp_path / "one.db", tmp_path / "two.db"]
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return [location_of(server.url(server.new_database())) for _ in range(2)]
 
 
 def describe(connection: Connection) -> dict[str, Any]:
@@ -64,10 +81,11 @@ def describe(connection: Connection) -> dict[str, Any]:
     }
 
 
-async def test_created_tables_equal_those_of_the_revisions(tmp_path):
-    async with Database(tmp_path / "created.db"):
+async def test_created_tables_equal_those_of_the_revisions(new_databases):
+    to_create, to_migrate = new_databases
+    async with Database(to_create):
         pass
-    with sqlite_file(tmp_path / "migrated.db") as engine, engine.begin() as connection:
+    with connect_to(to_migrate) as connection:
         migrations.upgrade(connection)
         assert (
             compare_metadata(
@@ -77,15 +95,15 @@ async def test_created_tables_equal_those_of_the_revisions(tmp_path):
         )
         migrated = describe(connection)
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).all()
-    with sqlite_file(tmp_path / "created.db") as engine, engine.begin() as connection:
+    with connect_to(to_create) as connection:
         assert describe(connection) == migrated
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == revision
     assert set(migrated) == {*metadata.tables, "alembic_version"}
 
 
-def test_constraints_and_indexes_exist_in_both(tmp_path):
+def test_constraints_and_indexes_exist_in_both(new_databases):
     """A guard of the comparison above: it must see what it compares."""
-    with sqlite_file(tmp_path / "migrated.db") as engine, engine.begin() as connection:
+    with connect_to(new_databases[0]) as connection:
         migrations.upgrade(connection)
         found = describe(connection)
         assert [index["name"] for index in found["deliveries"]["indexes"]] == [
@@ -98,7 +116,8 @@ def test_constraints_and_indexes_exist_in_both(tmp_path):
         ]
         for table in ("deliveries", "messages"):
             assert [check["name"] for check in found[table]["checks"]] == [f"ck_{table}_state"]
-            with pytest.raises(Exception, match=f"ck_{table}_state"):
+            rejected = pytest.raises(Exception, match=f"ck_{table}_state")
+            with rejected, connection.begin_nested():
                 connection.execute(metadata.tables[table].insert().values(WRONG_STATE[table]))
 
 
@@ -271,9 +290,9 @@ async def test_a_file_from_before_the_first_release_is_refused_and_not_changed(t
     assert path.read_bytes() == before
 
 
-def test_an_empty_database_is_created_by_the_revisions_too(tmp_path):
-    with sqlite_file(tmp_path / "state.db") as engine, engine.begin() as connection:
+def test_an_empty_database_is_created_by_the_revisions_too(new_databases):
+    with connect_to(new_databases[0]) as connection:
         migrations.upgrade(connection)
         connection.execute(text("INSERT INTO meta VALUES ('store_id', 'x')"))
-        found = migrations.read_revision(connection, SQLiteEngine(tmp_path / "state.db"))
+        found = migrations.read_revision(connection, open_engine(new_databases[0]))
     assert found == migrations.REVISIONS[-1]

@@ -38,12 +38,12 @@ def outage(since: float = NOW, since_awake: float = 0.0) -> Outage:
     return Outage(since, since_awake, has_baseline=True)
 
 
-async def test_an_outage_survives_a_restart(tmp_path):
-    async with Database(tmp_path / "state.db") as database:
+async def test_an_outage_survives_a_restart(location):
+    async with Database(location) as database:
         assert await Accounts(database).outage(KEY) is None
         began = outage(NOW + 0.123456789, 5.123456789)
         await Accounts(database).store_outage(KEY, began, ())
-    async with Database(tmp_path / "state.db") as database:
+    async with Database(location) as database:
         stored = StoredOutage(NOW + 0.123456789, 5.123456789, reported=False)
         assert await Accounts(database).outage(KEY) == stored
         assert await queued(database) == []

@@ -62,9 +62,9 @@ async def test_messages_never_tried_come_first_then_the_least_recently_tried(dat
     assert tried == ["m1", "m2", "m3", "m1", "m4", "m2", "m3"]
 
 
-async def test_a_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_path):
+async def test_a_message_is_the_same_at_each_attempt_and_after_a_restart(location):
     body = b"\x00\xff two of them"
-    async with Database(tmp_path / "state.db") as database:
+    async with Database(location) as database:
         outbox = Outbox(database, "slack")
         await queue_failures(database, 2)
         [one, two] = await outbox.unsent()
@@ -72,7 +72,7 @@ async def test_a_message_is_the_same_at_each_attempt_and_after_a_restart(tmp_pat
         message = await next_message(outbox)
         assert message == OutboxMessage("m", "slack", body, 2, NOW)
         await outbox.record(message, result_of(PENDING, NOW + 1, "503"))
-    async with Database(tmp_path / "state.db") as database:
+    async with Database(location) as database:
         outbox = Outbox(database, "slack")
         assert await outbox.unsent() == []
         assert await outbox.next() == replace(message, attempts=1)
