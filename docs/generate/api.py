@@ -38,6 +38,9 @@ application/json`. They are logged with the user of the web configuration:
 ```
 curl -X POST -H 'Content-Type: application/json' -d '{{}}' \\
     http://127.0.0.1:10060{PREFIX}/deliveries/ID/retry
+$ curl -X POST -H 'Content-Type: application/json' \\
+    -d '{{"match": {{"dataset": "calls"}}, "for": "4h", "reason": "new recordings"}}' \\
+    http://127.0.0.1:10060{PREFIX}/mutes
 ```
 """
 
@@ -77,6 +80,8 @@ def _values(schema: dict[str, Any]) -> str:
         return ", ".join(code(each) for each in schema["enum"])
     if "minimum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
+    if schema.get("type") == "boolean":
+        return "`true`, `false`"
     return "a duration" if "pattern" in schema else "text"
 
 

@@ -13,6 +13,7 @@ from exporter.cli.events import events
 from exporter.cli.fine_tunes import list_command
 from exporter.cli.health import health
 from exporter.cli.maintenance import state
+from exporter.cli.mutes import mutes
 from exporter.cli.options import version_option
 from exporter.cli.run import check_config, run
 from exporter.cli.send_test import send_test
@@ -63,7 +64,7 @@ def main() -> None:
 
 # docs/flags.md lists the commands in this order.
 for _command in (
-    *(run, deliveries, events, state, health, check_config, list_command),
+    *(run, deliveries, events, mutes, state, health, check_config, list_command),
     *(send_test, simulate, demo),
 ):
     main.add_command(_command)

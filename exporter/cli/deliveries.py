@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -12,6 +13,7 @@ from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
 from exporter.cli.options import (
     config_file_option,
     limit_option,
+    login_name,
     output_option,
     storage_path_option,
 )
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 # As in exporter.store.queries, which --help must not import.
 _RETRYABLE: Final = ("pending", "dead")
-_UNSETTLED: Final = (*_RETRYABLE, "orphaned")
+_UNSETTLED: Final = ("pending", "muted", "dead", "orphaned")
 _STATES: Final = (*_UNSETTLED, "delivered", "discarded")
 
 _LAYOUT: Final = Layout(
@@ -51,9 +53,9 @@ _receiver_option: Final = click.option("--receiver", metavar="NAME", help="Only 
 def deliveries() -> None:
     """Show, retry, discard and reassign deliveries; the agent may be running.
 
-    A delivery is an event queued for a receiver. Its state is pending, dead (refused for good, or
-    expired), delivered or discarded. Pending and dead deliveries of a receiver that is not in the
-    configuration are orphaned. A command that changes a delivery changes all deliveries of the
+    A delivery is an event queued for a receiver. Its state is pending, muted, dead (refused for
+    good, or expired), delivered or discarded. Unfinished deliveries of a receiver that is not in
+    the configuration are orphaned. A command that changes a delivery changes all deliveries of the
     same message. The beginning of an ID is enough if it is unique.
     """
 
@@ -64,7 +66,7 @@ def deliveries() -> None:
 @click.option(
     "--state",
     type=click.Choice([*_STATES, "all"]),
-    help="Only in this state; default: pending, dead and orphaned.",
+    help="Only in this state; default: pending, muted, dead and orphaned.",
 )
 @limit_option
 @output_option
@@ -78,11 +80,8 @@ def list_command(state: str | None, limit: int, output: Any, **given: Any) -> No
 
 
 def _row(delivery: "DeliveryRecord", now: "datetime") -> Record:
-    from exporter.web.times import age, iso_time, short_time
+    from exporter.web.times import age, iso_time
 
-    answer = delivery.answer.removeprefix("answered ")
-    if delivery.next_attempt_at is not None:
-        answer += f"; next attempt {short_time(delivery.next_attempt_at, now)}"
     acted = delivery.settled_at or delivery.last_attempt_at or delivery.queued_at
     return {
         "age": age((now - acted).total_seconds()),
@@ -90,12 +89,31 @@ def _row(delivery: "DeliveryRecord", now: "datetime") -> Record:
         "state": delivery.state,
         "fine-tune": delivery.name or delivery.fine_tune,
         "event": delivery.type.rpartition(".")[2].replace("_", " "),
-        "answer": answer,
+        "answer": _answer(delivery, now),
         "account": delivery.account,
         "attempts": delivery.attempts,
         "queued_at": iso_time(delivery.queued_at),
         "id": delivery.id,
     }
+
+
+def _answer(delivery: "DeliveryRecord", now: "datetime") -> str:
+    """Return the last answer, and what the delivery waits for or who settled it."""
+    from exporter.web.times import short_time
+
+    words = [delivery.answer.removeprefix("answered ")]
+    if delivery.next_attempt_at is not None:
+        words.append(f"next attempt {short_time(delivery.next_attempt_at, now)}")
+    if delivery.held_until is not None:
+        words.append(f"held until {short_time(delivery.held_until, now)}")
+    if delivery.muted_until is not None:
+        end = short_time(delivery.muted_until, now)
+        if delivery.muted_until_recovered:
+            end = "it recovers"
+        words.append(f"until {end}, by {delivery.muted_by}")
+    if delivery.discarded_by:
+        words.append(f"by {delivery.discarded_by}")
+    return "; ".join(filter(None, words))
 
 
 @deliveries.command()
@@ -153,7 +171,7 @@ def retry(**arguments: Any) -> None:
 
 
 @deliveries.command()
-@_selection_options(_UNSETTLED, "All that are pending, dead or orphaned.")
+@_selection_options(_UNSETTLED, "All that are pending, muted, dead or orphaned.")
 def discard(**arguments: Any) -> None:
     """Discard deliveries: they are not sent any more, but stay in the store.
 
@@ -211,7 +229,9 @@ def _repair(
     from exporter.store.queries import DeliveryFilter, list_deliveries
 
     states = (in_state,) if in_state else repairable
-    repair = {"retry": repairs.retry, "discard": repairs.discard}[task]
+    repair = repairs.retry
+    if task == "discard":
+        repair = partial(repairs.discard, by=login_name())
 
     def work(database: "Database") -> "tuple[Mapping[str, int], list[DeliverySummary]]":
         state.check_receiver(database, receiver)

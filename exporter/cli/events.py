@@ -69,13 +69,22 @@ def _row(event: "EventRecord", now: "datetime") -> Record:
 
 def _notified(deliveries: "list[DeliveryRecord]", now: "datetime") -> str:
     """Return the receivers and when they were notified, those that were not first."""
+    ordered = sorted(deliveries, key=lambda each: each.state == "delivered")
+    return ", ".join(f"{each.receiver} {_state(each, now)}" for each in ordered)
+
+
+def _state(delivery: "DeliveryRecord", now: "datetime") -> str:
     from exporter.web.times import short_time
 
-    words = []
-    for each in sorted(deliveries, key=lambda each: each.state == "delivered"):
-        settled = each.settled_at if each.state == "delivered" else None
-        words.append(f"{each.receiver} {short_time(settled, now) if settled else each.state}")
-    return ", ".join(words)
+    if delivery.state == "delivered" and delivery.settled_at is not None:
+        return short_time(delivery.settled_at, now)
+    if delivery.held_until is not None:
+        return f"held until {short_time(delivery.held_until, now)}"
+    if delivery.muted_until_recovered:
+        return "muted until it recovers"
+    if delivery.muted_until is not None:
+        return f"muted until {short_time(delivery.muted_until, now)}"
+    return delivery.state
 
 
 def _answers(deliveries: "list[DeliveryRecord]") -> str:

@@ -1,5 +1,6 @@
 """Flags and parameter types that several commands share, and the loading of the configuration."""
 
+import getpass
 import math
 import os
 from pathlib import Path
@@ -146,6 +147,14 @@ limit_option: Final = click.option(
     show_default=True,
     help="Show at most this number, the newest.",
 )
+
+
+def login_name() -> str:
+    """Return the name under which the user of the process is logged in."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user may have no name
+        return f"uid {os.getuid()}"
 
 
 def check_external_url(url: str | None) -> None:

@@ -1,8 +1,6 @@
 """Where commands read records from: the state, or the API of a running agent."""
 
 import asyncio
-import ssl
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,34 +11,29 @@ from urllib.parse import urlencode
 
 import click
 
+from exporter.cli.agent_api import (
+    AgentApiError,
+    agent_options,
+    open_agent,
+    refuse_agent_options,
+)
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail
-from exporter.cli.options import AgentUrl, Duration, config_file_option, storage_path_option
+from exporter.cli.options import Duration, config_file_option, storage_path_option
 from exporter.cli.state import state_of
 from exporter.core.events import EVENT_TYPES
-from exporter.core.text import format_duration, one_line, os_error_text
+from exporter.core.text import format_duration, one_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from exporter.http_client import Response
     from exporter.store.location import StoreLocation
-    from exporter.web.api import ListAnswer
+    from exporter.web.answers import ListAnswer
     from exporter.web.view import ViewSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _PAGE: Final = 100
-_TIMEOUT_SECONDS: Final = 10.0
-_LONGEST_ANSWER: Final = 16 * 1024 * 1024
-_LONGEST_PASSWORD: Final = 64 * 1024
-_MAX_TEXT: Final = 300
 _MOST_NAMES: Final = 1000
-_UNAUTHORIZED: Final = 401
-_OK: Final = 200
-
-
-class _ReadError(Exception):
-    """A list cannot be read; the text says why."""
 
 
 class _UnknownNameError(Exception):
@@ -67,31 +60,7 @@ class Listed:
 
 def source_options(command: _Command) -> _Command:
     """Add the options that say where a command reads from."""
-    options = (
-        config_file_option,
-        storage_path_option,
-        click.option(
-            "--url",
-            type=AgentUrl(),
-            help="Read from the running agent at this URL instead of the state file.",
-        ),
-        click.option(
-            "--ca-file",
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="With --url: CA certificates of the agent; default: the system's.",
-        ),
-        click.option("--username", metavar="NAME", help="With --url: user of the agent's pages."),
-        click.option(
-            "--password-file",
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="With --username: file that contains the password.",
-        ),
-    )
-    for add_option in reversed(options):
-        command = add_option(command)
-    return command
+    return config_file_option(storage_path_option(agent_options(command)))
 
 
 def read_list(
@@ -122,7 +91,7 @@ def read_list(
         fail(status, f"cannot read the state: {error}")
     except (QueryError, UnknownCursorError, _UnknownNameError) as error:
         fail(CONFIGURATION_ERROR, str(error))
-    except _ReadError as error:
+    except AgentApiError as error:
         fail(RUNTIME_ERROR, f"{given['url']}: {error}")
 
 
@@ -160,9 +129,7 @@ async def _check_names(read: _Read, query: Mapping[str, Sequence[str]]) -> None:
 
 def _stored(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
     """Return the lists of a state."""
-    for name in ("ca_file", "username", "password_file"):
-        if given[name] is not None:
-            raise click.UsageError(f"--{name.replace('_', '-')} needs --url")
+    refuse_agent_options(given)
     state = state_of(given["config_file"], given["storage_path"])
     from exporter.agent.build import view_settings
 
@@ -205,85 +172,19 @@ async def _open_state(
         yield read
 
 
-def _served(given: Mapping[str, Any]) -> AbstractAsyncContextManager[_Read]:
-    """Return the lists of a running agent."""
-    for name in ("storage_path", "config_file"):
-        if given[name] is not None:
-            raise click.UsageError(f"--url and --{name.replace('_', '.')} exclude each other")
-    if (given["username"] is None) != (given["password_file"] is None):
-        raise click.UsageError("--username and --password-file need each other")
-    return _open_agent(given["url"].rstrip("/"), given["ca_file"], _credentials(given))
-
-
 @asynccontextmanager
-async def _open_agent(
-    url: str, ca_file: Path | None, headers: Mapping[str, str]
-) -> AsyncIterator[_Read]:
-    import msgspec
+async def _served(given: Mapping[str, Any]) -> AsyncIterator[_Read]:
+    """Yield the lists of a running agent."""
+    from exporter.web.api import LIST_TYPES
 
-    from exporter.http_client import Bounds, HttpClient, Request
-    from exporter.transport_errors import HttpClientError
-    from exporter.web.api import LIST_TYPES, PREFIX
+    async with open_agent(given) as api:
 
-    try:
-        client = HttpClient(ca_file=ca_file, proxy=lambda: None)
-    except OSError as error:
-        why = "it contains no certificate" if isinstance(error, ssl.SSLError) else ""
-        fail(CONFIGURATION_ERROR, f"cannot use {ca_file}: {why or os_error_text(error)}")
+        async def read(kind: str, parameters: Mapping[str, Sequence[str]]) -> "ListAnswer[Any]":
+            query = urlencode(parameters, doseq=True, errors="replace")
+            answer: ListAnswer[Any] = await api.get(f"/{kind}?{query}", LIST_TYPES[kind])
+            return answer
 
-    async def read(kind: str, parameters: Mapping[str, Sequence[str]]) -> "ListAnswer[Any]":
-        request = Request(
-            "GET",
-            f"{url}{PREFIX}/{kind}?{urlencode(parameters, doseq=True, errors='replace')}",
-            headers,
-        )
-        try:
-            answer = await client.send(request, Bounds(_TIMEOUT_SECONDS, _LONGEST_ANSWER))
-        except HttpClientError as error:
-            raise _ReadError(str(error)) from None
-        if answer.status != _OK:
-            raise _ReadError(_refusal(answer))
-        if answer.error is not None:
-            raise _ReadError(str(answer.error))
-        if answer.truncated:
-            raise _ReadError(f"the answer is longer than {_LONGEST_ANSWER // 2**20} MiB")
-        try:
-            decoded: ListAnswer[Any] = msgspec.json.decode(answer.body, type=LIST_TYPES[kind])
-        except (msgspec.MsgspecError, UnicodeError) as error:
-            text = f"the answer is not valid for this version of cartesia-exporter: {error}"
-            raise _ReadError(one_line(text, _MAX_TEXT)) from None
-        return decoded
-
-    async with client:
         yield read
-
-
-def _credentials(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers that authenticate a request."""
-    from exporter.config.secrets import file_error_text, read_bounded
-
-    if given["username"] is None:
-        return {}
-    path = given["password_file"]
-    try:
-        password = read_bounded(path, _LONGEST_PASSWORD).strip()
-    except OSError as error:
-        fail(CONFIGURATION_ERROR, f"cannot read {path}: {file_error_text(error)}")
-    user = given["username"].encode(errors="replace") + b":" + password
-    return {"Authorization": f"Basic {b64encode(user).decode()}"}
-
-
-def _refusal(answer: "Response") -> str:
-    """Return why an agent did not answer a request."""
-    import msgspec
-
-    if answer.status == _UNAUTHORIZED:
-        return "the agent refused the user or the password, see --username and --password-file"
-    try:
-        message = str(msgspec.json.decode(answer.body)["message"])
-    except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError):
-        message = "this is not the URL of a cartesia-exporter"
-    return one_line(f"answered {answer.status}: {message}", _MAX_TEXT)
 
 
 _EVENT_WORDS: Final = (
@@ -327,7 +228,7 @@ def filter_options(*names: str) -> Callable[[_Command], _Command]:
 def query_of(given: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the parameters of a list for the values of options."""
     query = {}
-    for name in (*_FILTERS, "fine_tune", "state"):
+    for name in (*_FILTERS, "fine_tune", "state", "active"):
         value = given.get(name)
         if isinstance(value, float):
             value = format_duration(value)

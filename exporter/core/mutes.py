@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from exporter.core.events import Event
 from exporter.core.match import (
@@ -14,7 +14,9 @@ from exporter.core.match import (
     Match,
     match_values,
 )
+from exporter.core.model import FineTune
 from exporter.core.pattern import PatternError, compile_pattern
+from exporter.core.text import one_line, storable_text
 
 LONGEST_SECONDS: Final = 30 * 86_400.0
 """Longest mute. One that lasts until its fine-tune recovers ends then, too."""
@@ -36,6 +38,39 @@ class InvalidMuteError(ValueError):
     """A mute cannot be added; the text says why."""
 
 
+class FineTuneSelection(Protocol):
+    """One fine-tune, or every one whose values match, as a mute or a request to add one has it."""
+
+    @property
+    def match(self) -> Mapping[str, str]:
+        """Patterns, each of which must match the whole value; empty for one fine-tune."""
+        ...
+
+    @property
+    def account(self) -> str | None:
+        """The account of the one fine-tune."""
+        ...
+
+    @property
+    def fine_tune(self) -> str | None:
+        """The id of the one fine-tune."""
+        ...
+
+
+def selects(
+    selection: FineTuneSelection, account: str, fine_tune: FineTune, labels: AccountLabels
+) -> bool:
+    """Return whether a selection has a fine-tune of an account.
+
+    A pattern that cannot be evaluated does not match: a needless notification is better than a
+    lost one.
+    """
+    if selection.fine_tune:
+        return (account, fine_tune.id) == (selection.account, selection.fine_tune)
+    values = match_values(account, labels, fine_tune)
+    return Match.of(selection.match).matches(values, lambda *_: False)
+
+
 @dataclass(frozen=True, slots=True)
 class MuteRequest:
     """A mute to add.
@@ -54,19 +89,29 @@ class MuteRequest:
 
     def check(self) -> None:
         """Raise InvalidMuteError if the mute must not be added."""
-        if bool(self.match) == bool(self.fine_tune):
-            raise InvalidMuteError("give matchers, or the account and the id of one fine-tune")
-        if self.fine_tune and not self.account:
-            raise InvalidMuteError("give the account of the fine-tune")
         if self.seconds is None and not self.fine_tune:
             raise InvalidMuteError("only a mute of one fine-tune can last until it recovers")
         if self.seconds is not None and not SHORTEST_SECONDS <= self.seconds <= LONGEST_SECONDS:
             raise InvalidMuteError("the duration must be 1m to 30d")
-        if len(self.match) > MAX_MATCHERS:
-            raise InvalidMuteError(f"at most {MAX_MATCHERS} matchers are possible")
         for name, longest in (("reason", LONGEST_REASON), ("author", LONGEST_AUTHOR)):
             if len(getattr(self, name)) > longest:
                 raise InvalidMuteError(f"the {name} must have at most {longest} characters")
+        if not one_line(self.author):
+            raise InvalidMuteError("give the name of the author")
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        if bool(self.match) == bool(self.fine_tune):
+            raise InvalidMuteError("give matchers, or the account and the id of one fine-tune")
+        if self.fine_tune and not self.account:
+            raise InvalidMuteError("give the account of the fine-tune")
+        if self.account and not self.fine_tune:
+            raise InvalidMuteError("an account needs a fine-tune; as a matcher, write account=NAME")
+        if len(self.match) > MAX_MATCHERS:
+            raise InvalidMuteError(f"at most {MAX_MATCHERS} matchers are possible")
+        for text in (self.account, self.fine_tune):
+            if storable_text(text) != text:
+                raise InvalidMuteError("no account and no fine-tune has such a name or id")
         for key, pattern in self.match.items():
             _check_matcher(key, pattern)
 
@@ -74,7 +119,7 @@ class MuteRequest:
 def _check_matcher(key: str, pattern: str) -> None:
     if key not in _KEYS and LABEL_KEY.fullmatch(key) is None:
         known = ", ".join((*_KEYS, f"{LABEL_PREFIX}NAME"))
-        raise InvalidMuteError(f"unknown matcher {key}; it must be one of {known}")
+        raise InvalidMuteError(f"unknown matcher {one_line(key, 50)}; it must be one of {known}")
     try:
         compile_pattern(pattern)
     except PatternError as error:
@@ -124,14 +169,6 @@ class Mute:
         return awake + max(self.until_at - max(now, self.created_at), 0.0)
 
     def covers(self, event: Event, labels: AccountLabels) -> bool:
-        """Return whether the mute covers an event; only events of fine-tunes are covered.
-
-        A pattern that cannot be evaluated does not match: a needless notification is better than a
-        lost one.
-        """
-        if event.fine_tune is None:
-            return False
-        if self.fine_tune:
-            return (event.account, event.fine_tune.id) == (self.account, self.fine_tune)
-        values = match_values(event.account, labels, event.fine_tune)
-        return Match.of(self.match).matches(values, lambda *_: False)
+        """Return whether the mute covers an event; only events of fine-tunes are covered."""
+        fine_tune = event.fine_tune
+        return fine_tune is not None and selects(self, event.account, fine_tune, labels)

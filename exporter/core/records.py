@@ -106,7 +106,8 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
     null before there is one, and for an Alertmanager. ``answer`` is the last answer or error.
     ``next_attempt_at`` is set while it is pending and its receiver fails. ``held_until`` is set
     while the receiver's ``group_interval`` holds it back. ``mute`` is the id of the mute that holds
-    it, or held it last, and ``muted_until`` its end. ``discarded_by`` is who discarded it: a
+    it, or held it last. While it is muted, ``muted_until`` is the mute's end, at the latest if
+    ``muted_until_recovered``, and ``muted_by`` its author. ``discarded_by`` is who discarded it: a
     person, a command, or a mute that ended; empty for any other state.
     """
 
@@ -127,6 +128,8 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
     held_until: Time | None
     mute: str | None
     muted_until: Time | None
+    muted_until_recovered: bool
+    muted_by: str
     discarded_by: str
     answer: str
     message: str | None

@@ -7,7 +7,9 @@ from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
-from exporter.core.model import COMPLETED, FAILED, TRAINING
+from exporter.core.match import FINE_TUNE_KEYS, AccountLabels
+from exporter.core.model import COMPLETED, FAILED, TRAINING, FineTune
+from exporter.core.mutes import FineTuneSelection, selects
 from exporter.core.records import FineTuneRecord, StatusLabel, TrainingRecord, at
 from exporter.core.text import searchable
 from exporter.store.pages import (
@@ -131,6 +133,29 @@ class FineTunes:
             for name, number in ((label, listed), (STUCK, stuck), (REMOVED, removed)):
                 totals[name] = totals.get(name, 0) + number
         return totals
+
+    def count_selected(self, selection: FineTuneSelection, labels: AccountLabels) -> int:
+        """Return the number of listed fine-tunes that a selection has.
+
+        ``labels`` are those of each account.
+        """
+        if selection.fine_tune:
+            found = self.find(selection.account or "", selection.fine_tune)
+            return int(found is not None and not found.removed)
+        # Fine-tunes with equal values are compared once.
+        keys = [key for key in FINE_TUNE_KEYS if key in selection.match]
+        compared = [fine_tunes.c.account, *(fine_tunes.c[key] for key in keys)]
+        query = (
+            select(func.count(), *compared)
+            .where(~_IS_REMOVED, fine_tunes.c.account.in_(self._names))
+            .group_by(*compared)
+        )
+        total = 0
+        for number, account, *values in self._connection.execute(query):
+            fine_tune = FineTune(**{"id": "", **dict(zip(keys, values, strict=True))})
+            if selects(selection, self._names[account], fine_tune, labels):
+                total += number
+        return total
 
     def model_ids(self, most: int) -> list[str]:
         """Return the models of the fine-tunes, at most ``most``, in alphabetical order."""

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, se
 from exporter.core.events import ENDS
 from exporter.core.mutes import LONGEST_SECONDS, InvalidMuteError, Mute, MuteRequest
 from exporter.core.records import MuteRecord, at, at_or_none
+from exporter.core.text import one_line
 from exporter.store.awake import read_awake
 from exporter.store.database import Database
 from exporter.store.events import MUTED
@@ -47,8 +48,8 @@ def add_mute(database: Database, request: MuteRequest, now: float) -> str:
                 account=request.account,
                 fine_tune=request.fine_tune,
                 until_recovered=request.seconds is None,
-                author=request.author,
-                reason=request.reason,
+                author=one_line(request.author),
+                reason=one_line(request.reason),
                 created_at=now,
                 after_event=last or 0,
                 until_at=now + lasts,

@@ -1,24 +1,23 @@
-"""Changes to deliveries on request of a user."""
+"""Changes to deliveries and mutes on request of a user."""
 
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
 
+from exporter.core.mutes import LONGEST_AUTHOR, MuteRequest
 from exporter.core.text import one_line
 from exporter.store import repairs
 from exporter.store.database import Database
 from exporter.store.errors import StoreError
+from exporter.store.mutes import add_mute, end_mute
 from exporter.store.queries import DeliveryFilter, UnknownIdError
 
 _DAY_SECONDS: Final = 86_400
-
-_LONGEST_USER: Final = 100
-
-_REPAIRS: Final = {"retry": repairs.retry, "discard": repairs.discard}
 
 log = structlog.get_logger()
 
@@ -29,7 +28,7 @@ class ActionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """Retry and discard of deliveries; each is logged with its user.
+    """Retry and discard of deliveries, and mutes; each is logged with its user.
 
     ``key`` signs the tokens of forms. It is kept in the store, so that any replica accepts them.
     ``wake`` is called after a change. ``now`` is Unix time in seconds.
@@ -59,26 +58,42 @@ class Actions:
 
         All events of its message are changed with it. Raises ActionError.
         """
-        repair = _REPAIRS.get(action)
         event, colon, receiver = delivery.partition(":")
-        if repair is None or not colon:
+        if action not in {"retry", "discard"} or not colon:
             raise ActionError("An action is retry or discard of a delivery's id.")
         criteria = DeliveryFilter(self.configured(), (event,), receiver)
+        change = repairs.retry
+        if action == "discard":
+            change = partial(repairs.discard, by=name_of(user))
         try:
-            changed = await self.database.run(repair, self.database, criteria, self.now())
+            changed = await self.database.run(change, self.database, criteria, self.now())
         except (UnknownIdError, StoreError) as error:
             raise ActionError(str(error)) from None
         if not changed:
             raise ActionError("The delivery is settled already, or its receiver is not configured.")
-        log.info(
-            "deliveries changed",
-            action=action,
-            delivery=delivery,
-            user=one_line(user, _LONGEST_USER) or "anonymous",
-        )
+        log.info("deliveries changed", action=action, delivery=delivery, user=name_of(user))
         self.wake()
         return changed
+
+    async def add_mute(self, request: MuteRequest) -> str:
+        """Add a mute and return its id. Raises InvalidMuteError, StoreError."""
+        mute_id = await self.database.run(add_mute, self.database, request, self.now())
+        covered = dict(request.match) or f"{request.account}/{request.fine_tune}"
+        log.info("mute added", mute=mute_id, covers=one_line(str(covered)), user=request.author)
+        self.wake()
+        return mute_id
+
+    async def end_mute(self, mute_id: str, by: str) -> None:
+        """End a mute. Raises UnknownMuteError, StoreError."""
+        await self.database.run(end_mute, self.database, mute_id, by, self.now())
+        log.info("mute ended", mute=mute_id, user=by)
+        self.wake()
 
     def _token(self, user: str, day: int) -> str:
         text = f"{user}\n{day}".encode()
         return hmac.new(self.key, text, hashlib.sha256).hexdigest()
+
+
+def name_of(user: str, claimed: str = "") -> str:
+    """Return the name to keep of who changes something: the user, else what the client claims."""
+    return one_line(user, LONGEST_AUTHOR) or one_line(claimed, LONGEST_AUTHOR) or "anonymous"

@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,30 +17,33 @@ from exporter.core.records import (
     DeliveryRecord,
     EventRecord,
     FineTuneRecord,
-    FineTuneStory,
+    MuteRecord,
     ReceiverRecord,
-    Time,
 )
 from exporter.store.errors import StoreError
 from exporter.store.event_lists import count_failures
 from exporter.store.pages import AmbiguousCursorError, Page, UnknownCursorError
 from exporter.store.reader import BusyError
-from exporter.web.actions import ActionError
-from exporter.web.cross_site import is_cross_site
+from exporter.web.answers import (
+    HEADERS,
+    JSON,
+    ListAnswer,
+    StatusAnswer,
+    StoryAnswer,
+    error_answer,
+    json_answer,
+)
+from exporter.web.api_changes import Changes
 from exporter.web.lists import event_filter, fine_tune_filter
 from exporter.web.pages import NotFoundError, PagesContext, etag_of
 from exporter.web.query import Query, QueryError, parse
-from exporter.web.requests import id_of, user_of
-from exporter.web.scrape import NO_SNIFF
+from exporter.web.requests import id_of
 from exporter.web.stories import story
 from exporter.web.view import View
 
 PREFIX: Final = "/api/v1"
 
 _Element = TypeVar("_Element")
-
-_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Authorization", **NO_SNIFF}
-_JSON: Final = "application/json"
 
 PAGING: Final = frozenset({"limit", "starting_after"})
 FINE_TUNES_PARAMETERS: Final = PAGING | {
@@ -50,51 +52,6 @@ FINE_TUNES_PARAMETERS: Final = PAGING | {
 EVENTS_PARAMETERS: Final = PAGING | {
     "account", "fine_tune", "status", "q", "since", "receiver", "state", "type",
 }  # fmt: skip
-
-
-class ListAnswer(Struct, Generic[_Element], frozen=True, kw_only=True):
-    """A page of a list. ``has_more`` is whether more elements follow the last one.
-
-    ``as_of`` is the time of the oldest data in it, ``complete`` whether all of it is current.
-    """
-
-    data: list[_Element]
-    has_more: bool
-    as_of: Time | None
-    complete: bool
-
-
-class StatusAnswer(Struct, frozen=True, kw_only=True):
-    """Whether the data can be trusted, and what failed lately."""
-
-    version: str
-    as_of: Time | None
-    complete: bool
-    failures_1h: int
-    failures_24h: int
-    accounts: list[AccountRecord]
-    receivers: list[ReceiverRecord]
-
-
-class StoryAnswer(Struct, frozen=True, kw_only=True):
-    """A fine-tune with its story, how old the data is, and whether it is current."""
-
-    data: FineTuneStory
-    as_of: Time | None
-    complete: bool
-
-
-class ChangeAnswer(Struct, frozen=True, kw_only=True):
-    """The number of deliveries that were changed."""
-
-    changed: int
-
-
-class ErrorAnswer(Struct, frozen=True, kw_only=True):
-    """What went wrong and what to do."""
-
-    title: str
-    message: str
 
 
 class Api:
@@ -114,7 +71,7 @@ class Api:
         return [
             *(Route(PREFIX + path, self._get(*each)) for path, each in endpoints.items()),
             Route(f"{PREFIX}/openapi.json", _openapi),
-            Route(PREFIX + "/deliveries/{id:text}/{action}", self._change, methods=["POST"]),
+            *Changes(self._context).routes(PREFIX),
             Route(PREFIX + "/{rest:text}", _unknown),
         ]
 
@@ -144,7 +101,7 @@ class Api:
         context = self._context
         version = await context.reader.version()
         etag = etag_of(request, version, context.trust_key())
-        headers = {"ETag": etag, **_HEADERS}
+        headers = {"ETag": etag, **HEADERS}
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
 
@@ -154,35 +111,7 @@ class Api:
             return msgspec.json.encode(answer(view, query, path))
 
         body = await context.reader.read(build)
-        return Response(body, media_type=_JSON, headers=headers)
-
-    async def _change(self, request: Request) -> Response:
-        actions, action = self._context.actions, request.path_params["action"]
-        if action not in {"retry", "discard"}:
-            return await _unknown(request)
-        if actions is None:
-            text = "Start the agent with --web.enable-lifecycle to allow changes."
-            return error_answer(HTTPStatus.FORBIDDEN, "Changes are off", text)
-        # A form of another site cannot send this content type without asking first.
-        if request.headers.get("content-type", "").partition(";")[0].strip() != _JSON:
-            text = f"Send Content-Type: {_JSON}."
-            return error_answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Wrong content type", text)
-        if is_cross_site(request):
-            text = "The request came from another site."
-            return error_answer(HTTPStatus.FORBIDDEN, "Refused", text)
-        try:
-            changed = await actions.act(action, request.path_params["id"], user_of(request))
-        except ActionError as error:
-            return error_answer(HTTPStatus.CONFLICT, "Nothing was changed", str(error))
-        answer = ChangeAnswer(changed=sum(changed.values()))
-        return Response(msgspec.json.encode(answer), media_type=_JSON, headers=_HEADERS)
-
-
-def error_answer(status: HTTPStatus, title: str, message: str) -> Response:
-    """Return an error as JSON."""
-    body = msgspec.json.encode(ErrorAnswer(title=title, message=message))
-    headers = {"Cache-Control": "no-store", **NO_SNIFF}
-    return Response(body, status, headers, media_type=_JSON)
+        return Response(body, media_type=JSON, headers=headers)
 
 
 def _status(view: View, _query: Query, _path: dict[str, str]) -> StatusAnswer:
@@ -227,6 +156,11 @@ def _deliveries(view: View, query: Query, _path: dict[str, str]) -> ListAnswer[D
     return _answer(view, query, view.events.deliveries(criteria, query.page))
 
 
+def _mutes(view: View, query: Query, _path: dict[str, str]) -> ListAnswer[MuteRecord]:
+    found = [each for each in view.mutes if query.active in {None, each.active}]
+    return _answer(view, query, _sliced(found, query))
+
+
 def _story(view: View, _query: Query, path: dict[str, str]) -> StoryAnswer:
     found = story(view, path["account"], path["id"])
     if found is None:
@@ -251,7 +185,7 @@ def _as_of(accounts: Sequence[AccountRecord]) -> datetime | None:
     return min(known) if known and len(known) == len(times) else None
 
 
-_Record = TypeVar("_Record", AccountRecord, ReceiverRecord)
+_Record = TypeVar("_Record", AccountRecord, ReceiverRecord, MuteRecord)
 
 
 def _sliced(records: Sequence[_Record], query: Query) -> Page[_Record]:
@@ -273,7 +207,7 @@ async def _unknown(request: Request) -> Response:
 async def _openapi(_: Request) -> Response:
     from exporter.web.openapi import document  # noqa: PLC0415 - only this request needs it
 
-    return Response(msgspec.json.encode(document()), media_type=_JSON, headers=_HEADERS)
+    return json_answer(document())
 
 
 LISTS: Final[Mapping[str, tuple[frozenset[str], Callable[[View, Query, Any], Any]]]] = {
@@ -282,6 +216,7 @@ LISTS: Final[Mapping[str, tuple[frozenset[str], Callable[[View, Query, Any], Any
     "events": (EVENTS_PARAMETERS, _events),
     "deliveries": (EVENTS_PARAMETERS, _deliveries),
     "receivers": (PAGING, _receivers),
+    "mutes": (PAGING | {"active"}, _mutes),
 }
 """Parameters and answer of each list, by the last part of its path."""
 
@@ -291,4 +226,5 @@ LIST_TYPES: Final[Mapping[str, Any]] = {
     "events": ListAnswer[EventRecord],
     "deliveries": ListAnswer[DeliveryRecord],
     "receivers": ListAnswer[ReceiverRecord],
+    "mutes": ListAnswer[MuteRecord],
 }

@@ -7,15 +7,15 @@ import msgspec
 from exporter import __version__
 from exporter.core.events import EVENT_TYPES
 from exporter.store.fine_tunes import SORTS
-from exporter.web.api import (
-    LIST_TYPES,
-    LISTS,
-    PREFIX,
+from exporter.web.answers import (
     ChangeAnswer,
     ErrorAnswer,
+    MuteAnswer,
     StatusAnswer,
     StoryAnswer,
 )
+from exporter.web.api import LIST_TYPES, LISTS, PREFIX
+from exporter.web.mutes import MuteEnd, NewMute
 from exporter.web.query import (
     DEFAULT_ELEMENTS,
     DELIVERY_STATES,
@@ -56,6 +56,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "State of a delivery.",
         _several({"type": "string", "enum": list(DELIVERY_STATES)}),
     ),
+    "active": ("Only the active mutes (`true`), or only those that have ended.", {"type": "boolean"}),
     "type": (
         "Type of an event, or its last word, or `agent`.",
         _several({"type": "string", "enum": [*EVENT_WORDS, *EVENT_TYPES]}),
@@ -82,10 +83,11 @@ _SUMMARIES: Final = {
     "events": "Events with their deliveries, newest first",
     "deliveries": "Deliveries, newest first",
     "receivers": "Receivers",
+    "mutes": "Mutes, newest first",
 }
 
 _ERRORS: Final = {
-    "400": "A parameter is not valid, or `starting_after` is not in the list.",
+    "400": "A parameter or the body is not valid.",
     "401": "The web configuration has users, and the credentials are not valid.",
     "403": "Changes are disabled, or the request came from another site.",
     "404": "There is no such element.",
@@ -97,7 +99,8 @@ _ERRORS: Final = {
 
 def document() -> dict[str, Any]:
     """Return the document, in OpenAPI 3.1."""
-    types = (*LIST_TYPES.values(), StatusAnswer, StoryAnswer, ChangeAnswer, ErrorAnswer)
+    answers = (StatusAnswer, StoryAnswer, ChangeAnswer, MuteAnswer, ErrorAnswer)
+    types = (*LIST_TYPES.values(), *answers, *_BODIES)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {
@@ -109,8 +112,10 @@ def document() -> dict[str, Any]:
         paths[f"/{kind}"] = _get(_SUMMARIES[kind], LIST_TYPES[kind], parameters)
     paths["/fine-tunes/{account}/{id}"] = _get("History of a fine-tune", StoryAnswer)
     paths["/fine-tunes/{account}/{id}"]["parameters"] = [_in_path("account"), _in_path("id")]
-    for action, meaning in _ACTIONS.items():
-        paths[f"/deliveries/{{id}}/{action}"] = _post(meaning)
+    for path, operation in _POSTS.items():
+        paths.setdefault(path, {}).update(_post(*operation))
+        if "{id}" in path:
+            paths[path]["parameters"] = [_in_path("id")]
     found = {
         "openapi": "3.1.0",
         "info": {
@@ -127,10 +132,25 @@ def document() -> dict[str, Any]:
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 
-_ACTIONS: Final = {
-    "retry": "Retry a delivery and its message now; needs `--web.enable-lifecycle`",
-    "discard": "Discard a delivery and its message; needs `--web.enable-lifecycle`",
+_LIFECYCLE: Final = "needs `--web.enable-lifecycle`"
+
+_POSTS: Final[dict[str, tuple[str, Any, Any]]] = {
+    "/deliveries/{id}/retry": (
+        f"Retry a delivery and its message now; {_LIFECYCLE}",
+        None,
+        ChangeAnswer,
+    ),
+    "/deliveries/{id}/discard": (
+        f"Discard a delivery and its message; {_LIFECYCLE}",
+        None,
+        ChangeAnswer,
+    ),
+    "/mutes": (f"Mute fine-tunes; {_LIFECYCLE}", NewMute, MuteAnswer),
+    "/mutes/{id}/end": (f"End a mute; {_LIFECYCLE}", MuteEnd, MuteAnswer),
 }
+"""Summary, body and answer of the requests that change something."""
+
+_BODIES: Final = tuple(body for _, body, _ in _POSTS.values() if body is not None)
 
 
 def _get(summary: str, answer: Any, parameters: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -145,15 +165,14 @@ def _get(summary: str, answer: Any, parameters: frozenset[str] = frozenset()) ->
     return {"get": operation}
 
 
-def _post(summary: str) -> dict[str, Any]:
+def _post(summary: str, body: Any, answer: Any) -> dict[str, Any]:
     errors = _errors("400", "401", "403", "404", "409", "415", "503")
-    body = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
     operation = {
         "summary": summary,
         "requestBody": body,
-        "responses": {"200": ("The number of deliveries.", ChangeAnswer), **errors},
+        "responses": {"200": ("The answer.", answer), **errors},
     }
-    return {"parameters": [_in_path("id")], "post": operation}
+    return {"post": operation}
 
 
 def _errors(*statuses: str) -> dict[str, tuple[str, Any]]:
@@ -165,9 +184,13 @@ def _in_path(name: str) -> dict[str, Any]:
 
 
 def _resolved(item: dict[str, Any], schemas: dict[Any, Any]) -> dict[str, Any]:
-    """Return a path with the schemas of its answers in place of their types."""
+    """Return a path with the schemas of its body and of its answers in place of their types."""
     for operation in item.values():
         if isinstance(operation, dict):
+            if "requestBody" in operation:
+                schema = schemas.get(operation["requestBody"], {"type": "object"})
+                content = {"application/json": {"schema": schema}}
+                operation["requestBody"] = {"required": True, "content": content}
             operation["responses"] = {
                 status: {
                     "description": description,

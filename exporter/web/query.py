@@ -19,16 +19,13 @@ LONGEST_TEXT: Final = 200
 LONGEST_ID: Final = 60_000
 """Ids that the lists name themselves; the server bounds the whole URL."""
 
+_BOOLEANS: Final = {"true": True, "false": False}
 _IDS: Final = frozenset({"starting_after", "after_account", "fine_tune"})
 _MOST_VALUES: Final = 20
 
-_TEXTS: Final = (
-    "account", "status", "model_id", "dataset", "q", "receiver", "state", "type", "fine_tune",
-    "starting_after", "after_account",
-)  # fmt: skip
-
 DELIVERY_STATES: Final[tuple[DeliveryState, ...]] = (
     "pending",
+    "muted",
     "delivered",
     "dead",
     "discarded",
@@ -64,6 +61,7 @@ class Query:
     state: tuple[str, ...] = ()
     type: tuple[str, ...] = ()
     fine_tune: str | None = None
+    active: bool | None = None
     sort: Sort = "-since"
     limit: int = DEFAULT_ELEMENTS
     starting_after: str | None = None
@@ -153,6 +151,10 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
             raise QueryError(f"since {error}") from None
     if found.get("sort", SORTS[0]) not in SORTS:
         raise QueryError(f"sort is one of {_listed(SORTS)}")
+    if "active" in found:
+        if found["active"] not in _BOOLEANS:
+            raise QueryError(f"active is one of {_listed(_BOOLEANS)}")
+        found["active"] = _BOOLEANS[found["active"]]
     _check_words(found, "state", DELIVERY_STATES)
     _check_words(found, "type", (*EVENT_WORDS, *EVENT_TYPES))
     return found

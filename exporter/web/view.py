@@ -8,10 +8,12 @@ from typing import cast
 
 from sqlalchemy import Connection, select
 
+from exporter.core.match import AccountLabels
 from exporter.core.model import status_label
 from exporter.core.records import (
     AccountRecord,
     DataState,
+    MuteRecord,
     StatusCounts,
     StatusLabel,
     at,
@@ -21,6 +23,7 @@ from exporter.core.status import canonical_status
 from exporter.core.view import AccountStatus, by_status
 from exporter.store.event_lists import Events
 from exporter.store.fine_tunes import FineTuneFilter, FineTunes
+from exporter.store.mutes import mute_records
 from exporter.store.overview import (
     ReceiverSummary,
     StoredAccount,
@@ -107,6 +110,16 @@ class View:
             if status.is_fresh(self._monotonic) and status.stale_at < float("inf")
         ]
         return Trust(tuple(self.accounts), tuple(self.receivers), min(fresh, default=None))
+
+    @cached_property
+    def mutes(self) -> list[MuteRecord]:
+        """All mutes, newest first."""
+        return mute_records(self.connection, self.now.timestamp())
+
+    @property
+    def account_labels(self) -> AccountLabels:
+        """The labels of each account."""
+        return {each.name: dict(each.labels) for each in self.settings.accounts}
 
     @cached_property
     def status_counts(self) -> dict[str, int]:

@@ -70,6 +70,8 @@ def test_json_has_all_fields_of_every_delivery(state):
         "held_until": None,
         "mute": None,
         "muted_until": None,
+        "muted_until_recovered": False,
+        "muted_by": "",
         "discarded_by": "",
         "answer": "answered 400",
         "message": "evt_2",
@@ -81,7 +83,7 @@ def test_json_has_all_fields_of_every_delivery(state):
 def test_csv_has_one_cell_per_field(state):
     text = state.output("deliveries", "list", "--state=dead", "--output=csv")
     [dead] = state.rows("deliveries", "--state=dead")
-    cells = ["" if each is None else str(each) for each in dead.values()]
+    cells = [{None: "", False: "false"}.get(each, str(each)) for each in dead.values()]
     assert list(csv.reader(io.StringIO(text))) == [list(DeliveryRecord.__struct_fields__), cells]
 
 

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from click.testing import CliRunner, Result
 
-from exporter.cli import source
+from exporter.cli import agent_api
 from exporter.cli.commands import main
 from tests.fakes.answers import answer, as_json, drips, head, redirect, silence
 from tests.fakes.server import Server
@@ -142,8 +142,8 @@ def page(*records: object, has_more: bool = False) -> dict[str, object]:
     ],
 )
 def test_an_answer_of_something_else_is_bounded_and_reported(monkeypatch, script, words):
-    monkeypatch.setattr(source, "_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(source, "_LONGEST_ANSWER", 2000)
+    monkeypatch.setattr(agent_api, "_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(agent_api, "_LONGEST_ANSWER", 2000)
     with Server(script) as server:
         done = invoke("events", "list", f"--url={server.base_url}")
     assert (done.exit_code, done.stdout) == (1, "")

@@ -256,9 +256,13 @@ async def test_every_documented_field_is_served(tmp_path):
         [delivery] = (await pages.json("/deliveries?state=pending"))["data"]
         path = f"/api/v1/deliveries/{delivery['id']}/retry"
         collect((await pages.request("POST", path, json={})).json())
+        mute = {"match": {"dataset": "calls"}, "for": "1h"}
+        collect((await pages.request("POST", "/api/v1/mutes", json=mute)).json())
+        collect(await pages.json("/mutes"))
     documented = {
         field
         for name in described["components"]["schemas"]
+        if name not in {"NewMute", "MuteEnd"}  # bodies of requests
         for _, field in fields_of(described, name)
     }
     assert documented - served_fields == set()
@@ -266,6 +270,7 @@ async def test_every_documented_field_is_served(tmp_path):
 
 async def test_answers_conform_to_the_document_whatever_is_asked(tmp_path):
     import schemathesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     async with after_a_failure(tmp_path, with_actions=True) as pages:
         app = application(pages.context())
@@ -274,16 +279,18 @@ async def test_answers_conform_to_the_document_whatever_is_asked(tmp_path):
             schema.config.update(base_url=f"{url}/api/v1")
             for operation in schema.get_all_operations():
                 requests: Any = operation.ok()  # type: ignore[union-attr] # or it raises
-                check(requests.as_strategy())
+                # A mute has rules that a schema cannot state, such as a pattern's syntax.
+                is_mute = (requests.method, requests.path) == ("post", "/mutes")
+                check(requests.as_strategy(), [positive_data_acceptance] if is_mute else [])
 
 
-def check(requests: Any) -> None:
-    """Send generated requests of one operation; check the answers by all checks."""
+def check(requests: Any, excluded: list[Any]) -> None:
+    """Send generated requests of one operation; check the answers by all checks but these."""
 
     @seed(1)
     @settings(max_examples=15, deadline=None, database=None)
     @given(requests)
     def run(case):
-        case.call_and_validate(timeout=10)
+        case.call_and_validate(timeout=10, excluded_checks=excluded)
 
     run()
