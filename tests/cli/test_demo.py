@@ -39,7 +39,7 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
         assert get(api).status_code == 401
         opened = process.wait_for_line(r"^Open (http://\S+) in a browser\.$").group(1)
         assert opened == agent
-        process.wait_for_line("Its last 7 days are simulated")
+        process.wait_for_line("The last 7 days are simulated")
         for receiver in ("slack", "webhook"):
             process.wait_for_line(
                 rf"ALERT +{receiver}: .*failed.*Ada for the audiobook", seconds=30

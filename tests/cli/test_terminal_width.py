@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -14,8 +15,11 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.core.mutes import MuteRequest
 from exporter.store.database import Database
 from exporter.store.events import DEAD, DELIVERED
+from exporter.store.mutes import add_mute
+from exporter.store.outbox import NewMessage, Outbox
 from tests.cli.stored_state import StoredState
 from tests.process.agent_process import MODULE, environment
 from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
@@ -91,6 +95,39 @@ def test_deliveries_show_name_age_state_and_receiver(state, tmp_path):
         "--receiver=ops",
     )  # fmt: skip
     assert f"id: {ID}" in found, "an id as the table shows it is enough"
+
+
+def test_muted_and_held_deliveries_show_until_when(tmp_path):
+    state = StoredState(tmp_path)
+    config = json.loads(state.config.read_text(encoding="utf-8"))
+    config["receivers"][0]["group_interval"] = "24h"
+    state.config.write_text(json.dumps(config), encoding="utf-8")
+
+    async def fill(database: Database) -> None:
+        events = [replace(failure(n, name=LONG), observed_at=time.time()) for n in range(3)]
+        await queue_events(database, events[:1], "ops")
+        await Outbox(database, "ops").create_messages(
+            [NewMessage("evt_0", b"{}", (1,), starts_interval=True)], time.time()
+        )
+        await queue_events(database, events[1:], "ops")
+        mute = MuteRequest(3600.0, "alice", "known", {"id": "ft_2"})
+        await database.run(add_mute, database, mute, time.time())
+        await Outbox(database, "ops").apply_mutes({}, time.time())
+
+    state.run(fill)
+    flag = f"--config.file={state.config}"
+    deliveries, events, mutes = (
+        in_terminal(tmp_path, 80, group, "list", flag)
+        for group in ("deliveries", "events", "mutes")
+    )
+    assert all(len(each) <= 80 for each in (*deliveries, *events, *mutes))
+    [held] = [line for line in deliveries if "held until" in line]
+    [muted] = [line for line in deliveries if " muted " in line]
+    assert re.search(r"ops +pending +held until \S", held)
+    assert re.search(r"ops +muted +until \S", muted)
+    assert re.search(r"ops held until \S", events[2])
+    assert re.search(r"ops muted until \S", events[3])
+    assert re.match(r"mute_[0-9a-f]{8}  \S.* 1 +id=ft_2 +alice +known", mutes[1])
 
 
 def test_fine_tunes_show_status_age_and_name(state, tmp_path):

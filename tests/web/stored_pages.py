@@ -12,12 +12,14 @@ from prometheus_client import CollectorRegistry
 from exporter.core.account import AccountState, Rules, apply_snapshot
 from exporter.core.health import Readiness
 from exporter.core.model import AccountKey, FineTune, Snapshot
+from exporter.core.mutes import MuteRequest
 from exporter.core.retry import Attempt, CircuitState, Outcome
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.exposition.page import Page, Renderer
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED, PENDING
+from exporter.store.mutes import add_mute
 from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.overview import ReceiverSummary
 from exporter.store.reader import Reader
@@ -102,6 +104,25 @@ class StoredPages:
         items = await outbox.unsent()
         numbers = tuple(each.number for each in items)
         await outbox.create_messages([NewMessage("digest-of-all", b"{}", numbers)], at)
+
+    async def mute(self, **fields: Any) -> str:
+        """Add a mute by alice, of an hour and of the dataset `calls` unless fields say otherwise.
+
+        Mute what is queued for all receivers; return the mute's id.
+        """
+        defaults: dict[str, Any] = (
+            {"match": {"dataset": "calls"}} if "fine_tune" not in fields else {}
+        )
+        defaults |= {"seconds": 3600.0, "author": "alice", "reason": "new recordings"}
+        request = MuteRequest(**{**defaults, **fields})
+        mute_id = await self.database.run(add_mute, self.database, request, self.now)
+        await self.apply_mutes()
+        return mute_id
+
+    async def apply_mutes(self) -> None:
+        """Do to all receivers what the deliverer does at each turn, without what is released."""
+        for receiver in self.receivers:
+            await Outbox(self.database, receiver.name).apply_mutes({}, self.now)
 
     def context(self) -> WebContext:
         """Return the context of the application as it is now."""
