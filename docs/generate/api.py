@@ -38,7 +38,7 @@ application/json`. They are logged with the user of the web configuration:
 ```
 curl -X POST -H 'Content-Type: application/json' -d '{{}}' \\
     http://127.0.0.1:10060{PREFIX}/deliveries/ID/retry
-$ curl -X POST -H 'Content-Type: application/json' \\
+curl -X POST -H 'Content-Type: application/json' \\
     -d '{{"match": {{"dataset": "calls"}}, "for": "4h", "reason": "new recordings"}}' \\
     http://127.0.0.1:10060{PREFIX}/mutes
 ```

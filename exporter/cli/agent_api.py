@@ -38,7 +38,7 @@ def agent_options(command: _Command) -> _Command:
         click.option(
             "--url",
             type=AgentUrl(),
-            help="Use the running agent at this URL instead of the state file.",
+            help="Use the running agent at this URL instead of the state.",
         ),
         click.option(
             "--ca-file",

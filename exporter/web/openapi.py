@@ -56,7 +56,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "State of a delivery.",
         _several({"type": "string", "enum": list(DELIVERY_STATES)}),
     ),
-    "active": ("Only the active mutes (`true`), or only those that have ended.", {"type": "boolean"}),
+    "active": ("Only the active mutes (`true`) or those that have ended.", {"type": "boolean"}),
     "type": (
         "Type of an event, or its last word, or `agent`.",
         _several({"type": "string", "enum": [*EVENT_WORDS, *EVENT_TYPES]}),

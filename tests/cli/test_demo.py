@@ -53,7 +53,7 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         assert process.stop(signal.SIGINT) == 0
         assert process.output_lines[-2] == "Ended; all files were removed."
-        assert process.output_lines[-1].startswith("Next: watch your own account: ")
+        assert process.output_lines[-1].startswith("Next, watch your own account: ")
         assert "Traceback" not in process.output
     assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
