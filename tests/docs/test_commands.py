@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,8 +17,10 @@ from click.testing import CliRunner, Result
 
 from exporter.cli.commands import main
 from exporter.cli.early_signals import runs_agent
+from exporter.core.mutes import MuteRequest
 from exporter.store.database import Database
 from exporter.store.events import DEAD
+from exporter.store.mutes import add_mute
 from tests.cli.stored_state import StoredState
 from tests.docs.documents import ROOT, code_blocks, documents, without_code_blocks
 from tests.process.agent_process import API_KEY
@@ -138,9 +141,9 @@ def test_flags_and_values_are_valid(case):
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory) -> StoredState:
-    """A state with deliveries that are pending, dead and orphaned."""
-    stored = StoredState(tmp_path_factory.mktemp("documents"))
+def filled(tmp_path_factory) -> tuple[StoredState, str]:
+    """A state with deliveries that are pending, dead and orphaned, and the id of its mute."""
+    stored, mute_ids = StoredState(tmp_path_factory.mktemp("documents")), list[str]()
 
     async def fill(database: Database) -> None:
         await queue(database, [1, 2], "ops")
@@ -149,8 +152,11 @@ def filled(tmp_path_factory) -> StoredState:
         await queue(database, [3], "ops")
         await queue(database, [5], "gone")
 
+        request = MuteRequest(3600, "ada", "", {"dataset": "x"})
+        mute_ids.append(await database.run(add_mute, database, request, time.time()))
+
     stored.run(fill)
-    return stored
+    return stored, mute_ids[0]
 
 
 @pytest.mark.parametrize("document_and_command", RUN, ids=lambda case: case[1])
@@ -160,15 +166,16 @@ def test_a_command_runs(document_and_command, filled, tmp_path):
     assert run_on_copy(words, filled, tmp_path).exit_code == 0
 
 
-def run_on_copy(words: list[str], filled: StoredState, folder: Path) -> Result:
+def run_on_copy(words: list[str], filled: tuple[StoredState, str], folder: Path) -> Result:
     """Run a command on a copy of the state; `send-test` does not send."""
+    stored, mute_id = filled
     state = StoredState(folder)
-    shutil.copy(filled.path, state.path)
+    shutil.copy(stored.path, state.path)
     web = folder / "web-config.yml"
     web.write_text("{}")
-    files = {"config.yaml": state.config, "state.db": state.path, "web-config.yml": web}
+    values = {"config.yaml": state.config, "web-config.yml": web, "MUTE_ID": mute_id}
     arguments = [
-        f"{flag}={files.get(value, value)}" if equals else flag
+        f"{flag}={values.get(value, value)}" if equals else str(values.get(flag, flag))
         for flag, equals, value in (word.partition("=") for word in words)
     ]
     if words[0] == "send-test":
