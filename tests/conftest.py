@@ -1,13 +1,16 @@
 """Environment, Hypothesis profiles and fixtures of all tests."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.engines import ENGINES, SQLITE
+
 if TYPE_CHECKING:
+    from exporter.store.location import StoreLocation
     from tests.postgres_server import PostgresServer
 
 # Without Hypothesis's own time limits, which a busy machine exceeds. `make soak` selects its
@@ -50,6 +53,15 @@ def postgres() -> "Iterator[PostgresServer]":
 
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def new_state(request, tmp_path_factory) -> "Callable[[], StoreLocation]":
+    """Returns the location of a new state; in PostgreSQL, where that of the one before was."""
+    if request.param == SQLITE:
+        return lambda: tmp_path_factory.mktemp("state") / "state.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.emptied
 
 
 @pytest.fixture

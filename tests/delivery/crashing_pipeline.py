@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
@@ -29,11 +28,13 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
 from exporter.store.accounts import Accounts
 from exporter.store.database import Database
+from exporter.store.location import StoreLocation
 from exporter.store.outbox import NewMessage, Outbox
 from exporter.store.receiver_outbox import AttemptResult
 from exporter.store.schema import deliveries, events, messages
 from tests.delivery.delivery_fixture import delivery_settings
 from tests.delivery.delivery_oracle import Crash, DeliveryOracle, FailureOracle
+from tests.store.raw_sql import end_of_refusal, refusal_of
 from tests.store.sample_polls import KEY, NOW
 
 CRASH_POINTS = tuple(
@@ -170,10 +171,13 @@ class CrashingPipeline:
     """One process after the other over the same store."""
 
     def __init__(
-        self, path: Path, environment: Environment, receivers: dict[str, DeliveryOracle]
+        self,
+        location: StoreLocation,
+        environment: Environment,
+        receivers: dict[str, DeliveryOracle],
     ) -> None:
         self.failures = FailureOracle()
-        self._path = path
+        self._location = location
         self._environment = environment
         self._receivers = receivers
         self._runner = asyncio.Runner()
@@ -182,7 +186,7 @@ class CrashingPipeline:
 
     def start(self) -> None:
         clock = self._environment.clock
-        self.database = Database(self._path, monotonic=clock.monotonic)
+        self.database = Database(self._location, monotonic=clock.monotonic)
         self._runner.run(self.database.__aenter__())
         metrics = DeliveryMetrics(CollectorRegistry())
         settings = delivery_settings(
@@ -255,9 +259,17 @@ class CrashingPipeline:
                 return 0.0
         return min(waits)
 
-    def execute(self, statement: str) -> None:
+    def refuse_writes(self, what: str) -> None:
+        """Let certain writes fail, such as "INSERT ON events"."""
+        self._execute(end_of_refusal(self.database), *refusal_of(self.database, what))
+
+    def accept_writes(self) -> None:
+        self._execute(end_of_refusal(self.database))
+
+    def _execute(self, *statements: str) -> None:
         with self.database.write() as connection:
-            connection.exec_driver_sql(statement)
+            for statement in statements:
+                connection.exec_driver_sql(statement)
 
     def failure_deliveries(
         self, event_type: EventType = "fine_tune.failed"

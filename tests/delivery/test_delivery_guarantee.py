@@ -4,16 +4,15 @@ Every entry into `failed` that polls see after the baseline is delivered at leas
 subscribed receiver, or is visibly pending or dead; a repeat carries the same id and bytes.
 """
 
-import shutil
-import tempfile
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from exporter.store.location import StoreLocation
 from tests.delivery.crashing_pipeline import (
     CRASH_POINTS,
     DIGEST_THRESHOLD,
@@ -24,6 +23,7 @@ from tests.delivery.crashing_pipeline import (
     oracles,
 )
 from tests.delivery.delivery_oracle import Fault
+from tests.engines import on_postgres, on_sqlite
 
 DAY = 86400.0
 NAMES = [f"f{number}" for number in range(8)]
@@ -44,13 +44,14 @@ statuses = st.sampled_from(["created", "training", "completed", "failed", "faile
 
 
 class DeliveryMachine(RuleBasedStateMachine):
+    new_state: Callable[[], StoreLocation]
+
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
         self.environment, self.receivers = Environment(), oracles()
         self.environment.fine_tunes = {name: fine_tune(name, "training") for name in NAMES[:4]}
         self.environment.fine_tunes["f3"] = fine_tune("f3", "failed")
-        self.pipeline = CrashingPipeline(self.folder / "state.db", self.environment, self.receivers)
+        self.pipeline = CrashingPipeline(self.new_state(), self.environment, self.receivers)
         self.pipeline.poll()
         self.more = len(NAMES)
 
@@ -129,15 +130,12 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(what=st.sampled_from(REFUSED_WRITES))
     def disk_is_full(self, what: str) -> None:
-        self.disk_has_room()
-        self.pipeline.execute(
-            f"CREATE TRIGGER no BEFORE {what} BEGIN SELECT RAISE(ABORT, 'no room'); END"
-        )
+        self.pipeline.refuse_writes(what)
         self.queue_more_failures()
 
     @rule()
     def disk_has_room(self) -> None:
-        self.pipeline.execute("DROP TRIGGER IF EXISTS no")
+        self.pipeline.accept_writes()
 
     @invariant()
     def every_failure_is_delivered_or_visible(self) -> None:
@@ -201,12 +199,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         # The events of the other receivers' circuits are delivered, too.
         assert self.pipeline.count_messages("chat").total() - before <= DIGEST_THRESHOLD + 4
         self.pipeline.close()
-        shutil.rmtree(self.folder)
 
 
-def check(examples: int, steps: int) -> None:
+def machine_on(new_state: Callable[[], StoreLocation]) -> type[DeliveryMachine]:
+    """Return the machine whose pipeline has its store at ``new_state()``."""
+    return type("Machine", (DeliveryMachine,), {"new_state": staticmethod(new_state)})
+
+
+def check(new_state: Callable[[], StoreLocation], examples: int, steps: int) -> None:
     run_state_machine_as_test(
-        DeliveryMachine,
+        machine_on(new_state),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -216,23 +218,28 @@ def check(examples: int, steps: int) -> None:
     )
 
 
-def test_no_failure_is_lost():
-    check(examples=8, steps=25)
+@on_sqlite
+def test_no_failure_is_lost(new_state):
+    check(new_state, examples=8, steps=25)
+
+
+@on_postgres
+def test_no_failure_is_lost_in_postgresql(new_state):
+    check(new_state, examples=3, steps=25)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_no_failure_is_lost_in_long_histories():
-    check(examples=400, steps=80)
+def test_no_failure_is_lost_in_long_histories(new_state):
+    check(new_state, examples=400, steps=80)
 
 
-def test_parts_of_a_digest_that_arrived_without_a_stored_claim_are_not_marked_as_repeats():
-    machine = DeliveryMachine()
+@on_sqlite
+def test_parts_of_a_digest_that_arrived_without_a_stored_claim_are_not_marked_as_repeats(new_state):
+    machine = machine_on(new_state)()
     chat = machine.receivers["chat"]
     chat.faults.extend([Fault.ACCEPTED_AND_KILLED, Fault.REFUSED, Fault.REFUSED])
-    machine.pipeline.execute(
-        "CREATE TRIGGER no BEFORE UPDATE ON messages BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    )
+    machine.pipeline.refuse_writes("UPDATE ON messages")
     machine.all_fail_at_once()
     machine.time_passes(1, 3.0)
     assert [message.accepted for message in chat.messages.values()] == [1]
@@ -243,10 +250,10 @@ def test_parts_of_a_digest_that_arrived_without_a_stored_claim_are_not_marked_as
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS)
-def test_every_crash_point_is_reached(tmp_path, point):
+def test_every_crash_point_is_reached(new_state, point):
     environment, receivers = Environment(), oracles()
     environment.fine_tunes = {name: fine_tune(name, "training") for name in NAMES}
-    pipeline = CrashingPipeline(tmp_path / "state.db", environment, receivers)
+    pipeline = CrashingPipeline(new_state(), environment, receivers)
     pipeline.poll()
     for receiver in receivers.values():
         # So that bodies are replaced, and messages split.

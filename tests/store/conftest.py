@@ -8,9 +8,8 @@ from sqlalchemy import Connection, Engine, event
 
 from exporter.store.database import Database
 from exporter.store.location import StoreLocation
-from tests.engines import ENGINES, SQLITE
+from tests.engines import SQLITE
 from tests.fakes.clock import FakeClock
-from tests.postgres_server import PostgresServer
 from tests.store.portable_sql import check_statement
 from tests.store.sample_polls import NOW
 
@@ -19,15 +18,6 @@ from tests.store.sample_polls import NOW
 def clock() -> FakeClock:
     """The clock of `database`: its awake clock is at 0 while this one is at NOW."""
     return FakeClock(NOW)
-
-
-@pytest.fixture(scope="session", params=ENGINES)
-def new_state(request, tmp_path_factory) -> Callable[[], StoreLocation]:
-    """Returns the location of a new state; in PostgreSQL, where that of the one before was."""
-    if request.param == SQLITE:
-        return lambda: tmp_path_factory.mktemp("state") / "state.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.emptied
 
 
 @pytest.fixture

@@ -39,18 +39,29 @@ async def count_rows(database: Database, table: str) -> int:
 
 async def reject_inserts(database: Database, table: str, when: str = "") -> None:
     """Let every insert into a table fail with the error "no room"."""
-    action = "BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    if isinstance(database.engine, PostgresEngine):
-        await execute(
-            database,
-            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN RAISE 'no room'; END $$",
-        )
-        when, action = f"FOR EACH ROW {when}", "EXECUTE FUNCTION no_room()"
-    await execute(database, f"CREATE TRIGGER no_room BEFORE INSERT ON {table} {when} {action}")
+    for statement in refusal_of(database, f"INSERT ON {table}", when):
+        await execute(database, statement)
 
 
-async def accept_inserts(database: Database, table: str) -> None:
+async def accept_inserts(database: Database) -> None:
     """End what ``reject_inserts`` began."""
-    on_table = f" ON {table}" if isinstance(database.engine, PostgresEngine) else ""
-    await execute(database, f"DROP TRIGGER no_room{on_table}")
+    await execute(database, end_of_refusal(database))
+
+
+def refusal_of(database: Database, what: str, when: str = "") -> list[str]:
+    """Return the statements that let certain writes fail with the error "no room"."""
+    if not isinstance(database.engine, PostgresEngine):
+        action = "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        return [f"CREATE TRIGGER no_room BEFORE {what} {when} {action}"]
+    body = "$$ BEGIN RAISE 'no room'; END $$"
+    return [
+        f"CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS {body}",
+        f"CREATE TRIGGER no_room BEFORE {what} FOR EACH ROW {when} EXECUTE FUNCTION no_room()",
+    ]
+
+
+def end_of_refusal(database: Database) -> str:
+    """Return the statement that ends a refusal, if there is one."""
+    if isinstance(database.engine, PostgresEngine):
+        return "DROP FUNCTION IF EXISTS no_room CASCADE"
+    return "DROP TRIGGER IF EXISTS no_room"

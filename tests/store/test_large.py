@@ -20,7 +20,7 @@ async def test_a_large_baseline_is_stored_as_a_whole_or_not_at_all(database):
     with pytest.raises(StoreError, match="no room"):
         await commit_snapshot(database, None, snapshot_of(*many))
     assert await Accounts(database).load(KEY) is None
-    await accept_inserts(database, "fine_tunes")
+    await accept_inserts(database)
     state = await commit_snapshot(database, None, snapshot_of(*many))
     assert await Accounts(database).load(KEY) == state
     assert len(state.tracked) == NUMBER
