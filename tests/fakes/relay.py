@@ -21,16 +21,24 @@ class _Connection:
             end.close()
 
 
-@dataclass
-class Relay:
-    """The relay that listens on ``port``.
+@dataclass(frozen=True)
+class Cut:
+    """A request that contains ``at``, next to one that contains ``after``.
 
-    ``cuts`` are requests, as bytes that the client sends, at which a connection is cut, each once:
-    before the request is forwarded (False), or when the server has answered it (True).
+    The connection is cut when the server has ``answered`` it, or else before it is forwarded.
     """
 
+    at: bytes
+    after: bytes
+    answered: bool
+
+
+@dataclass
+class Relay:
+    """The relay that listens on ``port``; ``cuts`` are where it cuts a connection, each once."""
+
     target: int
-    cuts: dict[bytes, bool] = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)
     accepted: Iterator[int] = field(default_factory=count)
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     _forwards: threading.Event = field(default_factory=threading.Event)
@@ -75,16 +83,19 @@ class Relay:
         self.cut()
 
     def _requests(self, connection: _Connection) -> None:
+        previous = b""
         with suppress(OSError):
             while data := connection.client.recv(65536):
                 self._forwards.wait()
-                cut = next((each for each in self.cuts if each in data), None)
-                if cut is not None:
-                    connection.drops_answer = self.cuts.pop(cut)
-                    if not connection.drops_answer:
-                        break
+                for cut in [each for each in self.cuts if each.at in data]:
+                    if cut.after in previous:
+                        self.cuts.remove(cut)
+                        connection.drops_answer = cut.answered
+                        if not cut.answered:
+                            return connection.close()
                 connection.server.sendall(data)
-        connection.close()
+                previous = data
+        return connection.close()
 
     def _answers(self, connection: _Connection) -> None:
         with suppress(OSError):

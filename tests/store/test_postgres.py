@@ -16,7 +16,7 @@ from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
 from exporter.store.events import record_events
 from exporter.store.location import PostgresLocation
 from exporter.store.schema import events
-from tests.fakes.relay import relay
+from tests.fakes.relay import Cut, relay
 from tests.fakes.secret import FakeSecret
 from tests.postgres_server import AGENT, HOST, PostgresServer, location_of
 from tests.store.raw_sql import count_rows, execute
@@ -261,7 +261,7 @@ async def test_a_commit_without_an_answer_is_read_again_before_the_next(postgres
             accounts = Accounts(database)
             state = await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
             result = poll_result(state, snapshot_of(fine_tune("a", "failed")))
-            between.cuts[b"COMMIT"] = answered
+            between.cuts.append(Cut(b"COMMIT", b"INSERT INTO changes", answered))
             with pytest.raises(StoreError):
                 await accounts.commit(result)
             assert await accounts.load(KEY) == (result.state if answered else state)
