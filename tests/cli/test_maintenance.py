@@ -1,5 +1,6 @@
 """`state backup` and `state check`: output, refusals and exit statuses."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -188,3 +189,40 @@ def test_check_refuses_what_is_no_state(state, content):
         expected = {None: "there is no state file", b"": "is empty"}
         assert expected.get(content, "is damaged") in done.stderr
     assert (state.path.read_bytes() if state.path.exists() else None) == content
+
+
+def test_a_copy_to_postgresql_and_back_is_complete(state, tmp_path, postgres):
+    url = postgres.url(postgres.new_database())
+    output = state.output("state", "copy", f"--to={url}")
+    assert output.startswith(f"{state.path} copied to test_")
+    assert f"events: {EVENTS}" in output
+    content = json.loads(state.config.read_text())
+    content["storage"] = {"url": url}
+    state.config.write_text(json.dumps(content))
+    assert len(state.rows("deliveries")) == EVENTS
+    assert f"events: {EVENTS}" in state.output("state", "check")
+    assert "pg_dump" in failed(state, 2, "state", "backup", str(tmp_path / "backup"))
+    back = tmp_path / "back.db"
+    state.output("state", "copy", f"--to={back}")
+    query = "SELECT * FROM events ORDER BY number"
+    assert query_file(back, query) == query_file(state.path, query)
+    assert "is not empty" in failed(state, 2, "state", "copy", f"--to={url}")
+    assert "exists: give another name" in failed(state, 2, "state", "copy", f"--to={back}")
+
+
+def test_a_password_for_a_copy_is_read_from_a_file(state, tmp_path, postgres):
+    postgres.set_password("hunter2")
+    database = postgres.new_database()
+    for url in (
+        f"postgresql://agent:hunter2@127.0.0.1:{postgres.port}/{database}",
+        postgres.url(database, user="agent", password="hunter2"),
+    ):
+        text = failed(state, 2, "state", "copy", f"--to={url}")
+        assert "--password-file" in text
+        assert "hunter2" not in text
+    password = tmp_path / "password"
+    password.write_text("hunter2\n")
+    url = postgres.url(database, user="agent")
+    assert "no password supplied" in failed(state, 1, "state", "copy", f"--to={url}")
+    state.output("state", "copy", f"--to={url}", f"--password-file={password}")
+    assert "for a URL" in failed(state, 2, "state", "copy", "--to=x", "--password-file=y")

@@ -1,6 +1,6 @@
 """What differs between database engines: connections, errors and SQL of one dialect."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,19 @@ class StoreEngine(Protocol):
 
     def open(self, *, exclusive: bool) -> None:
         """Find and check the database; if ``exclusive``, create and lock it. Raises StoreError."""
+
+    def open_unused(self) -> None:
+        """Find and check an existing database that no agent uses, and keep agents from using it.
+
+        Raises StoreRefusedError beside an agent, StoreError.
+        """
+
+    def create(self, fill: Callable[[Connection], None]) -> None:
+        """Create the database by ``fill`` in one transaction: complete, or not at all.
+
+        Raises FileExistsError or StoreRefusedError if it exists and is not empty, OSError,
+        StoreError.
+        """
 
     def migrating(self) -> AbstractContextManager[None]:
         """Set a checked database up for writing; return a context in which tables may change."""

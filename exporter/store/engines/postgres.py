@@ -6,7 +6,7 @@ options. Every transaction sets its own timeouts.
 
 import secrets
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Connection, Engine, delete, event, extract, func, select, text
+from sqlalchemy import Connection, Engine, delete, event, extract, func, inspect, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -73,6 +73,27 @@ class PostgresEngine:
                     f"{self.description} has the encoding {encoding}: create one with ENCODING "
                     "'UTF8' TEMPLATE template0"
                 )
+
+    def open_unused(self) -> None:
+        """Check an existing database."""
+        self.open(exclusive=False)
+
+    def create(self, fill: Callable[[Connection], None]) -> None:
+        """Create the tables and what ``fill`` writes into a database without tables of ours."""
+        self.open(exclusive=True)
+        with self.begin(write=True) as connection:
+            found = metadata.tables.keys() & inspect(connection).get_table_names()
+            if found:
+                raise StoreRefusedError(
+                    f"{self.description} is not empty, it has {', '.join(sorted(found))}: give a "
+                    "new database"
+                )
+            fill(connection)
+            for table in metadata.sorted_tables:
+                if (key := table.autoincrement_column) is not None:
+                    sequence = func.pg_get_serial_sequence(table.name, key.name)
+                    last = select(func.max(key)).scalar_subquery()
+                    connection.execute(select(func.setval(sequence, last)))
 
     @contextmanager
     def migrating(self) -> Iterator[None]:

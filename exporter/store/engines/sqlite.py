@@ -3,7 +3,7 @@
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -79,6 +79,27 @@ class SQLiteEngine:
             result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if result != "ok":
             raise self.damaged(str(result))
+
+    def open_unused(self) -> None:
+        """Lock and check an existing file."""
+        files.check(self._path)
+        self._lock.acquire()
+        self.open(exclusive=False)
+
+    def create(self, fill: Callable[[Connection], None]) -> None:
+        """Create the file; one that is not complete never has its name."""
+
+        def write(path: Path) -> None:
+            engine = _create_engine(path).execution_options(begin="BEGIN IMMEDIATE")
+            try:
+                with self.convert_errors(), engine.begin() as connection:
+                    fill(connection)
+            finally:
+                engine.dispose()
+
+        files.check_types(self._path)
+        files.create_folder(self._path)
+        files.write_copy(self._path, write)
 
     @contextmanager
     def migrating(self) -> Iterator[None]:

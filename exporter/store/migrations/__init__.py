@@ -37,9 +37,7 @@ def migrate(connection: sa.Connection, engine: StoreEngine, *, init: bool = Fals
     """
     revision = read_revision(connection, engine, init=init)
     if revision is None:
-        metadata.create_all(connection, checkfirst=False)
-        _alembic_version.create(connection)
-        connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
+        create_tables(connection)
     if revision is None or _is_emptied(connection, revision):
         keys = ("store_id", "form_key")
         upsert(connection, meta, [{"name": n, "value": secrets.token_hex(16)} for n in keys])
@@ -49,6 +47,13 @@ def migrate(connection: sa.Connection, engine: StoreEngine, *, init: bool = Fals
         if connection.execute(locked).scalar() != REVISIONS[-1]:
             upgrade(connection)
     return connection.execute(_select_meta("store_id")).scalar_one()
+
+
+def create_tables(connection: sa.Connection) -> None:
+    """Create the tables of the newest revision, without rows."""
+    metadata.create_all(connection, checkfirst=False)
+    _alembic_version.create(connection)
+    connection.execute(sa.insert(_alembic_version).values(version_num=REVISIONS[-1]))
 
 
 def upgrade(connection: sa.Connection) -> None:
