@@ -65,10 +65,11 @@ docs: .venv/dev
 screenshots: .venv/dev
 	$(BIN)/python -m docs.generate.screenshots
 
+# The image is installed from the first one, so it has the driver of PostgreSQL.
 # The locks have no address of a package index: pip reads it from its own configuration. Extras are
 # kept: an older pip considers `coverage[toml]` unpinned once there is a newer coverage.
 lock: .venv/dev
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra postgres --universal --python-version 3.11 \
 		--generate-hashes --no-strip-extras --no-header --quiet \
 		--output-file requirements.lock $(UPGRADE)
 	$(BIN)/uv pip compile pyproject.toml --group dev --constraint requirements.lock --universal \

@@ -54,7 +54,7 @@ _SETTINGS = {
 def program(name: str) -> str:
     """Return the path of a program of PostgreSQL; Debian has them outside of PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
-    return str(found[-1]) if found else required(name, package="postgresql-15")
+    return str(found[-1]) if found else required(name, package="postgresql")
 
 
 def _version(path: Path) -> float:

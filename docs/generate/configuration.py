@@ -45,6 +45,8 @@ that contains it; used if the file has no accounts |
 | `CARTESIA_BASE_URL`, `CARTESIA_VERSION` | base URL and API version of that account |
 | `CARTESIA_EXPORTER_SLACK_URL`, `CARTESIA_EXPORTER_WEBHOOK_URL` | URLs of the receivers `slack` \
 and `webhook`; used if the file has no receivers |
+| `CARTESIA_EXPORTER_STORAGE_URL` | URL of the PostgreSQL database with the state; used if the \
+file has neither `storage.path` nor `storage.url`, instead of the next variable |
 | `CARTESIA_EXPORTER_STORAGE_PATH` | the state file; used if the file does not have \
 `storage.path` |
 | `HTTPS_PROXY`, `ALL_PROXY` | proxy for https; used without `proxy_url` |

@@ -10,7 +10,7 @@ from exporter.store.database import Database
 
 
 class StoreMetrics(Collector):
-    """Size of the state file and number of its errors."""
+    """Size of the state and number of its errors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -19,7 +19,7 @@ class StoreMetrics(Collector):
         """Yield the metric families of the store."""
         size = GaugeMetricFamily(
             "cartesia_exporter_store_size_bytes",
-            "Size of the state file and its write-ahead log in bytes.",
+            "Size of the state in bytes: file and write-ahead log, or tables and indexes.",
         )
         with suppress(OSError):
             size.add_metric((), self._database.engine.size())

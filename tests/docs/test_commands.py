@@ -49,6 +49,9 @@ TESTED_ELSEWHERE = {
     ),
     ("docs/installation.md", r".*"): "tests/docs/test_installation.py",
     ("docs/operations.md", r".*"): "tests/docs/test_operations.py",
+    ("docs/postgresql.md", r"psql .*|cartesia-exporter state copy .*"): (
+        "needs a database: tests/cli/test_maintenance.py copies to one"
+    ),
     (
         "deploy/README.md",
         r"docker .*",

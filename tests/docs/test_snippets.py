@@ -46,7 +46,7 @@ def test_yaml_is_valid_and_a_part_of_a_configuration_can_be_loaded(block, tmp_pa
         return
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(with_files(configuration_of(snippet), tmp_path)))
-    assert load(file, {"CARTESIA_API_KEY": API_KEY}).receivers
+    assert load(file, {"CARTESIA_API_KEY": API_KEY}).accounts
 
 
 def configuration_of(snippet: dict[str, Any]) -> dict[str, Any]:
