@@ -21,8 +21,9 @@ from exporter.cli.options import (
     load,
 )
 from exporter.cli.output import body_lines
+from exporter.core.compose import build_message
 from exporter.core.events import sample_failure, stable_id, test_event
-from exporter.core.message import Message, MessageSettings, build_message
+from exporter.core.message import Message, MessageSettings
 from exporter.core.model import FAILED, FineTune, OutboxMessage
 
 if TYPE_CHECKING:

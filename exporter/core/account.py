@@ -14,6 +14,7 @@ from exporter.core.events import (
     recovered_event,
     stuck_event,
     transition_event,
+    transition_type,
     unknown_status_event,
 )
 from exporter.core.facts import baseline_facts, retired_facts, unknown_status_facts
@@ -114,6 +115,28 @@ class PollResult:
     kind: ListKind = "known"
     recovery: RoutedEvents = ()
     cursors: Sequence[str] | None = None
+
+    @property
+    def changes(self) -> Mapping[str, int] | None:
+        """Numbers of fine-tunes that failed, completed, were created, or are not listed any more.
+
+        None if the list was not compared with an earlier one.
+        """
+        if self.before is None or self.kind != "known":
+            return None
+        numbers = Counter(map(transition_type, self.transitions))
+        tracked = self.before.tracked
+        removed = sum(
+            each.missed_polls > tracked[key].missed_polls
+            for key, each in self.changed.items()
+            if key in tracked
+        )
+        return {
+            "failed": numbers["fine_tune.failed"],
+            "completed": numbers["fine_tune.completed"],
+            "created": numbers["fine_tune.created"],
+            "removed": removed,
+        }
 
     @property
     def is_empty(self) -> bool:

@@ -17,7 +17,7 @@ from exporter.core.model import (
     Transition,
 )
 from exporter.core.retry import CircuitState
-from exporter.core.text import one_line, timestamp
+from exporter.core.text import one_line, rounded_duration, timestamp
 
 EventType = Literal[
     "fine_tune.failed",
@@ -125,21 +125,21 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         apprise_type="success",
     ),
     "agent.baseline": EventTraits(
-        "Watching the fine-tunes of account {account}",
+        "Watching account {account}",
         ("account", "newly watched"),
         "CartesiaBaseline",
         "agent",
     ),
     # No trouble: no event ends it. The rule on status="unknown" fires while there is one.
     "agent.unknown_status": EventTraits(
-        "Account {account} has fine-tunes with an unknown status",
+        "Unknown status in account {account}",
         ("account", "with an unknown status"),
         "CartesiaUnknownStatus",
         "agent",
         apprise_type="warning",
     ),
     "agent.poll_failing": EventTraits(
-        "The fine-tunes of account {account} cannot be read",
+        "Account {account} cannot be read",
         ("account", "cannot be read"),
         "CartesiaPollFailing",
         "agent",
@@ -147,7 +147,7 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         apprise_type="failure",
     ),
     "agent.poll_recovered": EventTraits(
-        "The fine-tunes of account {account} can be read again",
+        "Account {account} can be read again",
         ("account", "can be read again"),
         "CartesiaPollFailing",
         "agent",
@@ -156,16 +156,16 @@ EVENT_TYPES: Final[Mapping[EventType, EventTraits]] = {
         apprise_type="success",
     ),
     "agent.receiver_unhealthy": EventTraits(
-        "Receiver {subject} cannot be told anything",
-        ("receiver", "cannot be told anything"),
+        "Receiver {subject} rejects notifications",
+        ("receiver", "rejecting notifications"),
         "CartesiaReceiverUnhealthy",
         "agent",
         is_trouble=True,
         apprise_type="warning",
     ),
     "agent.receiver_recovered": EventTraits(
-        "Receiver {subject} can be told again",
-        ("receiver", "can be told again"),
+        "Receiver {subject} accepts notifications again",
+        ("receiver", "accepting notifications again"),
         "CartesiaReceiverUnhealthy",
         "agent",
         ends=True,
@@ -185,6 +185,9 @@ DEFAULT_SEVERITIES: Final[Mapping[str, str]] = {
     "agent": "critical",
 }
 """The severity of an alert, by the subscription of its event."""
+
+NO_SEVERITY: Final = "info"
+"""The severity of an event that is no trouble."""
 
 SUBSCRIPTIONS: Final[Mapping[Subscription, frozenset[EventType]]] = {
     word: frozenset(
@@ -233,6 +236,13 @@ class Event:
         if self.fine_tune is not None:
             return self.fine_tune.id
         return str(self.facts.get("receiver", ""))
+
+
+def severity_of(event: Event, severities: Mapping[str, str]) -> str:
+    """Return the severity of an event; ``severities`` are those of troubles by subscription."""
+    if not event.traits.is_trouble:
+        return NO_SEVERITY
+    return severities.get(event.traits.subscription or "", NO_SEVERITY)
 
 
 def stable_id(prefix: str, *parts: object) -> str:
@@ -303,7 +313,7 @@ def recovered_event(
 def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, now: float) -> Event:
     """Return the event of a fine-tune that was found stuck at ``now`` (Unix seconds).
 
-    Nothing changed: ``previous_status`` is its status.
+    Nothing changed: ``previous_status`` is its status. ``seconds`` is how long it has been in it.
     """
     fine_tune = tracked.fine_tune
     return Event(
@@ -314,7 +324,7 @@ def stuck_event(store_id: str, account: AccountKey, tracked: TrackedFineTune, no
         now,
         fine_tune,
         fine_tune.status,
-        {"since": timestamp(tracked.since)},
+        {"since": timestamp(tracked.since), "seconds": round(now - tracked.since)},
     )
 
 
@@ -339,31 +349,24 @@ def unknown_status_event(
 def poll_failing_event(store_id: str, account: AccountKey, outage: Outage, now: float) -> Event:
     """Return the event of an outage that still lasts at ``now`` (Unix seconds)."""
     meaning = (
-        "Failures are not seen meanwhile; they are told when it can be read again."
+        "Until the account can be read again, failures are not noticed; they are reported then."
         if outage.has_baseline
-        else "It was never read completely, so the watch has not begun."
+        else "The account was never read completely: its watch has not begun."
     )
+    error = one_line(outage.error, _LONGEST_ERROR).removesuffix(".")
     facts = {
         "reason": outage.reason,
         "since": timestamp(outage.since),
-        "text": f"{meaning} The last error: {one_line(outage.error, _LONGEST_ERROR)}",
+        "text": f"The last error ({outage.reason}): {error}. {meaning}",
     }
     event_id = _account_event_id(store_id, account, "poll_failing", outage.since)
     return Event(event_id, "agent.poll_failing", account.name, now, facts=facts)
 
 
 def poll_recovered_event(
-    store_id: str, account: AccountKey, outage: Outage, now: float, seconds: float
+    store_id: str, account: AccountKey, outage: Outage, facts: Mapping[str, object], now: float
 ) -> Event:
-    """Return the event of an outage of ``seconds`` that ends at ``now`` (Unix seconds)."""
-    following = (
-        "What changed meanwhile is told now." if outage.has_baseline else "Its watch begins now."
-    )
-    facts = {
-        "since": timestamp(outage.since),
-        "seconds": round(seconds),
-        "text": f"It could not be read for {_rounded_duration(seconds)}. {following}",
-    }
+    """Return the event of an outage that ends at ``now`` (Unix seconds)."""
     event_id = _account_event_id(store_id, account, "poll_recovered", outage.since)
     return Event(event_id, "agent.poll_recovered", account.name, now, facts=facts)
 
@@ -380,21 +383,23 @@ def circuit_event(
         facts: dict[str, object] = {
             "receiver": receiver,
             "reason": after.reason,
-            "text": "What it is owed waits and is not lost; it is tried again after 1, 2, 5, 10, "
-            "30 and then every 60 minutes. Check its URL and whether it lets us in.",
+            "text": "Its notifications are kept and sent when it accepts them again; it is tried "
+            "after 1, 2, 5, 10, 30 and then every 60 minutes. Check its URL and its credentials, "
+            "then run `cartesia-exporter deliveries retry`.",
         }
         return Event(event_id, "agent.receiver_unhealthy", "", now, facts=facts)
     facts = {
         "receiver": receiver,
         "since": timestamp(since),
-        "text": "What it was owed meanwhile is sent now.",
+        "text": f"It rejected them for {rounded_duration(now - since)}. Those that were kept are "
+        "sent now.",
     }
     return Event(event_id, "agent.receiver_recovered", "", now, facts=facts)
 
 
 def test_event(account: str, now: float, unique: str) -> Event:
     """Return a test event; ``unique`` makes its id new: receivers drop a repeated id."""
-    text = "If you can read this, alerts of failed fine-tunes will arrive here."
+    text = "If you can read this, notifications of failed fine-tunes will arrive here."
     return Event(stable_id("evt", "test", unique), "agent.test", account, now, facts={"text": text})
 
 
@@ -413,10 +418,3 @@ def _fine_tune_event_id(
 def _account_event_id(store_id: str, account: AccountKey, *parts: object) -> str:
     # At most two parts; an event of a fine-tune has at least three: the ids never collide.
     return stable_id("evt", store_id, account.name, account.base_url, *parts)
-
-
-def _rounded_duration(seconds: float) -> str:
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s"

@@ -2,11 +2,20 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
-from exporter.core.model import FAILED, STATUSES, UNKNOWN, FineTune, Snapshot, status_label
+from exporter.core.model import (
+    FAILED,
+    STATUSES,
+    UNKNOWN,
+    FineTune,
+    Outage,
+    Snapshot,
+    status_label,
+)
 from exporter.core.status import Canonical, canonical_status
-from exporter.core.text import cut, one_line
+from exporter.core.text import cut, listed, one_line, rounded_duration, timestamp
 
 _NAMED_AT_BASELINE: Final = 20
 """Failed fine-tunes that the summary of a baseline names."""
@@ -18,6 +27,14 @@ The whole summary fits into a text of a template, also when its characters are e
 """
 
 _LONGEST_STATUS: Final = 200
+
+_CHANGES: Final = (
+    ("failed", "failed", "failed"),
+    ("completed", "completed", "completed"),
+    ("created", "was created", "were created"),
+    ("removed", "is no longer listed", "are no longer listed"),
+)
+"""Keys of the changes during an outage, and their predicates for one fine-tune and for several."""
 
 
 def baseline_facts(
@@ -57,6 +74,32 @@ def retired_facts(number: int) -> dict[str, object]:
             "The API key changed. No fine-tune was watched so far: the watch begins with this list."
         )
     return {"retired": number, "text": text}
+
+
+def recovery_facts(
+    outage: Outage, seconds: float, changes: Mapping[str, int] | None
+) -> dict[str, object]:
+    """Return the facts of an outage of ``seconds`` that ends.
+
+    ``changes`` are numbers of fine-tunes: ``failed``, ``completed``, ``created`` and ``removed``,
+    which the list does not have any more; None if the list was not compared.
+    """
+    text = f"It could not be read for {rounded_duration(seconds)}."
+    if not outage.has_baseline:
+        text += " Its watch begins now."
+    elif changes is not None:
+        text += f" {_changes_text(changes)}"
+    since = timestamp(outage.since)
+    return {"since": since, "seconds": round(seconds), **(changes or {}), "text": text}
+
+
+def _changes_text(changes: Mapping[str, int]) -> str:
+    words: list[str] = []
+    for name, one, more in _CHANGES:
+        if number := changes[name]:
+            noun = "" if words else " fine-tune" if number == 1 else " fine-tunes"
+            words.append(f"{number}{noun} {one if number == 1 else more}")
+    return f"Meanwhile {listed(words)}." if words else "Nothing changed meanwhile."
 
 
 def unknown_status_facts(status: str, number: int, *, last: bool) -> dict[str, object]:

@@ -11,6 +11,14 @@ from exporter.core.text import cut
 _LONGEST_URL: Final = 2_000
 """Longest link in characters, which any browser and proxy accepts. The Playground's is cut."""
 
+_LABELS: Final = {
+    "runbook": "Runbook",
+    "details": "Details",
+    "status_page": "Status page",
+    "playground": "Playground",
+    "grafana": "Grafana",
+}
+
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 _HALF_HOUR: Final = 1800.0
 
@@ -53,6 +61,12 @@ def details_url(event: Event | None, templates: LinkTemplates) -> str | None:
     return url if len(url) <= _LONGEST_URL else None  # a cut id is that of another fine-tune
 
 
+def failures_url(templates: LinkTemplates) -> str | None:
+    """Return the URL of the list of failed fine-tunes; None if there is none."""
+    page = templates.status_page
+    return None if page is None else f"{page.rstrip('/')}/fine-tunes?status=failed"
+
+
 def playground_url(event: Event | None, templates: LinkTemplates) -> str:
     """Return the URL of an event's fine-tune in the Playground."""
     fine_tune_id = event.fine_tune.id if event is not None and event.fine_tune is not None else ""
@@ -81,11 +95,16 @@ def grafana_url(
     return url if 0 < len(url) <= _LONGEST_URL else None
 
 
-def links(event: Event | None, templates: LinkTemplates) -> tuple[Link, ...]:
-    """Return the links of an event, the most helpful first; None stands for several events."""
-    found = [Link("playground", "Open the Playground", playground_url(event, templates))]
-    if (details := details_url(event, templates)) is not None:
-        found.insert(0, Link("details", "Details", details))
-    if templates.status_page is not None:
-        found.append(Link("status_page", "Status page", templates.status_page))
-    return tuple(found)
+def labelled_links(**urls: str | None) -> tuple[Link, ...]:
+    """Return links for people out of URLs by name, in this order, without those that are None."""
+    return tuple(Link(name, _LABELS[name], url) for name, url in urls.items() if url)
+
+
+def links(event: Event | None, templates: LinkTemplates) -> dict[str, str]:
+    """Return the URLs of an event by their names in JSON; None stands for several events."""
+    found = {
+        "details": details_url(event, templates),
+        "playground": playground_url(event, templates),
+        "status_page": templates.status_page,
+    }
+    return {name: url for name, url in found.items() if url}

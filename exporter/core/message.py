@@ -1,28 +1,13 @@
-"""Receiver-independent messages built from events."""
+"""Content of notifications, independent of the receiver's format."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
-from exporter.core.events import (
-    DEFAULT_SEVERITIES,
-    DIGEST,
-    EVENT_TYPES,
-    Event,
-    EventType,
-    MessageType,
-    Subscription,
-)
-from exporter.core.links import Link, LinkTemplates, links
-from exporter.core.model import STATUSES, FineTune
-from exporter.core.text import LONGEST, one_line, timestamp
-
-_NAMED: Final = 20
-"""Fine-tunes that a digest names in full."""
-
-_MODELS: Final = 9
-"""Models that a digest counts by name; with "other models" they are ten facts."""
+from exporter.core.event_context import NO_CONTEXT, EventContext
+from exporter.core.events import DEFAULT_SEVERITIES, Event, MessageType, Subscription
+from exporter.core.links import Link, LinkTemplates
+from exporter.core.model import FineTune
+from exporter.core.text import LONGEST, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +25,61 @@ class MessageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """A named value. ``at`` is the same in Unix seconds if it is a time."""
+
+    name: str
+    value: str
+    at: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event of several: its name, the id of its fine-tune, more about it, and a link."""
+
+    name: str
+    id: str = ""
+    details: tuple[str, ...] = ()
+    url: str = ""
+
+    def __str__(self) -> str:
+        return " · ".join(filter(None, (self.name, self.id, *self.details)))
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """Content of a notification, most important first, without a receiver's format and limits.
 
-    ``facts`` are pairs of name and value, ``text`` may be long, each of ``lines`` describes one
-    event and ``rest`` has the ids of the fine-tunes without a line; all of these are text to be
-    shown, without control characters. ``events`` are in order of occurrence. A receiver that links
-    each event by itself uses ``settings.links``, others ``links``.
+    ``sign`` is a character for the severity, ``url`` is what the title leads to. ``note`` says why
+    the message is sent now, ``highlights`` are phrases, ``id`` is that of the only fine-tune,
+    ``text`` consists of sentences, each of ``lines`` describes one event, and ``rest`` has the ids
+    of the fine-tunes without a line. All of these are text to be shown, without control characters.
+    ``events`` are in order of occurrence, ``contexts`` are by their ids. ``links`` are for people;
+    a receiver that links each event by itself uses ``settings.links``.
     """
 
     type: MessageType
     title: str
     events: tuple[Event, ...]
     settings: MessageSettings
-    facts: tuple[tuple[str, str], ...] = ()
+    contexts: Mapping[str, EventContext] = field(default_factory=dict)
+    sign: str = ""
+    url: str = ""
+    note: str = ""
+    highlights: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    id: str = ""
     text: str = ""
-    lines: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
     rest: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
 
-    @property
-    def links(self) -> tuple[Link, ...]:
-        """Links of the message; to the fine-tune if it is about a single one."""
-        return links(self.events[0] if len(self.events) == 1 else None, self.settings.links)
+    def context(self, event: Event) -> EventContext:
+        """Return the context of one of the events."""
+        return self.contexts.get(event.id, NO_CONTEXT)
 
 
 def log_facts(events: Sequence[Event]) -> dict[str, str]:
@@ -88,118 +106,21 @@ def printable_id(fine_tune: FineTune, longest: int = LONGEST) -> str:
     return one_line(fine_tune.id, longest) or "(unprintable id)"
 
 
-def build_message(events: Sequence[Event], settings: MessageSettings) -> Message:
-    """Return the message of one event, or the digest of several."""
-    if len(events) > 1:
-        return _digest(tuple(events), settings)
-    event = events[0]
-    if event.fine_tune is not None:
-        return _fine_tune_message(event, event.fine_tune, settings)
-    return _agent_message(event, settings)
+def failures_first(events: Sequence[Event]) -> list[Event]:
+    """Return events in the order of their importance: receivers leave out the last of many."""
+    return sorted(events, key=lambda event: event.type != "fine_tune.failed")
 
 
-def _fine_tune_message(event: Event, fine_tune: FineTune, settings: MessageSettings) -> Message:
-    facts = (
-        ("Account", event.account),
-        ("Model", fine_tune.model_id),
-        ("Status", _status_change(event, fine_tune)),
-        ("Since", str(event.facts.get("since", ""))),
-        ("Language", fine_tune.language),
-        ("Dataset", fine_tune.dataset),
-        ("Id", fine_tune.id),
-        ("Observed", timestamp(event.observed_at)),
-    )
-    return Message(
-        event.type,
-        f"{event.traits.title}: {one_line(fine_tune.name) or printable_id(fine_tune)}",
-        (event,),
-        settings,
-        facts=tuple((name, one_line(value)) for name, value in facts if value),
-        text=one_line(fine_tune.description),
-    )
-
-
-def _status_change(event: Event, fine_tune: FineTune) -> str:
+def status_change(event: Event) -> str:
+    """Return the status of an event's fine-tune, after the one before if it changed."""
+    if event.fine_tune is None:
+        return ""
     # The event of a removal has no new status.
-    if event.previous_status in {None, fine_tune.status}:
-        return fine_tune.status
-    return f"{event.previous_status} → {fine_tune.status}"
-
-
-def _agent_message(event: Event, settings: MessageSettings) -> Message:
-    facts = tuple(
-        (name.capitalize(), one_line(str(event.facts[name])))
-        for name in ("status", "total", *STATUSES, "reason", "since")
-        if name in event.facts
-    )
-    named = event.facts.get("failed_ones")
-    lines = tuple(map(_failed_line, named)) if isinstance(named, list) else ()
-    unnamed = event.facts.get("failed_unnamed")
-    if unnamed:
-        lines += (f"and {unnamed} more",)
-    return Message(
-        event.type,
-        title_of(event),
-        (event,),
-        settings,
-        facts=(*facts, ("Observed", timestamp(event.observed_at))),
-        text=one_line(str(event.facts.get("text", ""))),
-        lines=(("Failed before the watch began:", *lines) if lines else ()),
-    )
-
-
-def _failed_line(failed: Mapping[str, str]) -> str:
-    return describe_fine_tune(FineTune(failed["id"], failed["name"], model_id=failed["model_id"]))
+    if event.previous_status in {None, event.fine_tune.status}:
+        return event.fine_tune.status
+    return f"{event.previous_status} → {event.fine_tune.status}"
 
 
 def title_of(event: Event) -> str:
     """Return what happened, in words, without the name of a fine-tune."""
     return event.traits.title.format(account=event.account, subject=event.subject)
-
-
-def _digest(events: tuple[Event, ...], settings: MessageSettings) -> Message:
-    # Failures first: a receiver with little room leaves out the last events.
-    ranked = sorted(events, key=lambda event: event.type != "fine_tune.failed")
-    types = Counter(event.type for event in ranked)
-    return Message(
-        DIGEST,
-        "; ".join(_counted(event_type, number) for event_type, number in types.items()),
-        events,
-        settings,
-        facts=_by_model(events),
-        lines=tuple(_event_line(event) for event in ranked[:_NAMED]),
-        rest=tuple(
-            printable_id(event.fine_tune) if event.fine_tune else _event_line(event)
-            for event in ranked[_NAMED:]
-        ),
-    )
-
-
-def _by_model(events: Sequence[Event]) -> tuple[tuple[str, str], ...]:
-    ranked = Counter(event.fine_tune.model_id for event in events if event.fine_tune).most_common()
-    others = sum(number for _, number in ranked[_MODELS:])
-    named = ((one_line(model), str(number)) for model, number in ranked[:_MODELS])
-    return (*named, *((("other models", str(others)),) if others else ()))
-
-
-def _counted(event_type: EventType, number: int) -> str:
-    noun, predicate = EVENT_TYPES[event_type].counted
-    return f"{number} {noun}{'' if number == 1 else 's'} {predicate}".strip()
-
-
-def _event_line(event: Event) -> str:
-    if event.type == "agent.baseline":
-        total, failed = event.facts.get("total"), event.facts.get("failed")
-        return f"Account {event.account}: {total} fine-tunes, {failed} failed already"
-    if event.type == "agent.unknown_status":
-        status = one_line(str(event.facts.get("status", "")), 100)
-        return f"{title_of(event)}: {status} ({event.facts.get('total')})"
-    if event.fine_tune is None:
-        reason = one_line(str(event.facts.get("reason", "")), 100)
-        return f"{title_of(event)}: {reason}" if reason else title_of(event)
-    if event.type == "fine_tune.stuck":
-        since = f"{event.fine_tune.status} since {event.facts.get('since')}"
-        return f"{describe_fine_tune(event.fine_tune)} {one_line(since, 100)}"
-    if event.type == "fine_tune.failed":
-        return describe_fine_tune(event.fine_tune)
-    return f"{describe_fine_tune(event.fine_tune)} {event.type.removeprefix('fine_tune.')}"

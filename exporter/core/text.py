@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
@@ -103,6 +104,11 @@ def timestamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def readable_time(at: float) -> str:
+    """Return Unix seconds as a time in UTC for people, to the minute."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds of a Prometheus-style duration (1h30m, 500ms, 0); else ValueError."""
     match = _DURATION.fullmatch(text)
@@ -123,6 +129,36 @@ def format_duration(seconds: float) -> str:
         if count:
             terms.append(f"{count}{unit}")
     return "".join(terms) or "0s"
+
+
+def rounded_duration(seconds: float) -> str:
+    """Return a duration in at most two units: 2 d 3 h, 2 h 05 min, 58 min, 41 s."""
+    rest = max(round(seconds), 0)
+    days, hours, minutes = rest // 86_400, rest // 3600 % 24, rest // 60 % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"
+    return f"{minutes} min" if minutes else f"{rest} s"
+
+
+def ordinal(number: int) -> str:
+    """Return a number as a place in a row: 1st, 2nd, 3rd, 4th, 11th."""
+    teens = number // 10 % 10 == 1
+    suffix = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def listed(words: Sequence[str], conjunction: str = "and") -> str:
+    """Return words as an enumeration: a, b and c."""
+    if len(words) <= 1:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text with its first character in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def is_loopback(host: str) -> bool:

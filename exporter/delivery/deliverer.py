@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from exporter.core.clock import Clock
-from exporter.core.events import Event, stable_id
+from exporter.core.compose import build_message
+from exporter.core.event_context import EventContext
+from exporter.core.events import stable_id
 from exporter.core.grouping import Grouping, QueuedEvent, due_groups
-from exporter.core.message import build_message, log_facts
+from exporter.core.message import log_facts
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.delivery.loop import LOGGED_EVENTS, LOOK_SECONDS, NOT_RENDERED, DeliveryLoop
@@ -141,28 +143,39 @@ class Deliverer(DeliveryLoop, Service):
     async def _new_messages(self, groups: Iterable[Sequence[QueuedEvent]]) -> list[NewMessage]:
         new = []
         for group in groups:
-            new.append(self._new_message(group))
+            new.append(await self._new_message(group))
             await asyncio.sleep(0)  # a thousand digests would block the event loop for seconds
         return new
 
-    def _new_message(self, carried: Sequence[QueuedEvent], *, minimal: bool = False) -> NewMessage:
+    async def _new_message(
+        self, carried: Sequence[QueuedEvent], *, minimal: bool = False
+    ) -> NewMessage:
         ids = [each.event.id for each in carried]
         return NewMessage(
             ids[0] if len(ids) == 1 else stable_id("msg", *ids),
-            self._render([each.event for each in carried], minimal=minimal),
+            await self._render(carried, minimal=minimal),
             tuple(each.number for each in carried),
             minimal,
             starts_interval=any(each.event.fine_tune is not None for each in carried),
         )
 
-    def _render(self, events: Sequence[Event], *, minimal: bool = False) -> bytes:
+    async def _render(self, carried: Sequence[QueuedEvent], *, minimal: bool = False) -> bytes:
         """Return the bytes of a message, none if it cannot be rendered: others must still go."""
+        events, contexts = [each.event for each in carried], await self._contexts(carried)
         try:
-            message = build_message(events, self._settings.messages)
+            message = build_message(events, self._settings.messages, contexts)
             return self._receiver.render(message, minimal=minimal)
         except Exception:  # noqa: BLE001 - whatever it raises is a bug, and logged as one
             self._log.exception("message cannot be rendered", first=events[0].id, minimal=minimal)
             return b""
+
+    async def _contexts(self, carried: Sequence[QueuedEvent]) -> Mapping[str, EventContext]:
+        """Return the contexts of events; none if they cannot be read: the message must still go."""
+        try:
+            return await self._outbox.contexts(carried)
+        except Exception:  # noqa: BLE001 - as in _render
+            self._log.exception("message has no context", first=carried[0].event.id)
+            return {}
 
     async def _next_unstored(self) -> OutboxMessage | None:
         """Return a message whose failed attempt is not stored yet: a retry need not wait for that.
@@ -244,13 +257,13 @@ class Deliverer(DeliveryLoop, Service):
         if message.minimal:
             size = (len(carried) + 1) // 2 if len(carried) > _MOST_SINGLED_OUT else 1
             parts = [carried[begin : begin + size] for begin in range(0, len(carried), size)]
-            new = [self._new_message(part, minimal=len(part) > 1) for part in parts]
+            new = [await self._new_message(part, minimal=len(part) > 1) for part in parts]
             await self._outbox.split(message, new, result)
             parts_of = {"message": message.id, "events": len(carried), "parts": len(new)}
             self._log.warning("refused digest split", **parts_of)
             return
         if carried:  # otherwise it was reassigned while it was sent
-            body = self._render([each.event for each in carried], minimal=True)
+            body = await self._render(carried, minimal=True)
             await self._outbox.replace_body(message, body)
         await self._outbox.record(message, result)
 

@@ -1,5 +1,6 @@
 """Detection of a long outage of one account, and its events."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
@@ -7,6 +8,7 @@ import structlog
 from exporter.core.account import RoutedEvents, Router, Rules
 from exporter.core.clock import Clock
 from exporter.core.events import Event, poll_failing_event, poll_recovered_event
+from exporter.core.facts import recovery_facts
 from exporter.core.model import Outage
 from exporter.core.text import one_line, timestamp
 from exporter.store.accounts import Accounts, StoredOutage
@@ -95,16 +97,16 @@ class OutageWatch:
         self.outage = _as_stored(outage, stored)
         return stored.reported
 
-    def recovery(self, now: float) -> RoutedEvents:
+    def recovery(self, now: float, changes: Mapping[str, int] | None) -> RoutedEvents:
         """Return the event that ends the outage at ``now`` (Unix seconds), if it was reported.
 
-        The outage continues until `end`.
+        ``changes`` are those of PollResult. The outage continues until `end`.
         """
         outage = self.outage
         if outage is None or not outage.submitted:
             return ()
-        seconds = self._accounts.awake_now() - outage.since_awake
-        return self._routed(poll_recovered_event(*self._identity, outage, now, seconds))
+        facts = recovery_facts(outage, self.lasted(), changes)
+        return self._routed(poll_recovered_event(*self._identity, outage, facts, now))
 
     def end(self) -> None:
         """End the outage: the result of a successful poll is committed."""

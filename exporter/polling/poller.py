@@ -263,7 +263,7 @@ class Poller(Service):
         compared, kept = await asyncio.to_thread(compare)
         result = replace(
             compared,
-            recovery=self._outages.recovery(snapshot.read_at),
+            recovery=self._outages.recovery(snapshot.read_at, compared.changes),
             cursors=None if cursors == self._cursors else cursors,
         )
         if not result.is_empty or self._outages.outage is not None:

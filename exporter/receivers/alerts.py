@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+from exporter.core.compose import build_message
 from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event
-from exporter.core.links import LinkTemplates, links
-from exporter.core.message import Message, MessageSettings, build_message
+from exporter.core.links import LinkTemplates, grafana_url, links
+from exporter.core.message import Message, MessageSettings, status_change
 from exporter.core.project import runbook_url
 from exporter.core.text import LONGEST, one_line, timestamp
 from exporter.receivers.receiver import encoded
@@ -98,11 +99,10 @@ def annotations(
 ) -> dict[str, str]:
     """Return the annotations of the alert; the minimal ones leave out user-written text."""
     message = build_message([event], settings)
-    facts = dict(message.facts)
-    found = {
-        link.name: link.url for link in links(event, settings.links) if len(link.url) <= LONGEST
-    }
-    found |= {"status": facts.get("Status", ""), "observed_at": facts["Observed"]}
+    urls = links(event, settings.links)
+    urls["grafana"] = grafana_url(event, settings.links, None) or ""
+    found = {name: url for name, url in urls.items() if len(url) <= LONGEST}
+    found |= {"status": status_change(event), "observed_at": timestamp(event.observed_at)}
     if event.traits.is_trouble or event.traits.resolves:
         found["runbook_url"] = runbook_url(event.traits.alertname)
     if minimal:
@@ -114,14 +114,14 @@ def annotations(
             "name": event.fine_tune.name,
         }
     else:
-        listed = "; ".join(f"{name}: {fact}" for name, fact in message.facts if name != "Observed")
-        found |= {"summary": message.title, "description": message.text or listed}
+        phrases = [f"{each}." for each in message.highlights]
+        found |= {"summary": message.title, "description": " ".join([*phrases, message.text])}
     return _cleaned(found, LONGEST)
 
 
 def generator_url(event: Event | None, templates: LinkTemplates) -> str:
     """Return the URL of the fine-tune's page, else of the status page, else of the Playground."""
-    urls = {each.name: each.url for each in links(event, templates)}
+    urls = links(event, templates)
     return next(urls[name] for name in ("details", "status_page", "playground") if name in urls)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from exporter.core.message import Message
+from exporter.core.message import Fact, Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
@@ -53,7 +53,7 @@ class Apprise:
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return title, body and type as JSON; the minimal body is an ASCII line for an SMS."""
-        title, body = one_line(message.title, 250).translate(_INERT), _body(message)
+        title, body = _plain(f"{message.sign} {message.title}", 250), _body(message)
         if minimal:
             title, body = "", _ascii(message)
         found = {event.traits.apprise_type for event in message.events}
@@ -160,18 +160,19 @@ def _ascii(message: Message) -> str:
 
 def _body(message: Message) -> str:
     """Return the text, most important first: each service truncates at another length."""
-    facts = "\n".join(
-        f"{_plain(name, 100)}: {_plain(value, _FACT)}" for name, value in message.facts[:_FACTS]
-    )
+    given = [*message.facts[:_FACTS], *([Fact("Id", message.id)] if message.id else [])]
+    facts = "\n".join(f"{_plain(each.name, 100)}: {_plain(each.value, _FACT)}" for each in given)
+    head = "\n".join(map(_plain, filter(None, (message.note, *message.highlights))))
     text = _plain(message.text)
-    # The URLs are the operator's; only an encoded id is inserted.
+    # The URLs are the operator's; only encoded values are inserted.
     links = "\n".join(f"{each.text}: {each.url}" for each in message.links if len(each.url) < _LINK)
-    room = _BODY - sum(map(len, (REPEAT, facts, text, links, left_out(10**9)))) - 20  # line breaks
-    lines = _fitting(message.lines, "\n", room)
+    fixed = (REPEAT, head, facts, text, links, left_out(10**9))
+    room = _BODY - sum(map(len, fixed)) - 20  # line breaks
+    lines = _fitting([str(line) for line in message.lines], "\n", room)
     unnamed = len(message.lines) - len(lines) + len(message.rest)
     more = [left_out(unnamed)] if unnamed else []
     ids = ", ".join(_fitting(message.rest, ", ", room - sum(len(line) + 1 for line in lines)))
-    sections = (facts, text, "\n".join([*lines, *more]), links, ids and f"Ids: {ids}")
+    sections = (head, facts, text, "\n".join([*lines, *more]), links, ids and f"Ids: {ids}")
     return "\n\n".join(section for section in sections if section)
 
 

@@ -2,6 +2,8 @@
 
 Limits and escaping: Slack's Block Kit reference and "Formatting text for app surfaces". All blocks
 of a message together hold about 13,200 characters (undocumented); messages stay within 10,000.
+Slack shows the blocks; Mattermost, other services and notifications show ``text``, which says the
+same without Slack's dates.
 """
 
 import json
@@ -11,23 +13,25 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from exporter.core.mentions import Mentions
-from exporter.core.message import Message
+from exporter.core.message import Line, Message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt
-from exporter.core.text import LONGEST, cut, one_line
+from exporter.core.text import LONGEST, one_line
 from exporter.receivers.payload import variables
 from exporter.receivers.receiver import REPEAT, Endpoint, encoded, left_out
 from exporter.receivers.slack_answer import slack_attempt
 from exporter.receivers.template import Template
 
-# Characters, except for _FIELDS.
+# Characters.
 _MESSAGE: Final = 10_000
-_TEXT: Final = 2_900  # the 3,000 of a section, less the line that says what was left out
-_HEADER: Final = 150
+_SECTION: Final = 2_900  # the 3,000 of a section, less the line that says what was left out
+_TITLE: Final = 150
 _LINE: Final = 1_000
-_FIELD: Final = 300
-_FIELDS: Final = 10
+_VALUE: Final = 110
+_PROSE: Final = 300  # of what people wrote
 _LINK: Final = 900  # three of them fit one text
+_SHORT_LINK: Final = 300  # in ``text``
+_HEAD: Final = 1_300  # of ``text``, between title and lines
 _DETAILS: Final = 2_500  # of ``text`` below its first line
 
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})
@@ -40,8 +44,8 @@ _Block = dict[str, Any]
 class Slack:
     """A Slack channel.
 
-    ``mentions`` and ``text`` are the operator's and are not escaped. ``mentions`` precede the
-    message; ``text`` is the template of a first line that replaces the title.
+    ``mentions`` and ``text`` are the operator's and are not escaped. ``mentions`` are beside the
+    title; ``text`` is the template of a first line that replaces the title.
     """
 
     name: str
@@ -59,31 +63,26 @@ class Slack:
 
     def render(self, message: Message, *, minimal: bool = False) -> bytes:
         """Return the JSON body; raise TemplateError if ``text`` fails, unless it is minimal."""
+        mention = self.mentions.of(message.events)
+        if minimal:
+            return _body(f"{mention} {_ascii(message)}".strip())
         line = ""  # the operator's; it can be rendered as nothing
-        if not minimal and self.text is not None:
+        if self.text is not None:
             text = self.text.render(variables(message, escape_text))
             line = _cut_markup(one_line(text, 2 * _LINE), _LINE)
-        first = _ascii(message) if minimal else line or _escaped(message.title, _LINE)
-        mention = self.mentions.of(message.events)
+        first = line or f"{message.sign} {_escaped(message.title, _PROSE)}"
         first = f"{mention} {first}".strip()
-        body: dict[str, Any] = {"text": first}
-        if not minimal:
-            body["text"] = f"{first}\n{_details(message)}"
-            top: list[_Block] = [_title(message)]
-            if line:
-                top = [_section(first)]
-            elif mention:
-                top.append(_section(mention))
-            room = _MESSAGE - len(body["text"]) - 2 * len(REPEAT) - 1
-            body["blocks"] = _blocks(message, top, room)
-        return encoded(body | {"unfurl_links": False, "unfurl_media": False})
+        title = first if line else f"{_title(message)} {mention}".strip()
+        text = f"{first}\n{_details(message)}"
+        room = _MESSAGE - len(text) - 2 * len(REPEAT) - 1
+        return _body(text, _blocks(message, title, room))
 
     def repeated(self, body: bytes) -> bytes:
         """Return the body with the line REPEAT: Slack has no field that identifies a repeat."""
         message = json.loads(body)
         message["text"] += f"\n{REPEAT}"
         if "blocks" in message:
-            message["blocks"].append({"type": "context", "elements": [_plain(REPEAT, _TEXT)]})
+            message["blocks"].append({"type": "context", "elements": [_plain(REPEAT)]})
         return encoded(message)
 
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
@@ -92,26 +91,74 @@ class Slack:
         return response if isinstance(response, Attempt) else slack_attempt(response, now)
 
 
-def _title(message: Message) -> _Block:
-    """Return the title, which leads to the fine-tune's page if there is one."""
-    details = next((each.url for each in message.links if each.name == "details"), "")
-    if not details or len(details) > _LINK:
-        return {"type": "header", "text": _plain(message.title, _HEADER)}
-    title = _escaped(message.title, _HEADER)
-    return _section(f"*<{details.translate(_URL)}|{title}>*")
+def _body(text: str, blocks: Sequence[_Block] = ()) -> bytes:
+    body = {"text": text, **({"blocks": blocks} if blocks else {})}
+    return encoded(body | {"unfurl_links": False, "unfurl_media": False})
+
+
+def _title(message: Message) -> str:
+    title = _escaped(message.title, _TITLE)
+    if 0 < len(url := message.url.translate(_URL)) <= _LINK:
+        title = f"<{url}|{title}>"
+    return f"{message.sign} *{title}*"
+
+
+def _head(message: Message) -> list[str]:
+    """Return the lines below the title, the most important first."""
+    facts = (
+        f"{_escaped(fact.name, 60)} {_escaped(fact.value, _VALUE)}"
+        for fact in message.facts
+        if fact.at is None
+    )
+    lines = (
+        _escaped(message.note, _PROSE),
+        _escaped(" · ".join(message.highlights), 2 * _PROSE),
+        _cut_markup(" · ".join(facts), _LINE),
+        _escaped(message.text, _PROSE if message.id else _LINE),
+    )
+    return [line for line in lines if line]
+
+
+def _foot(message: Message, *, with_dates: bool) -> str:
+    """Return the id and the times, in the reader's zone if it is ``with_dates``."""
+    times = (
+        f"{fact.name} {_date(fact.at, fact.value) if with_dates else fact.value}"
+        for fact in message.facts
+        if fact.at is not None
+    )
+    return " · ".join([*([_code(message.id)] if message.id else []), *times])
+
+
+def _date(at: float, fallback: str) -> str:
+    return f"<!date^{int(at)}^{{date_short_pretty}} {{time}}|{fallback}>"
+
+
+def _code(text: str) -> str:
+    return f"`{_escaped(text, _VALUE)}`"
 
 
 def _details(message: Message) -> str:
     """Return the message below its title, for services and notifications without blocks."""
-    facts = " · ".join(
-        f"{_escaped(name, 60)}: {_escaped(value, 110)}" for name, value in message.facts[:_FIELDS]
-    )
-    head = [facts, _escaped(message.text, 300)]
-    links = _links(message, 300)
-    room = _DETAILS - sum(map(len, (*head, links, left_out(10**9)))) - 5  # line breaks
-    lines, named = _pack(message.lines, "\n", room)
+    head = [_cut_markup("\n".join(_head(message)), _HEAD), _foot(message, with_dates=False)]
+    links = _links(message, _SHORT_LINK)
+    room = _DETAILS - sum(len(each) + 1 for each in (*head, links, left_out(10**9)))
+    lines, named = _pack(_lines(message, linked=False), "\n", room)
     missing = len(message.lines) - named + len(message.rest)
-    return "\n".join(filter(None, (*head, *lines, left_out(missing) if missing else "", links)))
+    more = [left_out(missing)] if missing else []
+    return "\n".join(filter(None, [*head, *lines, *more, links]))
+
+
+def _lines(message: Message, *, linked: bool) -> list[str]:
+    bullet = "• " if len(message.lines) > 1 else ""
+    return [f"{bullet}{_line(line, linked=linked)}" for line in message.lines]
+
+
+def _line(line: Line, *, linked: bool) -> str:
+    name, url = _escaped(line.name, _PROSE), line.url.translate(_URL)
+    if linked and url and len(url) <= _LINK:
+        name = f"<{url}|{name}>"
+    details = (_escaped(each, _VALUE) for each in line.details)
+    return " · ".join(filter(None, (name, line.id and _code(line.id), *details)))
 
 
 def _links(message: Message, most: int) -> str:
@@ -132,37 +179,43 @@ def escape_text(text: str) -> str:
     return _escaped(one_line(text), LONGEST)
 
 
-def _blocks(message: Message, top: list[_Block], budget: int) -> list[_Block]:
-    fields = [
-        _markdown(f"*{_escaped(name, 100)}*\n{_escaped(value, _FIELD)}")
-        for name, value in message.facts[:_FIELDS]
-    ]
-    if fields:
-        top.append({"type": "section", "fields": fields})
-    if message.text:
-        top.append({"type": "section", "text": _plain(message.text, _TEXT)})
-    links = _links(message, _LINK)
-    bottom = [{"type": "context", "elements": [_markdown(links)]}] if links else []
-    room = budget - _size([*top, *bottom]) - len(left_out(0)) - 10  # ten digits
-    lines, named = _pack(message.lines, "\n", room)
-    ids, listed = _pack(message.rest, ", ", room - sum(map(len, lines)))
-    missing = len(message.lines) - named + len(message.rest) - listed
-    more = [left_out(missing)] if missing else []
-    return [*top, *(_section(text) for text in (*lines, *ids, *more)), *bottom]
+def _blocks(message: Message, title: str, budget: int) -> list[_Block]:
+    top = _section(_cut_markup("\n".join([title, *_head(message)]), _SECTION))
+    foot = [_foot(message, with_dates=True), _links(message, _LINK)]
+    elements = [_markdown(text) for text in foot if text]
+    bottom = [{"type": "context", "elements": elements}] if elements else []
+    listing = _listing(message, budget - _size([top, *bottom]))
+    return [top, *map(_section, listing), *bottom]
+
+
+def _listing(message: Message, room: int) -> list[str]:
+    """Return the lines and ids in texts of sections; lines have links if all of them fit then."""
+    room -= len(left_out(10**9))
+    texts: list[str] = []
+    for linked in (True, False):
+        lines = _lines(message, linked=linked)
+        texts, named = _pack(lines, "\n", room)
+        ids, listed = _pack(
+            [_escaped(each, _LINE) for each in message.rest], ", ", room - sum(map(len, texts))
+        )
+        texts += ids
+        missing = len(lines) - named + len(message.rest) - listed
+        if not missing:
+            return texts
+    return [*texts, left_out(missing)]
 
 
 def _pack(items: Sequence[str], separator: str, room: int) -> tuple[list[str], int]:
-    """Return texts of at most _TEXT characters with the items, and the number of items that fit."""
+    """Return texts of sections with the items, and the number of items that fit in all."""
     texts: list[str] = []
     for number, item in enumerate(items):
-        added = _escaped(item, _TEXT)
-        joined = f"{texts[-1]}{separator}{added}" if texts else added
-        if sum(map(len, texts)) + len(separator) + len(added) > room:
+        joined = f"{texts[-1]}{separator}{item}" if texts else item
+        if sum(map(len, texts)) + len(separator) + len(item) > room:
             return texts, number
-        if texts and len(joined) <= _TEXT:
+        if texts and len(joined) <= _SECTION:
             texts[-1] = joined
         else:
-            texts.append(added)
+            texts.append(item)
     return texts, len(items)
 
 
@@ -175,8 +228,8 @@ def _markdown(text: str) -> _Block:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _plain(text: str, most: int) -> _Block:
-    return {"type": "plain_text", "text": cut(text, most), "emoji": False}
+def _plain(text: str) -> _Block:
+    return {"type": "plain_text", "text": text, "emoji": False}
 
 
 def _escaped(text: str, most: int) -> str:

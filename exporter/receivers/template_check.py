@@ -5,10 +5,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from exporter.core.compose import build_message
+from exporter.core.event_context import EventContext
 from exporter.core.events import EVENT_TYPES, Event, EventType
 from exporter.core.facts import baseline_facts, retired_facts
 from exporter.core.links import LinkTemplates
-from exporter.core.message import Message, MessageSettings, build_message
+from exporter.core.message import Message, MessageSettings
 from exporter.core.model import FAILED, FineTune, Snapshot
 from exporter.core.text import LONGEST, timestamp
 from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, variables
@@ -93,7 +95,7 @@ def _rendering_fault(
                 hint = "; guard it, as in {% if data.fine_tune %}…{% endif %}"
             elif "has no attribute" in str(error):
                 known = ", ".join(ABSENT)
-                hint = f"; the names in data are account, observed_at, links, {known}"
+                hint = f"; the names in data are account, observed_at, severity, links, {known}"
             return f"{error}{hint} (tried with {name})"
     return None
 
@@ -106,8 +108,13 @@ _LONG_NAME: Final = "x" * 64
 
 _SHORT_LINKS: Final = MessageSettings(LinkTemplates("https://play.example/"))
 _ALL_LINKS: Final = MessageSettings(
-    LinkTemplates("https://play.example/tunes/{id}", "https://watch.example/")
+    LinkTemplates(
+        "https://play.example/tunes/{id}",
+        "https://watch.example/",
+        "https://grafana.example/d/voices?from={from_ms}&to={to_ms}",
+    )
 )
+_CONTEXTS: Final = {"evt": EventContext(1e9, 1e9, 10**6)}
 
 _EMPTY: Final = FineTune("x", model_id="", status="")
 _FULL: Final = FineTune(*[_LONG_TEXT] * 7)
@@ -118,16 +125,20 @@ def sample_messages() -> Iterator[tuple[str, Message]]:
     for event_type in EVENT_TYPES:
         short, long = _event(event_type, _EMPTY, ""), _event(event_type, _FULL, _LONG_TEXT)
         yield f"{event_type} with short texts", build_message([short], _SHORT_LINKS)
-        yield f"{event_type} with long texts", build_message([long], _ALL_LINKS)
+        full = build_message([long], _ALL_LINKS, _CONTEXTS, _LONG_TEXT)
+        yield f"{event_type} with long texts", full
     many = [_event("fine_tune.failed", _FULL, _LONG_TEXT)] * MOST_EVENTS
-    yield f"a digest of {MOST_EVENTS} with long texts", build_message(many, _ALL_LINKS)
+    digest = build_message(many, _ALL_LINKS, _CONTEXTS, _LONG_TEXT)
+    yield f"a digest of {MOST_EVENTS} with long texts", digest
     agent = [_event(each, _EMPTY, "") for each in EVENT_TYPES if each.startswith("agent.")]
     yield "a digest without a fine-tune", build_message(agent, _SHORT_LINKS)
 
 
 def _event(event_type: EventType, fine_tune: FineTune, text: str) -> Event:
     since = timestamp(_YEAR_9999)
-    facts: dict[str, object] = {"since": since} if event_type == "fine_tune.stuck" else {}
+    facts: dict[str, object] = {"since": since, "seconds": 10**9}
+    if event_type != "fine_tune.stuck":
+        facts = {}
     if not event_type.startswith("agent."):
         return Event("evt", event_type, _LONG_NAME, _YEAR_9999, fine_tune, text or None, facts)
     if event_type == "agent.baseline":
@@ -140,4 +151,6 @@ def _event(event_type: EventType, fine_tune: FineTune, text: str) -> Event:
         facts = {"status": text, "total": MOST_EVENTS, "text": text}
     elif text:
         facts = {"reason": text, "receiver": _LONG_NAME, "text": text, "since": since}
+    if text and event_type == "agent.poll_recovered":
+        facts |= dict.fromkeys(("seconds", "failed", "completed", "created", "removed"), 10**9)
     return Event("evt", event_type, _LONG_NAME, _YEAR_9999, facts=facts)

@@ -190,15 +190,7 @@ class FineTunes:
     def usual_seconds(self, model_id: str) -> float | None:
         """Return the median of the model's last completed trainings, or None without one."""
         if model_id not in self._usual:
-            query = (
-                select(trainings.c.seconds)
-                .where(trainings.c.model_id == model_id, trainings.c.ended_as == COMPLETED)
-                .where(trainings.c.seconds.is_not(None))
-                .order_by(trainings.c.ended_at.desc())
-                .limit(USUAL_OF)
-            )
-            seconds = self._connection.scalars(query).all()
-            self._usual[model_id] = median(seconds) if seconds else None
+            self._usual[model_id] = usual_seconds(self._connection, model_id)
         return self._usual[model_id]
 
     def records(self, rows: Sequence[_Row]) -> list[FineTuneRecord]:
@@ -307,3 +299,23 @@ class FineTunes:
         if criteria.changed_since is not None:
             query = query.where(fine_tunes.c.since >= criteria.changed_since)
         return query
+
+
+def usual_seconds(
+    connection: Connection, model_id: str, *, before: float | None = None
+) -> float | None:
+    """Return the median of a model's last completed trainings, or None without one.
+
+    Only those count that ended ``before`` a time in Unix seconds, if it is given.
+    """
+    query = (
+        select(trainings.c.seconds)
+        .where(trainings.c.model_id == model_id, trainings.c.ended_as == COMPLETED)
+        .where(trainings.c.seconds.is_not(None))
+        .order_by(trainings.c.ended_at.desc())
+        .limit(USUAL_OF)
+    )
+    if before is not None:
+        query = query.where(trainings.c.ended_at < before)
+    seconds = connection.scalars(query).all()
+    return median(seconds) if seconds else None

@@ -18,11 +18,13 @@ from sqlalchemy import (
     update,
 )
 
+from exporter.core.event_context import EventContext
 from exporter.core.grouping import QueuedEvent
 from exporter.core.match import AccountLabels
 from exporter.core.model import OutboxMessage
 from exporter.store.database import in_store_thread
 from exporter.store.engines import upsert
+from exporter.store.event_contexts import event_contexts
 from exporter.store.events import (
     DELIVERED,
     DISCARDED,
@@ -219,6 +221,13 @@ class Outbox(ReceiverOutbox):
         """Return the events that a message carries, at most ``most``, oldest first."""
         with self._database.read() as connection:
             return self._queued_events(connection, self._carried_by(message), most)
+
+    @in_store_thread
+    def contexts(self, carried: Sequence[QueuedEvent]) -> Mapping[str, EventContext]:
+        """Return what the store knows about the events of a message, by their ids."""
+        reported, last_number = [each.event for each in carried], max(e.number for e in carried)
+        with self._database.read() as connection:
+            return event_contexts(connection, reported, last_number)
 
     def _queued_events(
         self, connection: Connection, criteria: ColumnElement[bool], most: int | None = None

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter import __version__
 from exporter.core.links import fine_tune_path
-from exporter.core.text import cut, one_line
+from exporter.core.text import capitalized, cut, one_line
 from exporter.web.times import age, duration, full_time, iso_time, short_time
 
 _STATIC: Final = files("exporter.web") / "static"
@@ -87,10 +87,6 @@ def _event_word(event_type: str) -> str:
     return event_type.rpartition(".")[2].replace("_", " ")
 
 
-def _capitalize_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _number(value: int) -> str:
     return f"{value:,}"
 
@@ -108,7 +104,7 @@ def _environment() -> Environment:
         "age": age,
         "answer": _answer,
         "brief_seconds": _brief_seconds,
-        "capitalize_first": _capitalize_first,
+        "capitalize_first": capitalized,
         "cut": cut,
         "duration": duration,
         "event_word": _event_word,

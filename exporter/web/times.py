@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from exporter.core.text import rounded_duration
+
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -34,13 +36,5 @@ def age(seconds: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration in at most two units: 2 d 3 h, 2 h 05 min, 58 min, 41 s."""
-    if seconds is None:
-        return "\u2013"
-    rest = max(round(seconds), 0)
-    days, hours, minutes = rest // 86_400, rest // 3600 % 24, rest // 60 % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"
-    return f"{minutes} min" if minutes else f"{rest} s"
+    """Return a duration in at most two units; a dash for None."""
+    return "\u2013" if seconds is None else rounded_duration(seconds)

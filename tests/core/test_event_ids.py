@@ -79,7 +79,7 @@ def test_unknown_statuses():
 def test_outages():
     outage = Outage(NOW - 600, 0.0, has_baseline=True, reason="timeout", error="late")
     failing = poll_failing_event(STORE, MAIN, outage, NOW)
-    recovered = poll_recovered_event(STORE, MAIN, outage, NOW, 600.0)
+    recovered = poll_recovered_event(STORE, MAIN, outage, {}, NOW)
     assert [(e.type, e.id) for e in (failing, recovered)] == [
         ("agent.poll_failing", "evt_eee0b6b65476e88d7ca515b8d3b6e161"),
         ("agent.poll_recovered", "evt_6bd52153c6423f51ba34749842a3edb6"),

@@ -3,6 +3,7 @@
 import pytest
 
 from exporter.core.events import poll_failing_event, poll_recovered_event
+from exporter.core.facts import recovery_facts
 from exporter.core.model import AccountKey, Outage
 from tests.core.histories import KEY, START
 
@@ -31,18 +32,19 @@ def test_poll_failing_event_has_reason_start_and_consequence():
     assert event.facts == {
         "reason": "timeout",
         "since": "1970-01-01T00:16:40Z",
-        "text": "Failures are not seen meanwhile; they are told when it can be read again. "
-        "The last error: no answer in 50 s",
+        "text": "The last error (timeout): no answer in 50 s. Until the account can be read again, "
+        "failures are not noticed; they are reported then.",
     }
 
 
 def test_poll_failing_event_without_baseline_promises_nothing():
     outage = Outage(START, 50.0, has_baseline=False, reason="dns", error="no such host")
     assert poll_failing_event("store", KEY, outage, START).facts["text"] == (
-        "It was never read completely, so the watch has not begun. The last error: no such host"
+        "The last error (dns): no such host. The account was never read completely: its watch has "
+        "not begun."
     )
-    assert poll_recovered_event("store", KEY, outage, START, 90).facts["text"] == (
-        "It could not be read for 90 s. Its watch begins now."
+    assert recovery_facts(outage, 90, None)["text"] == (
+        "It could not be read for 1 min. Its watch begins now."
     )
 
 
@@ -59,21 +61,21 @@ def test_hostile_error_is_one_bounded_line():
     ("seconds", "words"),
     [
         (0.4, "0 s"),
-        (119, "119 s"),
-        (120, "2 min"),
-        (7199, "120 min"),
+        (59, "59 s"),
+        (119, "1 min"),
+        (7199, "1 h 59 min"),
         (7200, "2 h"),
-        (47 * 3600, "47 h"),
-        (3 * 86_400, "3 days"),
+        (47 * 3600, "1 d 23 h"),
     ],
 )
 def test_poll_recovered_event_has_the_duration(seconds, words):
-    event = poll_recovered_event("store", KEY, OUTAGE, START + seconds, seconds)
+    facts = recovery_facts(OUTAGE, seconds, None)
+    event = poll_recovered_event("store", KEY, OUTAGE, facts, START + seconds)
     assert event.type == "agent.poll_recovered"
     assert event.facts == {
         "since": "1970-01-01T00:16:40Z",
         "seconds": round(seconds),
-        "text": f"It could not be read for {words}. What changed meanwhile is told now.",
+        "text": f"It could not be read for {words}.",
     }
 
 
@@ -83,7 +85,7 @@ def test_outage_event_ids_differ_by_outage_and_account():
     whose = [("store", KEY, OUTAGE), ("restored", KEY, OUTAGE), ("store", KEY, later)]
     whose += [("store", other, OUTAGE), ("store", elsewhere, OUTAGE)]
     ids = {poll_failing_event(*each, START).id for each in whose}
-    ids |= {poll_recovered_event(*each, START, 60).id for each in whose}
+    ids |= {poll_recovered_event(*each, {}, START).id for each in whose}
     assert len(ids) == 2 * len(whose)
 
 

@@ -202,7 +202,7 @@ def test_stuck_event_has_its_start_and_the_same_status():
     assert (numbers.type, numbers.observed_at) == ("fine_tune.stuck", START + 3 * INTERVAL)
     assert numbers.fine_tune == FineTune("ft", "poll 3", model_id="model-ft", status="training")
     assert numbers.previous_status == "training"
-    assert numbers.facts == {"since": "1970-01-01T00:16:40Z"}
+    assert numbers.facts == {"since": "1970-01-01T00:16:40Z", "seconds": 180}
 
 
 def test_stuck_event_id_differs_from_status_and_removal():

@@ -4,8 +4,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.core.message import Message
+from exporter.store.errors import StoreError
+from exporter.store.outbox import Outbox
 from exporter.store.receiver_outbox import Backlog
 from tests.delivery.delivery_fixture import BUSY, FakeReceiver, open_delivery
+from tests.store.sample_outbox import failure, queue_events
 
 
 class BrokenReceiver(FakeReceiver):
@@ -63,3 +66,33 @@ async def test_a_digest_that_cannot_be_rendered_is_sent_minimal(tmp_path):
         await delivery.deliver_all()
         assert delivery.receiver.texts == ["minimal bad b c d e f"]
         assert await delivery.outbox.backlog() == Backlog(0, 0)
+
+
+class ReadingReceiver(FakeReceiver):
+    """Sends how often the dataset of its events failed."""
+
+    def render(self, message: Message, *, minimal: bool = False) -> bytes:
+        failures = [message.context(each).failures_of_dataset_7d for each in message.events]
+        return " ".join(map(str, failures)).encode()
+
+
+async def test_a_message_has_what_the_store_knows_about_its_events(tmp_path):
+    async with open_delivery(tmp_path, ReadingReceiver()) as delivery:
+        events = [failure(n, dataset=f"ds_{n % 2}") for n in range(3)]
+        await queue_events(delivery.database, events, delivery.receiver.name)
+        await delivery.deliver_all()
+        assert delivery.receiver.texts == ["1", "1", "2"]
+
+
+async def test_a_message_is_sent_although_its_context_cannot_be_read(tmp_path, monkeypatch):
+    async def unreadable(self, carried) -> None:
+        raise StoreError("the disk is broken")
+
+    monkeypatch.setattr(Outbox, "contexts", unreadable)
+    async with open_delivery(tmp_path, ReadingReceiver()) as delivery:
+        await queue_events(delivery.database, [failure(1)], delivery.receiver.name)
+        with capture_logs() as logs:
+            await delivery.deliver_all()
+        assert delivery.receiver.texts == ["None"]
+        [line] = [line for line in logs if line.get("exc_info")]
+        assert line["event"] == "message has no context"

@@ -50,12 +50,47 @@ async def test_a_long_outage_and_its_end_are_notified_once(tmp_path):
         failing, recovered, failed = await p.queued()
         assert failing.observed_at == NOW + 660
         assert failing.facts["reason"] == "server_error"
-        assert str(failing.facts["text"]).endswith("The last error: page 1: the API answered 500")
+        assert "(server_error): page 1: the API answered 500." in str(failing.facts["text"])
         assert (recovered.type, failed.type) == ("agent.poll_recovered", "fine_tune.failed")
         assert recovered.facts["seconds"] == 4200
         assert recovered.facts["since"] == failing.facts["since"] == "2027-01-15T08:01:00Z"
         assert len(p.wakes) == 2
         assert await stored_outage(p) is None
+
+
+async def test_the_end_says_what_changed_meanwhile(tmp_path):
+    before = [fine_tune("a"), fine_tune("b"), fine_tune("c"), fine_tune("gone")]
+    after = [
+        fine_tune("a", "failed"),
+        fine_tune("b", "failed"),
+        fine_tune("c", "completed"),
+        fine_tune("new"),
+        fine_tune("new and failed", "failed"),
+    ]
+    async with open_poller(tmp_path / "state.db", listing(*before)) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 660)
+        p.answer(listing(*after))
+        await p.poller.poll_if_due()
+        [recovered] = [e for e in await p.queued() if e.type == "agent.poll_recovered"]
+        changes = {"failed": 3, "completed": 1, "created": 1, "removed": 1}
+        assert {name: recovered.facts[name] for name in changes} == changes
+        assert recovered.facts["text"] == (
+            "It could not be read for 11 min. Meanwhile 3 fine-tunes failed, 1 completed, 1 was "
+            "created and 1 is no longer listed."
+        )
+
+
+async def test_the_end_says_that_nothing_changed(tmp_path):
+    async with open_poller(tmp_path / "state.db", BEFORE) as p:
+        await p.poller.poll_if_due()
+        p.answer(TROUBLE)
+        await poll_for(p, 660)
+        p.answer(BEFORE)
+        await p.poller.poll_if_due()
+        [_, recovered] = await p.queued()
+        assert str(recovered.facts["text"]).endswith("Nothing changed meanwhile.")
 
 
 async def test_a_short_outage_is_not_notified(tmp_path):
@@ -183,7 +218,7 @@ async def test_an_outage_without_a_baseline_is_notified(tmp_path):
         p.answer(BEFORE)
         await p.poller.poll_if_due()
         failing, recovered = await p.queued()
-        assert "the watch has not begun" in str(failing.facts["text"])
+        assert "its watch has not begun" in str(failing.facts["text"])
         assert "Its watch begins now" in str(recovered.facts["text"])
 
 

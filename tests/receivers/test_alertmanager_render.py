@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.compose import build_message
 from exporter.core.events import Event
-from exporter.core.message import build_message
 from exporter.core.project import runbook_url
 from exporter.receivers.alertmanager import Alert, Alertmanager, content_of, render
 from exporter.receivers.alerts import AlertLabels

@@ -12,7 +12,7 @@ import trustme
 
 from exporter.agent.build import open_receiver
 from exporter.config import load
-from exporter.core.message import build_message
+from exporter.core.compose import build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.alertmanager import Alertmanager
 from exporter.receivers.alerts import AlertLabels

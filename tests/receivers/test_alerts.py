@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from exporter.core.compose import build_message
 from exporter.core.events import EVENT_TYPES, Event, EventType
 from exporter.core.links import LinkTemplates
-from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.core.project import DOCUMENTATION_URL
 from exporter.receivers.alerts import (
@@ -162,10 +162,11 @@ def test_a_renamed_fine_tune_that_fails_again_is_the_same_alert():
 
 def test_agent_events_have_a_description():
     found = annotations(trouble("agent.poll_failing"), SETTINGS)
-    assert found["summary"] == "The fine-tunes of account default cannot be read"
-    assert found["description"] == "Reason: the API answered 401; Since: 2026-11-23T18:00:00Z"
+    assert found["summary"] == "Account default cannot be read"
+    rejecting = annotations(trouble("agent.receiver_unhealthy"), SETTINGS)
+    assert rejecting["description"] == "The API answered 401."
     assert annotations(TEST, SETTINGS)["description"] == "If you can read this."
-    assert "Failed: 1" in annotations(baseline([VOICE]), SETTINGS)["description"]
+    assert annotations(baseline([VOICE]), SETTINGS)["description"] == "1 fine-tune: 1 failed."
 
 
 def test_generator_url_is_the_page_of_the_fine_tune_the_status_page_or_the_playground():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.core.message import build_message
+from exporter.core.compose import WARNING, build_message
 from exporter.core.retry import Attempt, Outcome
 from exporter.receivers.apprise import Apprise
 from exporter.receivers.apprise_child import result_of
@@ -61,8 +61,8 @@ async def test_an_accepted_message_is_delivered():
     assert attempt == Attempt(Outcome.DELIVERED, "Apprise sent it")
     assert (request.method, request.path) == ("POST", "/hook")
     body = json.loads(request.body)
-    assert body["title"] == "Fine-tune failed: My voice"
-    assert body["message"].endswith("Status page: https://watch.example/")
+    assert body["title"] == f"{WARNING} Fine-tune failed: My voice"
+    assert body["message"].endswith("Playground: https://play.example/tunes/ft_1")
     assert body["type"] == "failure"
     assert request.headers["user-agent"] == "cartesia-exporter"
 
@@ -72,7 +72,7 @@ async def test_a_service_gets_its_own_format():
     assert attempt.outcome is Outcome.DELIVERED
     assert "github" not in json.dumps(request.headers) + request.target
     body = json.loads(request.body)
-    assert (body["topic"], body["title"]) == ("tunes", "Fine-tune failed: My voice")
+    assert (body["topic"], body["title"]) == ("tunes", f"{WARNING} Fine-tune failed: My voice")
 
 
 async def test_a_message_that_is_too_long_for_a_service_is_truncated():
@@ -80,9 +80,10 @@ async def test_a_message_that_is_too_long_for_a_service_is_truncated():
         to = receiver(f"ntfy://127.0.0.1:{server.port}/tunes")
         assert (await send(to, failures(5000))).outcome is Outcome.DELIVERED
     [request] = server.requests
-    body = json.loads(request.body)
-    assert body["title"] == "5000 fine-tunes failed"
-    assert len(body["message"]) <= 7_800  # NotifyNtfy.body_maxlen
+    # Above 8,000 bytes, NotifyNtfy sends a text in place of JSON.
+    text = request.body.decode()
+    assert "5000 fine-tunes failed" in text
+    assert len(text) <= 7_800  # NotifyNtfy.body_maxlen
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 429, 500])

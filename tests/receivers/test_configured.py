@@ -12,7 +12,7 @@ import yaml
 from exporter.agent.build import open_receiver
 from exporter.config import load
 from exporter.config.receivers import SlackReceiver, WebhookReceiver
-from exporter.core.message import build_message
+from exporter.core.compose import build_message
 from exporter.core.model import OutboxMessage
 from exporter.receivers.alerts import AlertLabels
 from tests.fakes.answers import answer

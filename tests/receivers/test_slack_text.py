@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.compose import build_message
 from exporter.core.events import Event
-from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint
@@ -47,13 +47,14 @@ def test_the_line_replaces_the_title():
     plain = json.loads(Slack("team", ENDPOINT).render(build_message([FAILED], SETTINGS)))
     line = "*My voice* <https://wiki/voices|what now>"
     assert body["text"].splitlines()[0] == line
-    first = {"type": "section", "text": {"type": "mrkdwn", "text": line, "verbatim": True}}
-    assert body["blocks"] == [first, *plain["blocks"][1:]]
+    [head, *rest], [plain_head, *plain_rest] = body["blocks"], plain["blocks"]
+    assert head["text"]["text"].splitlines() == [line, *plain_head["text"]["text"].splitlines()[1:]]
+    assert rest == plain_rest
 
 
 def test_the_mention_precedes_the_line():
     body = rendered("{{ title }}", FAILED, mention="<!here>")
-    assert body["text"].splitlines()[0] == body["blocks"][0]["text"]["text"]
+    assert body["text"].splitlines()[0] == body["blocks"][0]["text"]["text"].splitlines()[0]
     assert body["text"].startswith("<!here> Fine-tune failed: My voice\n")
     assert json.dumps(body).count("<!here>") == 2
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.compose import build_message
 from exporter.core.events import Event
-from exporter.core.message import build_message
 from exporter.core.model import FineTune
 from exporter.receivers.payload import ABSENT, NAMES, standard_body, variables
 from exporter.receivers.template import _FILTERS, TemplateBody, TemplateError
@@ -62,9 +62,9 @@ def failed(name: str = "", description: str = "") -> Event:
 def test_texts_are_rendered_and_other_values_are_kept():
     assert body(FAILED) == {
         "content": (
-            "Fine-tune failed: My voice\nAccount: default\nModel: sonic-2\n"
-            "Status: training → failed\nLanguage: en\nDataset: ds_1\nId: ft_1\n"
-            "Observed: 2026-11-23T19:03:00Z\nFor the <hotline>"
+            "Fine-tune failed: My voice\nModel: sonic-2\nDataset: ds_1\nLanguage: en\n"
+            "Status: training → failed\nAccount: default\nObserved: 2026-11-23 19:03 UTC\n"
+            "Id: ft_1\nFor the <hotline>"
         ),
         "embeds": [
             {
@@ -201,7 +201,10 @@ FAULTS = [
         "{{ 1 / (data.previous_status or '')|length }}",
         "cannot be evaluated (ZeroDivisionError)",
     ),
-    ("{{ data.nam }}", "the names in data are account, observed_at, links, previous_status"),
+    (
+        "{{ data.nam }}",
+        "the names in data are account, observed_at, severity, links, previous_status",
+    ),
     ("{{ nobody }}", f"the names here are {', '.join(NAMES)}"),
     ("{{ title", "line 1: is not valid Jinja2"),
 ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 from standardwebhooks import Webhook as Verifier
 
-from exporter.core.message import build_message
+from exporter.core.compose import build_message
 from exporter.core.retry import Outcome
 from exporter.http_client import HttpClient
 from exporter.receivers.receiver import Endpoint

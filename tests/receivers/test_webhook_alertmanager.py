@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.compose import build_message
 from exporter.core.events import Event
-from exporter.core.message import build_message
 from exporter.core.project import runbook_url
 from exporter.receivers.alerts import AlertmanagerBody, fingerprint
 from tests.receivers.alertmanager_v4 import ZERO, assert_payload

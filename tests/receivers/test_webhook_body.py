@@ -1,15 +1,18 @@
 """The standard body of webhooks, literally."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from exporter.core.compose import build_message
+from exporter.core.event_context import EventContext
 from exporter.core.events import Event, poll_failing_event
 from exporter.core.grouping import Grouping, QueuedEvent, due_groups
 from exporter.core.links import LinkTemplates
-from exporter.core.message import MessageSettings, build_message
+from exporter.core.message import MessageSettings
 from exporter.core.model import AccountKey, FineTune, Outage
 from exporter.core.text import cut
 from exporter.http_client import HttpClient
@@ -38,6 +41,7 @@ FAILURE = """{
   "account": "default",
   "previous_status": "training",
   "observed_at": "2026-11-23T19:03:00Z",
+  "severity": "warning",
   "fine_tune": {
    "id": "ft_1",
    "name": "My voice",
@@ -47,6 +51,11 @@ FAILURE = """{
    "dataset": "ds_1",
    "status": "failed"
   },
+  "trained_seconds": null,
+  "usual_seconds": null,
+  "failures_of_dataset_7d": null,
+  "details_url": "https://watch.example/fine-tunes/default/ft_1",
+  "grafana_url": null,
   "links": {
    "details": "https://watch.example/fine-tunes/default/ft_1",
    "playground": "https://play.example/tunes/ft_1",
@@ -69,6 +78,26 @@ def test_a_failure():
 def test_previous_status_is_null_for_a_new_fine_tune():
     first = Event("evt_1", "fine_tune.failed", "default", AT, VOICE)
     assert body(first) == FAILURE.replace('"training"', "null", 1)
+
+
+def test_what_the_store_knows_and_the_dashboard():
+    templates = replace(SETTINGS.links, grafana="https://g.example/?m={model_id}&to={to_ms}")
+    settings = replace(SETTINGS, links=templates, severities={"failed": "page"})
+    message = build_message([FAILED], settings, {"evt_1": EventContext(7_800.4, 18_000.0, 3)})
+    for minimal in (False, True):
+        data = json.loads(WEBHOOK.render(message, minimal=minimal))["data"]
+        assert data["trained_seconds"] == 7800
+        assert data["usual_seconds"] == 18_000
+        assert data["failures_of_dataset_7d"] == 3
+        assert data["severity"] == "page"
+        assert data["grafana_url"] == "https://g.example/?m=sonic-2&to=1795460580250"
+
+
+def test_the_note_is_in_the_data_unless_the_body_is_minimal():
+    for reported in ([FAILED], failures(3)):
+        message = build_message(reported, SETTINGS, {}, "Muted until 14:00")
+        assert json.loads(WEBHOOK.render(message))["data"]["note"] == "Muted until 14:00"
+        assert "note" not in json.loads(WEBHOOK.render(message, minimal=True))["data"]
 
 
 def test_without_a_status_page_there_is_no_link_to_it():
@@ -115,6 +144,7 @@ def test_the_baseline():
         "data": {
             "account": "default",
             "observed_at": "2026-11-23T19:03:00Z",
+            "severity": "info",
             "total": 2,
             "created": 0,
             "training": 0,
@@ -131,6 +161,8 @@ def test_the_baseline():
                 }
             ],
             "failed_unnamed": 0,
+            "details_url": None,
+            "grafana_url": None,
             "links": {
                 "details": None,
                 "playground": "https://play.example/tunes/",
@@ -160,10 +192,13 @@ def test_an_account_that_cannot_be_read():
     assert payload["data"] == {
         "account": "default",
         "observed_at": "2026-11-23T19:03:00Z",
+        "severity": "critical",
         "reason": "dns",
         "since": "2026-11-23T18:53:00Z",
-        "text": "Failures are not seen meanwhile; they are told when it can be read again. "
-        "The last error: no such host",
+        "text": "The last error (dns): no such host. Until the account can be read again, failures "
+        "are not noticed; they are reported then.",
+        "details_url": None,
+        "grafana_url": None,
         "links": {
             "details": None,
             "playground": "https://play.example/tunes/",

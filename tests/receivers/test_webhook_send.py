@@ -7,7 +7,7 @@ import pytest
 from standardwebhooks import Webhook as Consumer
 from standardwebhooks import WebhookVerificationError
 
-from exporter.core.message import build_message
+from exporter.core.compose import build_message
 from exporter.core.model import OutboxMessage
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import HttpClient
