@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -22,18 +22,30 @@ from exporter.cli.options import (
 )
 from exporter.cli.output import body_lines
 from exporter.core.compose import build_message
-from exporter.core.events import sample_failure, stable_id, test_event
+from exporter.core.event_context import EventContext
+from exporter.core.events import Event, poll_failing_event, stable_id, test_event
+from exporter.core.facts import baseline_facts
 from exporter.core.message import Message, MessageSettings
-from exporter.core.model import FAILED, FineTune, OutboxMessage
+from exporter.core.model import (
+    FAILED,
+    TRAINING,
+    AccountKey,
+    FineTune,
+    Outage,
+    OutboxMessage,
+    Snapshot,
+)
 
 if TYPE_CHECKING:
     from exporter.config import Config
     from exporter.config import Receiver as ReceiverSection
 
-_Sample = Literal["failed", "digest", "long"]
+_Sample = Literal["failed", "digest", "baseline", "trouble", "long"]
 
 _MODELS: Final = ("sonic-2", "sonic-3", "sonic-turbo")
 _DIGEST_SIZE: Final = 30
+_TEST_ACCOUNT: Final = "TEST"
+_CONTEXT: Final = EventContext(7_800.0, 18_000.0, _DIGEST_SIZE + 3)
 _DESCRIPTION: Final = "A test of cartesia-exporter: nothing failed."
 _MARKUP: Final = (
     "<!channel> <b>bold</b> *bold* `code` & &amp; <https://example.com|link> {{ braces }} %s "
@@ -50,12 +62,37 @@ def _fine_tune(number: int, name: str, description: str = _DESCRIPTION) -> FineT
     return FineTune(f"test_{number}", name, description, "en", model, "test_dataset", FAILED)
 
 
-_SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
-    "failed": lambda: [_fine_tune(1, "TEST Ada for the audiobook")],
-    "digest": lambda: [_fine_tune(n, f"TEST voice {n}") for n in range(1, _DIGEST_SIZE + 1)],
-    "long": lambda: [
-        _fine_tune(1, f"TEST {_DIFFICULT_TEXT * 20}", f"{_DESCRIPTION} {_DIFFICULT_TEXT * 1_000}")
-    ],
+_LONG: Final = _fine_tune(
+    1, f"TEST {_DIFFICULT_TEXT * 20}", f"{_DESCRIPTION} {_DIFFICULT_TEXT * 1_000}"
+)
+
+
+def _failures(account: str, now: float, fine_tunes: Iterable[FineTune]) -> list[Event]:
+    return [Event("", "fine_tune.failed", account, now, each, TRAINING) for each in fine_tunes]
+
+
+def _baseline(_account: str, now: float) -> list[Event]:
+    listed = [_fine_tune(n, f"TEST voice {n}") for n in range(1, 8)]
+    facts = baseline_facts(Snapshot({each.id: each for each in listed}, now), _TEST_ACCOUNT)
+    return [Event("", "agent.baseline", _TEST_ACCOUNT, now, facts=facts)]
+
+
+def _trouble(_account: str, now: float) -> list[Event]:
+    error = "this is a test of cartesia-exporter: nothing failed"
+    outage = Outage(now - 660, 0.0, has_baseline=True, reason="timeout", error=error)
+    return [poll_failing_event("", AccountKey(_TEST_ACCOUNT, ""), outage, now)]
+
+
+_SAMPLES: Final[Mapping[_Sample, Callable[[str, float], list[Event]]]] = {
+    "failed": lambda account, now: _failures(
+        account, now, [_fine_tune(1, "TEST Ada for the audiobook")]
+    ),
+    "digest": lambda account, now: _failures(
+        account, now, (_fine_tune(n, f"TEST voice {n}") for n in range(1, _DIGEST_SIZE + 1))
+    ),
+    "baseline": _baseline,
+    "trouble": _trouble,
+    "long": lambda account, now: _failures(account, now, [_LONG]),
 }
 
 
@@ -65,7 +102,7 @@ _SAMPLES: Final[Mapping[_Sample, Callable[[], list[FineTune]]]] = {
 @click.option(
     "--sample",
     type=click.Choice(tuple(_SAMPLES)),
-    help="Send a sample alert instead of a short text: one failure, a digest or a long one.",
+    help="Send a sample instead of a short text: a failure, a digest, a baseline or another.",
 )
 @external_url_option
 @click.option("--dry-run", is_flag=True, help="Print the body (JSON indented) and send nothing.")
@@ -134,9 +171,10 @@ def _message(
         return build_message([test_event(account, now, secrets.token_hex(16))], settings)
     # New ids: a receiver that drops repeated ids would drop the second send-test.
     events = [
-        sample_failure(fine_tune, account, now, secrets.token_hex(16))
-        for fine_tune in _SAMPLES[sample]()[:max_events]
+        replace(event, id=stable_id("test", secrets.token_hex(16)))
+        for event in _SAMPLES[sample](account, now)[:max_events]
     ]
-    message = build_message(events, settings)
+    contexts = {event.id: _CONTEXT for event in events if event.fine_tune is not None}
+    message = build_message(events, settings, contexts)
     # A digest's title names no fine-tune, and a phone may show nothing but the title.
     return replace(message, title=f"TEST: {message.title}")

@@ -403,12 +403,6 @@ def test_event(account: str, now: float, unique: str) -> Event:
     return Event(stable_id("evt", "test", unique), "agent.test", account, now, facts={"text": text})
 
 
-def sample_failure(fine_tune: FineTune, account: str, now: float, unique: str) -> Event:
-    """Return the failure of a sample fine-tune, for ``send-test``; its id begins with ``test_``."""
-    event_id = stable_id("test", unique)
-    return Event(event_id, "fine_tune.failed", account, now, fine_tune, TRAINING)
-
-
 def _fine_tune_event_id(
     store_id: str, account: AccountKey, fine_tune: FineTune, *parts: object
 ) -> str:

@@ -141,9 +141,8 @@ def _plain_text(text: Any) -> str:
     shown = str(text.get("text", "")) if isinstance(text, dict) else ""
     if not isinstance(text, dict) or text.get("type") != "mrkdwn":
         return shown
-    shown = re.sub(
-        r"<(https?://[^|>]*)\|([^>]*)>", r"\2: \1", re.sub(r"\*([^*\n]*)\*", r"\1", shown)
-    )
+    shown = re.sub(r"<!date\^[^|>]*\|([^>]*)>", r"\1", re.sub(r"\*([^*\n]*)\*", r"\1", shown))
+    shown = re.sub(r"<(https?://[^|>]*)\|([^>]*)>", r"\2: \1", shown)
     return html.unescape(shown)
 
 

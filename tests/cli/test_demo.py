@@ -45,7 +45,8 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
                 rf"ALERT +{receiver}: .*failed.*Ada for the audiobook", seconds=30
             )
         assert get(process.wait_for_line(r"│ Details: (http://\S+)$").group(1)).status_code == 200
-        process.wait_for_line("│ Status: +training → failed$")
+        process.wait_for_line(r"│ Trained .* min, usually 2 h .* min$")
+        process.wait_for_line(r"Observed \d{4}-\d\d-\d\d \d\d:\d\d UTC$")
         assert 'simulated="true"' in get(metrics).text
         assert 'cartesia_up{account="demo"} 1.0' in get(metrics).text
         assert agent != "http://127.0.0.1:10060/"

@@ -1,6 +1,7 @@
 """`send-test`: one message, sent once, and its outcome."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -119,12 +120,36 @@ def test_a_sample_is_an_alert_that_is_marked_as_a_test_everywhere(receivers, sam
         assert fine_tune["status"] == "failed"
 
 
-@pytest.mark.parametrize("sample", ["failed", "digest", "long"])
+def test_a_sample_failure_has_a_history(receivers):
+    _, [request] = send(receivers, "ops", "--sample=failed")
+    data = json.loads(request.body)["data"]
+    assert (data["trained_seconds"], data["usual_seconds"]) == (7800, 18000)
+    _, [request] = send(receivers, "chat", "--sample=failed")
+    assert "Trained 2 h 10 min, usually 5 h" in json.loads(request.body)["text"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "event_type", "title"),
+    [
+        ("baseline", "agent.baseline", "Watching account TEST"),
+        ("trouble", "agent.poll_failing", "Account TEST cannot be read"),
+    ],
+)
+def test_a_sample_of_the_agent_is_marked_as_a_test(receivers, sample, event_type, title):
+    _, [request] = send(receivers, "ops", f"--sample={sample}")
+    body = json.loads(request.body)
+    assert (body["type"], body["data"]["account"]) == (event_type, "TEST")
+    assert request.id.startswith("test_")
+    _, [request] = send(receivers, "chat", f"--sample={sample}")
+    assert f"TEST: {title}" in json.loads(request.body)["text"]
+
+
+@pytest.mark.parametrize("sample", ["failed", "digest", "baseline", "trouble", "long"])
 def test_a_slack_sample_starts_with_test_and_is_within_the_limits(receivers, sample):
     done, [request] = send(receivers, "chat", f"--sample={sample}")
     assert done.exit_code == 0
     body = json.loads(request.body)
-    assert body["text"].startswith("TEST: ")
+    assert re.match(r"\S+ TEST: ", body["text"])
     assert len(body["text"]) + len(json.dumps(body["blocks"], ensure_ascii=False)) < 20_000
     assert "<!channel>" not in body["text"]
 
