@@ -145,7 +145,7 @@ Severity = Annotated[
 
 
 class Severities(Section):
-    """The label ``severity`` of alerts for Alertmanager."""
+    """The severity of problems: the label of alerts, and the sign of messages in chat."""
 
     failed: Severity = DEFAULT_SEVERITIES["failed"]
     stuck: Severity = DEFAULT_SEVERITIES["stuck"]
