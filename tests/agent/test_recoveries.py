@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from exporter.core.compose import SUCCESS, WARNING
 from tests.agent_fixture import AgentFixture, agent_fixture
 from tests.delivery.delivery_fixture import until
 
@@ -35,8 +36,8 @@ async def test_those_who_were_notified_of_a_failure_are_notified_once_of_the_rec
             fixture.world.set_status(voice.id, "completed")
             await until(lambda: len(fixture.inbox.messages) == 8)
         assert [each.payload["text"].partition("\n")[0] for each in sent(fixture, "slack")] == [
-            "Fine-tune failed: Ada",
-            "Fine-tune recovered: Ada",
+            f"{WARNING} Fine-tune failed: Ada",
+            f"{SUCCESS} Fine-tune recovered: Ada",
         ] * 2
         types = [each.payload["type"] for each in sent(fixture, "webhook")]
         assert types == ["fine_tune.failed"] * 3 + ["fine_tune.recovered"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
+from exporter.core.compose import WARNING
 from exporter.simulator.receiver import slack_refusal
 from tests.process.agent_process import Agent, until
 from tests.process.delivery_scenario import all_delivered, fail_in_one_poll
@@ -49,22 +50,20 @@ def wait_for_next_poll(api: Api) -> None:
 
 
 def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
-    """Expect one message within Slack's limits: 20 names, then ids, then a count of the rest."""
+    """Expect one message within Slack's limits: 40 names, then ids, then a count of the rest."""
     [message] = requests
     payload = json.loads(message.body)
     assert slack_refusal(payload) is None
     all_texts = texts(payload)
     assert max(map(len, all_texts)) <= 3_000
     assert len(payload["text"]) + sum(map(len, all_texts)) <= 10_000
-    assert payload["text"].startswith(f"{len(failed)} fine-tunes failed\n")
+    assert payload["text"].startswith(f"{WARNING} {len(failed)} fine-tunes failed\n")
     whole = "\n".join(all_texts)
-    lines = [
-        line for text in all_texts for line in text.splitlines() if re.search(r"\(sonic.*\)$", line)
-    ]
+    lines = re.findall(r"^• .*`fine_tune_", whole, re.MULTILINE)
     more = re.search(r"and (\d+) more; `cartesia-exporter events list` shows", whole)
     assert more
     named = [each for each in failed if each in whole]
-    assert len(lines) == 20
+    assert len(lines) == 40
     assert len(named) + int(more.group(1)) == len(failed)
     assert len(named) > 150, "as many ids as fit"
 
