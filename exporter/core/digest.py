@@ -12,8 +12,11 @@ from exporter.core.message import Fact, Line, Message, failures_first, printable
 from exporter.core.project import DOCUMENTATION_URL
 from exporter.core.text import one_line, readable_time, rounded_duration
 
-_NAMED: Final = 40
-"""Events that a digest names in full."""
+_LONGEST_LIST: Final = 40
+"""Events of a digest that has a line for each."""
+
+_LINES: Final = 20
+"""Lines of a digest of more events: so there is more room for the ids of the others."""
 
 _LEAST_SHARE: Final = 3
 """Failures of one dataset or model that a digest points out, if they are two thirds of all."""
@@ -41,6 +44,7 @@ def complete_digest(empty: Message) -> Message:
     )
     facts = (Fact(name, text) for name, text in shared.items() if text and name not in frequent)
     said = frequent | shared
+    named = len(ranked) if len(ranked) <= _LONGEST_LIST else _LINES
     return replace(
         empty,
         title="; ".join(_counted(event_type, number) for event_type, number in types.items()),
@@ -48,11 +52,11 @@ def complete_digest(empty: Message) -> Message:
         highlights=tuple(_share(*each, failures, empty) for each in frequent.items()),
         facts=(*facts, *_period(ranked)),
         lines=tuple(
-            _line(event, empty, said, with_type=len(types) > 1) for event in ranked[:_NAMED]
+            _line(event, empty, said, with_type=len(types) > 1) for event in ranked[:named]
         ),
         rest=tuple(
             printable_id(event.fine_tune) if event.fine_tune else title_of(event)
-            for event in ranked[_NAMED:]
+            for event in ranked[named:]
         ),
         links=links,
     )

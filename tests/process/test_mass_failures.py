@@ -50,7 +50,7 @@ def wait_for_next_poll(api: Api) -> None:
 
 
 def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> None:
-    """Expect one message within Slack's limits: 40 names, then ids, then a count of the rest."""
+    """Expect one message within Slack's limits: 20 names, then ids, then a count of the rest."""
     [message] = requests
     payload = json.loads(message.body)
     assert slack_refusal(payload) is None
@@ -63,7 +63,7 @@ def check_chat(requests: Sequence[ReceivedRequest], failed: Sequence[str]) -> No
     more = re.search(r"and (\d+) more; `cartesia-exporter events list` shows", whole)
     assert more
     named = [each for each in failed if each in whole]
-    assert len(lines) == 40
+    assert len(lines) == 20
     assert len(named) + int(more.group(1)) == len(failed)
     assert len(named) > 150, "as many ids as fit"
 

@@ -70,8 +70,8 @@ def test_a_digest():
         "All 42 failures: dataset ds_1",
         "Model sonic-2 · Account default",
         "Observed 2026-11-23 19:03 UTC",
-        *(f"• Voice {n} · `ft_{n}`" for n in range(40)),
-        "and 2 more; `cartesia-exporter events list` shows them all",
+        *(f"• Voice {n} · `ft_{n}`" for n in range(20)),
+        "and 22 more; `cartesia-exporter events list` shows them all",
         DIGEST_LINKS,
     ]
     title, lines, ids, foot = body["blocks"]
@@ -81,7 +81,7 @@ def test_a_digest():
         "Model sonic-2 · Account default",
     ]
     assert lines["text"]["text"].splitlines()[0] == f"• <{DETAILS}/ft_0|Voice 0> · `ft_0`"
-    assert ids == {"type": "section", "text": mrkdwn("ft_40, ft_41")}
+    assert ids == {"type": "section", "text": mrkdwn(", ".join(f"ft_{n}" for n in range(20, 42)))}
     last = OBSERVED.replace("1795460580", "1795460621")
     assert foot["elements"] == [mrkdwn(f"Observed {last}"), mrkdwn(DIGEST_LINKS)]
 
