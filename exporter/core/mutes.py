@@ -16,7 +16,7 @@ from exporter.core.match import (
 )
 from exporter.core.model import FineTune
 from exporter.core.pattern import PatternError, compile_pattern
-from exporter.core.text import one_line, storable_text
+from exporter.core.text import one_line, storable_text, timestamp
 
 LONGEST_SECONDS: Final = 30 * 86_400.0
 """Longest mute. One that lasts until its fine-tune recovers ends then, too."""
@@ -167,6 +167,14 @@ class Mute:
         if self.until_awake is not None:
             return self.until_awake
         return awake + max(self.until_at - max(now, self.created_at), 0.0)
+
+    def note(self) -> str:
+        """Return a sentence for the message with what is still in force at the mute's end."""
+        reason = f" ({self.reason})" if self.reason else ""
+        until = f"until {timestamp(self.until_at)}"
+        if self.ended_by not in {"", TIME, RECOVERY}:
+            until = f"until {self.ended_by} ended the mute"
+        return f"Muted by {self.author or 'anonymous'} {until}{reason}; not recovered since."
 
     def covers(self, event: Event, labels: AccountLabels) -> bool:
         """Return whether the mute covers an event; only events of fine-tunes are covered."""

@@ -88,7 +88,7 @@ class Deliverer(DeliveryLoop, Service):
                 "muted deliveries discarded: not failed any more", events=len(changes.settled)
             )
         for mute, carried in changes.released:
-            new = await self._new_messages(self._grouping.digests(carried))
+            new = await self._new_messages(self._grouping.digests(carried), mute.note())
             await self._outbox.create_messages(new, now, muted=True)
             self._log.info("muted deliveries released", mute=mute.id, events=len(carried))
 
@@ -140,30 +140,34 @@ class Deliverer(DeliveryLoop, Service):
             self.log_store_recovery()
         return LOOK_SECONDS if self._store_error else 0.0
 
-    async def _new_messages(self, groups: Iterable[Sequence[QueuedEvent]]) -> list[NewMessage]:
+    async def _new_messages(
+        self, groups: Iterable[Sequence[QueuedEvent]], note: str = ""
+    ) -> list[NewMessage]:
         new = []
         for group in groups:
-            new.append(await self._new_message(group))
+            new.append(await self._new_message(group, note=note))
             await asyncio.sleep(0)  # a thousand digests would block the event loop for seconds
         return new
 
     async def _new_message(
-        self, carried: Sequence[QueuedEvent], *, minimal: bool = False
+        self, carried: Sequence[QueuedEvent], *, minimal: bool = False, note: str = ""
     ) -> NewMessage:
         ids = [each.event.id for each in carried]
         return NewMessage(
             ids[0] if len(ids) == 1 else stable_id("msg", *ids),
-            await self._render(carried, minimal=minimal),
+            await self._render(carried, minimal=minimal, note=note),
             tuple(each.number for each in carried),
             minimal,
             starts_interval=any(each.event.fine_tune is not None for each in carried),
         )
 
-    async def _render(self, carried: Sequence[QueuedEvent], *, minimal: bool = False) -> bytes:
+    async def _render(
+        self, carried: Sequence[QueuedEvent], *, minimal: bool = False, note: str = ""
+    ) -> bytes:
         """Return the bytes of a message, none if it cannot be rendered: others must still go."""
         events, contexts = [each.event for each in carried], await self._contexts(carried)
         try:
-            message = build_message(events, self._settings.messages, contexts)
+            message = build_message(events, self._settings.messages, contexts, note)
             return self._receiver.render(message, minimal=minimal)
         except Exception:  # noqa: BLE001 - whatever it raises is a bug, and logged as one
             self._log.exception("message cannot be rendered", first=events[0].id, minimal=minimal)

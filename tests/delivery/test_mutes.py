@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from exporter.core.message import Message
 from exporter.core.mutes import MuteRequest
+from exporter.core.text import timestamp
 from exporter.store.accounts import Accounts
 from exporter.store.mutes import UnknownMuteError, add_mute, end_mute
 from exporter.store.schema import deliveries, events
 from tests.delivery.delivery_fixture import (
     BUSY,
     DeliveryFixture,
+    FakeReceiver,
     answering,
     delivery_settings,
     open_delivery,
@@ -156,6 +159,24 @@ async def test_ending_a_mute_releases_at_once_also_within_a_group_interval(tmp_p
         assert delivery.receiver.texts == ["full before", "full one two"]
         with pytest.raises(UnknownMuteError):
             await delivery.database.run(end_mute, delivery.database, mute_id, "bob", NOW + 20)
+
+
+async def test_the_digest_of_what_is_released_says_that_it_was_muted(tmp_path):
+    notes = []
+
+    class RecordingReceiver(FakeReceiver):
+        def render(self, message: Message, *, minimal: bool = False) -> bytes:
+            notes.append(message.note)
+            return super().render(message, minimal=minimal)
+
+    async with open_delivery(tmp_path, RecordingReceiver()) as delivery:
+        await mute(delivery)
+        await poll(delivery, one="failed")
+        await delivery.run_for(HOUR + 10, look=300)
+        await poll(delivery, two="failed")
+        await delivery.run_for(10)
+    until = timestamp(NOW + HOUR)
+    assert notes == [f"Muted by alice until {until} (known); not recovered since.", ""]
 
 
 async def test_a_fine_tune_that_failed_twice_is_released_once(tmp_path):
