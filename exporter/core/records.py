@@ -108,7 +108,7 @@ class DeliveryRecord(Record, frozen=True, kw_only=True):
     while the receiver's ``group_interval`` holds it back. ``mute`` is the id of the mute that holds
     it, or held it last. While it is muted, ``muted_until`` is the mute's end, at the latest if
     ``muted_until_recovered``, and ``muted_by`` its author. ``discarded_by`` is who discarded it: a
-    person, a command, or a mute that ended; empty for any other state.
+    person, a command, or the id of a mute that ended; empty for any other state.
     """
 
     event: str
@@ -178,7 +178,7 @@ class FineTuneStory(Struct, frozen=True, kw_only=True):
 
     Statuses, trainings and events are oldest first. ``same_dataset`` are the other fine-tunes of
     the dataset, newest first, at most 20 of ``same_dataset_total``, of which ``_failed`` failed;
-    likewise for the model.
+    likewise for the model. ``mutes`` are the active ones that cover it.
     """
 
     fine_tune: FineTuneRecord
@@ -191,6 +191,7 @@ class FineTuneStory(Struct, frozen=True, kw_only=True):
     same_model_total: int
     same_model_failed: int
     dataset_failures_7d: int
+    mutes: list["MuteRecord"]
 
 
 class ReceiverRecord(Record, frozen=True, kw_only=True):

@@ -124,7 +124,7 @@ def store_changes(
         ),
         (
             update(deliveries).where(is_held).values(**settled, settled_by=value),
-            {event: f"mute {mute_id}" for event, mute_id in changes.settled.items()},
+            changes.settled,
         ),
     )
     for statement, values in statements:

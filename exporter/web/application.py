@@ -17,6 +17,7 @@ from exporter.exposition.page import Page
 from exporter.web.api import Api
 from exporter.web.auth import may_see_details
 from exporter.web.cross_site import is_cross_site
+from exporter.web.forms import Forms
 from exporter.web.pages import Pages, PagesContext, error_page, query_error
 from exporter.web.query import QueryError
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
@@ -84,6 +85,7 @@ def application(context: WebContext) -> Starlette:
             Route("/-/ready", ready),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
             *([] if context.pages is None else Pages(context.pages).routes()),
+            *([] if context.pages is None else Forms(context.pages).routes()),
             *([] if context.pages is None else Api(context.pages).routes()),
         ],
         exception_handlers={QueryError: query_error, HTTPStatus.NOT_FOUND: _not_found},

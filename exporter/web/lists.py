@@ -7,6 +7,7 @@ from exporter.core.model import STATUSES
 from exporter.core.text import format_duration
 from exporter.store.event_lists import EventFilter
 from exporter.store.fine_tunes import REMOVED, STUCK, FineTuneFilter, Sort
+from exporter.web.mute_list import mutes_section
 from exporter.web.query import DELIVERY_STATES, EVENT_WORDS, LONGEST_TEXT, Query
 from exporter.web.view import View
 
@@ -151,9 +152,11 @@ def notifications_page(view: View, query: Query) -> dict[str, Any]:
         "receivers": view.receivers,
         "summary": {
             "delivered": sum(each.delivered_7d for each in view.receivers),
-            "pending": sum(each.pending for each in view.receivers),
+            "waiting": view.trust.waiting,
+            "muted": sum(each.muted for each in view.receivers),
             "dead": sum(each.dead for each in view.receivers),
         },
+        **mutes_section(view, query.added),
         "deliveries": page.elements,
         "delivery_states": DELIVERY_STATES,
         "event_words": tuple(EVENT_WORDS),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from statistics import median
 from typing import Any, Final
 
+from markupsafe import Markup
 from sqlalchemy import func, select
 
 from exporter.core.model import COMPLETED, STATUSES
@@ -21,7 +22,7 @@ from exporter.store.overview import dataset_failures
 from exporter.store.pages import PageRequest
 from exporter.store.schema import events, trainings
 from exporter.web.strip import DAY, HOUR, RANGES, strip
-from exporter.web.times import short_time
+from exporter.web.times import time_element
 from exporter.web.view import View
 
 _SHOWN_FAILURES: Final = 10
@@ -105,9 +106,9 @@ def _note(view: View, event: EventRecord) -> str:
     if now is not None and now.removed:
         return "removed since"
     if now is not None and now.since > event.observed_at:
-        when = short_time(now.since, view.now)
-        words = {"failed": f"trained again, failed again {when}", "completed": f"completed {when}"}
-        return words.get(now.status_label, f"{now.status_label} again since {when}")
+        words = {"failed": "trained again, failed again", "completed": "completed"}
+        became = words.get(now.status_label, f"{now.status_label} again since")
+        return Markup("{} {}").format(became, time_element(now.since, view.now))
     week = (event.observed_at - 7 * DAY).timestamp()
     number = dataset_failures(view.connection, event.account, event.dataset, week)
     return f"{_ordinal(number)} failure of this dataset in 7 days" if number > 1 else ""
@@ -126,11 +127,12 @@ def _headline(view: View, in_day: int, in_hour: int) -> dict[str, Any]:
         more = len(stale) - 2
         seen = min((each.as_of for each in stale if each.as_of), default=None)
         unseen += f" and {more} more" if more > 0 else ""
-        unseen += f" not seen since {short_time(seen, view.now)}" if seen else " not seen"
+        since = Markup(" since {}").format(time_element(seen, view.now)) if seen else ""
+        unseen = Markup("{} not seen{}").format(unseen, since)
     if in_day:
         text = f"{in_day:,} failed in the last 24 hours"
         note = f"{in_hour:,} in the last hour" if in_hour else "none in the last hour"
-        note = f"{note}; {unseen}" if unseen else note
+        note = Markup("{}; {}").format(note, unseen) if unseen else note
         return {"text": f"At least {text}" if stale else text, "note": note, "since": None}
     baseline = max((s.baseline_at for s in view.stored.values()), default=0.0)
     if not baseline:

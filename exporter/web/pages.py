@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote, urlencode
 
 from sqlalchemy import Connection
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.core.model import STATUSES
@@ -22,8 +22,7 @@ from exporter.store.errors import StoreError
 from exporter.store.event_lists import count_failures
 from exporter.store.pages import AmbiguousCursorError, UnknownCursorError
 from exporter.store.reader import BusyError, Reader
-from exporter.web.actions import ActionError, Actions
-from exporter.web.cross_site import is_cross_site
+from exporter.web.actions import Actions
 from exporter.web.lists import fine_tunes_page, notifications_page
 from exporter.web.overview import overview
 from exporter.web.query import parse
@@ -52,8 +51,6 @@ _KEPT_PAGES: Final = 16
 
 _LONGEST_KEPT: Final = 512 * 1024
 
-_LONGEST_FORM: Final = 8 * 1024
-_MOST_FIELDS: Final = 8
 _LONGEST_NUMBER: Final = 9
 
 FINE_TUNES_QUERY: Final = frozenset(
@@ -61,7 +58,7 @@ FINE_TUNES_QUERY: Final = frozenset(
     | {"after_account"}
 )
 NOTIFICATIONS_QUERY: Final = frozenset(
-    {"account", "status", "q", "since", "receiver", "state", "type", "starting_after"}
+    {"account", "status", "q", "since", "receiver", "state", "type", "starting_after", "added"}
 )
 
 
@@ -136,7 +133,6 @@ class Pages:
             Route("/fine-tunes/{account}/{id:text}", self.fine_tune),
             Route("/fine-tunes/{account}/", self.fine_tune),
             Route("/notifications", self.notifications),
-            Route("/notifications", self.act, methods=["POST"]),
             Route("/config", self.configuration),
             Route(f"/static/{ICON}", _icon),
             *(Route(f"/static/{name}", _asset(name)) for name in ASSETS),
@@ -188,30 +184,6 @@ class Pages:
             request, lambda _: ("config.html", {"configuration": text, "base": base}), text, base
         )
 
-    async def act(self, request: Request) -> Response:
-        """Retry or discard a delivery, then lead back to the notifications."""
-        actions = self._context.actions
-        if actions is None:
-            return error_page(HTTPStatus.FORBIDDEN, "Changes are off", _LIFECYCLE_OFF)
-        if is_cross_site(request):
-            return error_page(
-                HTTPStatus.FORBIDDEN, "Refused", "The request came from another site."
-            )
-        try:
-            form = await _read_form(request)
-        except ValueError as error:
-            return error_page(HTTPStatus.BAD_REQUEST, "The form is not valid", str(error))
-        user = user_of(request)
-        if not actions.token_is_valid(user, form.get("csrf", "")):
-            text = "The page is from an earlier day or another user. Load it again and repeat."
-            return error_page(HTTPStatus.FORBIDDEN, "The form is not valid any more", text)
-        try:
-            await actions.act(form.get("do", ""), form.get("id", ""), user)
-        except ActionError as error:
-            return error_page(HTTPStatus.CONFLICT, "Nothing was changed", str(error))
-        back = request.headers.get("referer", "")
-        return RedirectResponse(_path_of(back), HTTPStatus.SEE_OTHER)
-
     async def _page(self, request: Request, content: Content, *parts: Hashable) -> Response:
         """Answer with a page, with 304 if the client has it, or with an error.
 
@@ -260,6 +232,7 @@ class Pages:
             "telemetry_path": self._context.telemetry_path,
             "brief": False,
             "csrf": csrf,
+            "user": user_of(request),
             "statuses": STATUSES,
         }
         if "failures" not in variables:
@@ -273,19 +246,6 @@ class Pages:
                 self._kept.popitem(last=False)
 
 
-_LIFECYCLE_OFF: Final = "Start the agent with --web.enable-lifecycle to allow them."
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form. Raises ValueError if it is too long or has too many fields."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_FORM:
-            raise ValueError(f"It is longer than {_LONGEST_FORM} bytes.")
-    return dict(parse_qsl(body.decode(errors="replace"), max_num_fields=_MOST_FIELDS))
-
-
 def etag_of(request: Request, *parts: Hashable) -> str:
     """Return the ETag of an answer that depends on the URL and on ``parts``."""
     # Not request.url: an id with "%23" and one with "#" have the same there.
@@ -294,18 +254,12 @@ def etag_of(request: Request, *parts: Hashable) -> str:
 
 
 def _api_url(request: Request) -> str:
-    path, query = quote(request.scope["raw_path"], safe="/%"), request.url.query
+    path = quote(request.scope["raw_path"], safe="/%")
     if path == "/":
         return "/api/v1/status"
+    query = urlencode([each for each in request.query_params.multi_items() if each[0] != "added"])
     name = {"/notifications": "/deliveries", "/config": "/status"}.get(path, path)
     return f"/api/v1{name}{f'?{query}' if query else ''}"
-
-
-def _path_of(referrer: str) -> str:
-    """Return the path and the query of a page of ours that a form was on."""
-    _, _, rest = referrer.partition("://")
-    path = f"/{rest.partition('/')[2]}"
-    return path if path.startswith("/notifications") else "/notifications"
 
 
 def error_page(

@@ -48,7 +48,7 @@ class Query:
     """The parameters that lists take; None and empty match all.
 
     ``since`` is a length of time in seconds, ending now. ``after_account`` is the account of the
-    element with the id ``starting_after``.
+    element with the id ``starting_after``. ``added`` is the id of a mute that was added just now.
     """
 
     account: str | None = None
@@ -62,6 +62,7 @@ class Query:
     type: tuple[str, ...] = ()
     fine_tune: str | None = None
     active: bool | None = None
+    added: str | None = None
     sort: Sort = "-since"
     limit: int = DEFAULT_ELEMENTS
     starting_after: str | None = None

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from exporter.core.records import (
     AttemptRecord,
     DeliveryRecord,
@@ -22,7 +24,9 @@ from exporter.store.fine_tunes import FineTuneFilter
 from exporter.store.overview import dataset_failures
 from exporter.store.pages import PageRequest
 from exporter.web.charts import timeline
-from exporter.web.times import age, duration, short_time
+from exporter.web.deliveries import most_urgent_first, shown_state
+from exporter.web.mutes import UNTIL_RECOVERED
+from exporter.web.times import age, duration, time_element
 from exporter.web.view import View, label
 
 _MOST_EVENTS: Final = 200
@@ -58,6 +62,7 @@ def story(view: View, account: str, fine_tune_id: str) -> FineTuneStory | None:
         same_model_total=_listed(model_counts),
         same_model_failed=model_counts.get("failed", 0),
         dataset_failures_7d=dataset_failures(view.connection, account, fine_tune.dataset, week),
+        mutes=view.mutes_of(fine_tune),
     )
 
 
@@ -97,7 +102,9 @@ def _spans(
 def story_page(view: View, found: FineTuneStory) -> dict[str, Any]:
     """Return the variables of the template of a story."""
     each = found.fine_tune
-    deliveries = [d for event in reversed(found.events) for d in _open_first(event.deliveries)]
+    deliveries = [
+        row for event in reversed(found.events) for row in most_urgent_first(event.deliveries)
+    ]
     chart = timeline(found.statuses, deliveries[::-1], view.now)
     trainings: list[Any] = [*reversed(found.trainings)]
     if each.status_label == "training" and not each.removed:
@@ -122,6 +129,7 @@ def story_page(view: View, found: FineTuneStory) -> dict[str, Any]:
         "nothing_notified": _nothing_notified(found),
         "trainings": trainings,
         "longest": longest,
+        "until_recovered": UNTIL_RECOVERED,
     }
 
 
@@ -141,13 +149,9 @@ def _attempts(view: View, row: DeliveryRecord) -> list[AttemptRecord]:
     return view.events.attempts(row.receiver, row.message, _MOST_ATTEMPTS)
 
 
-def _open_first(deliveries: Sequence[DeliveryRecord]) -> list[DeliveryRecord]:
-    return sorted(deliveries, key=lambda each: (each.state == "delivered", each.receiver))
-
-
 def _notified(deliveries: Sequence[DeliveryRecord]) -> str:
-    states = Counter[str](each.state for each in deliveries)
-    order = ("delivered", "pending", "dead", "orphaned", "discarded")
+    states = Counter(map(shown_state, deliveries))
+    order = ("delivered", "pending", "held", "muted", "dead", "orphaned", "discarded")
     return ", ".join(f"{states[state]} {state}" for state in order if states[state]) or "none"
 
 
@@ -164,6 +168,7 @@ def _verdict(view: View, found: FineTuneStory) -> dict[str, Any]:
         *_earlier(view, found.trainings, each),
         *_dataset_words(found),
         *_notified_words(found.events),
+        *_held_words(found.events),
     ]
     return {"first": _standing(view, found), "others": others, "troubles": _troubles(view, found)}
 
@@ -198,9 +203,10 @@ def _earlier(view: View, trainings: Sequence[TrainingRecord], each: FineTuneReco
         return []
     last = earlier[-1]
     after = f" after {duration(last.seconds)}" if last.seconds is not None else ""
-    when = short_time(last.ended_at, view.now)
+    when = time_element(last.ended_at, view.now)
     number = "one attempt" if len(earlier) == 1 else f"{len(earlier)} attempts"
-    return [f"Before it, {number}: the last {last.ended_as} {when}{after}."]
+    sentence = Markup("Before it, {}: the last {} {}{}.")
+    return [sentence.format(number, last.ended_as, when, after)]
 
 
 def _dataset_words(found: FineTuneStory) -> list[str]:
@@ -225,15 +231,24 @@ def _notified_words(events: Sequence[EventRecord]) -> list[str]:
     return [f"{listed} {was} notified within {age(max(delay.total_seconds(), 1.0))}."]
 
 
+def _held_words(events: Sequence[EventRecord]) -> list[str]:
+    """Return for whom notifications are held back or muted."""
+    words = []
+    for state, text in (("held", "Held back for"), ("muted", "Muted for")):
+        names = {d.receiver for e in events for d in e.deliveries if shown_state(d) == state}
+        if names:
+            words.append(f"{text} {', '.join(sorted(names))}.")
+    return words
+
+
 def _troubles(view: View, found: FineTuneStory) -> list[str]:
-    sentences = []
+    sentences: list[str] = []
     for event in found.events:
         for each in event.deliveries:
             answer = f": {each.answer.removeprefix('answered ')}" if each.answer else ""
-            if each.state == "pending":
-                then = each.next_attempt_at
-                when = f", next attempt {_when(then, view.now)}" if then else ""
-                sentences.append(f"{each.receiver} is pending{answer}{when}.")
+            if shown_state(each) == "pending":
+                when = _next_attempt(each, view.now)
+                sentences.append(Markup("{} is pending{}{}.").format(each.receiver, answer, when))
             elif each.state in {"dead", "orphaned"}:
                 sentences.append(f"{each.receiver} was not notified{answer}.")
     sentences = list(dict.fromkeys(sentences))
@@ -243,5 +258,9 @@ def _troubles(view: View, found: FineTuneStory) -> list[str]:
     return [*sentences[: _MOST_TROUBLES - 1], f"{more} more are not delivered."]
 
 
-def _when(time: datetime, now: datetime) -> str:
-    return short_time(time, now) if time > now else "now"
+def _next_attempt(delivery: DeliveryRecord, now: datetime) -> str:
+    then = delivery.next_attempt_at
+    if then is None:
+        return ""
+    when = time_element(then, now) if then > now else "now"
+    return Markup(", next attempt {}").format(when)

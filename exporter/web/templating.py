@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter import __version__
 from exporter.core.links import fine_tune_path
 from exporter.core.text import capitalized, cut, one_line
+from exporter.web.deliveries import most_urgent_first, shown_state
 from exporter.web.times import age, duration, full_time, iso_time, short_time
 
 _STATIC: Final = files("exporter.web") / "static"
@@ -110,10 +111,12 @@ def _environment() -> Environment:
         "event_word": _event_word,
         "full_time": full_time,
         "iso_time": iso_time,
+        "most_urgent_first": most_urgent_first,
         "number": _number,
         "one_line": one_line,
         "reason": _reason,
         "short_time": short_time,
+        "shown_state": shown_state,
         "urlencode": partial(quote, safe=""),
     }
     digest = sha256(b"".join(map(read_asset, sorted(ASSETS)))).hexdigest()[:12]

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from markupsafe import Markup
+
 from exporter.core.text import rounded_duration
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -25,6 +27,12 @@ def full_time(time: datetime) -> str:
 def iso_time(time: datetime) -> str:
     """Return a time for the attribute ``datetime``."""
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def time_element(time: datetime, now: datetime) -> Markup:
+    """Return a time as an element that the script of the pages shows in the reader's zone."""
+    element = Markup('<time datetime="{}" title="{}">{}</time>')
+    return element.format(iso_time(time), full_time(time), short_time(time, now))
 
 
 def age(seconds: float) -> str:

@@ -137,8 +137,19 @@ class Trust:
         """The class of the verdict on the receivers."""
         if self._bad_receivers or self.no_receivers:
             return "warn"
+        if any(each.held or each.muted for each in self.receivers):
+            return "muted"
         used = any(each.last_success_at for each in self.receivers)
         return "completed" if used else "muted"
+
+    @property
+    def waiting(self) -> str:
+        """How many deliveries are pending, and how many of them are held back; empty for none."""
+        pending = sum(each.pending for each in self.receivers)
+        held = sum(each.held for each in self.receivers)
+        if held == pending:
+            return f"{held:,} held back" if held else ""
+        return f"{pending:,} pending" + (f" ({held:,} held back)" if held else "")
 
     @property
     def receivers_verdict(self) -> str:
@@ -146,17 +157,17 @@ class Trust:
         if self.no_receivers:
             return "Notifications: nobody is notified"
         down = sum(each.state == "unhealthy" for each in self.receivers)
-        pending = sum(each.pending for each in self.receivers)
-        dead = sum(each.dead for each in self.receivers)
         words = []
         if down:
             total = sum(each.configured for each in self.receivers)
             verb = "is" if down == 1 else "are"
             words.append(f"{down} of {total} receivers {verb} down" if total > 1 else "it is down")
-        if pending:
-            words.append(f"{pending} pending")
-        if dead:
+        if waiting := self.waiting:
+            words.append(waiting)
+        if dead := sum(each.dead for each in self.receivers):
             words.append(f"{dead} dead")
+        if muted := sum(each.muted for each in self.receivers):
+            words.append(f"{muted} muted")
         if words:
             return f"Notifications: {', '.join(words)}"
         if any(each.last_success_at for each in self.receivers):

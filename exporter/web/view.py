@@ -9,10 +9,12 @@ from typing import cast
 from sqlalchemy import Connection, select
 
 from exporter.core.match import AccountLabels
-from exporter.core.model import status_label
+from exporter.core.model import FineTune, status_label
+from exporter.core.mutes import selects
 from exporter.core.records import (
     AccountRecord,
     DataState,
+    FineTuneRecord,
     MuteRecord,
     StatusCounts,
     StatusLabel,
@@ -115,6 +117,22 @@ class View:
     def mutes(self) -> list[MuteRecord]:
         """All mutes, newest first."""
         return mute_records(self.connection, self.now.timestamp())
+
+    def mutes_of(self, record: FineTuneRecord) -> list[MuteRecord]:
+        """Return the active mutes that cover a fine-tune, newest first."""
+        compared = FineTune(
+            record.id,
+            name=record.name,
+            language=record.language,
+            model_id=record.model_id,
+            dataset=record.dataset,
+        )
+        labels = self.account_labels
+        return [
+            each
+            for each in self.mutes
+            if each.active and selects(each, record.account, compared, labels)
+        ]
 
     @property
     def account_labels(self) -> AccountLabels:

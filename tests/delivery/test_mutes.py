@@ -90,7 +90,7 @@ async def test_a_mute_of_an_hour_holds_ten_failures_and_releases_the_rest_as_one
         await delivery.run_for(30)
         assert sorted(delivery.receiver.texts[0].split()[1:]) == names[3:]
         found = await states(delivery)
-        assert [found[name] for name in names[:3]] == [f"discarded by mute {mute_id}"] * 3
+        assert [found[name] for name in names[:3]] == [f"discarded by {mute_id}"] * 3
         assert {found[name] for name in names[3:]} == {"delivered"}
         assert delivery.metric(MUTED) == 0
 

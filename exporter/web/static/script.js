@@ -4,7 +4,8 @@
 (() => {
   const REFRESH_MS = 5000, MISSES = 3;
   const REGIONS = ["trust", "headline", "failed", "strip", "stuck", "training", "counts", "tabs",
-    "list", "verdict", "timeline", "notified", "attempts", "siblings", "receivers", "deliveries"];
+    "list", "verdict", "timeline", "notified", "attempts", "siblings", "receivers", "deliveries",
+    "mutes", "mute"];
   const find = (id) => document.getElementById(id);
   const served = new Map();
   const loaded = document.querySelector(".clock time");
