@@ -118,6 +118,35 @@ def test_a_dead_delivery_is_retried_from_the_page(browser, served):
         expect(page.locator("#deliveries")).to_contain_text("delivered", timeout=15_000)
 
 
+@pytest.mark.parametrize("javascript", [True, False], ids=["script", "no-script"])
+def test_a_fine_tune_is_muted_by_a_click_and_the_mute_is_ended(browser, served, javascript):
+    options = {**DESKTOP, "java_script_enabled": javascript}
+    with opened(browser, f"{served.url}/fine-tunes?q=Nadia", **options) as page:
+        page.get_by_role("link", name="Nadia, Kundendienst").click()
+        page.get_by_role("button", name="until it recovers").click()
+        expect(page.locator("#mute")).to_contain_text("Muted until it recovers")
+        page.get_by_role("link", name="Notifications", exact=True).click()
+        row = page.locator("#mutes tbody tr", has_text="Nadia")
+        expect(row).to_contain_text("when it recovers")
+        row.get_by_role("button", name="End mute").click()
+        expect(page.locator("#mutes")).to_contain_text("Nothing is muted")
+
+
+def test_fine_tunes_are_muted_with_the_keyboard_and_the_page_says_how_many(browser, served):
+    with opened(browser, f"{served.url}/notifications", **PHONE) as page:
+        page.get_by_text("Mute fine-tunes", exact=True).focus()
+        page.keyboard.press("Enter")
+        for key in ("Tab", "Tab", "none-such", "Tab", "Tab", "Tab", "Tab", "because", "Enter"):
+            page.keyboard.press(key) if key[0].isupper() else page.keyboard.type(key)
+        expect(page.locator("#mutes .notice")).to_contain_text("None of the present fine-tunes")
+        expect(page.locator("#mutes tbody tr")).to_contain_text("dataset=none-such")
+        expect(page.locator("#mutes tbody tr")).to_contain_text("because")
+        page.get_by_text("Mute fine-tunes", exact=True).click()
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("button", name="End mute").click()
+
+
 def test_focus_open_details_and_selection_survive_a_refresh(browser, served):
     with opened(browser, f"{served.url}/", **DESKTOP) as page:
         page.locator("#strip summary").click()
