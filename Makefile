@@ -56,6 +56,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/poll.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pages.py
+	$(BIN)/python -m benchmarks.store
 
 # Generates docs/flags.md, docs/configuration.md, docs/api.md and the Grafana dashboard.
 docs: .venv/dev

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -71,6 +71,7 @@ class PostgresServer:
     folder: Path
     port: int
     process: "subprocess.Popen[bytes]"
+    settings: Mapping[str, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
     _shared: str = ""
 
@@ -130,7 +131,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, again after ``stop``."""
-        self.process = _start(self.folder, self.port)
+        self.process = _start(self.folder, self.port, self.settings)
         wait_for(self.url(), self.process, self.folder / "log")
 
 
@@ -140,8 +141,11 @@ def location_of(url: str, **settings: Any) -> PostgresLocation:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Run a server on a free port of 127.0.0.1; texts sort there in another way than by bytes."""
+def postgres_server(**settings: str) -> Iterator[PostgresServer]:
+    """Run a server on a free port of 127.0.0.1; texts sort there in another way than by bytes.
+
+    ``settings`` replace those of the tests.
+    """
     initdb = program("initdb")
     # Not in the folder of pytest, which other users cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -155,7 +159,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         _write_files(folder)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        server = PostgresServer(folder, port, _start(folder, port))
+        server = PostgresServer(folder, port, _start(folder, port, settings), settings)
         try:
             wait_for(server.url(), server.process, folder / "log")
             server.execute(f"CREATE USER {AGENT} SUPERUSER")
@@ -185,9 +189,9 @@ def as_user() -> dict[str, Any]:
     return {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": [], "cwd": "/"}
 
 
-def _start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    settings = {**_SETTINGS, "port": str(port)}
-    arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+def _start(folder: Path, port: int, settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    given = {**_SETTINGS, "port": str(port), **settings}
+    arguments = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [program("postgres"), "-D", folder / "data", *arguments],
