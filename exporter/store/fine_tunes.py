@@ -91,7 +91,9 @@ class FineTunes:
     ) -> Page[FineTuneRecord]:
         """Return one page. Raises UnknownCursorError, AmbiguousCursorError."""
         name, descends = sort.removeprefix("-"), sort.startswith("-")
-        column: ColumnElement[Any] = self._account_name if name == "account" else fine_tunes.c[name]
+        column: ColumnElement[Any] = (
+            self._account_place if name == "account" else fine_tunes.c[name]
+        )
         keys = [(column, descends), (fine_tunes.c.account, descends), (fine_tunes.c.id, descends)]
         query = self._matching(criteria)
         if request.starting_after is not None:
@@ -258,8 +260,14 @@ class FineTunes:
         return rows[0]
 
     @property
-    def _account_name(self) -> ColumnElement[str]:
-        return case(self._names, value=fine_tunes.c.account, else_="")
+    def _account_place(self) -> ColumnElement[int]:
+        """The place of an account's name in alphabetical order.
+
+        Not the name: PostgreSQL would sort it as the language of the database does.
+        """
+        places = {name: place for place, name in enumerate(sorted({*self._names.values()}))}
+        by_number = {number: places[name] for number, name in self._names.items()}
+        return case(by_number, value=fine_tunes.c.account, else_=-1)
 
     def _numbers(self, account: str | None) -> list[int]:
         """Return the numbers of the accounts with this name; of all for None."""
