@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo run test test-container soak lint types imports unit coverage bench docs screenshots lock dist sbom clean
+.PHONY: demo run test test-container soak lint types imports unit coverage bench docs screenshots messages lock dist sbom clean
 
 demo: .venv/runtime
 	@$(BIN)/python -m exporter demo
@@ -65,6 +65,10 @@ docs: .venv/dev
 # Pictures of the pages for the documentation, taken of the demo with Debian's Chromium.
 screenshots: .venv/dev
 	$(BIN)/python -m docs.generate.screenshots
+
+# Every form of message as Slack shows it, as plain text and as mail, in Debian's Chromium.
+messages: .venv/dev
+	$(BIN)/python -m tests.receivers.message_forms build/messages
 
 # The image is installed from the first one, so it has the driver of PostgreSQL.
 # The locks have no address of a package index: pip reads it from its own configuration. Extras are

@@ -20,7 +20,6 @@ from starlette.routing import Route
 
 MAX_BODY = 1024 * 1024
 MAX_LINE = 200
-FIELD_WIDTH = 10
 
 MAX_BLOCKS = 50
 MAX_SECTION_TEXT = 3000
@@ -117,16 +116,13 @@ def describe(message: Message) -> str:
 def slack_text(message: Message) -> list[str]:
     """Return the printable lines of a message for Slack, as a person reads them there.
 
-    Fields are in lines of their own; a link is its text and its URL, except in the title.
+    A link is its text and its URL, except in the title; a time is the one in UTC.
     """
     blocks = message.payload.get("blocks") if isinstance(message.payload, dict) else None
     lines: list[str] = []
     for block in blocks or []:
         title = _lines(block.get("text"))
         lines += title if lines else [re.sub(r": https?://\S*$", "", line) for line in title]
-        for field in block.get("fields", ()):
-            name, _, value = _plain_text(field).partition("\n")
-            lines.append(f"{name + ':':<{FIELD_WIDTH}} {value}")
         for element in block.get("elements", ()):
             lines += [part for line in _lines(element) for part in line.split(" \u00b7 ")]
     return [_printable(line) for line in lines]

@@ -27,7 +27,7 @@ STYLE = """
 
 _DATE = re.compile(r"<!date\^(\d+)\^([^|>]*)\|([^>]*)>")
 _LINK = re.compile(r"<(https?://[^|>]*)\|([^>]*)>")
-_MENTION = re.compile(r"<(?:!|@|#)([^>]*)>")
+_MENTION = re.compile(r"<(?:!|@|#)(?:[^|>]*\|@)?([^>]*)>")
 
 
 def message_html(body: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from exporter.core.events import (
 )
 from exporter.core.facts import baseline_facts, recovery_facts, unknown_status_facts
 from exporter.core.links import LinkTemplates
+from exporter.core.mentions import Mentions, mentioning_types
 from exporter.core.message import Message, MessageSettings
 from exporter.core.model import AccountKey, FineTune, Outage, Snapshot
 from exporter.core.retry import CIRCUIT_CLOSED, CircuitState
@@ -44,6 +45,7 @@ SETTINGS = MessageSettings(
     subscriptions=("failed", "stuck", "agent"),
 )
 SLACK = Slack("team-slack", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15))
+MENTIONS = Mentions(mentioning_types(["failed"]), "<!subteam^S1|@voices>")
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
 NAMES = (
@@ -226,9 +228,9 @@ def forms() -> Mapping[str, Message]:
 
 def page() -> str:
     """Return a page with every form as Slack shows it, as plain ``text``, and as mail."""
-    rows = []
+    rows, mentioning = [], replace(SLACK, mentions=MENTIONS)
     for name, message in forms().items():
-        slack, mail = json.loads(SLACK.render(message)), json.loads(MAIL.render(message))
+        slack, mail = json.loads(mentioning.render(message)), json.loads(MAIL.render(message))
         text = _escaped(slack["text"])
         rows.append(
             f"<h2>{name}</h2><div class=row>{message_html(slack)}"

@@ -177,21 +177,21 @@ def test_a_long_description_is_cut_and_raw_bytes_are_escaped():
 def test_a_slack_message_is_shown_as_a_person_reads_it():
     blocks = [
         {"type": "section", "text": {"type": "mrkdwn", "text": "*<http://a/1|Ada &amp; \x1b>*"}},
-        {
-            "type": "section",
-            "fields": [{"type": "mrkdwn", "text": "*Status*\ntraining → failed"}],
-        },
         {"type": "section", "text": {"type": "plain_text", "text": "*as it is*\nline 2"}},
         {
             "type": "context",
-            "elements": [{"type": "mrkdwn", "text": "<http://a/1|Details> · <http://a|Status>"}],
+            "elements": [
+                {"type": "mrkdwn", "text": "`ft` · Since <!date^1^{time}|1970-01-01 00:00 UTC>"},
+                {"type": "mrkdwn", "text": "<http://a/1|Details> · <http://a|Status>"},
+            ],
         },
     ]
     assert slack_text(Message("slack", {}, b"", {"blocks": blocks})) == [
         "Ada & \\x1b",
-        "Status:    training → failed",
         "*as it is*",
         "line 2",
+        "`ft`",
+        "Since 1970-01-01 00:00 UTC",
         "Details: http://a/1",
         "Status: http://a",
     ]
