@@ -7,7 +7,7 @@ from typing import Final
 
 from exporter.core.event_context import agent_phrase, recovery_phrase, training_phrase
 from exporter.core.events import EVENT_TYPES, Event, EventType
-from exporter.core.links import details_url, failures_url, labelled_links, playground_url
+from exporter.core.links import Link, details_url, failures_url, labelled_links, playground_url
 from exporter.core.message import Fact, Line, Message, failures_first, printable_id, title_of
 from exporter.core.project import DOCUMENTATION_URL
 from exporter.core.text import one_line, readable_time, rounded_duration
@@ -35,20 +35,16 @@ def complete_digest(empty: Message) -> Message:
     shared, frequent = _shared_values(empty), _frequent_values(failures)
     if "Model" in shared:  # as it usually is
         frequent.pop("Model", None)
-    templates, of_fine_tunes = empty.settings.links, any(event.fine_tune for event in ranked)
-    of_troubles = any(event.traits.is_trouble and not event.fine_tune for event in ranked)
-    links = labelled_links(
-        runbook=f"{DOCUMENTATION_URL}/runbooks.md" if of_troubles else None,
-        status_page=templates.status_page,
-        playground=playground_url(None, templates) if of_fine_tunes else None,
-    )
-    facts = (Fact(name, text) for name, text in shared.items() if text and name not in frequent)
+    links = _links(empty)
+    listing = failures_url(empty.settings.links) if failures else None
+    texts = {name: one_line(value, _SHORT) for name, value in shared.items()}
+    facts = (Fact(name, text) for name, text in texts.items() if text and name not in frequent)
     said = frequent | shared
     named = len(ranked) if len(ranked) <= _LONGEST_LIST else _LINES
     return replace(
         empty,
         title="; ".join(_counted(event_type, number) for event_type, number in types.items()),
-        url=(failures_url(templates) if failures else None) or (links[0].url if links else ""),
+        url=listing or (links[0].url if links else ""),
         highlights=tuple(_share(*each, failures, empty) for each in frequent.items()),
         facts=(*facts, *_period(ranked)),
         lines=tuple(
@@ -62,18 +58,28 @@ def complete_digest(empty: Message) -> Message:
     )
 
 
+def _links(message: Message) -> tuple[Link, ...]:
+    templates = message.settings.links
+    of_fine_tunes = any(event.fine_tune for event in message.events)
+    of_troubles = any(event.traits.is_trouble and not event.fine_tune for event in message.events)
+    return labelled_links(
+        runbook=f"{DOCUMENTATION_URL}/runbooks.md" if of_troubles else None,
+        status_page=templates.status_page,
+        playground=playground_url(None, templates) if of_fine_tunes else None,
+    )
+
+
 def _counted(event_type: EventType, number: int) -> str:
     noun, predicate = EVENT_TYPES[event_type].counted
     return f"{number} {noun}{'' if number == 1 else 's'} {predicate}".strip()
 
 
 def _values(event: Event) -> dict[str, str]:
-    """Return what fine-tunes are compared by, by its name."""
+    """Return what fine-tunes are compared by, verbatim, by its name."""
     if event.fine_tune is None:
         return {}
-    named = {"Dataset": event.fine_tune.dataset, "Model": event.fine_tune.model_id}
-    named["Account"] = event.account
-    return {name: one_line(value, _SHORT) for name, value in named.items()}
+    of_fine_tune = {"Dataset": event.fine_tune.dataset, "Model": event.fine_tune.model_id}
+    return of_fine_tune | {"Account": event.account}
 
 
 def _shared_values(message: Message) -> dict[str, str]:
@@ -94,7 +100,8 @@ def _frequent_values(failures: Sequence[Event]) -> dict[str, str]:
     for name in ("Dataset", "Model"):
         counts = Counter(_values(event)[name] for event in failures)
         for value, number in counts.most_common(1):
-            if value and number >= _LEAST_SHARE and 3 * number >= 2 * len(failures):
+            is_frequent = number >= _LEAST_SHARE and 3 * number >= 2 * len(failures)
+            if is_frequent and one_line(value, _SHORT):
                 found[name] = value
     return found
 
@@ -103,7 +110,7 @@ def _share(name: str, value: str, failures: Sequence[Event], message: Message) -
     """Return how many of the failures have a value."""
     having = [event for event in failures if _values(event)[name] == value]
     share = "All" if len(having) == len(failures) else f"{len(having)} of"
-    phrase = f"{share} {len(failures)} failures: {name.lower()} {value}"
+    phrase = f"{share} {len(failures)} failures: {name.lower()} {one_line(value, _SHORT)}"
     week = max(message.context(event).failures_of_dataset_7d or 0 for event in having)
     return f"{phrase}, {week} in 7 days" if name == "Dataset" and week > len(having) else phrase
 
@@ -125,7 +132,9 @@ def _line(event: Event, message: Message, said: Mapping[str, str], *, with_type:
         return Line(title_of(event), details=(detail,) if detail else ())
     context = message.context(event)
     word, status = event.type.removeprefix("fine_tune."), one_line(event.fine_tune.status, _SHORT)
-    others = [text for name, text in _values(event).items() if text != said.get(name)]
+    others = (
+        one_line(value, _SHORT) for name, value in _values(event).items() if value != said.get(name)
+    )
     if _USUAL in said:
         context = replace(context, usual_seconds=None)
     details = (
