@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -206,6 +207,7 @@ def test_a_baseline_says_what_its_receiver_is_notified_of():
         return build_message([baseline("training")], settings).text
 
     assert text() == ""
+    assert all(text(word) for word in get_args(Subscription))
     assert text("failed", "stuck", "completed") == f"{OF_FINE_TUNES}fails, is stuck or completes."
     assert text("failed", has_match=True) == f"{OF_FINE_TUNES}that is routed to it fails."
     assert text("agent") == f"From now on this receiver is notified when {OF_TROUBLES}"
