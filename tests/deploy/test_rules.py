@@ -1,6 +1,7 @@
 """The alerting rules and their runbooks."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
 Mapping = dict[str, Any]
 
 
+@cache
 def read(path: Path) -> Mapping:
     content: Mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content

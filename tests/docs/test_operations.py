@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -101,6 +100,8 @@ def test_the_daily_backup_runs_and_deletes_old_copies(state, tmp_path):
 
 
 def test_the_pod_for_a_restore_is_valid_and_mounts_what_the_chart_does():
+    import kubernetes_validate  # takes a second, in each worker
+
     [text] = [block.text for block in FENCED if block.language == "yaml"]
     pod = yaml.safe_load(text)
     kubernetes_validate.validate(pod, "1.25", strict=True)

@@ -31,11 +31,6 @@ def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
     assert source.name == f"cartesia_exporter-{__version__}.tar.gz"
     assert wheel.name == f"cartesia_exporter-{__version__}-py3-none-any.whl"
 
-    with started(tmp_path, "demo", command=installed(tmp_path / "wheel")) as demo:
-        demo.wait_for_line("^Metrics +http://")
-        demo.wait_for_line("ALERT +slack: .*failed", seconds=30)
-        assert demo.stop(signal.SIGINT) == 0
-
     install_with_extras(tmp_path / "source", source)
     command = installed(tmp_path / "source")
     # The commit of the tree is kept through the source distribution.
@@ -44,6 +39,10 @@ def test_wheel_and_source_install_into_an_empty_environment_and_run(tmp_path):
     )
     done = run(tmp_path, "check-config", command=command, CARTESIA_EXPORTER_SLACK_URL="https://a/b")
     assert (done.returncode, done.stderr) == (0, "")
+    with started(tmp_path, "demo", command=command) as demo:
+        demo.wait_for_line("^Metrics +http://")
+        demo.wait_for_line("ALERT +slack: .*failed")
+        assert demo.stop(signal.SIGINT) == 0
     assert size(tmp_path / "source") < MAX_INSTALLED
     assert modules(tmp_path / "source") == modules(tmp_path / "wheel") == modules(ROOT)
     assert_no_other_files(source, wheel)

@@ -104,8 +104,6 @@ def gzip_bomb(megabytes: int) -> bytes:
     """
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     megabyte = deflater.compress(bytes(2**20)) + deflater.flush(zlib.Z_FULL_FLUSH)
-    checksum = 0
-    for piece in zeros(megabytes):
-        checksum = zlib.crc32(piece, checksum)
-    end = deflater.flush() + struct.pack("<II", checksum, megabytes * 2**20)
+    # Without their checksum: a reader that gets to the end has lost already.
+    end = deflater.flush() + struct.pack("<II", 0, megabytes * 2**20)
     return b"\x1f\x8b\x08" + bytes(7) + megabyte * megabytes + end
