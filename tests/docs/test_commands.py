@@ -28,6 +28,7 @@ from tests.store.sample_outbox import attempt, create_messages, queue
 
 TESTED_ELSEWHERE = {
     # Document and command: what runs it.
+    ("README.md", r"git clone .*"): "needs the network",
     ("README.md", r"make (demo|test)"): "tests/cli/test_demo.py runs the demo, CI the tests",
     ("README.md", r"sudo apt-get .*|python3 -m venv .*|venv/bin/pip .*|\. venv/.*"): (
         "tests/docs/test_installation.py"
