@@ -42,6 +42,9 @@ awake_clock: Final = sa.Table(
     metadata,
     sa.Column("name", TEXT, primary_key=True),
     sa.Column("seconds", sa.Float, nullable=False),
+    # Of the last advance by a replica: the clock runs from then on, until its lease ends at most.
+    sa.Column("advanced_at", sa.DateTime(timezone=True)),
+    sa.Column("runs_until", sa.DateTime(timezone=True)),
 )
 """The counter of AwakeClock. Columns whose names end with ``_awake`` are times of it."""
 
@@ -315,6 +318,31 @@ changes: Final = sa.Table(
 )
 """A random token for the last commit of each thread. Only PostgreSQL has rows here: SQLite
 counts commits itself."""
+
+replicas: Final = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("version", TEXT, nullable=False),
+    # Equal for replicas with the same accounts and receivers, which share them.
+    sa.Column("configuration", TEXT, nullable=False),
+    sa.Column("renewed_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+)
+"""The agents that use a database of PostgreSQL, by a random id of the process; each is alive until
+its lease ends. Times are of the database's clock."""
+
+ownership: Final = sa.Table(
+    "ownership",
+    metadata,
+    sa.Column("kind", TEXT, primary_key=True),
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("holder", TEXT, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False),
+)
+"""Which replica owns an account, a receiver or the work of one agent. Written at takeovers only;
+the term only grows. Only PostgreSQL has rows here: a state file has one agent."""
 
 CARRIES: Final = sa.and_(
     deliveries.c.receiver == messages.c.receiver, deliveries.c.message == messages.c.id

@@ -37,6 +37,7 @@ def upgrade() -> None:
     _create_deliveries()
     _create_messages()
     _create_history()
+    _create_replicas()
 
 
 def _create_accounts() -> None:
@@ -45,6 +46,8 @@ def _create_accounts() -> None:
         "awake_clock",
         *_columns(_TEXT, "name", primary_key=True),
         *_columns(sa.Float, "seconds"),
+        sa.Column("advanced_at", sa.DateTime(timezone=True)),
+        sa.Column("runs_until", sa.DateTime(timezone=True)),
     )
     op.create_table(
         "accounts",
@@ -240,4 +243,19 @@ def _create_history() -> None:
         sa.Column("thread", sa.BigInteger, primary_key=True, autoincrement=False),
         *_columns(sa.BigInteger, "token"),
         *_columns(sa.Float, "at"),
+    )
+
+
+def _create_replicas() -> None:
+    op.create_table(
+        "replicas",
+        *_columns(_TEXT, "id", primary_key=True),
+        *_columns(_TEXT, "name", "version", "configuration"),
+        *_columns(sa.DateTime(timezone=True), "renewed_at", "until"),
+    )
+    op.create_table(
+        "ownership",
+        *_columns(_TEXT, "kind", "name", primary_key=True),
+        *_columns(_TEXT, "holder"),
+        *_columns(sa.BigInteger, "term"),
     )
