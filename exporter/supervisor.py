@@ -99,10 +99,11 @@ class Supervisor(asyncio.TaskGroup):
         if late:
             await asyncio.wait(late, timeout=_GRACE_SECONDS)
 
-    async def stop_all(self) -> None:
-        """Stop every service, and those that are started from now on."""
+    async def stop_all(self, *, last: str = "") -> None:
+        """Stop every service, and those that are started from now on; the ``last`` one at last."""
         self._stopping = True
-        await self.stop(list(self._running))
+        await self.stop([name for name in self._running if name != last])
+        await self.stop([last])
 
 
 async def _supervise(

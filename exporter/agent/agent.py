@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 import structlog
@@ -24,8 +25,10 @@ from exporter.agent.build import (
     view_settings,
 )
 from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.ownership import Ownership
 from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
+from exporter.agent.services import Services
 from exporter.agent.store_guard import StoreGuard
 from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
@@ -35,6 +38,7 @@ from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
 from exporter.core.model import AccountKey
+from exporter.core.ownership import ACCOUNT, Claim, Item
 from exporter.core.routing import receivers_of
 from exporter.core.text import LONGEST
 from exporter.core.view import AccountStatus
@@ -51,6 +55,8 @@ from exporter.web.application import Reload, WebContext, application
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
 from exporter.web.pages import PagesContext
+
+_OWNERSHIP: Final = "ownership"
 
 _FIRST_POLLS_SECONDS: Final = 5.0
 """The first polls of all accounts are spread over this time, or over the interval if shorter."""
@@ -108,6 +114,7 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         reloading = options.reloading or Reloading(lambda: config)
         reloader = Reloader(reloading, agent.reload, agent.registry, SYSTEM_CLOCK)
         await agent.prepare()
+        resources.push_async_callback(agent.leave)
         tls = None if options.web is None else options.web.listening_tls
         web = agent.application(reloader.reload if reloading.over_http else None)
         server = Server(web, listeners, tls)
@@ -123,14 +130,10 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
             await stop.wait()
             log.info("stopping")
             options.manager.stopping()
-            await supervisor.stop_all()
+            await agent.stop()
     if database.lost is not None:
         raise database.lost
     log.info("stopped")
-
-
-BuiltService = tuple[Service, AsyncExitStack]
-"""A service that is not started yet, with what it holds open."""
 
 
 class Agent:
@@ -167,12 +170,21 @@ class Agent:
             route=lambda event: receivers_of(event, self._routes, self._log_match_error),
             account_labels=lambda: account_labels(self._config),
             wake=self._wake,
-            all_fresh=lambda: self._readiness().fresh == len(self._config.accounts),
+            polled_here=self._polled_here,
+            all_fresh=self._all_fresh,
             oldest_pending_age=self._oldest_pending_age,
         )
         self._spec_factory = SpecFactory(context, self.registry)
-        self._prepared: dict[str, BuiltService] = {}
-        self._services: dict[str, Service] = {}
+        self._ownership: Ownership | None = None
+        self._services = Services(
+            supervisor, self._claims, lambda names: first_poll_delays(self._config, names)
+        )
+        if database.engine.is_shared:
+            from exporter.store.ownership import Lease  # noqa: PLC0415 - imports psycopg
+
+            lease = Lease(database, socket.gethostname(), __version__)
+            self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, self._wake)
+            database.on_fenced, database.trusts = self._ownership.drop, self._ownership.trusts
         self._apply(config, self._spec_factory.specs(config))
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
@@ -180,7 +192,7 @@ class Agent:
         for warning in config.warnings:
             log.warning("configuration has a warning", warning=warning)
         self._config = config
-        self._specs = specs
+        self._services.configure(specs)
         self._routes = [route_of(section, config) for section in config.receivers]
         self._match_errors: set[tuple[str, str]] = set()
 
@@ -189,23 +201,30 @@ class Agent:
 
         Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
         """
-        self._prepared = await build_services(self._specs)
+        if self._ownership is not None:
+            await self._ownership.join()
         await self._delete_outages()
-        for service, _ in self._prepared.values():
-            await service.prepare(None)
+        await self._services.prepare()
 
     def start(self) -> None:
         """Start the prepared services and those that every agent has."""
-        delays = first_poll_delays(self._config, self._prepared)
-        for name, (service, resources) in self._prepared.items():
-            self._start(name, service, resources, delays.get(name, 0.0))
+        self._services.start()
         self._supervisor.start("page", self._page)
         self._supervisor.start("housekeeping", self._housekeeper)
         self._supervisor.start("health", self._watchdog)
+        if self._ownership is not None:
+            self._supervisor.start(_OWNERSHIP, self._ownership)
 
-    def _start(self, name: str, service: Service, resources: AsyncExitStack, delay: float) -> None:
-        self._services[name] = service
-        self._supervisor.start(name, service, resources, delay=delay)
+    async def leave(self) -> None:
+        """Let other replicas take what this one owns."""
+        if self._ownership is not None:
+            await self._ownership.end()
+
+    async def stop(self) -> None:
+        """Stop all services; the lease of a replica is renewed until the last one has ended."""
+        if self._ownership is not None:
+            self._ownership.leave()
+        await self._supervisor.stop_all(last=_OWNERSHIP)
 
     async def reload(self, config: Config) -> None:
         """Apply another configuration; services whose spec is unchanged keep running.
@@ -214,26 +233,17 @@ class Agent:
         """
         if config.storage.location != self._config.storage.location:
             raise ConfigError([_STORAGE_MOVED])
-        old = self._specs
         try:
             new = self._spec_factory.specs(config)
-            built = await build_services({n: spec for n, spec in new.items() if old.get(n) != spec})
+            built = await self._services.build(new)
         except OSError as error:
             raise ConfigError([file_error_text(error)]) from None
         except Exception as error:  # noqa: BLE001 - for example of a library that reads a file
             raise ConfigError([unexpected_error_text(error)]) from None
-        stopped = [name for name, spec in old.items() if new.get(name) != spec]
         # Before the old services end: events of their last polls go to the new receivers.
         self._apply(config, new)
-        delays = first_poll_delays(config, built)
-        # Concurrently: a poll that takes long to end must not delay other accounts.
-        await asyncio.gather(
-            *(
-                self._replace(name, built.get(name), delays.get(name, 0.0))
-                for name in dict.fromkeys([*stopped, *built])
-            )
-        )
-        for service in self._services.values():
+        started, stopped = await self._services.replace(built)
+        for service in self._services.running:
             service.reloaded()
         try:
             await self._delete_outages()
@@ -241,28 +251,16 @@ class Agent:
             log.error("cannot delete the outages of removed accounts", error=str(error))  # noqa: TRY400
         log.info(
             "configuration reloaded",
-            started=", ".join(built) or "none",
+            started=", ".join(started) or "none",
             stopped=", ".join(stopped) or "none",
         )
 
     async def _delete_outages(self) -> None:
         """Delete the outages of accounts that are not configured: added again, they begin anew."""
+        if self._ownership is not None and not self._ownership.has_peers_only:
+            return  # another replica may have other accounts
         accounts = [AccountKey(each.name, each.base_url) for each in self._config.accounts]
         await Accounts(self._database).delete_outages(other_than=accounts)
-
-    async def _replace(self, name: str, new: BuiltService | None, delay: float) -> None:
-        """Stop the service of this name, if it runs, and start ``new`` in its place, if given."""
-        await self._supervisor.stop([name])
-        previous = self._services.pop(name, None)
-        if new is not None:
-            service, resources = new
-            try:
-                await service.prepare(previous)
-            except StoreError as error:  # the first poll tries again
-                log.error("cannot load the state yet", service=name, error=str(error))  # noqa: TRY400
-            self._start(name, service, resources, delay)
-        elif previous is not None:
-            previous.forget()
 
     def application(self, reload: Reload | None) -> ASGIApp:
         """Return the web application; without ``reload`` requests cannot ask for a reload."""
@@ -302,7 +300,32 @@ class Agent:
             actions,
         )
 
+    def _claims(self) -> Mapping[Item, Claim] | None:
+        return None if self._ownership is None else self._ownership.claims
+
+    def _owns(self, item: Item) -> bool:
+        return self._ownership is None or item in self._ownership.claims
+
+    def _polled_here(self) -> list[str]:
+        names = (each.name for each in self._config.accounts)
+        return [name for name in names if self._owns(Item(ACCOUNT, name))]
+
+    def _all_fresh(self) -> bool:
+        now, polls = SYSTEM_CLOCK.monotonic(), {}
+        if self._ownership is not None:
+            polls = self._ownership.polls
+        fresh = {each.account for each in self._statuses.newest() if each.is_fresh(now)}
+        stale_at = now - self._config.poll.stale_after
+        for account in self._config.accounts:
+            _, read_at = polls.get(AccountKey(account.name, account.base_url), (None, -inf))
+            here = self._owns(Item(ACCOUNT, account.name))
+            if account.name not in fresh and (here or read_at <= stale_at):
+                return False
+        return True
+
     def _publish(self, status: AccountStatus) -> None:
+        if not self._owns(Item(ACCOUNT, status.account)):
+            return  # of a poll that ends after another replica took the account
         for observe in self._observers:
             observe(status)
 
@@ -318,7 +341,7 @@ class Agent:
             )
 
     def _wake(self) -> None:
-        for service in self._services.values():
+        for service in self._services.running:
             service.wake()
 
     async def _oldest_pending_age(self) -> float:
@@ -331,17 +354,6 @@ class Agent:
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()
         return readiness(self._statuses.newest(), now, trouble=self._database.trouble)
-
-
-async def build_services(specs: Mapping[str, ServiceSpec]) -> dict[str, BuiltService]:
-    """Build the services of all specs; if one fails, raise OSError and close the others."""
-    built: dict[str, BuiltService] = {}
-    async with AsyncExitStack() as opened:
-        for name, spec in specs.items():
-            resources = await opened.enter_async_context(AsyncExitStack())
-            built[name] = await spec.build(resources), resources
-        opened.pop_all()
-    return built
 
 
 def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +31,7 @@ from exporter.core.match import AccountLabels, Match
 from exporter.core.mentions import Mentions, mentioning_types
 from exporter.core.message import MessageSettings
 from exporter.core.model import AccountKey
+from exporter.core.ownership import ACCOUNT, AGENT, RECEIVER, Claim, Item
 from exporter.core.routing import Route
 from exporter.core.secret import Secret
 from exporter.core.status import canonical_status
@@ -65,12 +66,16 @@ SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 class ServiceSpec:
     """How a service is built. A reload rebuilds a service if its ``key`` has changed.
 
-    ``build`` returns the service, and enters what it holds open into the stack. It raises OSError
-    when a certificate file cannot be used.
+    The replica that owns ``item`` runs it. ``build`` returns the service, which writes under the
+    given claim, and enters what it holds open into the stack. It raises OSError when a certificate
+    file cannot be used.
     """
 
+    item: Item
     key: object = field(repr=False)
-    build: Callable[[AsyncExitStack], Awaitable[Service]] = field(repr=False, compare=False)
+    build: Callable[[AsyncExitStack, Claim | None], Awaitable[Service]] = field(
+        repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class AgentContext:
     route: Router
     account_labels: Callable[[], AccountLabels]
     wake: Callable[[], None]
+    polled_here: Callable[[], Collection[str]]
     all_fresh: Callable[[], bool]
     oldest_pending_age: Callable[[], Awaitable[float]]
 
@@ -140,16 +146,17 @@ class SpecFactory:
         if isinstance(section, SlackReceiver) and section.mentions:
             depends_on = (labels.account_labels,)
 
-        async def build(resources: AsyncExitStack) -> Service:
+        async def build(resources: AsyncExitStack, claim: Claim | None) -> Service:
             receiver = await open_receiver(section, labels, resources)
             database, metrics = context.database, self._delivery_metrics
             if isinstance(receiver, Alertmanager):
-                alert_outbox = AlertOutbox(database, section.name, names)
+                alert_outbox = AlertOutbox(database, section.name, names, claim)
                 return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
-            outbox = Outbox(database, section.name)
+            outbox = Outbox(database, section.name, claim)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, depends_on, *_section_key(section)), build)
+        item = Item(RECEIVER, section.name)
+        return ServiceSpec(item, (settings, depends_on, *_section_key(section)), build)
 
     def _poller(self, account: Account, config: Config) -> ServiceSpec:
         context, poll, metrics = self._context, config.poll, config.metrics
@@ -179,13 +186,14 @@ class SpecFactory:
             ),
         )
 
-        async def build(resources: AsyncExitStack) -> Service:
+        async def build(resources: AsyncExitStack, claim: Claim | None) -> Service:
             store_id = context.database.store_id
             client = await open_client(account, poll, self._client_metrics, resources, store_id)
-            accounts = Accounts(context.database)
+            accounts = Accounts(context.database, claim)
             return Poller(client, accounts, settings, self._poll_metrics, SYSTEM_CLOCK)
 
-        return ServiceSpec((settings, poll, *_section_key(account)), build)
+        item = Item(ACCOUNT, account.name)
+        return ServiceSpec(item, (settings, poll, *_section_key(account)), build)
 
     def _withdraw_account(self, account: str) -> None:
         self._context.withdraw(account)
@@ -193,18 +201,25 @@ class SpecFactory:
 
     def _heartbeat(self, url: Secret, config: Config) -> ServiceSpec:
         context, accounts = self._context, tuple(account.name for account in config.accounts)
+        interval = config.poll.interval
 
-        async def build(resources: AsyncExitStack) -> Service:
+        async def build(resources: AsyncExitStack, _: Claim | None) -> Service:
             http_client = await resources.enter_async_context(HttpClient())
             age = context.oldest_pending_age
             heartbeat = Heartbeat(
-                url, http_client, accounts, context.all_fresh, age, SYSTEM_CLOCK.monotonic
+                url,
+                http_client,
+                context.polled_here,
+                context.all_fresh,
+                age,
+                SYSTEM_CLOCK.monotonic,
+                interval,
             )
             context.observers.append(heartbeat.note)
             resources.callback(context.observers.remove, heartbeat.note)
             return heartbeat
 
-        return ServiceSpec((url, accounts), build)
+        return ServiceSpec(AGENT, (url, accounts, interval), build)
 
 
 def view_settings(config: Config) -> ViewSettings:

@@ -17,7 +17,7 @@ from exporter.core.secret import Secret, SecretError
 from exporter.core.view import AccountStatus
 from exporter.http_client import Bounds, HttpClient, HttpClientError, Request
 from exporter.store.errors import StoreError
-from exporter.supervisor import Service
+from exporter.supervisor import Service, pause
 
 _BOUNDS: Final = Bounds(seconds=15.0, body=64 * 1024)
 
@@ -34,18 +34,20 @@ class Heartbeat(Service):
     A service of its own, so that a slow request delays neither polls nor deliveries.
 
     Attributes:
-        accounts: names of the accounts that are polled in a round.
+        accounts: returns the names of the accounts that this agent polls in a round.
         all_fresh: whether every account has a snapshot that is not stale.
+        interval: length of a round without accounts, in seconds.
         oldest_pending_age: returns for how many awake seconds the oldest pending delivery of the
             configured receivers has been queued, 0 if there is none; raises StoreError.
     """
 
     url: Secret
     http_client: HttpClient
-    accounts: Collection[str]
+    accounts: Callable[[], Collection[str]]
     all_fresh: Callable[[], bool]
     oldest_pending_age: Callable[[], Awaitable[float]]
     monotonic: Callable[[], float]
+    interval: float
     wakeup_deadline: float = field(default=inf, init=False)
     _polled: set[str] = field(default_factory=set, init=False)
     _round_ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -56,7 +58,7 @@ class Heartbeat(Service):
         if not status.polled_at:
             return  # restored from the store before the first poll
         self._polled.add(status.account)
-        if self._polled.issuperset(self.accounts):
+        if self._polled.issuperset(self.accounts()):
             self._polled.clear()
             self._round_ended.set()
 
@@ -72,7 +74,10 @@ class Heartbeat(Service):
 
     async def _beat(self) -> None:
         while True:
-            await self._round_ended.wait()
+            while not self._round_ended.is_set():
+                await pause(self._round_ended, self.interval)
+                if not self.accounts():  # other replicas poll all of them
+                    break
             self._round_ended.clear()
             self.wakeup_deadline = self.monotonic() + _BOUNDS.seconds
             withheld = await self._reason_to_withhold()

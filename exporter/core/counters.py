@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from exporter.core.labels import MODEL, Labels, Naming
 from exporter.core.model import (
@@ -18,6 +18,9 @@ from exporter.core.model import (
     UNKNOWN,
     Transition,
 )
+
+_Key = TypeVar("_Key")
+_Total = TypeVar("_Total", int, "DurationBucket")
 
 TransitionKey = tuple[str, str, str]
 """model_id, from_status and to_status, as label values."""
@@ -41,7 +44,7 @@ DurationKey = tuple[str, float]
 """A status as a label value, and the upper bound of the bucket in seconds; the last is infinite."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class DurationBucket:
     """Number of observations in one bucket, and the sum of their seconds."""
 
@@ -57,6 +60,14 @@ class Counters:
     removed: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[DurationKey, DurationBucket] = field(default_factory=dict)
 
+    def larger(self, other: "Counters") -> "Counters":
+        """Return the larger of each counter in these and in ``other``."""
+        return Counters(
+            _larger(self.transitions, other.transitions),
+            _larger(self.removed, other.removed),
+            _larger(self.durations, other.durations),
+        )
+
     def after(self, transitions: Iterable[Transition], labels: Labels) -> "Counters":
         """Return the counters after confirmed transitions."""
         naming = labels.naming((MODEL,))
@@ -71,6 +82,10 @@ class Counters:
             if transition.time_in_status is not None:
                 _add_duration(durations, transition.from_status, transition.time_in_status)
         return Counters(dict(moved), dict(removed), durations)
+
+
+def _larger(first: Mapping[_Key, _Total], second: Mapping[_Key, _Total]) -> dict[_Key, _Total]:
+    return {**second, **{key: max(value, second.get(key, value)) for key, value in first.items()}}
 
 
 def transition_key(transition: Transition, naming: Naming) -> TransitionKey:

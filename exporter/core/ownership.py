@@ -76,9 +76,7 @@ def valid_claims(claims: Mapping[Item, Claim], owners: Owners) -> dict[Item, Cla
     return {item: claim for item, claim in claims.items() if owners.claims.get(item) == claim}
 
 
-def plan(
-    owners: Owners, me: str, wanted: Collection[Item], claims: Mapping[Item, Claim]
-) -> Plan:
+def plan(owners: Owners, me: str, wanted: Collection[Item], claims: Mapping[Item, Claim]) -> Plan:
     """Return what the replica ``me`` takes and releases; ``claims`` are its own.
 
     Replicas with the same configuration share the items of each kind: their numbers differ by one
@@ -116,7 +114,7 @@ def _shares(
     """Return how many of the items each replica with my configuration should, and does, hold."""
     peers = [each for each, digest in owners.live.items() if digest == owners.live.get(me)]
     holders = (owners.claims[item].holder for item in items if item in owners.claims)
-    held = Counter({each: 0 for each in {*peers, me}})
+    held = Counter(dict.fromkeys({*peers, me}, 0))
     held.update(holder for holder in holders if holder in held)
     held[me] = mine
     least, more = divmod(len(items), len(held))

@@ -314,6 +314,7 @@ class MemberDeliverer(DeliveryLoop):
             times = self._round_ends, self._shared.next_read_at
             return min(at - now for at in times if at > now)
         body = await self._shared.body(batch, self._minimal)
+        self._shared.outbox.check_owner()
         with self.request(self._member.seconds):
             attempt = await self._member.attempt(body, {}, self._clock.now())
         self._record(batch, attempt)

@@ -203,6 +203,7 @@ class Deliverer(DeliveryLoop, Service):
     async def _send(self, message: OutboxMessage) -> Attempt:
         with self.log_store_error():
             await self._outbox.claim(message)
+        self._outbox.check_owner()  # the claim is not checked while the store fails
         body = self._receiver.repeated(message.body) if message.repeat else message.body
         with self.request(self._receiver.seconds):
             return await self._receiver.send(replace(message, body=body), self._clock.now())

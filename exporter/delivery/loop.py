@@ -12,7 +12,7 @@ import structlog
 from exporter.core.clock import Clock
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.delivery.metrics import DeliveryMetrics
-from exporter.store.errors import StoreError, StoreTakenError
+from exporter.store.errors import NOT_OWNER, StoreError, StoreFencedError
 from exporter.store.receiver_outbox import ReceiverOutbox, ReceiverState
 from exporter.supervisor import pause
 
@@ -114,7 +114,7 @@ class DeliveryLoop(ABC):
                 self._changed.clear()
                 self.wakeup_deadline = self._clock.monotonic()
                 wait = LOOK_SECONDS
-                with suppress(StoreTakenError), self.log_store_error():
+                with suppress(*NOT_OWNER), self.log_store_error():
                     wait = min(await self.deliver_due(), LOOK_SECONDS)
                 if wait > 0 and not stop.is_set():
                     self.wakeup_deadline = self._clock.monotonic() + wait
@@ -135,15 +135,17 @@ class DeliveryLoop(ABC):
     def log_store_error(self) -> Iterator[None]:
         """Log a StoreError of the context instead of raising it; the same text is logged once.
 
-        StoreTakenError is raised too: what another agent sends must not be sent twice.
+        The errors of NOT_OWNER are raised too: what another agent sends must not be sent twice.
         """
         try:
             yield
+        except StoreFencedError:
+            raise  # the owner of the lease logs it
         except StoreError as error:
             if str(error) != self._store_error:
                 self._store_error = str(error)
                 self._log.error("outbox unavailable", error=self._store_error)
-            if isinstance(error, StoreTakenError):
+            if isinstance(error, NOT_OWNER):
                 raise
 
     def log_store_recovery(self) -> None:

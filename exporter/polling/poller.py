@@ -19,7 +19,7 @@ from exporter.polling.metrics import PollMetrics
 from exporter.polling.outage import OutageWatch
 from exporter.polling.outage_log import OutageLog
 from exporter.store.accounts import Accounts
-from exporter.store.errors import StoreError
+from exporter.store.errors import StoreError, StoreFencedError
 from exporter.supervisor import Service, pause
 
 _REFUSED_KEY_INTERVALS: Final = 10
@@ -243,6 +243,8 @@ class Poller(Service):
                 self._resume_at = self._clock.monotonic() + error.retry_after
             self._slow_down_if_refused(error)
             self._fail(error.reason, str(error), self._clock.monotonic() - started)
+        except StoreFencedError:
+            self._must_load = True  # another replica polls the account; this service is stopped
         except StoreError as error:
             self._must_load = True
             self._fail("storage", str(error), self._clock.monotonic() - started)

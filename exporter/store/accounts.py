@@ -23,6 +23,7 @@ from exporter.core.account import AccountState, PollResult, RoutedEvents
 from exporter.core.counters import Counters, DurationBucket
 from exporter.core.labels import LabelName, Labels
 from exporter.core.model import POLLS_UNTIL_REMOVED, AccountKey, FineTune, Outage, TrackedFineTune
+from exporter.core.ownership import Claim
 from exporter.core.text import searchable, shared
 from exporter.store import schema
 from exporter.store.database import Database, in_store_thread
@@ -51,10 +52,11 @@ class StoredOutage:
 
 
 class Accounts:
-    """The accounts in the store."""
+    """The accounts in the store; ``claim`` is the one under which a poller writes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, claim: Claim | None = None) -> None:
         self._database = database
+        self._claim = claim
 
     @in_store_thread
     def load(self, account: AccountKey) -> AccountState | None:
@@ -65,14 +67,21 @@ class Accounts:
             if row is None:
                 return None
             listed = _load_fine_tunes(connection, account, _IS_LISTED)
-            return AccountState(
+            stored = _load_counters(connection, row.number)
+            counters = stored.larger(self._database.counters.get(account, Counters()))
+            state = AccountState(
                 {each.fine_tune.id: each for each in listed},
                 _load_labels(connection, row.number),
-                _load_counters(connection, row.number),
+                counters,
                 row.key_fingerprint,
                 row.baselines,
                 _load_unknown_statuses(connection, row.number),
             )
+        if counters != stored:  # the database was restored from an older backup
+            with self._database.write(self._claim) as connection:
+                _store_counters(connection, row.number, stored, counters)
+        self._database.counters[account] = counters
+        return state
 
     @in_store_thread
     def removed(self, account: AccountKey, ids: Sequence[str]) -> dict[str, TrackedFineTune]:
@@ -104,7 +113,7 @@ class Accounts:
     @in_store_thread
     def commit(self, result: PollResult) -> None:
         """Store the changes and the events of a poll in one transaction."""
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             if result.kind != "undecided":
                 _store_result(connection, result)
             table = schema.poll_outages
@@ -115,6 +124,8 @@ class Accounts:
                 record_outage(connection, result.account, ended, result.read_at)
             reported = ended is not None and ended.reported
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
+        if result.kind != "undecided":
+            self._database.counters[result.account] = result.state.counters
         if result.kind == "baseline":
             self._checkpoint_baseline()
 
@@ -152,7 +163,7 @@ class Accounts:
         start = {"since": outage.since, "since_awake": outage.since_awake, "reported": False}
         key = {"name": account.name, "base_url": account.base_url}
         row = {**key, **start, "reason": outage.reason}
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             connection.execute(dialect_insert(connection, table).on_conflict_do_nothing(), [row])
             if events:
                 reported = update(table).where(_is_account(table, account)).values(reported=True)
@@ -170,7 +181,7 @@ class Accounts:
             stored = connection.execute(select(table.c.name, table.c.base_url))
             removed = {AccountKey(*row) for row in stored}.difference(other_than)
         if removed:
-            with self._database.write() as connection:
+            with self._database.write(self._claim) as connection:
                 for account in removed:
                     connection.execute(delete(table).where(_is_account(table, account)))
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
 
 from exporter.core.active_alerts import AlertRow
 from exporter.core.events import LASTING, TROUBLES, Event
+from exporter.core.ownership import Claim
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, MUTED, PENDING, event_of, later_end
 from exporter.store.receiver_outbox import AttemptResult, ReceiverOutbox, store_result
@@ -32,9 +33,13 @@ class AlertOutbox(ReceiverOutbox):
     """
 
     def __init__(
-        self, database: Database, receiver: str, receivers: Collection[str] = frozenset()
+        self,
+        database: Database,
+        receiver: str,
+        receivers: Collection[str] = frozenset(),
+        claim: Claim | None = None,
     ) -> None:
-        super().__init__(database, receiver)
+        super().__init__(database, receiver, claim)
         self._receivers = frozenset(receivers)
 
     @in_store_thread
@@ -98,7 +103,7 @@ class AlertOutbox(ReceiverOutbox):
             .join(deliveries)
             .where(mine, deliveries.c.event.in_(numbers))
         )
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             store_result(connection, self.receiver, result)
             # States are compared here: in SQL, SQLite might search all deliveries by state.
             states = changeable[result.state]

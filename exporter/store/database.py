@@ -12,12 +12,16 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 import msgspec
 from sqlalchemy import Connection, select
 
+from exporter.core.counters import Counters
+from exporter.core.model import AccountKey
+from exporter.core.ownership import Claim
 from exporter.store.awake import AwakeClock
 from exporter.store.engines import StoreEngine
 from exporter.store.engines.sqlite import SQLiteEngine
 from exporter.store.errors import (
     StoreConflictError,
     StoreError,
+    StoreFencedError,
     StoreLostError,
     StoreRefusedError,
 )
@@ -76,7 +80,10 @@ class Database:
 
     ``errors`` counts the reads and writes that failed. ``lost`` is set when the open database is no
     longer the state of this agent, which must end then; ``on_lost`` is called in the event loop.
-    ``awake`` runs if ``exclusive``, driven by ``monotonic``.
+    ``on_fenced`` is called there with a claim that another replica has; ``trusts`` returns
+    whether this process has a claim still, as far as it knows. ``awake`` runs if
+    ``exclusive``, driven by ``monotonic``. ``counters`` are the largest ones known of each account:
+    a database that was restored from an older backup continues from them.
 
     All work runs in threads of the store, so that a slow disk never blocks the event loop: in one
     for a state file, in one for each connection to PostgreSQL. All methods raise StoreError, or
@@ -95,6 +102,9 @@ class Database:
         self.errors = 0
         self.lost: StoreLostError | None = None
         self.on_lost: Callable[[], object] = lambda: None
+        self.on_fenced: Callable[[Claim], object] = lambda _: None
+        self.trusts: Callable[[Claim], bool] = lambda _: True
+        self.counters: dict[AccountKey, Counters] = {}
         self._write_error = ""
         self.engine = open_engine(location)
         self.monotonic = monotonic
@@ -135,10 +145,17 @@ class Database:
         try:
             return await loop.run_in_executor(self._thread, partial(work, *arguments, **named))
         except StoreLostError as error:
-            if self.lost is None:
-                self.lost = error
-                self.on_lost()
+            self.lose(error)
             raise
+        except StoreFencedError as error:
+            self.on_fenced(error.claim)
+            raise
+
+    def lose(self, error: StoreLostError) -> None:
+        """Note that the open database is not the state of this agent any more."""
+        if self.lost is None:
+            self.lost = error
+            self.on_lost()
 
     def reader(self) -> Reader:
         """Return a reader with a thread and a connection of its own."""
@@ -154,17 +171,26 @@ class Database:
         return self._transaction(write=False)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that may write; it commits at the end."""
+    def write(self, claim: Claim | None = None) -> Iterator[Connection]:
+        """Yield a connection in a transaction that may write; it commits at the end.
+
+        ``claim`` is what the service that writes must own, if several replicas use the database.
+        """
         try:
             with self._transaction(write=True) as connection:
-                self.engine.check_owner(connection)
+                self.engine.check_owner(connection, claim)
                 self.awake.advance(connection)
                 yield connection
+        except StoreFencedError:
+            raise  # the database can be written
         except StoreError as error:
             self._write_error = str(error)
             raise
         self._write_error = ""
+
+    def note_write(self, error: str) -> None:
+        """Note whether the database can be written: the error of a renewal, or empty."""
+        self._write_error = error
 
     def try_to_write(self) -> None:
         """Check that the database can be written: store the awake clock."""
@@ -187,6 +213,8 @@ class Database:
         except msgspec.MsgspecError as error:
             self.errors += 1
             raise self.engine.damaged("an event is not what was written") from error
+        except StoreFencedError:
+            raise
         except StoreError:
             self.errors += 1
             raise
@@ -218,7 +246,7 @@ class Database:
 
     def _close(self) -> None:
         # What passed since the last write counts too: restarts must not make an outage younger.
-        if self.awake.started:
+        if self.awake.advances:
             with suppress(StoreError):
                 self.try_to_write()
         self.engine.close()

@@ -85,7 +85,7 @@ class Outbox(ReceiverOutbox):
         with self._database.read() as connection:
             changes = find_changes(connection, receiver, labels, now, awake)
         if changes.must_be_stored:
-            with self._database.write() as connection:
+            with self._database.write(self._claim) as connection:
                 store_changes(connection, receiver, changes, now, awake)
         return changes
 
@@ -115,7 +115,7 @@ class Outbox(ReceiverOutbox):
         due: Any = due_awake(held_until)
         if muted:
             source, due = deliveries.c.state == MUTED, awake
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             if any(message.starts_interval for message in new):
                 began = {"name": self.receiver, "grouped_at": now, "grouped_awake": awake}
                 upsert(connection, receivers, [began])
@@ -152,7 +152,7 @@ class Outbox(ReceiverOutbox):
     @in_store_thread
     def claim(self, message: OutboxMessage) -> None:
         """Mark a message as in flight: if the agent crashes now, it may have arrived."""
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             connection.execute(update(messages).where(self._is(message)).values(in_flight=True))
 
     @in_store_thread
@@ -161,7 +161,7 @@ class Outbox(ReceiverOutbox):
 
         A delay is in awake seconds, from the observation of an event to its delivery.
         """
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             self._record_attempt(connection, message, result)
             if result.state == PENDING:
                 return []
@@ -193,7 +193,7 @@ class Outbox(ReceiverOutbox):
         One transaction: no event is in two messages or in none. Events discarded or reassigned in
         the meantime stay where they are.
         """
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             self._record_attempt(connection, message, result)
             self._create(
                 connection,
@@ -211,7 +211,7 @@ class Outbox(ReceiverOutbox):
     @in_store_thread
     def replace_body(self, message: OutboxMessage, body: bytes) -> None:
         """Replace the bytes of a message that was refused by its minimal form."""
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             connection.execute(
                 update(messages).where(self._is(message)).values(body=body, minimal=True)
             )

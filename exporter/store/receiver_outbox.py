@@ -6,9 +6,11 @@ from math import inf
 from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select, update
 
 from exporter.core.account import RoutedEvents
+from exporter.core.ownership import Claim
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState
 from exporter.store.database import Database, in_store_thread
 from exporter.store.engines import dialect_insert, upsert
+from exporter.store.errors import StoreFencedError
 from exporter.store.events import DEAD, MUTED, PENDING, record_events
 from exporter.store.schema import CARRIES, deliveries, messages, receivers
 
@@ -96,15 +98,24 @@ class Backlog:
 
 
 class ReceiverOutbox:
-    """The deliveries of one receiver. Every method raises StoreError."""
+    """The deliveries of one receiver; ``claim`` is the one under which a deliverer writes.
 
-    def __init__(self, database: Database, receiver: str) -> None:
+    Every method raises StoreError.
+    """
+
+    def __init__(self, database: Database, receiver: str, claim: Claim | None = None) -> None:
         self._database = database
         self.receiver = receiver
+        self._claim = claim
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""
         return self._database.awake.now()
+
+    def check_owner(self) -> None:
+        """Check without the database that a message may be sent. Raises StoreFencedError."""
+        if self._claim is not None and not self._database.trusts(self._claim):
+            raise StoreFencedError(self._claim)
 
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
@@ -130,7 +141,7 @@ class ReceiverOutbox:
             if not connection.execute(select(func.count()).where(old)).scalar_one():
                 return 0
         pending = select(deliveries.c.event).where(CARRIES, deliveries.c.state == PENDING)
-        with self._database.write() as connection:
+        with self._database.write(self._claim) as connection:
             expired = connection.execute(
                 update(deliveries)
                 .where(old)

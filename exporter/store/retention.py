@@ -1,12 +1,13 @@
 """Deletion of old events, and the count of orphaned deliveries."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
 from exporter.core.events import ENDS, LASTING, TROUBLES
 from exporter.core.model import AccountKey
+from exporter.core.ownership import Claim
 from exporter.store.database import Database, in_store_thread
 from exporter.store.events import UNFINISHED, later_end
 from exporter.store.history import delete_history
@@ -18,10 +19,16 @@ _BATCH_EVENTS: Final = 500
 
 
 class Retention:
-    """Store maintenance that belongs to no account and no receiver."""
+    """Store maintenance that belongs to no account and no receiver.
 
-    def __init__(self, database: Database) -> None:
+    ``claim`` returns the claim of the agent that does it, None without replicas.
+    """
+
+    def __init__(
+        self, database: Database, claim: Callable[[], Claim | None] = lambda: None
+    ) -> None:
         self._database = database
+        self._claim = claim
 
     async def delete_old(self, before: float, needed: float) -> int:
         """Delete events observed and settled before ``before`` (Unix seconds), in batches.
@@ -43,14 +50,14 @@ class Retention:
 
         It is Unix seconds. A mute that a delivery still names stays.
         """
-        with self._database.write() as connection:
+        with self._database.write(self._claim()) as connection:
             delete_history(connection, before)
             delete_ended(connection, before)
 
     @in_store_thread
     def store_reads(self, read_at: Mapping[AccountKey, float]) -> None:
         """Store the times of the last complete polls (Unix seconds): most polls store nothing."""
-        with self._database.write() as connection:
+        with self._database.write(self._claim()) as connection:
             for key, at in read_at.items():
                 of_account = and_(accounts.c.name == key.name, accounts.c.base_url == key.base_url)
                 connection.execute(update(accounts).where(of_account).values(read_at=at))
@@ -85,14 +92,14 @@ class Retention:
         with self._database.read() as connection:
             numbers = list(connection.execute(old).scalars())
         if numbers:
-            with self._database.write() as connection:
+            with self._database.write(self._claim()) as connection:
                 connection.execute(delete(deliveries).where(deliveries.c.event.in_(numbers)))
                 connection.execute(delete(events).where(events.c.number.in_(numbers)))
         return len(numbers)
 
     @in_store_thread
     def _delete_empty_messages(self) -> None:
-        with self._database.write() as connection:
+        with self._database.write(self._claim()) as connection:
             connection.execute(delete(messages).where(CARRIES_NOTHING))
 
 

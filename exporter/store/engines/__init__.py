@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.sqlite import Insert, insert
 
+from exporter.core.ownership import Claim
 from exporter.store.errors import StoreRefusedError
 
 _Row = TypeVar("_Row")
@@ -18,6 +19,10 @@ _BATCH_ROWS: Final = 500
 
 class StoreEngine(Protocol):
     """One database, used from ``threads`` threads."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several agents may use the database at the same time."""
 
     @property
     def threads(self) -> int:
@@ -62,10 +67,11 @@ class StoreEngine(Protocol):
     def take_over(self, connection: Connection) -> None:
         """Become the owner of the database, within the caller's transaction."""
 
-    def check_owner(self, connection: Connection) -> None:
+    def check_owner(self, connection: Connection, claim: Claim | None) -> None:
         """Check that this process is the owner still, at the begin of each write transaction.
 
-        Without effect before ``take_over``. Raises StoreTakenError, StoreError.
+        ``claim`` is what the service that writes must own, if several agents use the database.
+        Without effect before ``take_over``. Raises StoreTakenError, StoreFencedError, StoreError.
         """
 
     def verify(self) -> None:

@@ -18,10 +18,17 @@ from sqlalchemy import Connection, Engine, delete, event, extract, func, inspect
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from exporter.core.ownership import Claim, renewal_interval
 from exporter.store.engines import postgres_errors
 from exporter.store.engines.postgres_connections import Connector
 from exporter.store.engines.postgres_errors import to_store_error
-from exporter.store.errors import StoreError, StoreLostError, StoreRefusedError
+from exporter.store.engines.postgres_ownership import holds
+from exporter.store.errors import (
+    StoreError,
+    StoreFencedError,
+    StoreLostError,
+    StoreRefusedError,
+)
 from exporter.store.location import PostgresLocation
 from exporter.store.schema import changes, meta, metadata
 
@@ -41,6 +48,8 @@ _NOW: Final = extract("epoch", func.clock_timestamp())
 class PostgresEngine:
     """The database at ``location``; a StoreEngine."""
 
+    is_shared = True
+
     def __init__(self, location: PostgresLocation) -> None:
         self.threads = location.pool
         self._connector = Connector(location)
@@ -56,6 +65,12 @@ class PostgresEngine:
         self._engine = self._connector.engine(location.pool)
         self._reading = self._engine.execution_options(begin=f"{_SNAPSHOT}; {timeouts}")
         self._writing = self._engine.execution_options(begin=f"BEGIN; {timeouts}")
+        # Not of the pool: a renewal must not wait until other work ends.
+        self.lease = location.lease
+        interval = renewal_interval(location.lease)
+        timeouts = _timeouts(statement=interval, lock=interval, idle=interval)
+        self._lease_engine = self._connector.engine(1)
+        self._leasing = self._lease_engine.execution_options(begin=f"BEGIN; {timeouts}")
 
     def open(self, *, exclusive: bool) -> None:  # noqa: ARG002 - nothing is locked
         """Check the server's version and the encoding of the database."""
@@ -115,8 +130,10 @@ class PostgresEngine:
         """Note the store's id: the database is lost when it has another one."""
         self._store_id = connection.scalar(_STORE_ID)
 
-    def check_owner(self, connection: Connection) -> None:
-        """Accept any writer: several agents may use the database."""
+    def check_owner(self, connection: Connection, claim: Claim | None) -> None:
+        """Check the claim of a service, and keep it valid until the end of the transaction."""
+        if claim is not None and not holds(connection, claim):
+            raise StoreFencedError(claim)
 
     def verify(self) -> None:
         """Check that the database still has the store's id."""
@@ -165,6 +182,17 @@ class PostgresEngine:
             if write:
                 self._mark_change(connection)
 
+    @contextmanager
+    def leasing(self, *, changes_owners: bool) -> Iterator[Connection]:
+        """Yield a connection of its own in a transaction, for renewals and changes of owners.
+
+        A renewal alone is no change of the database that others look at.
+        """
+        with self._transaction(self._leasing) as connection:
+            yield connection
+            if changes_owners:
+                self._mark_change(connection)
+
     def damaged(self, how: str) -> StoreRefusedError:
         """Return the error for a damaged database."""
         return postgres_errors.damaged(self.description, how)
@@ -187,6 +215,7 @@ class PostgresEngine:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self._lease_engine.dispose()
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:

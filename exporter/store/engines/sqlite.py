@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from exporter.core.ownership import Claim
 from exporter.core.text import one_line, os_error_text
 from exporter.store import files, rescue
 from exporter.store.engines import upsert
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 class SQLiteEngine:
     """The state file at ``path``; a StoreEngine."""
 
+    is_shared = False
     threads = 1
 
     def __init__(self, path: Path) -> None:
@@ -144,7 +146,7 @@ class SQLiteEngine:
         self._token = secrets.token_hex(16)
         upsert(connection, meta, [{"name": _OWNER, "value": self._token}])
 
-    def check_owner(self, connection: Connection) -> None:
+    def check_owner(self, connection: Connection, claim: Claim | None) -> None:  # noqa: ARG002
         """Compare the stored token with that of this process.
 
         The lock has no effect on some network file systems, and none on a file that was deleted.

@@ -1,0 +1,234 @@
+"""Ownership loop of a replica: renews its lease, and takes and releases accounts and receivers."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.agent.services import Services
+from exporter.core.clock import Clock
+from exporter.core.model import AccountKey
+from exporter.core.ownership import (
+    AGENT,
+    Claim,
+    Item,
+    configuration_digest,
+    plan,
+    renewal_interval,
+    trusted_until,
+    valid_claims,
+)
+from exporter.store.errors import StoreError, StoreLostError
+from exporter.supervisor import Service, pause
+
+if TYPE_CHECKING:
+    from exporter.store.ownership import Lease, Renewal, StoredPoll
+
+_RETRIES_PER_INTERVAL: Final = 3
+"""Attempts to renew the lease within an interval while the database fails."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Renewed:
+    """A renewal, and when it was requested, in monotonic seconds."""
+
+    renewal: "Renewal"
+    at: float
+
+
+class Ownership(Service):
+    """Runs the services of what this replica owns, and of nothing else.
+
+    The lease is trusted for a part of its length from before the renewal was requested. If it ends,
+    or the database is restarted or replaced, the replica stops its services by itself and takes
+    part again under another id: nothing of before may be stored any more.
+    """
+
+    wakeup_deadline: float = inf
+
+    def __init__(
+        self, lease: "Lease", services: Services, clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        self._lease = lease
+        self._services = services
+        self._clock = clock
+        self._wake = wake
+        self._claims: dict[Item, Claim] = {}
+        self._trusted_until = -inf
+        self._renewed: _Renewed | None = None
+        self._acted_at = -inf
+        self._changed = asyncio.Event()
+        self._is_leaving = False
+        self._error = ""
+        self.polls: dict[AccountKey, tuple[StoredPoll, float]] = {}
+
+    @property
+    def items(self) -> frozenset[Item]:
+        """Everything that one replica must own."""
+        return self._services.items | {AGENT}
+
+    @property
+    def claims(self) -> Mapping[Item, Claim]:
+        """What this replica owns at the moment."""
+        return self._claims if self._is_trusted else {}
+
+    @property
+    def has_peers_only(self) -> bool:
+        """Whether all live replicas have the same configuration."""
+        live = {} if self._renewed is None else self._renewed.renewal.owners.live
+        return {*live.values()} == {configuration_digest(self.items)}
+
+    @property
+    def _is_trusted(self) -> bool:
+        return self._clock.monotonic() < self._trusted_until
+
+    async def join(self) -> None:
+        """Take what has no owner, before the services start. Raises StoreError."""
+        await self._renew()
+        await self._take_and_release()
+
+    def leave(self) -> None:
+        """Take nothing more: the agent stops."""
+        self._is_leaving = True
+
+    async def end(self) -> None:
+        """End the lease: the other replicas need not wait until it ends by itself."""
+        if self._lease.is_lost:
+            return
+        try:
+            await self._lease.end()
+        except StoreError as error:
+            log.warning("lease not ended, other replicas wait for it", error=str(error))
+
+    def trusts(self, claim: Claim) -> bool:
+        """Return whether this replica has a claim still, as far as it knows."""
+        return self.claims.get(claim.item) == claim
+
+    def drop(self, claim: Claim) -> None:
+        """Stop the service of a claim that another replica has."""
+        if self._claims.get(claim.item) == claim:
+            log.warning("ownership lost", kind=claim.item.kind, name=claim.item.name)
+            self._set_claims({i: each for i, each in self._claims.items() if i != claim.item})
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renew, take and release until ``stop`` is set."""
+        async with asyncio.TaskGroup() as group:
+            acting = group.create_task(self._act())
+            watching = group.create_task(self._watch())
+            await self._renew_until(stop)
+            acting.cancel()
+            watching.cancel()
+
+    async def _renew_until(self, stop: asyncio.Event) -> None:
+        interval = renewal_interval(self._lease.seconds)
+        while not stop.is_set():
+            began = self.wakeup_deadline = self._clock.monotonic()
+            wait = interval
+            try:
+                await self._renew()
+            except StoreLostError:  # the guard of the store ends the agent
+                self._set_claims({})
+                self.wakeup_deadline = inf
+                await stop.wait()
+                return
+            except StoreError as error:
+                wait = interval / _RETRIES_PER_INTERVAL
+                if str(error) != self._error:
+                    self._error = str(error)
+                    log.error("lease not renewed", error=self._error)  # noqa: TRY400 - no bug
+            self.wakeup_deadline = max(began + wait, self._clock.monotonic())
+            await pause(stop, self.wakeup_deadline - self._clock.monotonic())
+
+    async def _renew(self) -> None:
+        started, last = self._clock.monotonic(), self._renewed
+        digest = configuration_digest(self.items)
+        renewal = await self._lease.renew(digest, self.claims.get(AGENT))
+        if self._error:
+            log.info("lease renewed again")
+            self._error = ""
+        self._trusted_until = trusted_until(started, self._lease.seconds)
+        self._renewed = _Renewed(renewal, started)
+        self._note_polls(renewal)
+        if last is not None and last.renewal.server != renewal.server:
+            log.warning("database restarted or replaced; services begin again from what it has")
+            self._begin_again()
+        else:
+            self._set_claims(valid_claims(self._claims, renewal.owners))
+        if last is not None and last.renewal.changes != renewal.changes:
+            self._wake()
+        self._changed.set()
+
+    async def _watch(self) -> None:
+        """Stop the services by itself when the lease is not renewed in time."""
+        while True:
+            if self._is_trusted:
+                await asyncio.sleep(self._trusted_until - self._clock.monotonic())
+                continue
+            if self._claims:
+                log.error("lease ended, services stop until it is renewed", items=len(self._claims))
+                self._begin_again()
+            await asyncio.sleep(renewal_interval(self._lease.seconds) / _RETRIES_PER_INTERVAL)
+
+    def _begin_again(self) -> None:
+        """Take part as another replica: a claim of before must never be valid again."""
+        self._lease.begin_again()
+        self._acted_at = self._clock.monotonic()
+        self._set_claims({})
+
+    def _set_claims(self, claims: dict[Item, Claim]) -> None:
+        if claims != self._claims:
+            self._claims = claims
+            self._services.withdraw()
+            self._changed.set()
+
+    async def _act(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._services.replace({})
+                await self._take_and_release()
+            except (StoreError, OSError) as error:  # the next renewal tries again
+                log.error("services not started or stopped", error=str(error))  # noqa: TRY400
+
+    async def _take_and_release(self) -> None:
+        """Do what follows from the last renewal, if nothing was done since."""
+        renewed = self._renewed
+        if renewed is None or renewed.at <= self._acted_at or self._is_leaving:
+            return
+        if not self._is_trusted:
+            return
+        steps = plan(renewed.renewal.owners, self._lease.replica, self.items, self._claims)
+        if steps.release:
+            released = [self._claims[item] for item in steps.release]
+            self._set_claims({i: each for i, each in self._claims.items() if each not in released})
+            await self._services.replace({})  # ends what they are doing
+            await self._lease.release(released)
+        if steps.take:
+            taken = await self._lease.take(steps.take)
+            mine = {i: each for i, each in taken.items() if each.holder == self._lease.replica}
+            self._set_claims({**self._claims, **mine})
+        if steps.take or steps.release:
+            self._acted_at = self._clock.monotonic()
+            log.info("ownership changed", taken=len(steps.take), released=len(steps.release))
+
+    def _note_polls(self, renewal: "Renewal") -> None:
+        """Note when each account was read, on the clock of this process."""
+        now, at = self._clock.monotonic(), self._clock.now()
+        self.polls = {
+            account: (
+                poll,
+                self.polls[account][1]
+                if account in self.polls and self.polls[account][0].read_at == poll.read_at
+                # Of which the age is not known from before, by the wall clock.
+                else now
+                if account in self.polls
+                else now - max(at - poll.read_at, 0.0),
+            )
+            for account, poll in renewal.polls.items()
+        }
