@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from exporter.agent import build
-from exporter.agent.agent import build_services, first_poll_delays
+from exporter.agent.agent import first_poll_delays
 from exporter.agent.build import (
     AgentContext,
     ServiceSpec,
@@ -19,11 +19,13 @@ from exporter.agent.build import (
     open_client,
     route_of,
 )
+from exporter.agent.services import build_services
 from exporter.cartesia.client import CartesiaClient, ClientMetrics
 from exporter.cartesia.rate_limit import RateLimits
 from exporter.config import Config, load
 from exporter.core.events import Event
 from exporter.core.model import FineTune
+from exporter.core.ownership import ACCOUNT, Claim, Item
 from exporter.core.routing import receivers_of
 from exporter.core.view import AccountStatus
 from exporter.supervisor import Service
@@ -171,16 +173,19 @@ def test_first_polls_of_new_pollers_are_spread():
 async def test_if_a_service_cannot_be_built_the_others_are_closed():
     closed: list[str] = []
 
-    async def build(resources: AsyncExitStack) -> Service:
+    async def build(resources: AsyncExitStack, _: Claim | None) -> Service:
         resources.callback(closed.append, "first")
         return FakeService()
 
-    async def fail(_: AsyncExitStack) -> Service:
+    async def fail(_: AsyncExitStack, claim: Claim | None) -> Service:
         raise OSError("no certificate")
 
-    specs = {"first": ServiceSpec(1, build), "second": ServiceSpec(2, fail)}
+    specs = {
+        "first": ServiceSpec(Item(ACCOUNT, "first"), 1, build),
+        "second": ServiceSpec(Item(ACCOUNT, "second"), 2, fail),
+    }
     with pytest.raises(OSError, match="no certificate"):
-        await build_services(specs)
+        await build_services(specs, None)
     assert closed == ["first"]
 
 
@@ -190,6 +195,6 @@ async def test_a_closed_heartbeat_observes_no_statuses(tmp_path):
     context = Mock(AgentContext, observers=observers, external_url=None)
     spec = SpecFactory(context, CollectorRegistry()).specs(config)["heartbeat"]
     async with AsyncExitStack() as resources:
-        await spec.build(resources)
+        await spec.build(resources, None)
         assert len(observers) == 1
     assert observers == []

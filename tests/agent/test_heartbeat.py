@@ -46,7 +46,9 @@ class HeartbeatFixture:
         self.oldest_pending_age: float | StoreError = 0.0
         self.outbox_reads = 0
         fresh, age, monotonic = lambda: self.fresh, self._pending_age, self.clock.clock.monotonic
-        self.heartbeat = Heartbeat(self.url, http_client, ("a", "b"), fresh, age, monotonic)
+        self.heartbeat = Heartbeat(
+            self.url, http_client, lambda: ("a", "b"), fresh, age, monotonic, 60.0
+        )
 
     async def _pending_age(self) -> float:
         self.outbox_reads += 1
