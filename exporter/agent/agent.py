@@ -25,7 +25,7 @@ from exporter.agent.build import (
     view_settings,
 )
 from exporter.agent.housekeeping import Housekeeper
-from exporter.agent.ownership import Ownership
+from exporter.agent.ownership import OwnerMetrics, Ownership
 from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.services import Services
@@ -38,7 +38,7 @@ from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
 from exporter.core.model import AccountKey
-from exporter.core.ownership import ACCOUNT, Claim, Item
+from exporter.core.ownership import ACCOUNT, AGENT, Claim, Item
 from exporter.core.routing import receivers_of
 from exporter.core.text import LONGEST
 from exporter.core.view import AccountStatus
@@ -159,7 +159,12 @@ class Agent:
         self._page = Page(Renderer(self.registry, self._statuses.newest, monotonic))
         self._watchdog = Watchdog(supervisor.wakeup_deadlines, monotonic, options.manager)
         self._housekeeper = Housekeeper(
-            database, lambda: self._config, self.registry, SYSTEM_CLOCK, self._statuses.newest
+            database,
+            lambda: self._config,
+            self.registry,
+            SYSTEM_CLOCK,
+            self._statuses.newest,
+            lambda: (self._claims() or {}).get(AGENT),
         )
         context = AgentContext(
             database=database,
@@ -185,6 +190,8 @@ class Agent:
             lease = Lease(database, socket.gethostname(), __version__)
             self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, self._wake)
             database.on_fenced, database.trusts = self._ownership.drop, self._ownership.trusts
+        owners = OwnerMetrics(database.store_id, lambda: self._services.items, self._owns)
+        self.registry.register(owners)
         self._apply(config, self._spec_factory.specs(config))
 
     def _apply(self, config: Config, specs: Mapping[str, ServiceSpec]) -> None:
@@ -274,6 +281,7 @@ class Agent:
                 self._statuses.newest,
                 reload,
                 self._watchdog.liveness,
+                owned=self._owned,
             )
         )
         return pages if options.web is None else AuthMiddleware(pages, options.web)
@@ -305,6 +313,9 @@ class Agent:
 
     def _owns(self, item: Item) -> bool:
         return self._ownership is None or item in self._ownership.claims
+
+    def _owned(self) -> int | None:
+        return None if self._ownership is None else len(self._ownership.claims)
 
     def _polled_here(self) -> list[str]:
         names = (each.name for each in self._config.accounts)
@@ -353,7 +364,9 @@ class Agent:
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()
-        return readiness(self._statuses.newest(), now, trouble=self._database.trouble)
+        standby = self._ownership is not None and not self._polled_here()
+        trouble = self._database.trouble
+        return readiness(self._statuses.newest(), now, trouble=trouble, standby=standby)
 
 
 def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float]:

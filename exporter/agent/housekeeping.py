@@ -14,8 +14,7 @@ from exporter.core.active_alerts import RESOLVED_SECONDS
 from exporter.core.clock import Clock
 from exporter.core.model import AccountKey
 from exporter.core.view import AccountStatus
-from exporter.store.database import Database
-from exporter.store.errors import StoreError
+from exporter.store.errors import StoreError, StoreFencedError
 from exporter.store.retention import Retention
 from exporter.supervisor import Service, pause
 
@@ -29,20 +28,23 @@ class Housekeeper(Service):
     """Maintains the store once a minute; a store error is logged and tried again.
 
     ``config`` returns the current configuration, ``statuses`` the published account statuses.
+    Among replicas, the one with the claim of ``retention`` counts orphaned deliveries and deletes
+    old events.
     """
 
     wakeup_deadline: float = inf
 
     def __init__(
         self,
-        database: Database,
+        retention: Retention,
         config: Callable[[], Config],
         registry: CollectorRegistry,
         clock: Clock,
         statuses: Callable[[], Iterable[AccountStatus]] = tuple,
     ) -> None:
-        self._database = database
-        self._retention = Retention(database)
+        self._database = retention.database
+        self._retention = retention
+        self._stored_reads: dict[AccountKey, float] = {}
         self._config = config
         self._clock = clock
         self._statuses = statuses
@@ -69,9 +71,13 @@ class Housekeeper(Service):
         Counts orphaned deliveries, and deletes old events hourly.
         """
         try:
-            await self._database.run(self._database.try_to_write)
-            await self._retention.store_reads(self._read_at())
+            if not self._database.engine.is_shared:  # else a replica does so with its lease
+                await self._database.run(self._database.try_to_write)
+                await self.store_reads()
             await self._database.run(self._database.checkpoint)
+            if self._database.engine.is_shared and self._retention.claim() is None:
+                self._report_orphaned({})
+                return
             receivers = [section.name for section in self._config().receivers]
             self._report_orphaned(await self._retention.orphaned(receivers))
             if self._clock.monotonic() >= self._delete_at:
@@ -81,6 +87,8 @@ class Housekeeper(Service):
                 await self._retention.delete_history(before)
                 if deleted := await self._retention.delete_old(before, needed_of(config)):
                     log.info("old settled events deleted", events=deleted)
+        except StoreFencedError:
+            return  # another replica does it
         except StoreError as error:
             if str(error) != self._error:
                 log.error("cannot write the state", error=str(error))  # noqa: TRY400 - no bug
@@ -89,6 +97,13 @@ class Housekeeper(Service):
         if self._error:
             log.info("state is writable again")
             self._error = ""
+
+    async def store_reads(self) -> None:
+        """Store when accounts were read, of those read since the last call. Raises StoreError."""
+        read_at, stored = self._read_at(), self._stored_reads
+        if new := {key: at for key, at in read_at.items() if stored.get(key) != at}:
+            await self._retention.store_reads(new)
+            self._stored_reads = read_at
 
     def _read_at(self) -> dict[AccountKey, float]:
         """Return when each account was last read completely, in Unix seconds."""

@@ -1,12 +1,14 @@
 """Ownership loop of a replica: renews its lease, and takes and releases accounts and receivers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from exporter.agent.services import Services
 from exporter.core.clock import Clock
@@ -27,10 +29,42 @@ from exporter.supervisor import Service, pause
 if TYPE_CHECKING:
     from exporter.store.ownership import Lease, Renewal, StoredPoll
 
+_STORE_LENGTH: Final = 8
+"""Characters of the store's id in a label."""
+
 _RETRIES_PER_INTERVAL: Final = 3
 """Attempts to renew the lease within an interval while the database fails."""
 
 log = structlog.get_logger()
+
+
+class OwnerMetrics(Collector):
+    """What this process owns of what is configured: everything, without replicas.
+
+    ``items`` are those configured, ``owned`` returns those that this process owns.
+    """
+
+    def __init__(
+        self,
+        store_id: str,
+        items: Callable[[], Iterable[Item]],
+        owns: Callable[[Item], bool],
+    ) -> None:
+        self._store = store_id[:_STORE_LENGTH]
+        self._items = items
+        self._owns = owns
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauge of ownership."""
+        owner = GaugeMetricFamily(
+            "cartesia_exporter_owner",
+            "Whether this process polls the account, delivers to the receiver or does the work of "
+            "one agent (1), or another replica does (0).",
+            labels=("store", "kind", "name"),
+        )
+        for item in sorted(self._items()):
+            owner.add_metric((self._store, *item), self._owns(item))
+        yield owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +102,6 @@ class Ownership(Service):
         self.polls: dict[AccountKey, tuple[StoredPoll, float]] = {}
 
     @property
-    def items(self) -> frozenset[Item]:
-        """Everything that one replica must own."""
-        return self._services.items | {AGENT}
-
-    @property
     def claims(self) -> Mapping[Item, Claim]:
         """What this replica owns at the moment."""
         return self._claims if self._is_trusted else {}
@@ -81,7 +110,7 @@ class Ownership(Service):
     def has_peers_only(self) -> bool:
         """Whether all live replicas have the same configuration."""
         live = {} if self._renewed is None else self._renewed.renewal.owners.live
-        return {*live.values()} == {configuration_digest(self.items)}
+        return {*live.values()} == {configuration_digest(self._services.items)}
 
     @property
     def _is_trusted(self) -> bool:
@@ -146,7 +175,7 @@ class Ownership(Service):
 
     async def _renew(self) -> None:
         started, last = self._clock.monotonic(), self._renewed
-        digest = configuration_digest(self.items)
+        digest = configuration_digest(self._services.items)
         renewal = await self._lease.renew(digest, self.claims.get(AGENT))
         if self._error:
             log.info("lease renewed again")
@@ -203,7 +232,9 @@ class Ownership(Service):
             return
         if not self._is_trusted:
             return
-        steps = plan(renewed.renewal.owners, self._lease.replica, self.items, self._claims)
+        steps = plan(
+            renewed.renewal.owners, self._lease.replica, self._services.items, self._claims
+        )
         if steps.release:
             released = [self._claims[item] for item in steps.release]
             self._set_claims({i: each for i, each in self._claims.items() if each not in released})

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from exporter.agent.build import ServiceSpec
-from exporter.core.ownership import Claim, Item
+from exporter.core.ownership import AGENT, Claim, Item
 from exporter.store.errors import StoreError
 from exporter.supervisor import Service, Supervisor
 
@@ -53,8 +53,8 @@ class Services:
 
     @property
     def items(self) -> frozenset[Item]:
-        """What the configured services belong to."""
-        return frozenset(spec.item for spec in self._specs.values())
+        """What one agent must own of the configuration."""
+        return frozenset(spec.item for spec in self._specs.values()) | {AGENT}
 
     @property
     def running(self) -> Iterable[Service]:

@@ -12,29 +12,34 @@ from exporter.core.view import AccountStatus
 class Readiness:
     """Number of accounts with a fresh snapshot, number of accounts, and the store's error.
 
-    ``trouble`` is empty while the state can be stored.
+    ``trouble`` is empty while the state can be stored. A ``standby`` is a replica that owns no
+    account: others poll them.
     """
 
     fresh: int
     accounts: int
     trouble: str = ""
+    standby: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether at least one account is fresh and the state can be stored."""
-        return self.fresh > 0 and not self.trouble
+        """Whether at least one account is fresh, or none is polled here, and the store works."""
+        return (self.fresh > 0 or self.standby) and not self.trouble
 
 
-def readiness(statuses: Iterable[AccountStatus], monotonic: float, *, trouble: str) -> Readiness:
+def readiness(
+    statuses: Iterable[AccountStatus], monotonic: float, *, trouble: str, standby: bool = False
+) -> Readiness:
     """Return the readiness at a monotonic time in seconds.
 
-    ``trouble`` is the error of the last write to the store, empty if it succeeded.
+    ``trouble`` is the error of the last write to the store, empty if it succeeded. ``standby`` is
+    whether other replicas poll all accounts.
     """
     statuses = list(statuses)
     if not trouble and any(status.failure == "storage" for status in statuses):
         trouble = "the last poll could not be stored"
     fresh = sum(status.is_fresh(monotonic) for status in statuses)
-    return Readiness(fresh, len(statuses), trouble)
+    return Readiness(fresh, len(statuses), trouble, standby)
 
 
 LATE_SECONDS: Final = 60.0

@@ -27,8 +27,8 @@ class Retention:
     def __init__(
         self, database: Database, claim: Callable[[], Claim | None] = lambda: None
     ) -> None:
-        self._database = database
-        self._claim = claim
+        self.database = database
+        self.claim = claim
 
     async def delete_old(self, before: float, needed: float) -> int:
         """Delete events observed and settled before ``before`` (Unix seconds), in batches.
@@ -38,7 +38,7 @@ class Retention:
         those that end one of these, and the troubles of the agent that have not ended.
         """
         deleted = 0
-        while batch := await self._delete_batch(before, self._database.awake.now() - needed):
+        while batch := await self._delete_batch(before, self.database.awake.now() - needed):
             deleted += batch
         if deleted:
             await self._delete_empty_messages()
@@ -50,14 +50,14 @@ class Retention:
 
         It is Unix seconds. A mute that a delivery still names stays.
         """
-        with self._database.write(self._claim()) as connection:
+        with self.database.write(self.claim()) as connection:
             delete_history(connection, before)
             delete_ended(connection, before)
 
     @in_store_thread
     def store_reads(self, read_at: Mapping[AccountKey, float]) -> None:
         """Store the times of the last complete polls (Unix seconds): most polls store nothing."""
-        with self._database.write(self._claim()) as connection:
+        with self.database.write() as connection:
             for key, at in read_at.items():
                 of_account = and_(accounts.c.name == key.name, accounts.c.base_url == key.base_url)
                 connection.execute(update(accounts).where(of_account).values(read_at=at))
@@ -70,7 +70,7 @@ class Retention:
             .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_(UNFINISHED))
             .group_by(deliveries.c.receiver)
         )
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     @in_store_thread
@@ -89,17 +89,17 @@ class Retention:
             .order_by(events.c.number)
             .limit(_BATCH_EVENTS)
         )
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             numbers = list(connection.execute(old).scalars())
         if numbers:
-            with self._database.write(self._claim()) as connection:
+            with self.database.write(self.claim()) as connection:
                 connection.execute(delete(deliveries).where(deliveries.c.event.in_(numbers)))
                 connection.execute(delete(events).where(events.c.number.in_(numbers)))
         return len(numbers)
 
     @in_store_thread
     def _delete_empty_messages(self) -> None:
-        with self._database.write(self._claim()) as connection:
+        with self.database.write(self.claim()) as connection:
             connection.execute(delete(messages).where(CARRIES_NOTHING))
 
 

@@ -45,6 +45,7 @@ class WebContext:
         statuses: returns the newest status of each account.
         reload: reloads the configuration; None if HTTP requests must not do that.
         liveness: returns which services are late.
+        owned: returns how many accounts and receivers this replica owns; None without replicas.
         monotonic: the clock by which data becomes stale, in seconds.
     """
 
@@ -56,6 +57,7 @@ class WebContext:
     reload: Reload | None = None
     liveness: Callable[[], Liveness] = lambda: Liveness(0)
     monotonic: Callable[[], float] = time.monotonic
+    owned: Callable[[], int | None] = lambda: None
 
 
 def application(context: WebContext) -> Starlette:
@@ -70,11 +72,18 @@ def application(context: WebContext) -> Starlette:
     async def ready(request: Request) -> Response:
         readiness, details = context.readiness(), ""
         counts = f"{readiness.fresh} of {readiness.accounts} accounts have a fresh snapshot"
+        if readiness.standby:
+            counts = "standby, other replicas poll the accounts"
         if may_see_details(request):
             if readiness.trouble:
                 counts += f"; the state cannot be stored: {readiness.trouble}"
             details = _describe_troubled(context.statuses(), context.monotonic())
         return _health_response("ready", counts, details, ok=readiness.ready)
+
+    async def active(_: Request) -> Response:
+        owned = context.owned()
+        counts = "the only agent" if owned is None else f"owns {owned} accounts and receivers"
+        return _health_response("active", counts, "", ok=owned != 0)
 
     metrics = metrics_endpoint(context.page)
     pages = Starlette(
@@ -83,6 +92,7 @@ def application(context: WebContext) -> Starlette:
             Route(f"{context.telemetry_path}/", metrics),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
+            Route("/-/active", active),
             Route("/-/reload", _reload_endpoint(context.reload), methods=["GET", *_RELOAD_METHODS]),
             *([] if context.pages is None else Pages(context.pages).routes()),
             *([] if context.pages is None else Forms(context.pages).routes()),

@@ -288,8 +288,8 @@ async def test_a_shutdown_during_a_reload_is_not_an_error(tmp_path, monkeypatch)
         assert ending.wait(10)
         return load(*arguments)
 
-    async def stop_all(supervisor: Supervisor) -> None:
-        stopping = asyncio.create_task(real(supervisor))
+    async def stop_all(supervisor: Supervisor, **last: str) -> None:
+        stopping = asyncio.create_task(real(supervisor, **last))
         await asyncio.sleep(0)
         ending.set()
         await stopping
