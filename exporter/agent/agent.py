@@ -25,7 +25,7 @@ from exporter.agent.build import (
     view_settings,
 )
 from exporter.agent.housekeeping import Housekeeper
-from exporter.agent.ownership import OwnerMetrics, Ownership
+from exporter.agent.ownership import OwnerMetrics, Ownership, ReplicaObservers
 from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.agent.services import Services
@@ -49,6 +49,7 @@ from exporter.store.errors import StoreError
 from exporter.store.metrics import StoreMetrics
 from exporter.store.outbox import Outbox
 from exporter.store.reader import Reader
+from exporter.store.retention import Retention
 from exporter.supervisor import Service, Supervisor
 from exporter.web.actions import Actions
 from exporter.web.application import Reload, WebContext, application
@@ -159,12 +160,11 @@ class Agent:
         self._page = Page(Renderer(self.registry, self._statuses.newest, monotonic))
         self._watchdog = Watchdog(supervisor.wakeup_deadlines, monotonic, options.manager)
         self._housekeeper = Housekeeper(
-            database,
+            Retention(database, lambda: (self._claims() or {}).get(AGENT)),
             lambda: self._config,
             self.registry,
             SYSTEM_CLOCK,
             self._statuses.newest,
-            lambda: (self._claims() or {}).get(AGENT),
         )
         context = AgentContext(
             database=database,
@@ -188,7 +188,8 @@ class Agent:
             from exporter.store.ownership import Lease  # noqa: PLC0415 - imports psycopg
 
             lease = Lease(database, socket.gethostname(), __version__)
-            self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, self._wake)
+            observers = ReplicaObservers(self._wake, self._housekeeper.store_reads)
+            self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, observers)
             database.on_fenced, database.trusts = self._ownership.drop, self._ownership.trusts
         owners = OwnerMetrics(database.store_id, lambda: self._services.items, self._owns)
         self.registry.register(owners)

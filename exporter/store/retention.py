@@ -27,8 +27,13 @@ class Retention:
     def __init__(
         self, database: Database, claim: Callable[[], Claim | None] = lambda: None
     ) -> None:
-        self.database = database
+        self._database = database
         self.claim = claim
+
+    @property
+    def database(self) -> Database:
+        """The database that is maintained."""
+        return self._database
 
     async def delete_old(self, before: float, needed: float) -> int:
         """Delete events observed and settled before ``before`` (Unix seconds), in batches.
@@ -38,7 +43,7 @@ class Retention:
         those that end one of these, and the troubles of the agent that have not ended.
         """
         deleted = 0
-        while batch := await self._delete_batch(before, self.database.awake.now() - needed):
+        while batch := await self._delete_batch(before, self._database.awake.now() - needed):
             deleted += batch
         if deleted:
             await self._delete_empty_messages()
@@ -50,14 +55,14 @@ class Retention:
 
         It is Unix seconds. A mute that a delivery still names stays.
         """
-        with self.database.write(self.claim()) as connection:
+        with self._database.write(self.claim()) as connection:
             delete_history(connection, before)
             delete_ended(connection, before)
 
     @in_store_thread
     def store_reads(self, read_at: Mapping[AccountKey, float]) -> None:
         """Store the times of the last complete polls (Unix seconds): most polls store nothing."""
-        with self.database.write() as connection:
+        with self._database.write() as connection:
             for key, at in read_at.items():
                 of_account = and_(accounts.c.name == key.name, accounts.c.base_url == key.base_url)
                 connection.execute(update(accounts).where(of_account).values(read_at=at))
@@ -70,7 +75,7 @@ class Retention:
             .where(deliveries.c.receiver.not_in(receivers), deliveries.c.state.in_(UNFINISHED))
             .group_by(deliveries.c.receiver)
         )
-        with self.database.read() as connection:
+        with self._database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     @in_store_thread
@@ -89,17 +94,17 @@ class Retention:
             .order_by(events.c.number)
             .limit(_BATCH_EVENTS)
         )
-        with self.database.read() as connection:
+        with self._database.read() as connection:
             numbers = list(connection.execute(old).scalars())
         if numbers:
-            with self.database.write(self.claim()) as connection:
+            with self._database.write(self.claim()) as connection:
                 connection.execute(delete(deliveries).where(deliveries.c.event.in_(numbers)))
                 connection.execute(delete(events).where(events.c.number.in_(numbers)))
         return len(numbers)
 
     @in_store_thread
     def _delete_empty_messages(self) -> None:
-        with self.database.write(self.claim()) as connection:
+        with self._database.write(self.claim()) as connection:
             connection.execute(delete(messages).where(CARRIES_NOTHING))
 
 
