@@ -1,7 +1,8 @@
 """Ownership loop of a replica: renews its lease, and takes and releases accounts and receivers."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -75,6 +76,18 @@ class _Renewed:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaObservers:
+    """What a replica calls after a renewal.
+
+    ``wake`` wakes the deliverers: another process wrote. ``store_reads`` stores when accounts were
+    read, for other replicas; it raises StoreError.
+    """
+
+    wake: Callable[[], None]
+    store_reads: Callable[[], Awaitable[None]]
+
+
 class Ownership(Service):
     """Runs the services of what this replica owns, and of nothing else.
 
@@ -86,12 +99,12 @@ class Ownership(Service):
     wakeup_deadline: float = inf
 
     def __init__(
-        self, lease: "Lease", services: Services, clock: Clock, wake: Callable[[], None]
+        self, lease: "Lease", services: Services, clock: Clock, observers: ReplicaObservers
     ) -> None:
         self._lease = lease
         self._services = services
         self._clock = clock
-        self._wake = wake
+        self._observers = observers
         self._claims: dict[Item, Claim] = {}
         self._trusted_until = -inf
         self._renewed: _Renewed | None = None
@@ -149,9 +162,10 @@ class Ownership(Service):
         async with asyncio.TaskGroup() as group:
             acting = group.create_task(self._act())
             watching = group.create_task(self._watch())
+            storing = group.create_task(self._store_reads())
             await self._renew_until(stop)
-            acting.cancel()
-            watching.cancel()
+            for task in (acting, watching, storing):
+                task.cancel()
 
     async def _renew_until(self, stop: asyncio.Event) -> None:
         interval = renewal_interval(self._lease.seconds)
@@ -189,7 +203,7 @@ class Ownership(Service):
         else:
             self._set_claims(valid_claims(self._claims, renewal.owners))
         if last is not None and last.renewal.changes != renewal.changes:
-            self._wake()
+            self._observers.wake()
         self._changed.set()
 
     async def _watch(self) -> None:
@@ -225,6 +239,12 @@ class Ownership(Service):
             except (StoreError, OSError) as error:  # the next renewal tries again
                 log.error("services not started or stopped", error=str(error))  # noqa: TRY400
 
+    async def _store_reads(self) -> None:
+        while True:
+            await asyncio.sleep(renewal_interval(self._lease.seconds))
+            with suppress(StoreError):  # the next renewal reports it
+                await self._observers.store_reads()
+
     async def _take_and_release(self) -> None:
         """Do what follows from the last renewal, if nothing was done since."""
         renewed = self._renewed
@@ -232,9 +252,8 @@ class Ownership(Service):
             return
         if not self._is_trusted:
             return
-        steps = plan(
-            renewed.renewal.owners, self._lease.replica, self._services.items, self._claims
-        )
+        owners, items = renewed.renewal.owners, self._services.items
+        steps = plan(owners, self._lease.replica, items, self._claims)
         if steps.release:
             released = [self._claims[item] for item in steps.release]
             self._set_claims({i: each for i, each in self._claims.items() if each not in released})

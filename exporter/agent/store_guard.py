@@ -14,6 +14,8 @@ from exporter.store.errors import StoreError, StoreTakenError
 from exporter.supervisor import Service, pause
 
 _LOOK_SECONDS: Final = 5.0
+_SHARED_LOOK_SECONDS: Final = 30.0
+"""With replicas, each renewal of the lease looks at the state, too."""
 
 _SHOWN_SECONDS: Final = 5.0
 """How long a lost state is shown by metrics and readiness before the agent ends. What the agent
@@ -37,6 +39,7 @@ class StoreGuard(Service):
         self._database = database
         self._clock = clock
         self._end = end
+        self._look_seconds = _SHARED_LOOK_SECONDS if database.engine.is_shared else _LOOK_SECONDS
         self._wake = asyncio.Event()
         self._error = ""
         database.on_lost = self._wake.set
@@ -49,8 +52,8 @@ class StoreGuard(Service):
             while not stop.is_set() and self._database.lost is None:
                 self.wakeup_deadline = self._clock.monotonic()
                 await self._look()
-                self.wakeup_deadline = self._clock.monotonic() + _LOOK_SECONDS
-                await pause(self._wake, _LOOK_SECONDS)
+                self.wakeup_deadline = self._clock.monotonic() + self._look_seconds
+                await pause(self._wake, self._look_seconds)
             self.wakeup_deadline = inf
             if (lost := self._database.lost) is not None and not stop.is_set():
                 log.error("state lost, the agent ends", error=str(lost))

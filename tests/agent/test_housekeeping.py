@@ -15,6 +15,7 @@ from exporter.config import load
 from exporter.core.view import AccountStatus
 from exporter.store.database import Database
 from exporter.store.events import DELIVERED
+from exporter.store.retention import Retention
 from tests.config.config_file import KEY, write_config
 from tests.fakes.clock import FakeClock
 from tests.store.raw_sqlite import count_rows, query_file, state_path
@@ -45,7 +46,9 @@ async def open_housekeeper(path: Path, *receivers: str) -> AsyncIterator[Houseke
         sections = [{"name": each, "type": "slack", "url": "https://x.test"} for each in receivers]
         config = load(write_config(path, json.dumps({"receivers": sections})), KEY)
         statuses: list[AccountStatus] = []
-        housekeeper = Housekeeper(database, lambda: config, registry, clock.clock, lambda: statuses)
+        housekeeper = Housekeeper(
+            Retention(database), lambda: config, registry, clock.clock, lambda: statuses
+        )
         yield HousekeeperFixture(database, housekeeper, registry, clock, statuses)
 
 

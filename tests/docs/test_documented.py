@@ -16,6 +16,7 @@ from exporter.polling.metrics import PollMetrics
 from exporter.store.database import Database
 from exporter.store.metrics import StoreMetrics
 from exporter.store.receiver_outbox import Backlog
+from exporter.store.retention import Retention
 from tests.core.sample_account import EVERYTHING
 from tests.docs.documents import ROOT, documents
 from tests.exposition.rendered import metrics_of
@@ -45,7 +46,7 @@ def served_metrics(tmp_path):
     state_path(database).touch()
     registry.register(StoreMetrics(database))
     clock = FakeClock(0).clock
-    Housekeeper(database, Config, registry, clock)
+    Housekeeper(Retention(database), Config, registry, clock)
     Reloader(Reloading(Config), never, registry, clock)
     options = replace(EVERYTHING.options, constant=())
     account_metrics = metrics_of([replace(EVERYTHING, options=options)])
