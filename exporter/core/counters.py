@@ -62,6 +62,8 @@ class Counters:
 
     def larger(self, other: "Counters") -> "Counters":
         """Return the larger of each counter in these and in ``other``."""
+        if self == other:
+            return self
         return Counters(
             _larger(self.transitions, other.transitions),
             _larger(self.removed, other.removed),

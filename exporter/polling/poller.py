@@ -140,7 +140,8 @@ class Poller(Service):
         await self._load()
         if self._state is not None:
             state = self._state
-            self._status = replace(self._status, labels=state.labels, counters=state.counters)
+            counters = self._accounts.largest(self._settings.rules.key, state.counters)
+            self._status = replace(self._status, labels=state.labels, counters=counters)
         self._settings.publish(self._status)
 
     def _continue(self, previous: "Poller") -> None:
@@ -283,7 +284,11 @@ class Poller(Service):
         examples = {**self._status.examples, **result.status.examples}
         next_poll_at = snapshot.read_at - snapshot.duration + self._settings.interval
         self._status = replace(
-            result.status, stale_at=stale_at, examples=examples, next_poll_at=next_poll_at
+            result.status,
+            stale_at=stale_at,
+            examples=examples,
+            next_poll_at=next_poll_at,
+            counters=self._accounts.largest(rules.key, result.status.counters),
         )
         self._intervals_to_skip = self._refused_polls = 0
         self._settings.publish(self._status)

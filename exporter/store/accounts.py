@@ -67,21 +67,14 @@ class Accounts:
             if row is None:
                 return None
             listed = _load_fine_tunes(connection, account, _IS_LISTED)
-            stored = _load_counters(connection, row.number)
-            counters = stored.larger(self._database.counters.get(account, Counters()))
-            state = AccountState(
+            return AccountState(
                 {each.fine_tune.id: each for each in listed},
                 _load_labels(connection, row.number),
-                counters,
+                _load_counters(connection, row.number),
                 row.key_fingerprint,
                 row.baselines,
                 _load_unknown_statuses(connection, row.number),
             )
-        if counters != stored:  # the database was restored from an older backup
-            with self._database.write(self._claim) as connection:
-                _store_counters(connection, row.number, stored, counters)
-        self._database.counters[account] = counters
-        return state
 
     @in_store_thread
     def removed(self, account: AccountKey, ids: Sequence[str]) -> dict[str, TrackedFineTune]:
@@ -124,8 +117,6 @@ class Accounts:
                 record_outage(connection, result.account, ended, result.read_at)
             reported = ended is not None and ended.reported
             record_events(connection, [*(result.recovery if reported else ()), *result.events])
-        if result.kind != "undecided":
-            self._database.counters[result.account] = result.state.counters
         if result.kind == "baseline":
             self._checkpoint_baseline()
 
@@ -140,6 +131,16 @@ class Accounts:
             database.baseline_checkpoint_at = now
             with suppress(StoreError):
                 database.checkpoint()
+
+    def largest(self, account: AccountKey, counters: Counters) -> Counters:
+        """Return the largest values of these counters that this process has seen.
+
+        A database that was restored from an older backup has smaller ones. What is found again
+        since is counted there once more, and must not be added to what was counted before.
+        """
+        seen = self._database.counters
+        seen[account] = counters.larger(seen.get(account, counters))
+        return seen[account]
 
     def awake_now(self) -> float:
         """Return the time of the awake clock in seconds."""

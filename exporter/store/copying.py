@@ -9,11 +9,11 @@ from exporter.core.text import storable_text
 from exporter.store.engines import StoreEngine, insert_rows
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, create_tables, read_revision
-from exporter.store.schema import changes, metadata
+from exporter.store.schema import changes, metadata, ownership, replicas
 
 _ROWS_PER_FETCH: Final = 200
 
-_OF_ONE_PLACE: Final = frozenset({changes.name})
+_OF_ONE_PLACE: Final = frozenset({changes.name, replicas.name, ownership.name})
 """Tables about the processes that use a database."""
 
 

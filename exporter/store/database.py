@@ -82,8 +82,8 @@ class Database:
     longer the state of this agent, which must end then; ``on_lost`` is called in the event loop.
     ``on_fenced`` is called there with a claim that another replica has; ``trusts`` returns
     whether this process has a claim still, as far as it knows. ``awake`` runs if
-    ``exclusive``, driven by ``monotonic``. ``counters`` are the largest ones known of each account:
-    a database that was restored from an older backup continues from them.
+    ``exclusive``, driven by ``monotonic``. ``counters`` are the largest ones that were seen of each
+    account.
 
     All work runs in threads of the store, so that a slow disk never blocks the event loop: in one
     for a state file, in one for each connection to PostgreSQL. All methods raise StoreError, or
