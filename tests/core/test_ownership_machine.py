@@ -172,11 +172,31 @@ class WithoutLock(OwnershipMachine):
 TestOwnership = OwnershipMachine.TestCase
 
 
+def take_over_beside_a_paused_write(machine: OwnershipMachine) -> None:
+    """The owner is paused in a transaction until its lease has ended and another one took over."""
+    item = min(ITEMS)
+    machine.renew(0, "acted")
+    machine.time_passes(12.5)
+    machine.begin_to_write(0, item)
+    machine.time_passes(3.0)
+    machine.renew(1, "acted")
+    machine.commit(0)
+
+
+def test_the_sequence_that_needs_the_lock_is_harmless_with_it():
+    take_over_beside_a_paused_write(OwnershipMachine())
+
+
 @pytest.mark.parametrize("machine", [WithoutFence, WithoutLock])
 def test_without_fence_or_its_lock_two_owners_commit(machine):
+    with pytest.raises(AssertionError, match="committed beside"):
+        take_over_beside_a_paused_write(machine())
+
+
+def test_the_machine_finds_that_the_fence_is_missing():
     # Found is enough: a shorter example takes a minute.
     many = settings(
         max_examples=2000, stateful_step_count=30, database=None, phases=[Phase.generate]
     )
     with pytest.raises(AssertionError, match="committed beside"):
-        run_state_machine_as_test(machine, settings=many)
+        run_state_machine_as_test(WithoutFence, settings=many)

@@ -256,6 +256,9 @@ class MemoryOutbox:
     def awake_now(self) -> float:
         return 0.0
 
+    def check_owner(self) -> None:
+        pass
+
     async def receiver_state(self) -> ReceiverState:
         return ReceiverState()
 
