@@ -70,7 +70,7 @@ def contents(location: StoreLocation) -> dict[str, list[tuple[Any, ...]]]:
         rows = {
             table.name: [tuple(row) for row in connection.execute(select(table))]
             for table in metadata.sorted_tables
-            if table.name != "changes"
+            if table.name not in {"changes", "replicas", "ownership"}
         }
     engine.close()
     rows["meta"] = [row for row in rows["meta"] if row[0] != "owner"]
