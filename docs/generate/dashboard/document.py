@@ -12,6 +12,9 @@ from docs.generate.dashboard.panels import SOURCE
 
 UID = "cartesia-fine-tunes"
 
+_WIDTH = 24
+"""Width of Grafana's grid, which the panels of a row share."""
+
 ROWS = {
     "At a glance": (
         fine_tunes.total,
@@ -26,7 +29,12 @@ ROWS = {
     "Time": (fine_tunes.time_in_training, fine_tunes.longest_active),
     "Polls": (polls.accounts, polls.data_age, polls.failed_polls),
     "Requests to the API": (polls.poll_duration, polls.requests, polls.request_duration),
-    "Receivers": (receivers.receivers, receivers.backlog, receivers.longest_wait),
+    "Receivers": (
+        receivers.receivers,
+        receivers.backlog,
+        receivers.held_back,
+        receivers.longest_wait,
+    ),
     "Deliveries": (receivers.requests, receivers.failed_requests, receivers.delivery_delay),
     "Agent": (
         process.version,
@@ -55,7 +63,8 @@ def render() -> str:
     for title, panels in ROWS.items():
         dashboard_builder = dashboard_builder.with_row(builders.Row(title))
         for panel in panels:
-            dashboard_builder = dashboard_builder.with_panel(panel())
+            sized = panel().span(_WIDTH // len(panels))
+            dashboard_builder = dashboard_builder.with_panel(sized)
     content: dict[str, Any] = json.loads(JSONEncoder().encode(dashboard_builder.build()))
     for number, panel in enumerate(content["panels"], 1):
         panel["id"] = number

@@ -6,7 +6,6 @@ from grafana_foundation_sdk.models import common
 
 from docs.generate.dashboard.panels import (
     ACCOUNT,
-    HALF,
     RATE,
     SELECTED,
     Query,
@@ -117,7 +116,7 @@ def time_in_training() -> timeseries.Panel:
     spent = f'sum by (le) (increase({_DURATIONS}{{{ACCOUNT},status="training"}}[1d]))'
     half = Query(f"histogram_quantile(0.5, {spent})", "median")
     most = Query(f"histogram_quantile(0.9, {spent})", "90 %")
-    panel = line_panel(text, half, most, unit="s").span(HALF)
+    panel = line_panel(text, half, most, unit="s")
     return panel.override_by_query("B", [dashed(10, 6), coloured(ORANGE)])
 
 
@@ -129,5 +128,5 @@ def longest_active() -> timeseries.Panel:
     )
     oldest = f'min by (account, status) ({_OLDEST}{{{ACCOUNT},status=~"created|training"}})'
     query = Query(f"time() - {oldest}", "{{account}}: {{status}}")
-    panel = line_panel(text, query, unit="s", above=((STUCK_SECONDS, VERMILLION),)).span(HALF)
+    panel = line_panel(text, query, unit="s", above=((STUCK_SECONDS, VERMILLION),))
     return panel.override_by_regexp("/created$/", [dashed(2, 6), coloured(ORANGE)])

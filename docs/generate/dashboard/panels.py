@@ -21,7 +21,6 @@ from docs.generate.dashboard.style import (
 )
 
 SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
-HALF, THIRD, SIXTH = 12, 8, 4
 
 ACCOUNT = 'account=~"$account"'
 SELECTED = f'{ACCOUNT},model_id=~"$model"'
@@ -60,7 +59,7 @@ class Text:
 def number_panel(
     text: Text, *queries: Query, unit: str = "short", above: Thresholds = ()
 ) -> stat.Panel:
-    """Return a panel with one number per query, a sixth of the width."""
+    """Return a panel with one number per query."""
     panel = stat.Panel().targets(
         [query.instant_target(_ref_id(index)) for index, query in enumerate(queries)]
     )
@@ -69,13 +68,13 @@ def number_panel(
     panel = panel.graph_mode(common.BigValueGraphMode.NONE).reduce_options(
         builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
     )
-    return _with_text(panel, text).height(4).span(SIXTH)
+    return _with_text(panel, text).height(4)
 
 
 def line_panel(
     text: Text, *queries: Query, unit: str = "short", above: Thresholds = ()
 ) -> timeseries.Panel:
-    """Return a line chart, a third of the width; thresholds are dashed lines."""
+    """Return a line chart; thresholds are dashed lines."""
     panel = timeseries.Panel().targets(
         [query.target(_ref_id(index)) for index, query in enumerate(queries)]
     )
@@ -86,7 +85,7 @@ def line_panel(
             common.GraphThresholdsStyleMode.DASHED if above else common.GraphThresholdsStyleMode.OFF
         )
     )
-    return _with_text(panel, text).height(9).span(THIRD)
+    return _with_text(panel, text).height(9)
 
 
 def bar_panel(
@@ -108,7 +107,7 @@ def state_panel(text: Text, query: Query, texts: States) -> statetimeline.Panel:
     panel = statetimeline.Panel().with_target(query.target("A")).mappings(state_texts(texts))
     panel = panel.show_value(common.VisibilityMode.ALWAYS).merge_values(True).row_height(0.8)
     panel = panel.thresholds(thresholds()).color_scheme(by_threshold()).fill_opacity(80)
-    return _with_text(panel, text).height(9).span(THIRD)
+    return _with_text(panel, text).height(9)
 
 
 def table_panel(text: Text, query: Query, row: str, column: str) -> table.Panel:
@@ -119,7 +118,7 @@ def table_panel(text: Text, query: Query, row: str, column: str) -> table.Panel:
         options={"rowField": row, "columnField": column, "valueField": "Value"},
     )
     panel = table.Panel().with_target(target).with_transformation(transformation).unit("short")
-    return _with_text(panel.thresholds(thresholds()), text).height(9).span(THIRD)
+    return _with_text(panel.thresholds(thresholds()), text).height(9)
 
 
 def _with_text(panel: Panel, text: Text) -> Panel:

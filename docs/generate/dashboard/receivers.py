@@ -1,4 +1,4 @@
-"""Panels about receivers: circuits, pending and dead deliveries, requests."""
+"""Panels about receivers: circuits, pending, held, muted and dead deliveries, requests."""
 
 from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
 
@@ -25,6 +25,8 @@ BACKLOG_SECONDS = 15 * 60
 
 _STATES: States = {1: ("\u25cf up", BLUE), 0: ("\u25b2 down", VERMILLION)}
 _PENDING = "cartesia_exporter_deliveries_pending"
+_HELD = "cartesia_exporter_deliveries_held"
+_MUTED = "cartesia_exporter_deliveries_muted"
 _DEAD = "cartesia_exporter_deliveries_dead"
 
 
@@ -47,10 +49,20 @@ def backlog() -> timeseries.Panel:
     return line_panel(text, pending, dead).override_by_query("B", [dashed(10, 6)])
 
 
+def held_back() -> timeseries.Panel:
+    text = Text(
+        "Held and muted deliveries",
+        "Held back by group_interval: solid; muted: dashed. They are not late.",
+    )
+    held = Query(f"sum by (receiver, reason) ({_HELD})", "{{receiver}}: {{reason}}")
+    muted = Query(f"sum by (receiver) ({_MUTED})", "{{receiver}}: muted")
+    return line_panel(text, held, muted).override_by_query("B", [dashed(10, 6)])
+
+
 def longest_wait() -> timeseries.Panel:
     text = Text(
         "Longest wait",
-        "Age of the oldest pending delivery of each receiver; no line means none is pending. "
+        "Age of the oldest delivery of each receiver that could be sent; no line means none is. "
         "Dashed: threshold of the alert.",
     )
     oldest = "cartesia_exporter_delivery_oldest_pending_timestamp_seconds"
