@@ -1,6 +1,7 @@
 """Content of the pages about mutes: the active ones, the one just added, and the form."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from exporter.core.match import ACCOUNT, LABEL_PREFIX
@@ -10,6 +11,9 @@ from exporter.web.view import View
 
 _SHOWN_MUTES: Final = 20
 _SHOWN_LABELS: Final = 20
+
+_NEW: Final = timedelta(minutes=1)
+"""For how long the page says what a new mute matches: all names of an account take a second."""
 
 DURATIONS: Final = (
     ("1h", "1 hour"),
@@ -64,6 +68,6 @@ def _shown(view: View, mute: MuteRecord) -> ShownMute:
 
 def _added(view: View, active: list[MuteRecord], mute_id: str | None) -> AddedMute | None:
     mute = next((each for each in active if each.id == mute_id), None)
-    if mute is None:
+    if mute is None or view.now - mute.created_at > _NEW:
         return None
     return AddedMute(mute, view.fine_tunes.count_selected(mute, view.account_labels))
