@@ -57,7 +57,10 @@ class Muted:
         found = re.findall(rf'(?m)^{gauge}{{.*receiver="(\w+)".*}} (\S+)$', page)
         values = {(name, receiver): int(float(text)) for name, receiver, text in found}
         return {
-            receiver: tuple(values[name, receiver] for name in ("pending", "held", "muted", "dead"))
+            receiver: tuple(
+                values.get((name, receiver), -1)  # before the first look at the outbox
+                for name in ("pending", "held", "muted", "dead")
+            )
             for receiver in ("ops", "chat")
         }
 
