@@ -39,7 +39,7 @@ def pgbouncer(server: PostgresServer) -> Iterator[int]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([program, file], stdout=log, stderr=log, **as_user())
         try:
-            wait_for(server.url(port=port, sslmode="disable"), process, folder / "log")
+            wait_for(server.url(port=port), process, folder / "log")
             yield port
         finally:
             process.terminate()

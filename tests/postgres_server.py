@@ -61,6 +61,17 @@ def _version(path: Path) -> float:
     return float(path.parts[-3])
 
 
+# Not TRUNCATE, which creates a file for each table and index: 80 ms.
+_EMPTY = "; ".join(
+    [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
+    + [
+        f"SELECT setval(pg_get_serial_sequence('{table.name}', '{key.name}'), 1, false)"
+        for table in metadata.sorted_tables
+        if (key := table.autoincrement_column) is not None
+    ]
+)
+
+
 @dataclass
 class PostgresServer:
     """A running server. Every user but AGENT may connect without a password.
@@ -88,8 +99,10 @@ class PostgresServer:
         port: int = 0,
         **parameters: Any,
     ) -> str:
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        return f"postgresql://{user}@{host}:{port or self.port}/{database}{query}"
+        # Without TLS, which the server has for the tests of it.
+        given = {"sslmode": "disable", **parameters}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"postgresql://{user}@{host}:{port or self.port}/{database}?{query}"
 
     def execute(self, statement: str, database: str = USER) -> list[Any]:
         """Execute statements on a connection of its own; return the rows of the last one."""
@@ -119,8 +132,7 @@ class PostgresServer:
         with closing(engine), engine.begin(write=True) as connection:
             if not is_new:
                 connection.exec_driver_sql("DROP FUNCTION IF EXISTS no_room CASCADE")
-                names = ", ".join(metadata.tables)
-                connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+                connection.exec_driver_sql(_EMPTY)
             migrate(connection, engine, init=True)
         return self._shared
 

@@ -16,7 +16,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.location import StoreLocation
 from exporter.store.outbox import Outbox
-from tests.engines import on_sqlite
+from tests.engines import on_postgres, on_sqlite
 from tests.store.raw_sql import count_rows, execute
 from tests.store.sample_polls import (
     KEY,
@@ -135,9 +135,17 @@ states = st.builds(
 )
 
 
+@on_sqlite
 @settings(max_examples=25)
 @given(state=states)
 async def test_any_state_survives_a_restart(new_state, state):
+    assert await store_and_load(new_state(), state) == state
+
+
+@on_postgres
+@settings(max_examples=8)
+@given(state=states)
+async def test_any_state_survives_a_restart_in_postgresql(new_state, state):
     assert await store_and_load(new_state(), state) == state
 
 

@@ -30,7 +30,7 @@ def port(postgres):
 @pytest.fixture
 def location(postgres, port) -> PostgresLocation:
     database = postgres.emptied_database()
-    return location_of(postgres.url(database, port=port, sslmode="disable"), lease=2.0)
+    return location_of(postgres.url(database, port=port), lease=2.0)
 
 
 async def test_pollers_deliverers_and_pages_work_side_by_side(location):

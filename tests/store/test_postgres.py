@@ -97,7 +97,7 @@ async def test_an_invalid_url_is_refused_without_repeating_it(url):
 
 async def test_another_host_needs_a_certificate_of_a_known_authority_for_its_name(postgres):
     def url(host: str = HOST, **more: Any) -> str:
-        return server.url(database, host=host, hostaddr="127.0.0.1", **more)
+        return server.url(database, host=host, hostaddr="127.0.0.1", **{"sslmode": "", **more})
 
     server: PostgresServer = postgres
     database = server.emptied_database()
@@ -256,7 +256,7 @@ async def test_events_are_committed_in_the_order_of_their_numbers(location):
 async def test_a_commit_without_an_answer_is_read_again_before_the_next(postgres, answered):
     name = postgres.emptied_database()
     with relay(postgres.port) as between:
-        location = location_of(postgres.url(name, port=between.port, sslmode="disable"))
+        location = location_of(postgres.url(name, port=between.port))
         async with Database(location) as database:
             accounts = Accounts(database)
             state = await commit_snapshot(database, None, snapshot_of(fine_tune("a")))
