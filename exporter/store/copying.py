@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from exporter.core.text import storable_text
 from exporter.store.engines import StoreEngine, insert_rows
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.migrations import REVISIONS, create_tables, read_revision
@@ -50,11 +49,7 @@ def copy_state(source: StoreEngine, target: StoreEngine) -> dict[str, int]:
 
 def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[Mapping[str, Any]]:
     rows = connection.execute(sa.select(table), execution_options={"yield_per": _ROWS_PER_FETCH})
-    for row in rows.mappings():
-        yield {
-            name: storable_text(value) if isinstance(value, str) else value
-            for name, value in row.items()
-        }
+    yield from map(dict, rows.mappings())
 
 
 def _count(connection: sa.Connection, table: sa.Table) -> int:

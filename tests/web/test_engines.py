@@ -110,6 +110,32 @@ async def test_every_page_of_a_list_is_the_same(both, path):
 @pytest.mark.parametrize(
     "path",
     [
+        *(
+            f"/api/v1/fine-tunes?{name}=a%00"
+            for name in ("q", "account", "model_id", "dataset", "status", "starting_after")
+        ),
+        *(
+            f"/api/v1/events?{name}=a%00"
+            for name in ("q", "account", "fine_tune", "receiver", "status", "starting_after")
+        ),
+        "/api/v1/deliveries?starting_after=a%00:slack",
+        "/api/v1/fine-tunes/main/a%00",
+        "/fine-tunes/main/a%00",
+        "/fine-tunes/a%00/a",
+        "/fine-tunes?q=a%00",
+        "/notifications?receiver=a%00",
+    ],
+)
+async def test_what_postgresql_cannot_store_is_not_found(both, path):
+    answers = [await each.get(path) for each in both]
+    assert answers[0].status_code in {200, 400, 404}, answers[0].text
+    assert [each.status_code for each in answers] == [answers[0].status_code] * 2
+    assert answers[1].text == answers[0].text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
         "/",
         "/?range=30d",
         "/fine-tunes?sort=account",

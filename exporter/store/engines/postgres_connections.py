@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import certifi
 import psycopg
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumperUnknown
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -31,6 +33,18 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
+
+
+class _TextDumper(StrDumperUnknown):
+    """Replaces U+0000, which PostgreSQL refuses, as in texts of the API."""
+
+    def dump(self, obj: str) -> bytes:
+        return obj.replace("\0", "\ufffd").encode()
+
+
+_ADAPTERS: Final = AdaptersMap(psycopg.adapters)
+_ADAPTERS.register_dumper(str, _TextDumper)
+
 _ANSWER_SHARE: Final = 0.4
 """Share of the lease after which a connection without an acknowledgement is closed."""
 
@@ -84,7 +98,9 @@ class Connector:
             raise type(self._failure)(str(self._failure))
         parameters = self._parameters()
         try:
-            connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
+            connection = psycopg.connect(
+                **parameters, autocommit=True, prepare_threshold=None, context=_ADAPTERS
+            )
         except psycopg.Error as error:
             self._failed_at, self._failure = monotonic(), error
             raise
