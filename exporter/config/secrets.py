@@ -155,5 +155,11 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
-StoragePath = Annotated[Path, BeforeValidator(to_path)]
+def _storage_path(value: object) -> Path:
+    if isinstance(value, str) and value.strip().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be the path of a file; give a database as storage.url")
+    return to_path(value)
+
+
+StoragePath = Annotated[Path, BeforeValidator(_storage_path)]
 CaFile = Annotated[Path, BeforeValidator(_ca_file)]

@@ -1,5 +1,6 @@
 """Loading the configuration from a file and the environment."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from docs.generate.example import EXAMPLE, uncomment
 from exporter.config import Config, ConfigError, load
 from exporter.config.receivers import SlackReceiver, WebhookReceiver
+from exporter.store.location import PostgresLocation
 from tests.config.config_file import KEY, write_config
 
 HERE = Path(__file__).parent
@@ -26,6 +28,7 @@ ADMIN_KEY = (
     "is an admin key (sk_car_admin_…), which works only on admin routes;"
     " use a standard sk_car_… key"
 )
+NO_PATH = "must be the path of a file; give a database as storage.url"
 NO_HTTPS = "must use https; http is only for loopback addresses, or with allow_http: true"
 BAD = sorted((HERE / "bad").glob("*.yaml"))
 GOOD = sorted((HERE / "good").glob("*.yaml"))
@@ -72,6 +75,66 @@ def test_a_key_file_that_was_copied_from_an_env_file_is_refused(tmp_path):
         [problem] = problems(None, {"CARTESIA_API_KEY_FILE": str(path)})
         expected = f"$CARTESIA_API_KEY_FILE: {path} must be the value alone; {reason}"
         assert problem == expected
+
+
+DATABASE = "postgresql://agent:hunter2@db.example/state"
+
+
+@pytest.mark.parametrize(
+    ("storage", "environ"),
+    [
+        ({"url": DATABASE}, {}),
+        ({"url_env": "STATE"}, {"STATE": DATABASE}),
+        ({"url": DATABASE}, {"CARTESIA_EXPORTER_STORAGE_PATH": "/data/state.db"}),
+        ({}, {"CARTESIA_EXPORTER_STORAGE_URL": DATABASE}),
+        # Images set the path.
+        ({}, {"CARTESIA_EXPORTER_STORAGE_URL": DATABASE, "CARTESIA_EXPORTER_STORAGE_PATH": "/a"}),
+    ],
+)
+def test_the_state_can_be_in_a_database(tmp_path, storage, environ):
+    config = load(write_config(tmp_path, json.dumps({"storage": storage})), {**KEY, **environ})
+    location = config.storage.location
+    assert isinstance(location, PostgresLocation)
+    assert (location.url(), location.password, location.lease, location.pool) == (
+        DATABASE,
+        None,
+        15,
+        4,
+    )
+    assert "hunter2" not in f"{config!r} {location} {location!r}"
+    assert not [each for each in config.warnings if "STORAGE" in each]
+
+
+def test_a_path_in_the_file_excludes_the_variable_of_the_database(tmp_path):
+    path = write_config(tmp_path, "storage: {path: a.db}")
+    config = load(path, {**KEY, "CARTESIA_EXPORTER_STORAGE_URL": DATABASE})
+    assert config.storage.location == Path("a.db")
+    [warning] = [each for each in config.warnings if "STORAGE" in each]
+    assert warning.startswith("$CARTESIA_EXPORTER_STORAGE_URL has no effect: the file sets")
+
+
+@pytest.mark.parametrize(
+    ("storage", "expected"),
+    [
+        ({"url": DATABASE, "path": "a.db"}, "url: is given together with path; keep one of them"),
+        ({"url": DATABASE, "url_env": "X"}, "url_env: is given together with url; keep one of"),
+        ({"url": "mysql://hunter2"}, "url: must be the URL of a database such as postgresql://"),
+        ({"url": "postgresql+psycopg://hunter2"}, "url: must be the URL of a database such as"),
+        ({"url": f"'{DATABASE}'"}, "url: must not be in quotes"),
+        ({"url_file": "missing"}, "url_file: cannot read "),
+        ({"password_file": "x"}, "password_file: needs storage.url: a file has no password"),
+    ],
+)
+def test_an_unusable_database_is_refused(tmp_path, storage, expected):
+    path = write_config(tmp_path, json.dumps({"storage": storage}))
+    assert any(f"storage.{expected}" in each for each in problems(path, {**KEY}))
+
+
+def test_a_database_needs_the_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.config.models.find_spec", lambda _: None)
+    path = write_config(tmp_path, json.dumps({"storage": {"url": DATABASE}}))
+    [problem] = problems(path, {**KEY})
+    assert problem.endswith("needs the extra: pip install 'cartesia-exporter[postgres]'")
 
 
 def test_the_environment_alone_is_enough():
@@ -160,7 +223,7 @@ def test_every_variable_is_used(tmp_path, monkeypatch):
                 "$CARTESIA_BASE_URL: must not contain a user name or a password",
                 f"$CARTESIA_EXPORTER_SLACK_URL: {NO_HTTPS}",
                 "$CARTESIA_EXPORTER_WEBHOOK_URL: must be an absolute URL such as https://host/path",
-                "$CARTESIA_EXPORTER_STORAGE_PATH: must be the path of a file, not a key or a URL",
+                f"$CARTESIA_EXPORTER_STORAGE_PATH: {NO_PATH}",
             ],
         ),
     ],
