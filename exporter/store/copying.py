@@ -32,8 +32,8 @@ def copy_state(source: StoreEngine, target: StoreEngine) -> dict[str, int]:
                 insert_rows(connection, table, _rows(reading, table))
                 counts[table.name] = _checked_count(connection, table, _count(reading, table))
 
-    source.open_unused()
     try:
+        source.open_unused()
         with source.begin() as reading:
             if read_revision(reading, source) != REVISIONS[-1]:
                 raise StoreRefusedError(

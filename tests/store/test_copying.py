@@ -18,8 +18,9 @@ from exporter.store.events import DEAD, DELIVERED
 from exporter.store.location import StoreLocation
 from exporter.store.mutes import add_mute
 from exporter.store.outbox import Outbox
+from exporter.store.ownership import Lease
 from exporter.store.schema import metadata
-from tests.engines import ENGINES, POSTGRES, SQLITE, on_sqlite
+from tests.engines import ENGINES, POSTGRES, SQLITE, on_postgres, on_sqlite
 from tests.postgres_server import PostgresServer, location_of
 from tests.store.raw_sql import execute
 from tests.store.raw_sqlite import query_file
@@ -134,6 +135,17 @@ async def test_the_state_of_a_running_agent_is_refused(location, unused):
     async with Database(location):
         with pytest.raises(StoreRefusedError, match="is in use by process"):
             copy_state(open_engine(location), open_engine(unused(POSTGRES)))
+
+
+@on_postgres
+async def test_a_database_that_a_replica_uses_is_refused(location, unused):
+    async with Database(location) as database:
+        lease = Lease(database, "pod-1", "1.0")
+        await lease.renew("digest", None)
+        with pytest.raises(StoreRefusedError, match="is in use by pod-1: stop the agent"):
+            copy_state(open_engine(location), open_engine(unused(SQLITE)))
+        await lease.end()
+    copy_state(open_engine(location), open_engine(unused(SQLITE)))
 
 
 @on_sqlite

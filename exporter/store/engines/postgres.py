@@ -22,7 +22,7 @@ from exporter.core.ownership import Claim, renewal_interval
 from exporter.store.engines import postgres_errors
 from exporter.store.engines.postgres_connections import Connector
 from exporter.store.engines.postgres_errors import to_store_error
-from exporter.store.engines.postgres_ownership import holds
+from exporter.store.engines.postgres_ownership import LIVE_NAMES, holds
 from exporter.store.errors import (
     StoreError,
     StoreFencedError,
@@ -30,7 +30,7 @@ from exporter.store.errors import (
     StoreRefusedError,
 )
 from exporter.store.location import PostgresLocation
-from exporter.store.schema import changes, meta, metadata
+from exporter.store.schema import changes, meta, metadata, replicas
 
 OLDEST_VERSION: Final = 13
 _VERSION_UNIT: Final = 10_000
@@ -90,8 +90,16 @@ class PostgresEngine:
                 )
 
     def open_unused(self) -> None:
-        """Check an existing database."""
+        """Check an existing database. Later agents are not kept from using it."""
         self.open(exclusive=False)
+        with self.begin() as connection:
+            exists = connection.scalar(select(func.to_regclass(replicas.name))) is not None
+            names = sorted(connection.scalars(LIVE_NAMES)) if exists else []
+        if names:
+            raise StoreRefusedError(
+                f"{self.description} is in use by {', '.join(names)}: stop the agent. One that was "
+                "killed counts until the end of its lease"
+            )
 
     def create(self, fill: Callable[[Connection], None]) -> None:
         """Create the tables and what ``fill`` writes into a database without tables of ours."""

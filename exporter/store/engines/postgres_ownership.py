@@ -53,6 +53,7 @@ STATE: Final = select(
 )
 
 LIVE_REPLICAS: Final = select(replicas.c.id, replicas.c.configuration).where(_IS_LIVE)
+LIVE_NAMES: Final = select(replicas.c.name).where(_IS_LIVE)
 CLAIMS: Final = select(ownership.c.kind, ownership.c.name, ownership.c.holder, ownership.c.term)
 
 
