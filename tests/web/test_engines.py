@@ -153,3 +153,12 @@ async def test_every_kind_of_page_is_the_same(both, path):
     expected = await sqlite.get(path)
     assert expected.status_code == 200
     assert (await postgres.get(path)).text == expected.text
+
+
+async def test_a_new_mute_matches_as_many_fine_tunes(both):
+    sqlite, postgres = both
+    [mute] = (await sqlite.json("/mutes"))["data"]
+    path = f"/notifications?added={mute['id']}"
+    expected = (await sqlite.get(path)).text
+    assert "of the present fine-tunes match" in expected
+    assert (await postgres.get(path)).text == expected
