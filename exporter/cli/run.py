@@ -65,7 +65,7 @@ _TELEMETRY_PATH: Final = re.compile(
     "--web.enable-lifecycle",
     "lifecycle",
     is_flag=True,
-    help="Allow changes by HTTP POST: reload, and retry or discard deliveries.",
+    help="Allow changes by HTTP POST: reload, retry or discard deliveries, add or end mutes.",
 )
 @click.option(
     "--log.level",
