@@ -6,10 +6,12 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from exporter.agent.housekeeping import Housekeeper
+from exporter.agent.ownership import OwnerMetrics
 from exporter.agent.registry import new_registry
 from exporter.agent.reload import Reloader, Reloading
 from exporter.cartesia.client import ClientMetrics
 from exporter.config import Config
+from exporter.core.ownership import AGENT
 from exporter.core.retry import CIRCUIT_CLOSED
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.polling.metrics import PollMetrics
@@ -45,6 +47,7 @@ def served_metrics(tmp_path):
     database = Database(tmp_path / "state.db")
     state_path(database).touch()
     registry.register(StoreMetrics(database))
+    registry.register(OwnerMetrics("0123456789", lambda: [AGENT], lambda _: True))
     clock = FakeClock(0).clock
     Housekeeper(Retention(database), Config, registry, clock)
     Reloader(Reloading(Config), never, registry, clock)
