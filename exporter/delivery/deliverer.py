@@ -97,7 +97,7 @@ class Deliverer(DeliveryLoop, Service):
             return paused
         wait = await self._create_due_messages(held_until)
         if len(self._unstored) >= _MOST_UNSTORED:
-            return LOOK_SECONDS
+            return self.look_seconds
         message = await self._outbox.next(skipping=self._unstored.keys())
         message = message or await self._next_unstored()
         if message is None:
@@ -124,13 +124,13 @@ class Deliverer(DeliveryLoop, Service):
         """Create messages of queued events when their time has come; return the seconds to wait."""
         queued = await self._outbox.unsent()
         if not queued:
-            return LOOK_SECONDS
+            return self.look_seconds
         # During an outage each attempt would otherwise create a message, and the backlog would
         # arrive as many messages instead of one digest. Their number grows with the logarithm of
         # the failures, so that there are always others to try than one that the receiver fails on.
         most = self.schedule.circuit.failures.bit_length()
         if most and await self._outbox.count_pending_messages() > most:
-            return LOOK_SECONDS
+            return self.look_seconds
         groups, wait = due_groups(queued, self._grouping, held_until - self._outbox.awake_now())
         if not groups:
             return wait

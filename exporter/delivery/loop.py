@@ -19,6 +19,9 @@ from exporter.supervisor import pause
 LOOK_SECONDS: Final = 5.0
 """Longest time between two looks at the outbox: other processes change it without a wake-up."""
 
+SHARED_LOOK_SECONDS: Final = 30.0
+"""The same among replicas: each renewal of the lease looks whether another process wrote."""
+
 LOGGED_EVENTS: Final = 3
 """Number of events that a log line about a delivery names."""
 
@@ -75,7 +78,7 @@ class RetrySchedule:
 
 
 class DeliveryLoop(ABC):
-    """Runs the turns of one receiver: on wake-up, when one is due, and at least every 5 s.
+    """Runs the turns of one receiver: on wake-up, when one is due, and every ``look_seconds``.
 
     ``wakeup_deadline`` is the monotonic time by which the next wake-up will be set.
     """
@@ -86,6 +89,7 @@ class DeliveryLoop(ABC):
         self, outbox: ReceiverOutbox, metrics: DeliveryMetrics, clock: Clock, spacing: float
     ) -> None:
         self.name = outbox.receiver
+        self._is_shared = outbox.is_shared
         self.schedule = RetrySchedule(clock, outbox.awake_now, spacing)
         self._metrics = metrics
         self._clock = clock
@@ -101,6 +105,11 @@ class DeliveryLoop(ABC):
         and their results are stored later.
         """
 
+    @property
+    def look_seconds(self) -> float:
+        """Return the longest time between two looks at the outbox."""
+        return SHARED_LOOK_SECONDS if self._is_shared else LOOK_SECONDS
+
     def wake(self) -> None:
         """Start the next turn now: the outbox changed."""
         self._changed.set()
@@ -115,7 +124,7 @@ class DeliveryLoop(ABC):
                 self.wakeup_deadline = self._clock.monotonic()
                 wait = LOOK_SECONDS
                 with suppress(*NOT_OWNER), self.log_store_error():
-                    wait = min(await self.deliver_due(), LOOK_SECONDS)
+                    wait = min(await self.deliver_due(), self.look_seconds)
                 if wait > 0 and not stop.is_set():
                     self.wakeup_deadline = self._clock.monotonic() + wait
                     await pause(self._changed, wait)

@@ -112,6 +112,11 @@ class ReceiverOutbox:
         """Return the time of the awake clock in seconds."""
         return self._database.awake.now()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether replicas use the database, too."""
+        return self._database.engine.is_shared
+
     def check_owner(self) -> None:
         """Check without the database that a message may be sent. Raises StoreFencedError."""
         if self._claim is not None and not self._database.trusts(self._claim):

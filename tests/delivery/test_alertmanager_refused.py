@@ -252,6 +252,7 @@ class MemoryOutbox:
         }
         self.states = dict.fromkeys(range(number), "pending")
         self.receiver = AM
+        self.is_shared = False
 
     def awake_now(self) -> float:
         return 0.0
