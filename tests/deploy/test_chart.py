@@ -63,10 +63,26 @@ def test_every_field_is_in_the_schemas_of_the_prometheus_operator(home, everythi
 
 def test_the_agent_ends_before_its_replacement_starts(rendered):
     spec = rendered.one("Deployment")["spec"]
+    if spec["replicas"] > 1:
+        pytest.skip("replicas share a database")
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert rendered.pod["terminationGracePeriodSeconds"] > 10
     for claim in rendered.all("PersistentVolumeClaim"):
         assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_replicas_share_a_database_and_replace_each_other_one_by_one(home):
+    chart = RenderedChart(home, f"--values={CHART / 'ci' / 'replicas-values.yaml'}")
+    spec = chart.one("Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
+    assert not chart.all("PersistentVolumeClaim")
+    assert "state" not in [each["name"] for each in chart.pod["volumes"]]
+    [spread] = chart.pod["topologySpreadConstraints"]
+    budget = chart.one("PodDisruptionBudget")["spec"]
+    assert spread["labelSelector"] == budget["selector"] == spec["selector"]
+    [endpoint] = chart.one("ServiceMonitor")["spec"]["endpoints"]
+    [instance] = [e for e in endpoint["relabelings"] if e.get("targetLabel") == "instance"]
+    assert instance["sourceLabels"] == ["__meta_kubernetes_pod_name"]
 
 
 def test_the_pod_meets_the_restricted_pod_security_standard(rendered):
@@ -97,7 +113,7 @@ def test_user_and_state_folder_are_those_of_the_image(rendered):
     assert f"USER {user}:{rendered.pod['securityContext']['runAsGroup']}\n" in dockerfile
     assert rendered.pod["securityContext"]["fsGroup"] == user
     mounts = {each["name"]: each["mountPath"] for each in rendered.container["volumeMounts"]}
-    assert f"\nVOLUME {mounts['state']}\n" in dockerfile
+    assert f"\nVOLUME {mounts.get('state', '/data')}\n" in dockerfile
     assert "requests" in rendered.container["resources"]
 
 

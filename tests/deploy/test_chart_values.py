@@ -82,7 +82,11 @@ REFUSED: list[Any] = [
         ["--set=existingSecret=a,serviceMonitor.enabled=true,podMonitor.enabled=true"],
         "enable serviceMonitor or podMonitor, not both",
     ),
-    (["--set=existingSecret=a,replicas=2"], "additional properties 'replicas' not allowed"),
+    (["--set=existingSecret=a,replicas=2"], "replicas share a database: set config.storage.url"),
+    (
+        ["--set=existingSecret=a,config.storage.url=postgresql://u:secret@db/cartesia"],
+        "at '/config/storage/url'",
+    ),
     (["--set=existingSecret=a,service.port=0"], "at '/service/port'"),
     (["--set=existingSecret=a,config.storage.path=/tmp/x"], "at '/config/storage'"),
     (["--set=existingSecret=a,log.level=loud"], "at '/log/level'"),

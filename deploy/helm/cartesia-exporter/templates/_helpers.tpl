@@ -51,6 +51,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- toYaml .Values.config -}}
 {{- end -}}
 
+{{/* Not empty if the state is in a database, which several agents may use at the same time. */}}
+{{- define "cartesia-exporter.shared" -}}
+{{- with .Values.config.storage -}}
+{{- if or .url .url_file .url_env -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "cartesia-exporter.serviceAccountName" -}}
 {{- default (ternary (include "cartesia-exporter.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
@@ -83,13 +90,23 @@ path: /metrics
 scheme: {{ include "cartesia-exporter.scheme" $root | lower }}
 interval: {{ .interval }}
 scrapeTimeout: {{ .scrapeTimeout }}
+{{- if include "cartesia-exporter.shared" $root }}
+# Several pods run at a time, at least during an update.
+{{- else }}
 # There is one pod at a time. Under the same labels its series go on over a restart, and increase()
 # sees what the agent saw while it was away.
+{{- end }}
 relabelings:
   - targetLabel: job # the rules look for a name with "cartesia" in it
     replacement: cartesia-exporter
+  {{- if include "cartesia-exporter.shared" $root }}
+  - sourceLabels: [__meta_kubernetes_pod_name]
+    targetLabel: instance
+    replacement: {{ $root.Release.Namespace }}/$1
+  {{- else }}
   - targetLabel: instance
     replacement: {{ $root.Release.Namespace }}/{{ include "cartesia-exporter.fullname" $root }}
+  {{- end }}
   - action: labeldrop
     regex: pod
 {{- with .tlsConfig }}
