@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
 
 import structlog
@@ -301,7 +300,7 @@ class Agent:
         return PagesContext(
             self._reader,
             lambda: view_settings(self._config),
-            self._statuses.newest,
+            self._shown_statuses,
             lambda: render_masked(self._config),
             clock.now,
             clock.monotonic,
@@ -322,18 +321,22 @@ class Agent:
         names = (each.name for each in self._config.accounts)
         return [name for name in names if self._owns(Item(ACCOUNT, name))]
 
+    def _shown_statuses(self) -> list[AccountStatus]:
+        """Return the statuses of all accounts, those of other replicas as they are stored."""
+        here = self._statuses.newest()
+        if self._ownership is None:
+            return here
+        names, stale_after = {each.account for each in here}, self._config.poll.stale_after
+        return here + [
+            self._ownership.remote_status(AccountKey(each.name, each.base_url), stale_after)
+            for each in self._config.accounts
+            if each.name not in names
+        ]
+
     def _all_fresh(self) -> bool:
-        now, polls = SYSTEM_CLOCK.monotonic(), {}
-        if self._ownership is not None:
-            polls = self._ownership.polls
-        fresh = {each.account for each in self._statuses.newest() if each.is_fresh(now)}
-        stale_at = now - self._config.poll.stale_after
-        for account in self._config.accounts:
-            _, read_at = polls.get(AccountKey(account.name, account.base_url), (None, -inf))
-            here = self._owns(Item(ACCOUNT, account.name))
-            if account.name not in fresh and (here or read_at <= stale_at):
-                return False
-        return True
+        now = SYSTEM_CLOCK.monotonic()
+        fresh = [each for each in self._shown_statuses() if each.is_fresh(now)]
+        return len(fresh) == len(self._config.accounts)
 
     def _publish(self, status: AccountStatus) -> None:
         if not self._owns(Item(ACCOUNT, status.account)):

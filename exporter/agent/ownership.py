@@ -24,6 +24,7 @@ from exporter.core.ownership import (
     trusted_until,
     valid_claims,
 )
+from exporter.core.view import AccountStatus
 from exporter.store.errors import StoreError, StoreLostError
 from exporter.supervisor import Service, pause
 
@@ -128,6 +129,22 @@ class Ownership(Service):
     @property
     def _is_trusted(self) -> bool:
         return self._clock.monotonic() < self._trusted_until
+
+    def remote_status(self, account: AccountKey, stale_after: float) -> AccountStatus:
+        """Return the status of an account that another replica polls, as far as it is stored."""
+        if account not in self.polls:
+            return AccountStatus(account.name)
+        poll, seen_at = self.polls[account]
+        return AccountStatus(
+            account.name,
+            up=poll.failing_since is None,
+            polled_at=poll.read_at,
+            succeeded_at=poll.read_at,
+            counts={},
+            failure=poll.reason,
+            stale_at=seen_at + stale_after,
+            failing_since=poll.failing_since or 0.0,
+        )
 
     async def join(self) -> None:
         """Take what has no owner, before the services start. Raises StoreError."""

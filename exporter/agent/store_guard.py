@@ -14,7 +14,7 @@ from exporter.store.errors import StoreError, StoreTakenError
 from exporter.supervisor import Service, pause
 
 _LOOK_SECONDS: Final = 5.0
-_SHARED_LOOK_SECONDS: Final = 30.0
+_SHARED_LOOK_SECONDS: Final = 60.0
 """With replicas, each renewal of the lease looks at the state, too."""
 
 _SHOWN_SECONDS: Final = 5.0

@@ -49,7 +49,8 @@ class AccountRecord(Record, frozen=True, kw_only=True):
     when the data is too old to be exported; waiting, before the first complete poll. ``as_of`` is
     the time of the last complete poll; ``complete`` is whether the last poll read every page.
     ``failure`` is the reason of the last poll's failure, ``failing_since`` the first failed poll
-    of the outage. ``counts`` are of ``as_of``.
+    of the outage. ``counts`` are of ``as_of``. ``owner`` is the name of the replica that polls it,
+    empty without replicas.
     """
 
     state: DataState
@@ -62,6 +63,23 @@ class AccountRecord(Record, frozen=True, kw_only=True):
     failure: str
     fine_tunes: int
     counts: StatusCounts
+    owner: str = ""
+
+
+class ReplicaRecord(Record, frozen=True, kw_only=True):
+    """A replica, and how many accounts and receivers it owns; ``name`` is that of its host.
+
+    ``live`` is whether its lease has not ended. ``renewed_at`` is its last renewal, by the clock of
+    the database. ``agent`` is whether it does the work of one agent: heartbeat and retention.
+    """
+
+    name: str
+    version: str
+    live: bool
+    renewed_at: Time
+    accounts: int
+    receivers: int
+    agent: bool
 
 
 class FineTuneRecord(Record, frozen=True, kw_only=True):
@@ -201,6 +219,7 @@ class ReceiverRecord(Record, frozen=True, kw_only=True):
     ``held_until``, ``muted`` those that are muted. ``failures`` counts the failed attempts in a row
     since ``failing_since``; ``reason`` is the last one's. ``next_attempt_at`` is set while
     deliveries wait for it.
+    ``owner`` is the name of the replica that delivers, empty without replicas.
     """
 
     type: str
@@ -219,6 +238,7 @@ class ReceiverRecord(Record, frozen=True, kw_only=True):
     reason: str
     next_attempt_at: Time | None
     events: list[str]
+    owner: str = ""
 
 
 class MuteRecord(Record, frozen=True, kw_only=True):

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from exporter.core.model import STATUSES
+from exporter.core.ownership import ACCOUNT, AGENT, RECEIVER, Item
 from exporter.core.records import (
     HourRecord,
     OutageRecord,
     ReceiverCondition,
     ReceiverRecord,
+    ReplicaRecord,
     StatusCounts,
     at,
     at_or_none,
@@ -25,8 +28,10 @@ from exporter.store.schema import (
     events,
     hourly_counts,
     outages,
+    ownership,
     poll_outages,
     receivers,
+    replicas,
 )
 
 WEEK_SECONDS = 7 * 86_400.0
@@ -61,6 +66,60 @@ class StoredAccount:
     failing_since: float | None
 
 
+def replica_records(connection: Connection) -> list[ReplicaRecord]:
+    """Return the replicas that use the database or did so lately, live ones first.
+
+    The time is that of the newest renewal: this process renews its lease, too.
+    """
+    owned = {(row.holder, row.kind): row.items for row in connection.execute(_OWNED)}
+    rows = connection.execute(select(replicas)).all()
+    now = max((row.renewed_at for row in rows), default=None)
+    found = [
+        ReplicaRecord(
+            id=row.id,
+            name=row.name,
+            version=row.version,
+            live=now is not None and row.until > now,
+            renewed_at=row.renewed_at.astimezone(UTC),
+            accounts=owned.get((row.id, ACCOUNT), 0),
+            receivers=owned.get((row.id, RECEIVER), 0),
+            agent=(row.id, AGENT.kind) in owned,
+        )
+        for row in rows
+    ]
+    return sorted(found, key=lambda each: (not each.live, each.name, each.id))
+
+
+def owner_names(connection: Connection) -> dict[Item, str]:
+    """Return the name of the replica that owns each account and receiver."""
+    query = select(ownership.c.kind, ownership.c.name, replicas.c.name.label("owner")).join(
+        replicas, replicas.c.id == ownership.c.holder
+    )
+    return {Item(row.kind, row.name): row.owner for row in connection.execute(query)}
+
+
+_OWNED: Final = select(ownership.c.holder, ownership.c.kind, func.count().label("items")).group_by(
+    ownership.c.holder, ownership.c.kind
+)
+
+
+def stored_counts(connection: Connection) -> dict[int, StatusCounts]:
+    """Return the counts of each account as of its last change, by its number."""
+    newest = (
+        select(hourly_counts.c.account, func.max(hourly_counts.c.hour).label("hour"))
+        .group_by(hourly_counts.c.account)
+        .subquery()
+    )
+    in_force = (hourly_counts.c.account == newest.c.account) & (
+        hourly_counts.c.hour == newest.c.hour
+    )
+    rows = connection.execute(select(hourly_counts).join(newest, in_force))
+    return {
+        row.account: StatusCounts(**{status: getattr(row, status) for status in STATUSES})
+        for row in rows
+    }
+
+
 def stored_accounts(connection: Connection) -> list[StoredAccount]:
     """Return all accounts with a baseline, by name."""
     outage = (poll_outages.c.name == accounts.c.name) & (
@@ -87,17 +146,22 @@ def receiver_records(
     """Return the configured receivers in their order, then those with unfinished deliveries."""
     counts = {row.receiver: row for row in connection.execute(_counts_query(now))}
     circuits = {row.name: row for row in connection.execute(select(receivers))}
+    owners = owner_names(connection)
     known = {each.name for each in configured}
     others = (
         ReceiverSummary(name, "")
         for name, row in sorted(counts.items())
         if name not in known and (row.pending or row.muted or row.dead)
     )
-    return [
+    records = (
         _receiver_record(
             each, counts.get(each.name), circuits.get(each.name), now, known=each.name in known
         )
         for each in (*configured, *others)
+    )
+    return [
+        msgspec.structs.replace(each, owner=owners.get(Item(RECEIVER, each.id), ""))
+        for each in records
     ]
 
 

@@ -12,6 +12,7 @@ from exporter.core.records import (
     FineTuneStory,
     MuteRecord,
     ReceiverRecord,
+    ReplicaRecord,
     Time,
 )
 from exporter.web.scrape import NO_SNIFF
@@ -44,6 +45,7 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
     failures_24h: int
     accounts: list[AccountRecord]
     receivers: list[ReceiverRecord]
+    replicas: list[ReplicaRecord]
 
 
 class StoryAnswer(Struct, frozen=True, kw_only=True):

@@ -130,6 +130,7 @@ def _status(view: View, _query: Query, _path: dict[str, str]) -> StatusAnswer:
         failures_24h=counted[24],
         accounts=view.accounts,
         receivers=view.receivers,
+        replicas=view.replicas,
     )
 
 

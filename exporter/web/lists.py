@@ -150,6 +150,7 @@ def notifications_page(view: View, query: Query) -> dict[str, Any]:
     return {
         "query": _form(query),
         "receivers": view.receivers,
+        "replicas": view.replicas,
         "summary": {
             "delivered": sum(each.delivered_7d for each in view.receivers),
             "waiting": view.trust.waiting,

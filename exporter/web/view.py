@@ -6,16 +6,19 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import cast
 
+from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
 from exporter.core.match import AccountLabels
 from exporter.core.model import FineTune, status_label
 from exporter.core.mutes import selects
+from exporter.core.ownership import ACCOUNT, Item
 from exporter.core.records import (
     AccountRecord,
     DataState,
     FineTuneRecord,
     MuteRecord,
+    ReplicaRecord,
     StatusCounts,
     StatusLabel,
     at,
@@ -29,8 +32,11 @@ from exporter.store.mutes import mute_records
 from exporter.store.overview import (
     ReceiverSummary,
     StoredAccount,
+    owner_names,
     receiver_records,
+    replica_records,
     stored_accounts,
+    stored_counts,
 )
 from exporter.store.schema import deliveries
 from exporter.web.trust import Trust
@@ -100,6 +106,7 @@ class View:
         self.fine_tunes = FineTunes(connection, self.account_names, label, now, are_all=are_all)
         self._statuses = {each.account: each for each in statuses}
         self._monotonic = monotonic
+        self._owners = owner_names(connection)
         self.accounts = [self._account(each.name) for each in settings.accounts]
         self.receivers = receiver_records(connection, settings.receivers, now)
 
@@ -144,6 +151,15 @@ class View:
         """The numbers of all fine-tunes by status label, and of those stuck and removed."""
         return self.fine_tunes.counts(FineTuneFilter())
 
+    @cached_property
+    def replicas(self) -> list[ReplicaRecord]:
+        """The replicas that use the database; empty without replicas."""
+        return replica_records(self.connection)
+
+    @cached_property
+    def _stored_counts(self) -> dict[int, StatusCounts]:
+        return stored_counts(self.connection)
+
     def status(self, account: str) -> AccountStatus | None:
         """Return the published status of an account; None before there is one."""
         return self._statuses.get(account)
@@ -157,7 +173,9 @@ class View:
         status = status or AccountStatus(name)
         state = self._state(status)
         as_of = status.succeeded_at or (0.0 if stored is None else stored.read_at)
-        counts = by_status(status.counts or {})
+        counts = StatusCounts(**by_status(status.counts or {}))
+        if stored is not None and status.counts == {}:  # another replica polls it
+            counts = self._stored_counts.get(stored.number, counts)
         return AccountRecord(
             id=name,
             state=state,
@@ -168,8 +186,9 @@ class View:
             baseline_at=None if stored is None else at(stored.baseline_at),
             failing_since=_failing_since(status, stored),
             failure=status.failure,
-            fine_tunes=sum(counts.values()),
-            counts=StatusCounts(**counts),
+            fine_tunes=sum(asdict(counts).values()),
+            counts=counts,
+            owner=self._owners.get(Item(ACCOUNT, name), ""),
         )
 
     def _state(self, status: AccountStatus) -> DataState:

@@ -1,12 +1,14 @@
 """Two agents on one PostgreSQL: every failure arrives, whatever happens to agents and server."""
 
+import socket
 import time
 
 import pytest
 
+from exporter.simulator.world import Population, World
 from tests.process.agent_process import get, until
 from tests.process.fake_api import fake_api
-from tests.replicas.pair import LEASE, Pair, pair
+from tests.replicas.pair import LEASE, Pair, Replica, pair
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -56,17 +58,35 @@ def cut_network_of_owner(running: Pair) -> None:
     owner.network.resume()
 
 
+def check_standby(owner: Replica, standby: Replica) -> None:
+    """It is ready, serves no series of the account, and shows the data of the owner."""
+    assert get(f"{standby.url}/-/ready").text.startswith("cartesia-exporter is ready: standby")
+    # Each has one of the two receivers.
+    until(lambda: all(len(each.owns("receiver")) == 1 for each in (owner, standby)))
+    assert get(f"{standby.url}/-/active").text.startswith("cartesia-exporter is active: owns 1")
+    assert "cartesia_up{" not in standby.metrics()
+    until(lambda: get(f"{standby.url}/api/v1/status").json()["complete"])
+    shown, own = (get(f"{each.url}/api/v1/status").json() for each in (standby, owner))
+    [account] = shown["accounts"]
+    assert (account["state"], account["fine_tunes"]) == ("current", 2)
+    assert account["counts"] == own["accounts"][0]["counts"]
+    assert account["owner"] == shown["receivers"][0]["owner"] == socket.gethostname()
+    assert [each["live"] for each in shown["replicas"]] == [True, True]
+    assert sorted(each["accounts"] for each in shown["replicas"]) == [0, 1]
+    page = get(f"{standby.url}/notifications", accept="text/html").text
+    assert page.count(" active</span>") == 2
+    assert "Data is complete and current" in page
+
+
 FAULTS = (kill_owner, suspend_owner, end_connections, restart_server, cut_network_of_owner)
 
 
 def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
-    with fake_api() as (api, inbox), pair(tmp_path, postgres, api, inbox) as running:
-        running.owner.process.wait_for_line("baseline taken")
-        standby = running.standby
-        assert get(f"{standby.url}/-/ready").text.startswith("cartesia-exporter is ready: standby")
-        assert get(f"{standby.url}/-/active").status_code == 503
-        assert get(f"{running.owner.url}/-/active").status_code == 200
-        assert "cartesia_up{" not in standby.metrics()
+    world = World(Population(fine_tunes=2))
+    with fake_api(world=world) as (api, inbox), pair(tmp_path, postgres, api, inbox) as running:
+        owner = running.owner
+        owner.process.wait_for_line("baseline taken")
+        check_standby(owner, running.standby)
         for fault in FAULTS:
             fault(running)
         running.owner  # noqa: B018 - waits until there is one
