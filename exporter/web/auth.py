@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.web.live_config import RateLimit, ReloadingWebConfig, WebSettings
 from exporter.web.passwords import BusyError, PasswordChecker
 
-EXEMPT_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
+EXEMPT_PATHS: Final = frozenset({"/-/active", "/-/healthy", "/-/ready"})
 
 _TRUSTED: Final = "trusted"
 

@@ -53,6 +53,7 @@ TESTED_ELSEWHERE = {
     ("docs/postgresql.md", r"psql .*|cartesia-exporter state copy .*"): (
         "needs a database: tests/cli/test_maintenance.py copies to one"
     ),
+    ("deploy/README.md", r"litestream .*"): "needs an object storage; the document says so",
     (
         "deploy/README.md",
         r"docker .*",

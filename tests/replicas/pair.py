@@ -28,10 +28,10 @@ time.time = lambda: real() + {offset}
 class Replica:
     """One replica: its process, which can be killed and started again, and its network."""
 
-    def __init__(self, agent: Agent, network: Relay, clock: float) -> None:
+    def __init__(self, agent: Agent, network: Relay | None = None, clock: float = 0.0) -> None:
         self.agent = agent
-        self.network = network
         self.is_suspended = False
+        self._network = network
         self._env = injected(agent.folder, _CLOCK.format(offset=clock))
         self._stack = ExitStack()
         self.process: Process
@@ -42,6 +42,11 @@ class Replica:
 
     def close(self) -> None:
         self._stack.close()
+
+    @property
+    def network(self) -> Relay:
+        assert self._network is not None
+        return self._network
 
     @property
     def is_working(self) -> bool:

@@ -57,7 +57,7 @@ NEGOTIATED: list[tuple[tuple[str, ...], str]] = [
     ((";,;=,~",), TEXT),
 ]
 
-ENDPOINTS = ("/metrics", "/-/healthy", "/-/ready")
+ENDPOINTS = ("/metrics", "/-/active", "/-/healthy", "/-/ready")
 PAGES = (
     *("/", "/fine-tunes", "/fine-tunes/main/ada", "/notifications", "/config"),
     *("/static/icon.svg", "/static/script.js", "/static/style.css", "/api/v1/status"),
@@ -103,6 +103,28 @@ async def test_healthy_depends_on_the_services_only():
     answer = await request("GET", "/-/healthy", context)
     assert answer.status_code == 200
     assert answer.text == "cartesia-exporter is healthy: 4 of 4 parts are on time.\n"
+
+
+async def test_active_is_200_for_an_agent_or_a_replica_that_owns_something():
+    for owned, status, text in (
+        (None, 200, "active: the only agent"),
+        (3, 200, "active: owns 3 accounts and receivers"),
+        (0, 503, "not active: owns 0 accounts and receivers"),
+    ):
+        answer = await request("GET", "/-/active", web_context(owned=lambda: owned))  # noqa: B023 - called at once
+        assert answer.status_code == status
+        assert answer.text == f"cartesia-exporter is {text}.\n"
+
+
+async def test_a_standby_is_ready_while_the_state_can_be_stored():
+    for trouble, status, text in (
+        ("", 200, "ready: standby, other replicas poll the accounts"),
+        ("no route", 503, "not ready: standby, other replicas poll the accounts; the state"),
+    ):
+        readiness = Readiness(0, 0, trouble, standby=True)
+        answer = await request("GET", "/-/ready", web_context(readiness=readiness))
+        assert answer.status_code == status
+        assert answer.text.startswith(f"cartesia-exporter is {text}")
 
 
 LATE = Liveness(4, {"poll main": 75.4, "deliver ops": 61.0})
