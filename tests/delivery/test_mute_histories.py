@@ -24,9 +24,11 @@ from exporter.core.mutes import MuteRequest
 from exporter.core.records import DeliveryRecord
 from exporter.store.accounts import Accounts
 from exporter.store.event_lists import EventFilter, Events
-from exporter.store.mutes import UnknownMuteError, add_mute, end_mute, mute_records
+from exporter.store.mutes import UnknownMuteError, add_mute, end_mute
+from exporter.store.overview import ReceiverSummary
 from exporter.store.pages import PageRequest
 from exporter.store.queries import DeliveryFilter, list_deliveries
+from exporter.web.view import View, ViewSettings
 from tests.delivery.delivery_fixture import (
     BUSY,
     DeliveryFixture,
@@ -162,11 +164,15 @@ class MuteMachine(RuleBasedStateMachine):
             by_command[each.state] += each.events
         assert by_command == +records
 
-        def held(database: Any) -> int:
+        def shown(database: Any) -> tuple[int, ...]:
+            settings = ViewSettings(receivers=(ReceiverSummary("slack", "slack", (), INTERVAL),))
             with database.read() as connection:
-                return sum(each.deliveries for each in mute_records(connection, self.now))
+                view = View(connection, settings, (), self.now, 0.0)
+                [receiver] = view.receivers
+                held = sum(each.deliveries for each in view.mutes)
+                return receiver.pending, receiver.muted, receiver.dead, held
 
-        assert self.do(held) == records["muted"]
+        assert self.do(shown) == (records["pending"], records["muted"], 0, records["muted"])
 
     @invariant()
     def no_event_is_sent_twice(self) -> None:
