@@ -44,7 +44,7 @@ class _Body(msgspec.Struct):
     has_more: bool
 
 
-_MAX_INDEXED_BYTES: Final = 500
+_MAX_INDEXED_BYTES: Final = 2_000
 """PostgreSQL refuses a row whose indexed columns have more than 2,700 bytes."""
 
 _decoder: Final = msgspec.json.Decoder(_Body)
@@ -57,8 +57,7 @@ def read_page(body: bytes) -> Page:
     is the empty list on the last page. A missing or null text is empty; a missing, null or empty
     status or model_id is ``unknown``. What a text cannot contain is U+FFFD in it: bytes that are
     not UTF-8, raw control characters, U+0000, lone surrogates. An id with any of these is refused.
-    Ids, models, languages, datasets and statuses have at most 500 bytes; longer ids are refused,
-    other texts cut.
+    Models, languages, datasets and statuses are cut at 2,000 bytes.
     """
     try:
         body.decode()  # msgspec accepts invalid UTF-8 in the names of unknown fields
@@ -73,8 +72,6 @@ def read_page(body: bytes) -> Page:
     for position, item in enumerate(decoded.data):
         if not item.id:
             raise _odd_page(f"item {position} has no id")
-        if cut_bytes(item.id, _MAX_INDEXED_BYTES) != item.id:
-            raise _odd_page(f"item {position} has an id of more than {_MAX_INDEXED_BYTES} bytes")
         fine_tune = FineTune(
             item.id,
             item.name or "",

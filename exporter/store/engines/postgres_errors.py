@@ -53,6 +53,11 @@ _REMEDIES: Final[tuple[tuple[type[psycopg.Error], type[StoreError], str], ...]] 
         "create the first schema in the search_path of the user in storage.url",
     ),
     (errors.ReadOnlySqlTransaction, StoreError, _HOSTS),
+    (
+        errors.ProgramLimitExceeded,
+        StoreError,
+        "an id of the API is too long for PostgreSQL; a state file has no such limit",
+    ),
     (errors.LockNotAvailable, StoreError, "another process holds it; try again"),
     (errors.QueryCanceled, StoreError, "the server is too slow or blocked; try again"),
 )
