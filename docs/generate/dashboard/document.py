@@ -36,6 +36,7 @@ ROWS = {
         receivers.longest_wait,
     ),
     "Deliveries": (receivers.requests, receivers.failed_requests, receivers.delivery_delay),
+    "Replicas": (process.without_owner, process.owned),
     "Agent": (
         process.version,
         process.failed_reloads,

@@ -1,9 +1,9 @@
 """Panels about the process: version, errors and resources."""
 
-from grafana_foundation_sdk.builders import stat
+from grafana_foundation_sdk.builders import stat, timeseries
 from grafana_foundation_sdk.models import common
 
-from docs.generate.dashboard.panels import RATE, Query, Text, number_panel
+from docs.generate.dashboard.panels import RATE, Query, Text, line_panel, number_panel
 from docs.generate.dashboard.style import ABOVE_ZERO
 
 # Every exporter has metrics of a process with these names.
@@ -47,3 +47,19 @@ def processor() -> stat.Panel:
     text = Text("Processor", "Of all agents; 100 % is one core.")
     query = Query(f"sum(rate(process_cpu_seconds_total{RATE}) {_OF_AGENTS})")
     return number_panel(text, query, unit="percentunit")
+
+
+def without_owner() -> stat.Panel:
+    text = Text(
+        "Without an owner",
+        "Accounts and receivers that no replica owns. An agent with a state file owns all.",
+    )
+    unowned = "max by (store, kind, name) (cartesia_exporter_owner) == 0"
+    return number_panel(text, Query(f"count({unowned}) or vector(0)"), above=ABOVE_ZERO)
+
+
+def owned() -> timeseries.Panel:
+    text = Text(
+        "Owners", "Accounts and receivers that each replica owns, and the work of one agent."
+    )
+    return line_panel(text, Query("sum by (instance) (cartesia_exporter_owner)", "{{instance}}"))
