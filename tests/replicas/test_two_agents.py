@@ -1,5 +1,6 @@
 """Two agents on one PostgreSQL: every failure arrives, whatever happens to agents and server."""
 
+import random
 import socket
 import time
 
@@ -92,4 +93,34 @@ def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
         running.owner  # noqa: B018 - waits until there is one
         # At most one message of each receiver was under way, or not marked, at each fault.
         running.check_repeats(len(FAULTS))
+        assert all(each.process.is_running for each in running.replicas)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_600_failures_are_notified_with_random_faults_at_the_default_lease(tmp_path, postgres):
+    """A takeover after a kill takes less than 20 s."""
+    chosen = random.Random(7)
+    rounds, lease = 24, 15.0
+    with (
+        fake_api() as (api, inbox),
+        pair(tmp_path, postgres, api, inbox, lease=f"{lease:g}s") as running,
+    ):
+        running.owner.process.wait_for_line("baseline taken")
+        for number in range(rounds):
+            fault = chosen.choice(FAULTS) if number else kill_owner
+            running.fail(600 // rounds)
+            time.sleep(chosen.uniform(0, 3))  # anywhere within polls and deliveries
+            if fault is kill_owner:
+                owner = running.owner
+                owner.kill()
+                killed = time.monotonic()
+                until(lambda: len([each for each in running.replicas if each.owns()]) == 1)
+                assert time.monotonic() - killed < 20
+                running.wait_until_notified()
+                owner.start()
+            else:
+                fault(running)
+        running.owner  # noqa: B018 - waits until there is one
+        running.check_repeats(rounds)
         assert all(each.process.is_running for each in running.replicas)
