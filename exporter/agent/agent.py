@@ -281,7 +281,7 @@ class Agent:
                 self._statuses.newest,
                 reload,
                 self._watchdog.liveness,
-                owned=self._owned,
+                owned=lambda: None if self._ownership is None else len(self._ownership.claims),
             )
         )
         return pages if options.web is None else AuthMiddleware(pages, options.web)
@@ -313,9 +313,6 @@ class Agent:
 
     def _owns(self, item: Item) -> bool:
         return self._ownership is None or item in self._ownership.claims
-
-    def _owned(self) -> int | None:
-        return None if self._ownership is None else len(self._ownership.claims)
 
     def _polled_here(self) -> list[str]:
         names = (each.name for each in self._config.accounts)

@@ -37,6 +37,9 @@ _STORE_LENGTH: Final = 8
 _RETRIES_PER_INTERVAL: Final = 3
 """Attempts to renew the lease within an interval while the database fails."""
 
+_END_SECONDS: Final = 1.0
+"""How long the end of the agent waits for the database."""
+
 log = structlog.get_logger()
 
 
@@ -157,12 +160,14 @@ class Ownership(Service):
 
     async def end(self) -> None:
         """End the lease: the other replicas need not wait until it ends by itself."""
-        if self._lease.is_lost:
-            return
         try:
-            await self._lease.end()
-        except StoreError as error:
+            if not self._lease.is_lost:
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._lease.end()
+        except (StoreError, TimeoutError) as error:
             log.warning("lease not ended, other replicas wait for it", error=str(error))
+        finally:
+            self._lease.close()
 
     def trusts(self, claim: Claim) -> bool:
         """Return whether this replica has a claim still, as far as it knows."""

@@ -132,6 +132,10 @@ class Lease:
 
         await self._run(end)
 
+    def close(self) -> None:
+        """Accept no more work."""
+        self._thread.shutdown(wait=False)
+
     def _renew(
         self, values: dict[str, str], left: list[str], agent: Claim | None
     ) -> tuple[Renewal, float]:

@@ -14,7 +14,7 @@ from exporter.config import load
 from tests.deploy.tools import DEPLOY, amtool, assert_tool_passes, parse_flags
 
 COMPOSE = DEPLOY / "compose"
-FILES = (COMPOSE / "compose.yaml", COMPOSE / "compose.api.yaml")
+FILES = tuple(COMPOSE / f"compose{name}.yaml" for name in ("", ".api", ".replicas"))
 
 
 def read(path: Path) -> Any:
@@ -41,7 +41,7 @@ def test_mounted_files_exist_and_are_read_only():
 
 
 def test_every_volume_is_declared_and_used():
-    for files in (FILES[:1], FILES[1:]):
+    for files in (FILES[:1], FILES[1:2], FILES[2:]):
         used = {
             mount.partition(":")[0]
             for file in files
@@ -62,7 +62,8 @@ def test_every_foreign_image_is_pinned():
 
 
 def test_ports_are_local_and_containers_have_no_privileges():
-    for service in SERVICES.values():
+    replicas = read(FILES[2])["services"]
+    for service in (*SERVICES.values(), replicas["standby"], replicas["database"]):
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -76,7 +77,7 @@ def test_the_commands_are_valid(service):
     parse_flags(name, *flags)
 
 
-@pytest.mark.parametrize("name", ["simulator", "api"])
+@pytest.mark.parametrize("name", ["simulator", "api", "replicas"])
 def test_the_agent_accepts_its_configuration(name):
     file = COMPOSE / f"exporter.{name}.yaml"
     key = {"CARTESIA_API_KEY": "sk_car_of.an_example"}
@@ -93,9 +94,10 @@ def test_every_host_and_port_in_a_configuration_is_a_service():
     assert hosts == {
         ("simulator", "10061"),
         ("exporter", "10060"),
+        ("standby", "10060"),
         ("alertmanager", "9093"),
         ("prometheus", "9090"),
-    } | {("localhost", port) for port in ("10060", "9090", "9093")}
+    } | {("localhost", port) for port in ("10060", "10062", "9090", "9093")}
 
 
 def test_prometheus_accepts_its_configuration_and_the_rules(tmp_path):
@@ -106,9 +108,11 @@ def test_prometheus_accepts_its_configuration_and_the_rules(tmp_path):
             copy.parent.mkdir(exist_ok=True)
             shutil.copy(source, copy)
     assert len(list(tmp_path.rglob("*.yml"))) == 2
-    assert_tool_passes(
-        "promtool", "check", "config", tmp_path / "prometheus.yml", package="prometheus"
-    )
+    for file in (COMPOSE / "prometheus.yml", COMPOSE / "prometheus.replicas.yml"):
+        shutil.copy(file, tmp_path / "prometheus.yml")
+        assert_tool_passes(
+            "promtool", "check", "config", tmp_path / "prometheus.yml", package="prometheus"
+        )
 
 
 def test_alertmanager_accepts_its_configuration():

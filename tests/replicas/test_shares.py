@@ -40,7 +40,7 @@ def check_shares(folder: Path, postgres: PostgresServer, number: int, lease: flo
         first.kill()
         killed = time.monotonic()
         until(lambda: second.owns() == names, 60)
-        assert time.monotonic() - killed < 1.2 * lease + 5
+        assert time.monotonic() - killed < max(1.2 * lease + 2, 11)
         until(lambda: polled_of(second) == names, 60)
         first.start()
         until(are_equal, 90)
