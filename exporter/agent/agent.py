@@ -187,8 +187,8 @@ class Agent:
             from exporter.store.ownership import Lease  # noqa: PLC0415 - imports psycopg
 
             lease = Lease(database, socket.gethostname(), __version__)
-            observers = ReplicaObservers(self._wake, self._housekeeper.store_reads)
-            self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, observers)
+            calls = ReplicaObservers(self._wake, self._housekeeper.store_reads)
+            self._ownership = Ownership(lease, self._services, SYSTEM_CLOCK, calls)
             database.on_fenced, database.trusts = self._ownership.drop, self._ownership.trusts
         owners = OwnerMetrics(database.store_id, lambda: self._services.items, self._owns)
         self.registry.register(owners)
@@ -331,8 +331,7 @@ class Agent:
         ]
 
     def _all_fresh(self) -> bool:
-        now = SYSTEM_CLOCK.monotonic()
-        fresh = [each for each in self._shown_statuses() if each.is_fresh(now)]
+        fresh = [s for s in self._shown_statuses() if s.is_fresh(SYSTEM_CLOCK.monotonic())]
         return len(fresh) == len(self._config.accounts)
 
     def _publish(self, status: AccountStatus) -> None:
@@ -365,8 +364,9 @@ class Agent:
 
     def _readiness(self) -> Readiness:
         now = SYSTEM_CLOCK.monotonic()
-        standby = self._ownership is not None and not self._polled_here()
-        trouble = self._database.trouble
+        trouble, standby = self._database.trouble, False
+        if self._ownership is not None:
+            trouble, standby = trouble or self._ownership.trouble, not self._polled_here()
         return readiness(self._statuses.newest(), now, trouble=trouble, standby=standby)
 
 

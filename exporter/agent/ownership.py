@@ -25,8 +25,8 @@ from exporter.core.ownership import (
     valid_claims,
 )
 from exporter.core.view import AccountStatus
-from exporter.store.errors import StoreError, StoreLostError
-from exporter.supervisor import Service, pause
+from exporter.store.errors import StoreError
+from exporter.supervisor import Service
 
 if TYPE_CHECKING:
     from exporter.store.ownership import Lease, Renewal, StoredPoll
@@ -124,6 +124,11 @@ class Ownership(Service):
         return self._claims if self._is_trusted else {}
 
     @property
+    def trouble(self) -> str:
+        """Why this replica takes no part; empty while its lease has not ended."""
+        return "" if self._is_trusted else "the database does not answer, and the lease has ended"
+
+    @property
     def has_peers_only(self) -> bool:
         """Whether all live replicas have the same configuration."""
         live = {} if self._renewed is None else self._renewed.renewal.owners.live
@@ -161,7 +166,7 @@ class Ownership(Service):
     async def end(self) -> None:
         """End the lease: the other replicas need not wait until it ends by itself."""
         try:
-            if not self._lease.is_lost:
+            if self._is_trusted and not self._lease.is_lost:
                 async with asyncio.timeout(_END_SECONDS):
                     await self._lease.end()
         except (StoreError, TimeoutError) as error:
@@ -182,32 +187,28 @@ class Ownership(Service):
     async def run(self, stop: asyncio.Event) -> None:
         """Renew, take and release until ``stop`` is set."""
         async with asyncio.TaskGroup() as group:
-            acting = group.create_task(self._act())
-            watching = group.create_task(self._watch())
-            storing = group.create_task(self._store_reads())
-            await self._renew_until(stop)
-            for task in (acting, watching, storing):
+            loops = self._renew_forever(), self._watch(), self._act(), self._store_reads()
+            tasks = [group.create_task(each) for each in loops]
+            await stop.wait()
+            for task in tasks:  # also one that waits for the database
                 task.cancel()
 
-    async def _renew_until(self, stop: asyncio.Event) -> None:
+    async def _renew_forever(self) -> None:
         interval = renewal_interval(self._lease.seconds)
-        while not stop.is_set():
+        while not self._lease.is_lost:
             began = self.wakeup_deadline = self._clock.monotonic()
             wait = interval
             try:
                 await self._renew()
-            except StoreLostError:  # the guard of the store ends the agent
-                self._set_claims({})
-                self.wakeup_deadline = inf
-                await stop.wait()
-                return
             except StoreError as error:
                 wait = interval / _RETRIES_PER_INTERVAL
                 if str(error) != self._error:
                     self._error = str(error)
                     log.error("lease not renewed", error=self._error)  # noqa: TRY400 - no bug
             self.wakeup_deadline = max(began + wait, self._clock.monotonic())
-            await pause(stop, self.wakeup_deadline - self._clock.monotonic())
+            await asyncio.sleep(self.wakeup_deadline - self._clock.monotonic())
+        self.wakeup_deadline = inf  # the guard of the store ends the agent
+        self._set_claims({})
 
     async def _renew(self) -> None:
         started, last = self._clock.monotonic(), self._renewed

@@ -65,7 +65,9 @@ class StoreGuard(Service):
             stopping.cancel()
 
     async def finish(self) -> None:
-        """Look once more, and write a rescue copy of a state that was deleted or replaced."""
+        """Look once more, and write a rescue copy of a state file that was deleted or replaced."""
+        if self._database.engine.is_shared:
+            return  # there is nothing to rescue, and the database may not answer
         with suppress(TimeoutError):  # a disk that hangs must not delay the end
             async with asyncio.timeout(_LAST_LOOK_SECONDS):
                 await self._look()

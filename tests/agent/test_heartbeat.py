@@ -107,6 +107,14 @@ async def running_heartbeat() -> AsyncIterator[HeartbeatFixture]:
         await running
 
 
+async def test_without_accounts_of_its_own_it_requests_once_per_interval():
+    """Other replicas poll them."""
+    async with running_heartbeat() as h:
+        h.heartbeat.accounts, h.heartbeat.interval = tuple, 0.01
+        await h.round()
+        await until(lambda: len(h.server.requests) >= 3)
+
+
 async def test_each_round_leads_to_one_request():
     async with running_heartbeat() as h:
         for number in (1, 2, 3):

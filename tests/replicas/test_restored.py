@@ -16,8 +16,6 @@ from tests.postgres_server import PostgresServer, postgres_server
 from tests.process.agent_process import Agent, get, until, url_of
 from tests.process.fake_api import Inbox, agent_config, fake_api, webhook
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 FAILED = re.compile(r'cartesia_fine_tune_transitions_total\{.*to_status="failed"\} (\S+)')
 
 

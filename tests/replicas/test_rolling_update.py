@@ -5,13 +5,9 @@ import signal
 import time
 from contextlib import ExitStack
 
-import pytest
-
 from tests.process.agent_process import Agent, until
 from tests.process.fake_api import agent_config, fake_api, webhook
 from tests.replicas.pair import Replica
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
 LEASE = 15.0
 

@@ -1,0 +1,60 @@
+"""Two replicas in one process: one loses its network to the database, and takes part again."""
+
+import asyncio
+
+import httpx
+
+from tests.agent_fixture import RunningAgent, agent_fixture
+from tests.fakes.relay import relay
+
+
+async def owns(agent: RunningAgent) -> set[str]:
+    owned = await agent.metric("cartesia_exporter_owner")
+    return {name for kind, name, _ in owned if kind == "account"}
+
+
+async def answer(agent: RunningAgent, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.get(f"{agent.url}{path}")
+
+
+async def test_a_replica_that_loses_the_database_withdraws_and_another_takes_over(
+    tmp_path, postgres
+):
+    database = postgres.emptied_database()
+    with relay(postgres.port) as between:
+        async with agent_fixture(tmp_path) as fixture:
+            url = postgres.url(database, port=between.port, sslmode="disable")
+            fixture.settings["storage"] = {"url": url, "lease": "5s"}
+            fixture.write()
+            async with fixture.run() as first:
+                await first.polled()
+                fixture.settings["storage"] = {"url": postgres.url(database), "lease": "5s"}
+                fixture.write()
+                async with fixture.run() as second:
+                    assert (await owns(first), await owns(second)) == ({"main"}, set())
+                    assert second.polls(up=True) == []
+                    between.stop()
+                    fixture.world.add(name="meanwhile", status="failed")
+                    await fixture.notified({"agent.baseline": 1, "meanwhile": 1})
+                    assert await owns(second) == {"main"}
+                    await first.shows("cartesia_exporter_owner", {})
+                    assert await first.accounts() == set()
+                    assert (await answer(first, "/-/ready")).status_code == 503
+                    assert (await answer(first, "/-/active")).status_code == 503
+                    between.resume()
+                    await becomes_ready(first)
+                    assert await owns(second) == {"main"}
+                await until_owned(first)
+            await fixture.notified({"agent.baseline": 1, "meanwhile": 1})
+
+
+async def becomes_ready(agent: RunningAgent) -> None:
+    async with asyncio.timeout(20):
+        while (await answer(agent, "/-/ready")).status_code != 200:  # noqa: ASYNC110 - as a probe
+            await asyncio.sleep(0.1)
+
+
+async def until_owned(agent: RunningAgent) -> None:
+    await agent.polled()
+    assert await owns(agent) == {"main"}
