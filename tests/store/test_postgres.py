@@ -1,6 +1,8 @@
 """The engine of PostgreSQL: its connections, passwords, timeouts and errors."""
 
 import asyncio
+import os
+import signal
 import sys
 import threading
 import time
@@ -223,6 +225,25 @@ async def test_a_statement_does_not_take_longer_than_the_lease(postgres):
 
         with pytest.raises(StoreError, match="too slow or blocked"):
             await database.run(wait)
+
+
+async def test_a_server_that_is_stopped_does_not_hold_a_call_for_ever(postgres):
+    location = location_of(postgres.url(postgres.emptied_database()), lease=0.5)
+    async with Database(location) as database:
+        [[backend]] = await execute(database, "SELECT pg_backend_pid()")
+
+        def stop() -> None:
+            with database.read() as connection:
+                os.kill(backend, signal.SIGSTOP)
+                connection.execute(text("SELECT 1"))
+
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(StoreError, match="no answer from the server for 1 s"):
+                    await database.run(stop)
+            await database.run(database.try_to_write)  # on another connection
+        finally:
+            os.kill(backend, signal.SIGCONT)
 
 
 async def test_events_are_committed_in_the_order_of_their_numbers(location):

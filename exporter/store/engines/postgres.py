@@ -39,6 +39,9 @@ _PAUSE_SHARE: Final = 0.4
 """Share of the lease after which PostgreSQL ends a transaction of an agent that is paused, or that
 waits for a lock."""
 
+_ANSWER_FACTOR: Final = 2
+"""A server that has not answered after this many times its own timeout does not work."""
+
 _DAY_SECONDS: Final = 86_400
 
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -62,14 +65,15 @@ class PostgresEngine:
         self._size: int | None = None
         pause = _PAUSE_SHARE * location.lease
         timeouts = _timeouts(statement=location.lease, lock=pause, idle=pause)
-        self._engine = self._connector.engine(location.pool)
+        self._answer_seconds = _ANSWER_FACTOR * location.lease
+        self._engine = self._connector.engine(location.pool, self._answer_seconds)
         self._reading = self._engine.execution_options(begin=f"{_SNAPSHOT}; {timeouts}")
         self._writing = self._engine.execution_options(begin=f"BEGIN; {timeouts}")
         # Not of the pool: a renewal must not wait until other work ends.
         self.lease = location.lease
         interval = renewal_interval(location.lease)
         timeouts = _timeouts(statement=interval, lock=interval, idle=interval)
-        self._lease_engine = self._connector.engine(1)
+        self._lease_engine = self._connector.engine(1, _ANSWER_FACTOR * interval)
         self._leasing = self._lease_engine.execution_options(begin=f"BEGIN; {timeouts}")
 
     def open(self, *, exclusive: bool) -> None:  # noqa: ARG002 - nothing is locked
@@ -218,7 +222,7 @@ class PostgresEngine:
 
     def reader(self) -> "PostgresReader":
         """Return a connection of its own that only reads; not opened yet."""
-        return PostgresReader(self._connector, self)
+        return PostgresReader(self._connector.engine(1, self._answer_seconds), self)
 
     def close(self) -> None:
         """Close all connections."""
@@ -256,9 +260,9 @@ class PostgresEngine:
 class PostgresReader:
     """A connection that only reads; a ReadEngine."""
 
-    def __init__(self, connector: Connector, owner: PostgresEngine) -> None:
+    def __init__(self, engine: Engine, owner: PostgresEngine) -> None:
         self._owner = owner
-        self._engine = connector.engine(1)
+        self._engine = engine
         self._deadline = 0.0
         event.listen(self._engine, "before_cursor_execute", self._check_deadline)
 

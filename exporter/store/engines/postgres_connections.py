@@ -3,12 +3,14 @@
 import os
 import ssl
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import certifi
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumperUnknown
@@ -19,6 +21,8 @@ from exporter.core.secret import SecretError
 from exporter.core.text import is_loopback
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.location import PostgresLocation
+
+_Result = TypeVar("_Result")
 
 _CONNECT_SECONDS: Final = 5
 _PAUSE_SECONDS: Final = 1.0
@@ -49,6 +53,33 @@ _ANSWER_SHARE: Final = 0.4
 """Share of the lease after which a connection without an acknowledgement is closed."""
 
 
+class _BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed when the server has not answered for ``answer_seconds``.
+
+    The server's own timeouts have no effect while it is stopped or its disk hangs.
+    """
+
+    answer_seconds = inf
+
+    def wait(self, gen: PQGen[_Result], *arguments: Any, **named: Any) -> _Result:
+        return super().wait(self._bounded(gen), *arguments, **named)
+
+    def _bounded(self, gen: PQGen[_Result]) -> PQGen[_Result]:
+        deadline = monotonic() + self.answer_seconds
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if monotonic() >= deadline:
+                    self.pgconn.finish()
+                    seconds = f"{self.answer_seconds:.0f} s"
+                    raise psycopg.OperationalError(f"no answer from the server for {seconds}")
+                state = gen.send(ready)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+
+
 class Connector:
     """Opens connections to the database at ``location``.
 
@@ -64,9 +95,10 @@ class Connector:
         except StoreError:  # raised again by ``connect``
             self.address = location.url.source
 
-    def engine(self, size: int) -> Engine:
+    def engine(self, size: int, answer_seconds: float) -> Engine:
         """Return an engine with at most ``size`` connections.
 
+        A connection is closed when the server has not answered for ``answer_seconds``.
         The execution option ``begin`` has the statements that begin a transaction: psycopg begins
         none by itself, so that all of them take one round trip.
         """
@@ -83,7 +115,7 @@ class Connector:
 
         @event.listens_for(engine, "do_connect")
         def connect(*_: Any) -> Any:
-            return self.connect()
+            return self.connect(answer_seconds)
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
@@ -92,19 +124,20 @@ class Connector:
 
         return engine
 
-    def connect(self) -> psycopg.Connection:
+    def connect(self, answer_seconds: float) -> psycopg.Connection:
         """Return a new connection. Raises StoreError, psycopg.Error."""
         if self._failure is not None and monotonic() < self._failed_at + _PAUSE_SECONDS:
             raise type(self._failure)(str(self._failure))
         parameters = self._parameters()
         try:
-            connection = psycopg.connect(
+            connection = _BoundedConnection.connect(
                 **parameters, autocommit=True, prepare_threshold=None, context=_ADAPTERS
             )
         except psycopg.Error as error:
             self._failed_at, self._failure = monotonic(), error
             raise
         self._failure = None
+        connection.answer_seconds = answer_seconds
         return connection
 
     def _parameters(self) -> dict[str, Any]:
