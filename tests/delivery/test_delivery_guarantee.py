@@ -228,10 +228,18 @@ def test_no_failure_is_lost_in_postgresql(new_state):
     check(new_state, examples=3, steps=25)
 
 
+@on_sqlite
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_no_failure_is_lost_in_long_histories(new_state):
     check(new_state, examples=400, steps=80)
+
+
+@on_postgres
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_no_failure_is_lost_in_long_histories_in_postgresql(new_state):
+    check(new_state, examples=40, steps=80)
 
 
 @on_sqlite

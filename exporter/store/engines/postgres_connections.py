@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: their parameters, passwords and bounds."""
 
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ from exporter.core.secret import SecretError
 from exporter.core.text import is_loopback
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.location import PostgresLocation
+
+# It warns of errors that follow from the one that it raises.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _Result = TypeVar("_Result")
 
