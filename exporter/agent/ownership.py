@@ -37,6 +37,10 @@ _STORE_LENGTH: Final = 8
 _RETRIES_PER_INTERVAL: Final = 3
 """Attempts to renew the lease within an interval while the database fails."""
 
+_ACT_LEASES: Final = 4
+"""Lengths of a lease after which a replica that neither starts nor stops services is as good as
+dead: it must not keep what it cannot run."""
+
 _END_SECONDS: Final = 1.0
 """How long the end of the agent waits for the database."""
 
@@ -114,6 +118,8 @@ class Ownership(Service):
         self._renewed: _Renewed | None = None
         self._acted_at = -inf
         self._changed = asyncio.Event()
+        self._acting_since = inf
+        self._acted = asyncio.Event()
         self._is_leaving = False
         self._error = ""
         self.polls: dict[AccountKey, tuple[StoredPoll, float]] = {}
@@ -196,6 +202,9 @@ class Ownership(Service):
     async def _renew_forever(self) -> None:
         interval = renewal_interval(self._lease.seconds)
         while not self._lease.is_lost:
+            if self._clock.monotonic() > self._acting_since + _ACT_LEASES * self._lease.seconds:
+                log.error("services do not start or stop, the lease is left to other replicas")
+                await self._acted.wait()
             began = self.wakeup_deadline = self._clock.monotonic()
             wait = interval
             try:
@@ -254,8 +263,12 @@ class Ownership(Service):
 
     async def _act(self) -> None:
         while True:
+            self._acting_since = inf
+            self._acted.set()
             await self._changed.wait()
             self._changed.clear()
+            self._acting_since = self._clock.monotonic()
+            self._acted.clear()
             try:
                 await self._services.replace({})
                 await self._take_and_release()

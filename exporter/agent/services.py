@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -11,6 +11,9 @@ from exporter.agent.build import ServiceSpec
 from exporter.core.ownership import AGENT, Claim, Item
 from exporter.store.errors import StoreError
 from exporter.supervisor import Service, Supervisor
+
+_PREPARE_SECONDS: Final = 20.0
+"""How long the start of one service may wait for its state: others must be started, too."""
 
 log = structlog.get_logger()
 
@@ -156,9 +159,11 @@ class Services:
         previous = None if running is None else running.service
         if new is not None:
             try:
-                await new.service.prepare(previous)
-            except StoreError as error:  # the first poll tries again
-                log.error("cannot load the state yet", service=name, error=str(error))  # noqa: TRY400
+                async with asyncio.timeout(_PREPARE_SECONDS):
+                    await new.service.prepare(previous)
+            except (StoreError, TimeoutError) as error:  # the first poll tries again
+                reason = str(error) or f"no answer for {_PREPARE_SECONDS:.0f} s"
+                log.error("cannot load the state yet", service=name, error=reason)  # noqa: TRY400
             self._start(name, new, delay)
         elif previous is not None:
             previous.forget()

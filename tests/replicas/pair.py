@@ -1,13 +1,17 @@
 """Replicas as real processes on one PostgreSQL, each over a relay and PgBouncer."""
 
 import contextlib
+import itertools
 import json
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.fakes.relay import Relay, relay
 from tests.pgbouncer import pgbouncer
@@ -128,6 +132,26 @@ class Pair:
                 missing = self.failed - {each for _, each in self.events(receiver)}
                 output = "\n".join(each.process.output for each in self.replicas)
                 raise AssertionError(f"{receiver} misses {missing}:\n{output}") from None
+
+    @contextlib.contextmanager
+    def scraped(self) -> Iterator[None]:
+        """Scrape both all the time; expect no two scrapes in a row with two owners of `main`."""
+        owners, end = list[int](), threading.Event()
+
+        def scrape() -> None:
+            while not end.wait(0.5):
+                with contextlib.suppress(httpx.HTTPError):
+                    owners.append(sum("main" in each.owns() for each in self.replicas))
+
+        thread = threading.Thread(target=scrape)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+        assert (2, 2) not in set(itertools.pairwise(owners)), owners
+        assert owners.count(1) > 10
 
     def check_repeats(self, most: int) -> None:
         """Expect one id for each failure, and at most so many repeats, with the same bytes."""

@@ -88,8 +88,9 @@ def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
         owner = running.owner
         owner.process.wait_for_line("baseline taken")
         check_standby(owner, running.standby)
-        for fault in FAULTS:
-            fault(running)
+        with running.scraped():
+            for fault in FAULTS:
+                fault(running)
         running.owner  # noqa: B018 - waits until there is one
         # At most one message of each receiver was under way, or not marked, at each fault.
         running.check_repeats(len(FAULTS))

@@ -17,7 +17,7 @@ from exporter.store.ownership import Lease
 from tests.postgres_server import location_of
 from tests.store.raw_sql import execute
 
-LEASE = 2.0
+LEASE = 3.0
 ITEM = Item(ACCOUNT, "main")
 
 
@@ -132,13 +132,12 @@ async def test_a_takeover_waits_for_a_transaction_and_not_for_one_that_is_paused
             began.set()
             goes_on.wait(10)
 
+    await second.renew()
     writing = asyncio.create_task(first.database.run(pause_within))
     await asyncio.to_thread(began.wait)
-    await asyncio.sleep(0.1)
-    await second.lease.renew("digest", None)
     await first.lease.end()
     assert await second.take(ITEM) == {}, "its owner may still commit"
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         while not await second.take(ITEM):
             await asyncio.sleep(0.1)
             await second.renew()
