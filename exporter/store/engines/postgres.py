@@ -72,7 +72,7 @@ class PostgresEngine:
         # Not of the pool: a renewal must not wait until other work ends.
         self.lease = location.lease
         interval = renewal_interval(location.lease)
-        timeouts = _timeouts(statement=interval, lock=interval, idle=interval)
+        timeouts = _timeouts(statement=interval, lock=interval, idle=pause)
         self._lease_engine = self._connector.engine(1, _ANSWER_FACTOR * interval)
         self._leasing = self._lease_engine.execution_options(begin=f"BEGIN; {timeouts}")
 
