@@ -37,7 +37,9 @@ def pgbouncer(server: PostgresServer) -> Iterator[int]:
     file.write_text(_CONFIGURATION.format(server=server.port, user=USER, port=port))
     try:
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([program, file], stdout=log, stderr=log, **as_user())
+            process = subprocess.Popen(
+                [*as_user(), program, file], stdout=log, stderr=log, cwd=folder
+            )
         try:
             wait_for(server.url(port=port), process, folder / "log")
             yield port

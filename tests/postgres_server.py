@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,9 @@ _ACCESS = f"""
 host all {AGENT} 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 """
+
+_PREFIX = "cartesia-exporter-postgres-"
+_ABANDONED_SECONDS = 600
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -160,14 +163,15 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     """
     initdb = program("initdb")
     # Not in the folder of pytest, which other users cannot enter.
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    _delete_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if os.getuid() == 0:
         owner = pwd.getpwnam(USER)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     try:
         locale = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8", "--encoding=UTF8")
-        command = (initdb, "--no-sync", "--auth=trust", f"--username={USER}", *locale)
-        subprocess.run([*command, folder / "data"], check=True, capture_output=True, **as_user())
+        command = (*as_user(), initdb, "--no-sync", "--auth=trust", f"--username={USER}", *locale)
+        subprocess.run([*command, folder / "data"], check=True, capture_output=True, cwd=folder)
         _write_files(folder)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -194,11 +198,24 @@ def _write_files(folder: Path) -> None:
     key.chmod(0o600)
 
 
-def as_user() -> dict[str, Any]:
-    """Return arguments of Popen that run a program as the user of PostgreSQL, not as root."""
-    if os.getuid() != 0:
-        return {}
-    return {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": [], "cwd": "/"}
+def as_user() -> list[str]:
+    """Return the command that runs a program as the user of PostgreSQL, if this one is root.
+
+    The program ends when the process of the tests is killed.
+    """
+    command = [required("setpriv", package="util-linux"), "--pdeathsig=INT"]
+    if os.getuid() == 0:
+        command += [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    return [*command, "--"]
+
+
+def _delete_abandoned() -> None:
+    """Delete the folders of servers that ended because the process of their tests was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            is_old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+            if is_old and not (folder / "data/postmaster.pid").exists():
+                shutil.rmtree(folder)
 
 
 def _start(folder: Path, port: int, settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -206,10 +223,10 @@ def _start(folder: Path, port: int, settings: Mapping[str, str]) -> "subprocess.
     arguments = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [program("postgres"), "-D", folder / "data", *arguments],
+            [*as_user(), program("postgres"), "-D", folder / "data", *arguments],
             stdout=log,
             stderr=log,
-            **as_user(),
+            cwd=folder,
         )
 
 

@@ -24,7 +24,7 @@ def test_ci_installs_every_program_that_the_tests_use():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     named = {name for text in sources for name in re.findall(r'package="([a-z-]+)"', text)}
-    essential = {"dash", "gzip"}  # every Debian has them
+    essential = {"dash", "gzip", "util-linux"}  # every Debian has them
     assert {"chromium", "prometheus"} <= named
     only_in_its_own_test = {"a-package"}
     missing = named - essential - only_in_its_own_test
