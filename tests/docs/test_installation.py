@@ -67,7 +67,7 @@ def test_uv_installs_the_command_and_runs_the_demo_without_installing(tmp_path, 
     with started(tmp_path, command=started_by, **{**index, **isolated}) as demo:
         demo.wait_for_line("^Metrics +http://")
         demo.send_signal(signal.SIGINT)
-        assert demo.wait() == 0
+        assert demo.wait(45) == 0
 
 
 @pytest.mark.soak
