@@ -193,7 +193,7 @@ async def test_a_digest_that_exceeds_the_receivers_limit_is_sent_at_once_as_seve
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 200), st.integers(1, 4)), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=5)
+@hypothesis_settings(max_examples=3)
 async def test_no_event_waits_longer_than_group_wait_and_interval(history):
     with TemporaryDirectory() as folder:
         async with grouped(Path(folder)) as delivery:

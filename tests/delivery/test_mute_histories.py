@@ -182,7 +182,7 @@ class MuteMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.receiver.answers.clear()
         for _ in range(4):
-            self.run(self.delivery.run_for(31 * 86_400.0, look=86_400.0))
+            self.run(self.delivery.run_for(31 * 86_400.0, look=5 * 86_400.0))
         records = self.deliveries()
         assert {each.state for each in records} <= {"delivered", "discarded"}
         discarded = [each for each in records if each.state == "discarded"]
@@ -212,7 +212,7 @@ def check(examples: int, steps: int) -> None:
 
 
 def test_every_muted_event_ends_as_delivered_or_discarded_by_the_mute():
-    check(examples=5, steps=25)
+    check(examples=4, steps=15)
 
 
 @pytest.mark.soak
