@@ -28,8 +28,8 @@ _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for each processor: many tests wait for processes and timers."""
-    return 3 * (os.cpu_count() or 1)
+    """Two workers for each processor: many tests wait for processes and timers."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")
