@@ -110,7 +110,7 @@ def test_failing_accounts_neither_delay_nor_hide_the_others(tmp_path):
             assert files < len(HEALTHY) + 60, "more than one connection per poll"
             before, after = counts.of(*HEALTHY[:100]), counts.of(*HEALTHY[100:])
             # On a busy machine those that began first are ahead by some polls.
-            assert statistics.mean(before) - statistics.mean(after) <= POLLS / 2, (
+            assert statistics.mean(after) >= 0.6 * statistics.mean(before), (
                 "accounts after those that hang would be behind"
             )
             assert counts.of("refused") == [1], "a refused key is retried after ten intervals"
