@@ -225,7 +225,7 @@ def test_no_failure_is_lost(new_state):
 
 @on_postgres
 def test_no_failure_is_lost_in_postgresql(new_state):
-    check(new_state, examples=3, steps=25)
+    check(new_state, examples=2, steps=20)
 
 
 @on_sqlite
