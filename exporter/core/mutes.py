@@ -27,6 +27,8 @@ TIME: Final = "time"
 RECOVERY: Final = "recovery"
 """What ends a mute, beside a person."""
 
+_UNNAMED: Final = "anonymous"
+
 LONGEST_REASON: Final = 500
 LONGEST_AUTHOR: Final = 100
 MAX_MATCHERS: Final = 10
@@ -156,8 +158,8 @@ class Mute:
 
         ``awake`` is the same on the awake clock, in seconds.
         """
-        if self.ended_by:
-            return self.ended_by
+        if self.ended_at is not None:
+            return self.ended_by or _UNNAMED
         if self.recovered:
             return RECOVERY
         return TIME if now >= self.until_at or awake >= self.last_awake(now, awake) else ""
@@ -174,7 +176,7 @@ class Mute:
         until = f"until {timestamp(self.until_at)}"
         if self.ended_by not in {"", TIME, RECOVERY}:
             until = f"until {self.ended_by} ended the mute"
-        return f"Muted by {self.author or 'anonymous'} {until}{reason}; not recovered since."
+        return f"Muted by {self.author or _UNNAMED} {until}{reason}; not recovered since."
 
     def covers(self, event: Event, labels: AccountLabels) -> bool:
         """Return whether the mute covers an event; only events of fine-tunes are covered."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.event import listen, remove
 
 from exporter.core.active_alerts import AlertRow
@@ -12,10 +12,10 @@ from exporter.core.events import Event, EventType
 from exporter.core.retry import CIRCUIT_CLOSED, Attempt, CircuitState, Outcome
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
-from exporter.store.events import DEAD, DELIVERED, PENDING
+from exporter.store.events import DEAD, DELIVERED, MUTED, PENDING
 from exporter.store.receiver_outbox import AttemptResult, Backlog, ReceiverState
 from exporter.store.retention import Retention
-from exporter.store.schema import poll_outages
+from exporter.store.schema import deliveries, poll_outages
 from tests.engines import on_sqlite
 from tests.fakes.clock import FakeClock
 from tests.store.raw_sql import sqlalchemy_engine
@@ -76,6 +76,21 @@ async def test_rows_are_the_pending_and_the_recently_delivered_events(outbox, re
         alert_row(2, NOW + 1, settled=NOW + 200),
     ]
     assert await outbox.backlog() == Backlog(1, 1, 7)
+
+
+async def test_what_was_muted_before_the_receiver_became_an_alertmanager_is_an_alert(
+    outbox, database, record_event
+):
+    await record_event("fine_tune.failed", NOW, AM)
+
+    def mute() -> None:
+        with database.write() as connection:
+            connection.execute(update(deliveries).values(state=MUTED))
+
+    await database.run(mute)
+    assert await outbox.alert_rows(-1) == [alert_row(1, NOW)]
+    assert await outbox.record([1], result_of(DELIVERED, NOW + 1)) == [1]
+    assert (await outbox.backlog()).muted == 0
 
 
 async def test_a_failure_ends_when_the_fine_tune_leaves_the_status_not_when_it_is_removed(

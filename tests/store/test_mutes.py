@@ -82,6 +82,12 @@ async def test_a_mute_ends_once(database):
             await database.run(end_mute, database, known, "bob", NOW + 2)
 
 
+async def test_a_mute_that_someone_without_a_name_ended_is_over(database):
+    mute = await database.run(add_mute, database, request(), NOW)
+    await database.run(end_mute, database, mute, "", NOW + 1)
+    assert [each.active for each in await records(database, NOW + 2)] == [False]
+
+
 async def test_the_number_of_active_mutes_is_bounded(database, monkeypatch):
     monkeypatch.setattr("exporter.store.mutes.MAX_MUTES", 3)
     for _ in range(3):
