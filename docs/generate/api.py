@@ -112,6 +112,5 @@ def _type(schema: dict[str, Any]) -> str:
         return f"list of {_type(schema['items'])}"
     if schema.get("format") == "date-time":
         return "time"
-    return {"object": "object", "number": "number", "integer": "integer"}.get(
-        schema.get("type", ""), schema.get("type", "any")
-    )
+    kind: str = schema.get("type", "any")
+    return kind

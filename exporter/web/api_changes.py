@@ -19,7 +19,7 @@ from exporter.web.answers import JSON, ChangeAnswer, MuteAnswer, error_answer, j
 from exporter.web.cross_site import is_cross_site
 from exporter.web.mutes import MuteEnd, NewMute
 from exporter.web.pages import PagesContext
-from exporter.web.requests import user_of
+from exporter.web.requests import BodyTooLongError, read_body, user_of
 
 _Body = TypeVar("_Body")
 
@@ -27,10 +27,11 @@ _LONGEST_BODY: Final = 128 * 1024
 
 
 class _RefusedError(Exception):
-    """A body is too long or not valid; the text says why."""
+    """A body is not valid; the text says why."""
 
 
 _ERRORS: Final[Mapping[type[Exception], tuple[HTTPStatus, str]]] = {
+    BodyTooLongError: (HTTPStatus.BAD_REQUEST, "Invalid request"),
     _RefusedError: (HTTPStatus.BAD_REQUEST, "Invalid request"),
     InvalidMuteError: (HTTPStatus.BAD_REQUEST, "Invalid request"),
     UnknownMuteError: (HTTPStatus.NOT_FOUND, "Not found"),
@@ -119,12 +120,8 @@ def _refusal(request: Request) -> Response | None:
 
 
 async def _read(request: Request, body_type: type[_Body]) -> _Body:
-    """Return the decoded body of a request. Raises _RefusedError."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_BODY:
-            raise _RefusedError(f"The body is longer than {_LONGEST_BODY // 1024} KiB.")
+    """Return the decoded body of a request. Raises BodyTooLongError, _RefusedError."""
+    body = await read_body(request, _LONGEST_BODY)
     try:
         return msgspec.json.decode(body or b"{}", type=body_type)
     except (msgspec.MsgspecError, UnicodeError) as error:

@@ -18,7 +18,7 @@ from exporter.web.cross_site import is_cross_site
 from exporter.web.lists import NOTIFICATIONS
 from exporter.web.mutes import read_form
 from exporter.web.pages import PagesContext, error_page
-from exporter.web.requests import user_of
+from exporter.web.requests import BodyTooLongError, read_body, user_of
 
 _LONGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 12
@@ -35,6 +35,7 @@ class _OldFormError(Exception):
 
 
 _ERRORS: Final[Mapping[type[Exception], tuple[HTTPStatus, str]]] = {
+    BodyTooLongError: (HTTPStatus.BAD_REQUEST, "The form is not valid"),
     _FormError: (HTTPStatus.BAD_REQUEST, "The form is not valid"),
     _OldFormError: (HTTPStatus.FORBIDDEN, "The form is not valid any more"),
     InvalidMuteError: (HTTPStatus.BAD_REQUEST, "Nothing was muted"),
@@ -94,12 +95,8 @@ async def _change(actions: Actions, form: Mapping[str, str], user: str) -> str:
 
 
 async def _read(request: Request) -> dict[str, str]:
-    """Return the fields of a form. Raises _FormError if it is too long or has too many fields."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_FORM:
-            raise _FormError(f"It is longer than {_LONGEST_FORM} bytes.")
+    """Return the fields of a form. Raises BodyTooLongError, or _FormError for too many fields."""
+    body = await read_body(request, _LONGEST_FORM)
     try:
         return dict(parse_qsl(body.decode(errors="replace"), max_num_fields=_MOST_FIELDS))
     except ValueError as error:
