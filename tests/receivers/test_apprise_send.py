@@ -8,6 +8,7 @@ import os
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,20 @@ def test_the_result_of_a_plugin_error_is_its_class(monkeypatch):
     assert result_of({"url": "json://127.0.0.1:1/x"}) == {"result": "error", "error": "LookupError"}
 
 
-async def test_a_timeout_is_ambiguous_and_ends_the_process():
+def child_processes() -> set[int]:
+    """Return the ids of the child processes, those that ended and wait to be collected too."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return {int(each) for each in found.split()}
+
+
+@pytest.fixture
+def children() -> Callable[[], list[int]]:
+    """Returns the ids of the child processes that the test has started."""
+    of_other_tests = child_processes()  # a server of this worker
+    return lambda: sorted(child_processes() - of_other_tests)
+
+
+async def test_a_timeout_is_ambiguous_and_ends_the_process(children):
     with Server(silence) as server:
         # The library's own timeouts are longer.
         to = receiver(f"json://127.0.0.1:{server.port}/x?rto=60&cto=60", seconds=4)
@@ -155,7 +169,7 @@ async def test_a_timeout_is_ambiguous_and_ends_the_process():
     assert children() == []
 
 
-async def test_the_process_ends_when_the_attempt_is_cancelled():
+async def test_the_process_ends_when_the_attempt_is_cancelled(children):
     arrived = threading.Event()
 
     def hangs(peer):
@@ -179,12 +193,6 @@ def shown(process: int) -> str:
     return "".join(each.read_text(encoding="utf-8") for each in files)
 
 
-def children() -> list[int]:
-    """Return the ids of the child processes, those that ended and wait to be collected too."""
-    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return [int(each) for each in found.split()]
-
-
 @pytest.mark.parametrize(
     "script",
     [
@@ -193,7 +201,7 @@ def children() -> list[int]:
     ],
     ids=["bomb", "without end"],
 )
-async def test_a_hostile_answer_costs_its_message_and_not_the_agent(script):
+async def test_a_hostile_answer_costs_its_message_and_not_the_agent(script, children):
     with Server(script) as server:
         before = resident_bytes()
         found = await send(receiver(f"json://127.0.0.1:{server.port}/x", seconds=20))
@@ -206,7 +214,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
 
-async def test_the_agents_own_keys_are_not_in_the_environment_of_the_process(monkeypatch):
+async def test_the_agents_own_keys_are_not_in_the_environment_of_the_process(monkeypatch, children):
     monkeypatch.setenv("CARTESIA_API_KEY", TOKEN)
     arrived, seen = threading.Event(), list[str]()
 
