@@ -46,6 +46,14 @@ def clean_environment(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilation() -> Iterator[None]:
+    """Compile statements and tables once for all stores."""
+    from tests.shared_compilation import share
+
+    yield from share()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[PostgresServer]":
     """A PostgreSQL server of this worker."""
