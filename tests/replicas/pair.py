@@ -1,26 +1,24 @@
 """Replicas as real processes on one PostgreSQL, each over a relay and PgBouncer."""
 
 import contextlib
-import itertools
 import json
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.fakes.relay import Relay, relay
 from tests.pgbouncer import pgbouncer
 from tests.postgres_server import PostgresServer
 from tests.process.agent_process import Agent, Process, get, injected, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config
+from tests.replicas.scrapes import scraped
 
 LEASE = 5.0
 DAY = 86_400
+MODEL = "sonic-3-2026-01-12"
 
 _CLOCK = """
 import time
@@ -35,6 +33,7 @@ class Replica:
     def __init__(self, agent: Agent, network: Relay | None = None, clock: float = 0.0) -> None:
         self.agent = agent
         self.is_suspended = False
+        self.web: Relay | None = None
         self._network = network
         self._env = injected(agent.folder, _CLOCK.format(offset=clock))
         self._stack = ExitStack()
@@ -43,6 +42,8 @@ class Replica:
     def start(self) -> None:
         self.process = self._stack.enter_context(self.agent.process(**self._env))
         self.url = url_of(self.process)
+        if self.web is not None:
+            self.web.target = self.port
 
     def close(self) -> None:
         self._stack.close()
@@ -51,6 +52,11 @@ class Replica:
     def network(self) -> Relay:
         assert self._network is not None
         return self._network
+
+    @property
+    def port(self) -> int:
+        """The port of its pages, another one after each start; ``web`` forwards to it."""
+        return int(self.url.rpartition(":")[2])
 
     @property
     def is_working(self) -> bool:
@@ -111,7 +117,8 @@ class Pair:
 
     def fail(self, number: int) -> None:
         """Add fine-tunes that failed."""
-        self.failed |= {self.api.world.add(status="failed").id for _ in range(number)}
+        added = (self.api.world.add(status="failed", model_id=MODEL) for _ in range(number))
+        self.failed |= {each.id for each in added}
 
     def events(self, receiver: str) -> list[tuple[str, str]]:
         """The id and the fine-tune of each event of a failure that was received, in order."""
@@ -134,24 +141,18 @@ class Pair:
                 raise AssertionError(f"{receiver} misses {missing}:\n{output}") from None
 
     @contextlib.contextmanager
-    def scraped(self) -> Iterator[None]:
-        """Scrape both all the time; expect no two scrapes in a row with two owners of `main`."""
-        owners, end = list[int](), threading.Event()
+    def scraped(self, folder: Path) -> Iterator[None]:
+        """Scrape both by a real Prometheus, at addresses that outlive their processes.
 
-        def scrape() -> None:
-            while not end.wait(0.5):
-                with contextlib.suppress(httpx.HTTPError):
-                    owners.append(sum("main" in each.owns() for each in self.replicas))
-
-        thread = threading.Thread(target=scrape)
-        thread.start()
-        try:
-            yield
-        finally:
-            end.set()
-            thread.join()
-        assert (2, 2) not in set(itertools.pairwise(owners)), owners
-        assert owners.count(1) > 10
+        At the end, expect that sums and increases over both were right.
+        """
+        with ExitStack() as stack:
+            for each in self.replicas:
+                each.web = stack.enter_context(relay(each.port))
+            ports = [each.web.port for each in self.replicas if each.web is not None]
+            with scraped(folder, ports) as scrapes:
+                yield
+                scrapes.check(len(self.failed), len(self.inbox.requests))
 
     def check_repeats(self, most: int) -> None:
         """Expect one id for each failure, and at most so many repeats, with the same bytes."""

@@ -9,7 +9,7 @@ import pytest
 from exporter.simulator.world import Population, World
 from tests.process.agent_process import get, until
 from tests.process.fake_api import fake_api
-from tests.replicas.pair import LEASE, Pair, Replica, pair
+from tests.replicas.pair import LEASE, MODEL, Pair, Replica, pair
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -79,16 +79,23 @@ def check_standby(owner: Replica, standby: Replica) -> None:
     assert "Data is complete and current" in page
 
 
-FAULTS = (kill_owner, suspend_owner, end_connections, restart_server, cut_network_of_owner)
+FAULTS = (
+    kill_owner,
+    suspend_owner,
+    end_connections,
+    restart_server,
+    cut_network_of_owner,
+)
 
 
 def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
-    world = World(Population(fine_tunes=2))
+    world = World(Population(fine_tunes=1))
+    world.add(status="completed", model_id=MODEL)  # its series begin at 0
     with fake_api(world=world) as (api, inbox), pair(tmp_path, postgres, api, inbox) as running:
         owner = running.owner
         owner.process.wait_for_line("baseline taken")
         check_standby(owner, running.standby)
-        with running.scraped():
+        with running.scraped(tmp_path):
             for fault in FAULTS:
                 fault(running)
         running.owner  # noqa: B018 - waits until there is one

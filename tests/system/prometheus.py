@@ -82,16 +82,17 @@ class Prometheus:
 @contextlib.contextmanager
 def prometheus(
     folder: Path,
-    target: str,
+    target: str | Sequence[str],
     rules: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
     **job: Any,
 ) -> Iterator[Prometheus]:
-    """Run Prometheus: scrape a target with the keys of ``job``, evaluate rules, send alerts.
+    """Run Prometheus: scrape one or more targets with the keys of ``job``, evaluate rules, alert.
 
-    The target and the Alertmanagers are given as host and port.
+    Targets and Alertmanagers are given as host and port.
     """
-    scrape_config = {"job_name": "cartesia", "static_configs": [{"targets": [target]}], **job}
+    targets = [target] if isinstance(target, str) else [*target]
+    scrape_config = {"job_name": "cartesia", "static_configs": [{"targets": targets}], **job}
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in rules],

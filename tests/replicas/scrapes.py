@@ -1,0 +1,72 @@
+"""What a real Prometheus has scraped from replicas."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from tests.process.agent_process import until
+from tests.system.prometheus import Prometheus, prometheus
+
+SCRAPE_SECONDS = 0.5
+
+FAILURES = (
+    "max by (account, model_id, from_status, to_status) "
+    '(cartesia_fine_tune_transitions_total{to_status="failed"})'
+)
+REQUESTS = "cartesia_exporter_notifications_total"
+
+DOUBLED = (
+    "sum(cartesia_fine_tunes) > max(sum by (instance) (cartesia_fine_tunes))",
+    "sum by (store, kind, name) (cartesia_exporter_owner) > 1",
+)
+"""Queries with a value while two replicas serve the series of an account, or own the same."""
+
+
+@dataclass(frozen=True)
+class Scrapes:
+    """Queries of what was scraped since ``start``, in Unix seconds."""
+
+    prometheus: Prometheus
+    start: float
+
+    def check(self, failures: int, requests: int) -> None:
+        """Expect sums and increases over replicas to be the true numbers."""
+        until(lambda: self.prometheus.value(f"sum({FAILURES})") == failures)
+        for query in DOUBLED:
+            for times in self._times(query):
+                gaps = [later - at for at, later in pairwise(times)]
+                # Around a takeover the last scrape of one and the first of the other overlap.
+                assert all(gap > 1.5 * SCRAPE_SECONDS for gap in gaps), (query, times)
+        [shown] = self._times("sum(cartesia_fine_tunes)")
+        assert len(shown) > 20
+        # increase() extrapolates to the limits of its range.
+        until(lambda: self._increase(FAILURES) > 0.95 * failures)
+        assert self._increase(FAILURES) <= 1.05 * failures
+        # The requests of a replica that is killed before the next scrape are missed.
+        assert 0 < self._increase(REQUESTS) <= 1.05 * requests
+
+    def _times(self, query: str) -> list[list[float]]:
+        """When each series of a query had a value."""
+        series = self.prometheus.series(query, self.start, time.time(), SCRAPE_SECONDS)
+        return [[at for at, _ in each.points] for each in series]
+
+    def _increase(self, query: str) -> float:
+        seconds, step = ceil(time.time() - self.start), f"{SCRAPE_SECONDS * 1000:.0f}ms"
+        return self.prometheus.value(f"sum(increase(({query})[{seconds}s:{step}]))") or 0.0
+
+
+@contextlib.contextmanager
+def scraped(folder: Path, ports: Sequence[int]) -> Iterator[Scrapes]:
+    """Scrape replicas at these ports by a real Prometheus."""
+    interval = f"{SCRAPE_SECONDS * 1000:.0f}ms"
+    times: dict[str, Any] = {"scrape_interval": interval, "scrape_timeout": interval}
+    targets = [f"127.0.0.1:{port}" for port in ports]
+    with prometheus(folder, targets, **times) as server:
+        until(lambda: server.value("count(up == 1)") == len(targets))
+        until(lambda: server.value(f"count({FAILURES})"))
+        yield Scrapes(server, time.time())
