@@ -34,10 +34,11 @@ AGENT = "agent"
 HOST = "db.example"
 """The name in the server's certificate."""
 
-_ACCESS = f"""
+ACCESS = f"""
 host all {AGENT} 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 """
+"""Who needs a password: in the form of PostgreSQL, which PgBouncer has too."""
 
 _PREFIX = "cartesia-exporter-postgres-"
 _ABANDONED_SECONDS = 600
@@ -190,7 +191,7 @@ def _write_files(folder: Path) -> None:
     """Write who may connect, and a certificate with its key."""
     issuer, _ = authority(folder)
     issued = issuer.issue_cert(HOST)
-    (folder / "data/pg_hba.conf").write_text(_ACCESS)
+    (folder / "data/pg_hba.conf").write_text(ACCESS)
     issued.private_key_pem.write_to_path(folder / "data/server.key")
     issued.cert_chain_pems[0].write_to_path(folder / "data/server.crt")
     key, data = folder / "data/server.key", (folder / "data").stat()

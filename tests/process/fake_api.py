@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.simulator.api import Simulation, create_app
 from exporter.simulator.world import Population, World
@@ -44,12 +44,14 @@ class Gate:
 class Api:
     """A simulated API; ``is_held`` selects the requests that wait at the gate.
 
-    ``answer`` may return a response in place of the simulated one.
+    Those that ``holds_answer`` selects wait there with an answer of before. ``answer`` may return a
+    response in place of the simulated one.
     """
 
     world: World = field(default_factory=lambda: World(Population(fine_tunes=0)))
     gate: Gate = field(default_factory=Gate)
     is_held: Callable[[Scope], bool] = lambda scope: True
+    holds_answer: Callable[[Scope], bool] = lambda scope: False
     answer: Callable[[Request], Response | None] = lambda request: None
     url: str = ""
     request_count: int = 0
@@ -62,7 +64,13 @@ class Api:
             if self.is_held(scope):
                 await self.gate.wait()
             answer = self.answer(Request(scope)) or simulated
-            await answer(scope, receive, send)
+            is_late = self.holds_answer(scope)
+
+            async def send_late(message: Message) -> None:
+                await self.gate.wait()
+                await send(message)
+
+            await answer(scope, receive, send_late if is_late else send)
 
         return app
 

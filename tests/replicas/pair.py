@@ -4,20 +4,21 @@ import contextlib
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tests.fakes.relay import Relay, relay
-from tests.pgbouncer import pgbouncer
-from tests.postgres_server import PostgresServer
+from tests.pgbouncer import PgBouncer, pgbouncer
+from tests.postgres_server import AGENT, PostgresServer
 from tests.process.agent_process import Agent, Process, get, injected, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config
 from tests.replicas.scrapes import scraped
 
 LEASE = 5.0
 DAY = 86_400
+PASSWORD = "first"
 MODEL = "sonic-3-2026-01-12"
 
 _CLOCK = """
@@ -62,6 +63,10 @@ class Replica:
     def is_working(self) -> bool:
         return self.process.is_running and not self.is_suspended
 
+    def set_password(self, password: str) -> None:
+        """Write the file with the password of the database."""
+        (self.agent.folder / "password").write_text(password, encoding="utf-8")
+
     def kill(self) -> None:
         self.process.kill()
 
@@ -87,8 +92,9 @@ class Replica:
 class Pair:
     """Two replicas with the same configuration, an API and two receivers."""
 
-    def __init__(self, server: PostgresServer, database: str, api: Api, inbox: Inbox) -> None:
-        self.server = server
+    def __init__(self, bouncer: PgBouncer, database: str, api: Api, inbox: Inbox) -> None:
+        self.bouncer = bouncer
+        self.server = bouncer.server
         self.database = database
         self.api = api
         self.inbox = inbox
@@ -170,21 +176,33 @@ RECEIVERS = ("ops", "chat")
 
 @contextlib.contextmanager
 def pair(
-    folder: Path, server: PostgresServer, api: Api, inbox: Inbox, **storage: Any
+    folder: Path,
+    server: PostgresServer,
+    api: Api,
+    inbox: Inbox,
+    **changes: Mapping[str, Any],
 ) -> Iterator[Pair]:
-    """Two replicas, the clocks of which are set one day after and before the true time."""
+    """Two replicas, the clocks of which are set one day after and before the true time.
+
+    ``changes`` are made to sections of their configuration.
+    """
     receivers = [{"name": n, "type": "webhook", "url": f"{inbox.url}/{n}"} for n in RECEIVERS]
-    running = Pair(server, server.new_database(), api, inbox)
     with ExitStack() as stack:
-        port = stack.enter_context(pgbouncer(server))
+        bouncer = stack.enter_context(pgbouncer(server))
+        running = Pair(bouncer, server.new_database(), api, inbox)
+        bouncer.set_password(PASSWORD)
         for name, clock in (("first", DAY), ("second", -DAY)):
-            network = stack.enter_context(relay(port))
-            url = server.url(running.database, port=network.port, sslmode="disable")
+            network = stack.enter_context(relay(bouncer.port))
+            url = server.url(running.database, user=AGENT, port=network.port)
             (folder / name).mkdir()
             config = agent_config(api, *receivers)
             config["alerts"] |= {"digest_threshold": 1000}
-            config["storage"] = {"url": url, "lease": f"{LEASE:g}s", **storage}
+            password_file = str(folder / name / "password")
+            config["storage"] = {"url": url, "password_file": password_file, "lease": f"{LEASE:g}s"}
+            for section, changed in changes.items():
+                config[section] |= changed
             replica = Replica(Agent(folder / name, **config), network, clock)
+            replica.set_password(PASSWORD)
             stack.callback(replica.close)
             running.replicas.append(replica)
             replica.start()

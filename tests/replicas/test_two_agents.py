@@ -1,6 +1,7 @@
 """Two agents on one PostgreSQL: every failure arrives, whatever happens to agents and server."""
 
 import random
+import secrets
 import socket
 import time
 
@@ -59,6 +60,19 @@ def cut_network_of_owner(running: Pair) -> None:
     owner.network.resume()
 
 
+def change_password(running: Pair) -> None:
+    password = secrets.token_hex()
+    running.bouncer.set_password(password)
+    for each in running.replicas:
+        each.network.cut()
+    # Neither can renew its lease with the old password.
+    until(lambda: not any(each.owns() for each in running.replicas))
+    running.fail(3)
+    for each in running.replicas:
+        each.set_password(password)
+    running.wait_until_notified()
+
+
 def check_standby(owner: Replica, standby: Replica) -> None:
     """It is ready, serves no series of the account, and shows the data of the owner."""
     assert get(f"{standby.url}/-/ready").text.startswith("cartesia-exporter is ready: standby")
@@ -85,6 +99,7 @@ FAULTS = (
     end_connections,
     restart_server,
     cut_network_of_owner,
+    change_password,
 )
 
 
@@ -112,7 +127,7 @@ def test_600_failures_are_notified_with_random_faults_at_the_default_lease(tmp_p
     rounds, lease = 24, 15.0
     with (
         fake_api() as (api, inbox),
-        pair(tmp_path, postgres, api, inbox, lease=f"{lease:g}s") as running,
+        pair(tmp_path, postgres, api, inbox, storage={"lease": f"{lease:g}s"}) as running,
     ):
         running.owner.process.wait_for_line("baseline taken")
         for number in range(rounds):

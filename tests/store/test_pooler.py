@@ -24,8 +24,8 @@ from tests.store.sample_polls import KEY, fine_tune, poll_result, snapshot_of
 
 @pytest.fixture(scope="module")
 def port(postgres):
-    with pgbouncer(postgres) as port:
-        yield port
+    with pgbouncer(postgres) as bouncer:
+        yield bouncer.port
 
 
 @pytest.fixture
