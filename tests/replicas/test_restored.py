@@ -1,4 +1,4 @@
-"""A database that is restored from an older backup while an agent runs."""
+"""A database that is restored from an older backup while agents run, or while they are down."""
 
 import json
 import re
@@ -7,14 +7,16 @@ import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.process.agent_process import Agent, get, until, url_of
-from tests.process.fake_api import Inbox, agent_config, fake_api, webhook
+from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
+from tests.replicas.pair import Replica
 
 FAILED = re.compile(r'cartesia_fine_tune_transitions_total\{.*to_status="failed"\} (\S+)')
 
@@ -36,54 +38,110 @@ def ids(inbox: Inbox) -> dict[str, set[str]]:
     return found
 
 
-@contextmanager
-def sampled(url: str) -> Iterator[list[float]]:
-    """Sample the number of counted failures all the time; not while it is withheld."""
-    samples, end = [0.0], threading.Event()
+class Restored:
+    """Agents on a server with a backup, and the failures that they count and notify."""
 
-    def sample() -> None:
-        while not end.wait(0.1):
-            with suppress(httpx.HTTPError):
-                if values := FAILED.findall(get(f"{url}/metrics").text):
-                    samples.append(sum(map(float, values)))
+    def __init__(self, folder: Path, server: PostgresServer, api: Api, inbox: Inbox) -> None:
+        self.api = api
+        self.replicas: list[Replica] = []
+        self.failed: set[str] = set()
+        self._server = server
+        self._data, self._backup = server.folder / "data", server.folder / "backup"
+        self._folder = folder
+        self._inbox = inbox
+        self._database = server.new_database()
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        end.set()
-        thread.join()
-
-
-def test_what_was_lost_is_found_again_under_the_same_ids(tmp_path, server):
-    with fake_api() as (api, inbox):
-        config = agent_config(api, webhook(inbox))
+    def start(self, stack: ExitStack, number: int) -> None:
+        config = agent_config(self.api, webhook(self._inbox))
         config["alerts"] |= {"digest_threshold": 1000}
-        config["storage"] = {"url": server.url(server.new_database()), "lease": "5s"}
-        first, second = (api.world.add(status="training").id for _ in range(2))
-        with Agent(tmp_path, **config).process() as process, sampled(url_of(process)) as samples:
-            process.wait_for_line("baseline taken")
-            api.world.set_status(first, "failed")
-            until(lambda: {*ids(inbox)} == {first})
-            server.stop()
-            data, backup = server.folder / "data", server.folder / "backup"
-            subprocess.run(["cp", "-a", data, backup], check=True)
-            server.start()
-            api.world.set_status(second, "failed")
-            third = api.world.add(status="failed").id
-            until(lambda: {*ids(inbox)} == {first, second, third})
-            until(lambda: samples[-1] == 3)
-            server.stop()
-            shutil.rmtree(data)
-            backup.rename(data)
-            server.start()
-            fourth = api.world.add(status="failed").id
-            until(lambda: {*ids(inbox)} == {first, second, third, fourth})
-            until(lambda: samples[-1] == 4)
-            assert process.is_running
-        assert {len(each) for each in ids(inbox).values()} == {1}, "an event under two ids"
-        assert samples == sorted(samples), "counters fell"
+        config["storage"] = {"url": self._server.url(self._database), "lease": "5s"}
+        for name in map(str, range(number)):
+            (self._folder / name).mkdir()
+            replica = Replica(Agent(self._folder / name, **config))
+            stack.callback(replica.close)
+            replica.start()
+            self.replicas.append(replica)
+
+    def fail(self) -> None:
+        self.failed.add(self.api.world.add(status="failed").id)
+
+    def wait(self) -> None:
+        """Wait until every failure is counted by the owner and notified, each under one id."""
+        until(lambda: {*ids(self._inbox)} == self.failed)
+        until(lambda: max(map(counted, self.replicas)) == len(self.failed))
+        assert {len(each) for each in ids(self._inbox).values()} == {1}, "an event under two ids"
+
+    def back_up(self) -> None:
+        self._server.stop()
+        subprocess.run(["cp", "-a", self._data, self._backup], check=True)
+        self._server.start()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Stop the server, and start it at the end with the data of the backup."""
+        self._server.stop()
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", self._backup, self._data], check=True)
+        yield
+        self._server.start()
+
+    @contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Sample what each process counts all the time; expect that it does not fall."""
+        samples, end = [[0.0] for _ in self.replicas], threading.Event()
+
+        def sample() -> None:
+            while not end.wait(0.1):
+                for replica, values in zip(self.replicas, samples, strict=True):
+                    values.append(counted(replica) or values[-1])
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+        assert samples == [sorted(each) for each in samples], "counters fell"
+
+
+def counted(replica: Replica) -> float:
+    """How many failures a replica counts; 0 if it does not own the account."""
+    with suppress(httpx.HTTPError):
+        return sum(map(float, FAILED.findall(replica.metrics())))
+    return 0.0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_was_lost_is_found_again_under_the_same_ids(tmp_path, server, number):
+    with fake_api() as (api, inbox), ExitStack() as stack:
+        running = Restored(tmp_path, server, api, inbox)
+        changed = [api.world.add(status="training").id for _ in range(2)]
+        running.start(stack, number)
+        until(lambda: any("main" in each.owns() for each in running.replicas))
+        with running.sampled():
+            for fine_tune in changed:
+                api.world.set_status(fine_tune, "failed")
+                running.failed.add(fine_tune)
+                running.wait()
+                if fine_tune == changed[0]:
+                    running.back_up()
+            running.fail()
+            running.wait()
+            with running.restored():
+                pass
+            running.fail()
+            running.wait()
+        assert all(each.process.is_running for each in running.replicas)
+        if number == 1:
+            return
+        with running.restored():
+            for each in running.replicas:
+                each.kill()
+        for each in running.replicas:
+            each.start()
+        running.fail()
+        running.wait()
 
 
 def test_a_database_without_the_store_ends_the_agent(tmp_path, postgres):
