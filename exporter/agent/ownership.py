@@ -206,9 +206,11 @@ class Ownership(Service):
                 log.error("services do not start or stop, the lease is left to other replicas")
                 await self._acted.wait()
             began = self.wakeup_deadline = self._clock.monotonic()
-            wait = interval
+            wait, replica = interval, self._lease.replica
             try:
                 await self._renew()
+                if self._lease.replica != replica:
+                    wait = 0.0  # another id, which has no lease yet
             except StoreError as error:
                 wait = interval / _RETRIES_PER_INTERVAL
                 if str(error) != self._error:
@@ -286,7 +288,7 @@ class Ownership(Service):
         renewed = self._renewed
         if renewed is None or renewed.at <= self._acted_at or self._is_leaving:
             return
-        if not self._is_trusted:
+        if not self._is_trusted or self._lease.is_lost:
             return
         owners, items = renewed.renewal.owners, self._services.items
         steps = plan(owners, self._lease.replica, items, self._claims)

@@ -42,7 +42,6 @@ class Replica:
 
     def start(self) -> None:
         self.process = self._stack.enter_context(self.agent.process(**self._env))
-        self.url = url_of(self.process)
         if self.web is not None:
             self.web.target = self.port
 
@@ -53,6 +52,10 @@ class Replica:
     def network(self) -> Relay:
         assert self._network is not None
         return self._network
+
+    @property
+    def url(self) -> str:
+        return url_of(self.process)
 
     @property
     def port(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from exporter.simulator.world import Population, World
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.process.agent_process import Agent, get, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
@@ -21,9 +22,9 @@ from tests.replicas.pair import Replica
 FAILED = re.compile(r'cartesia_fine_tune_transitions_total\{.*to_status="failed"\} (\S+)')
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server of its own: all of its databases become older."""
+    """A server for this module: all of its databases become older."""
     with postgres_server() as server:
         yield server
 
@@ -51,16 +52,18 @@ class Restored:
         self._inbox = inbox
         self._database = server.new_database()
 
-    def start(self, stack: ExitStack, number: int) -> None:
+    def start(self, stack: ExitStack) -> Replica:
+        """Start one more agent."""
+        folder = self._folder / str(len(self.replicas))
+        folder.mkdir()
         config = agent_config(self.api, webhook(self._inbox))
         config["alerts"] |= {"digest_threshold": 1000}
         config["storage"] = {"url": self._server.url(self._database), "lease": "5s"}
-        for name in map(str, range(number)):
-            (self._folder / name).mkdir()
-            replica = Replica(Agent(self._folder / name, **config))
-            stack.callback(replica.close)
-            replica.start()
-            self.replicas.append(replica)
+        replica = Replica(Agent(folder, **config))
+        stack.callback(replica.close)
+        replica.start()
+        self.replicas.append(replica)
+        return replica
 
     def fail(self) -> None:
         self.failed.add(self.api.world.add(status="failed").id)
@@ -76,23 +79,22 @@ class Restored:
         subprocess.run(["cp", "-a", self._data, self._backup], check=True)
         self._server.start()
 
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Stop the server, and start it at the end with the data of the backup."""
+    def restore(self) -> None:
+        """Restart the server with the data of the backup."""
         self._server.stop()
         shutil.rmtree(self._data)
         subprocess.run(["cp", "-a", self._backup, self._data], check=True)
-        yield
         self._server.start()
 
     @contextmanager
     def sampled(self) -> Iterator[None]:
         """Sample what each process counts all the time; expect that it does not fall."""
-        samples, end = [[0.0] for _ in self.replicas], threading.Event()
+        samples, end = defaultdict[Replica, list[float]](lambda: [0.0]), threading.Event()
 
         def sample() -> None:
-            while not end.wait(0.1):
-                for replica, values in zip(self.replicas, samples, strict=True):
+            while not end.wait(0.2):
+                for replica in list(self.replicas):
+                    values = samples[replica]
                     values.append(counted(replica) or values[-1])
 
         thread = threading.Thread(target=sample)
@@ -102,7 +104,8 @@ class Restored:
         finally:
             end.set()
             thread.join()
-        assert samples == [sorted(each) for each in samples], "counters fell"
+        for values in samples.values():
+            assert values == sorted(values), "counters fell"
 
 
 def counted(replica: Replica) -> float:
@@ -112,46 +115,47 @@ def counted(replica: Replica) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_what_was_lost_is_found_again_under_the_same_ids(tmp_path, server, number):
+def test_what_was_lost_is_found_again_under_the_same_ids(tmp_path, server):
     with fake_api() as (api, inbox), ExitStack() as stack:
         running = Restored(tmp_path, server, api, inbox)
-        changed = [api.world.add(status="training").id for _ in range(2)]
-        running.start(stack, number)
-        until(lambda: any("main" in each.owns() for each in running.replicas))
+        fine_tune = api.world.add(status="training").id
+        running.start(stack).process.wait_for_line("baseline taken")
         with running.sampled():
-            for fine_tune in changed:
-                api.world.set_status(fine_tune, "failed")
-                running.failed.add(fine_tune)
-                running.wait()
-                if fine_tune == changed[0]:
-                    running.back_up()
             running.fail()
             running.wait()
-            with running.restored():
-                pass
+            running.back_up()
+            api.world.set_status(fine_tune, "failed")
+            running.failed.add(fine_tune)
+            running.fail()
+            running.wait()
+            running.restore()
+            running.fail()
+            running.wait()
+            second = running.start(stack)
+            until(lambda: get(f"{second.url}/-/ready").is_success)
+            running.restore()
             running.fail()
             running.wait()
         assert all(each.process.is_running for each in running.replicas)
-        if number == 1:
-            return
-        with running.restored():
-            for each in running.replicas:
-                each.kill()
+        for each in running.replicas:
+            each.kill()
+        running.restore()
         for each in running.replicas:
             each.start()
         running.fail()
         running.wait()
 
 
-def test_a_database_without_the_store_ends_the_agent(tmp_path, postgres):
-    with fake_api() as (api, inbox):
-        database = postgres.new_database()
+def test_a_database_without_the_store_ends_the_agent(tmp_path, server):
+    with fake_api(world=World(Population(fine_tunes=1))) as (api, inbox):
+        database = server.new_database()
         config = agent_config(api, webhook(inbox))
-        config["storage"] = {"url": postgres.url(database), "lease": "5s"}
+        config["storage"] = {"url": server.url(database), "lease": "5s"}
         with Agent(tmp_path, **config).process() as process:
             process.wait_for_line("baseline taken")
-            postgres.execute("UPDATE meta SET value = 'other' WHERE name = 'store_id'", database)
+            server.execute("UPDATE meta SET value = 'other' WHERE name = 'store_id'", database)
             process.wait_for_line("state lost, the agent ends")
             until(lambda: "cartesia_up{" not in get(f"{url_of(process)}/metrics").text)
             assert process.wait() == 1
+        terms = {term for (term,) in server.execute("SELECT term FROM ownership", database)}
+        assert terms == {1}, "it took over in a state that is not its own"
