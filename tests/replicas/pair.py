@@ -14,7 +14,7 @@ from tests.pgbouncer import PgBouncer, pgbouncer
 from tests.postgres_server import AGENT, PostgresServer
 from tests.process.agent_process import Agent, Process, get, injected, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config
-from tests.replicas.scrapes import scraped
+from tests.replicas.scrapes import Scrapes, scraped
 
 LEASE = 5.0
 DAY = 86_400
@@ -40,10 +40,16 @@ class Replica:
         self._stack = ExitStack()
         self.process: Process
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start its process, and do not wait for it."""
         self.process = self._stack.enter_context(self.agent.process(**self._env))
+
+    def start(self) -> None:
+        """Start its process; wait until it listens."""
+        self.launch()
+        port = self.port
         if self.web is not None:
-            self.web.target = self.port
+            self.web.target = port
 
     def close(self) -> None:
         self._stack.close()
@@ -150,18 +156,18 @@ class Pair:
                 raise AssertionError(f"{receiver} misses {missing}:\n{output}") from None
 
     @contextlib.contextmanager
-    def scraped(self, folder: Path) -> Iterator[None]:
+    def scraped(self, folder: Path) -> Iterator[Scrapes]:
         """Scrape both by a real Prometheus, at addresses that outlive their processes.
 
-        At the end, expect that sums and increases over both were right.
+        At the end, expect that sums and increases over both were right since ``begin``.
         """
         with ExitStack() as stack:
-            for each in self.replicas:
-                each.web = stack.enter_context(relay(each.port))
-            ports = [each.web.port for each in self.replicas if each.web is not None]
-            with scraped(folder, ports) as scrapes:
-                yield
-                scrapes.check(len(self.failed), len(self.inbox.requests))
+            webs = [stack.enter_context(relay(0)) for _ in self.replicas]
+            scrapes = stack.enter_context(scraped(folder, [web.port for web in webs]))
+            for each, web in zip(self.replicas, webs, strict=True):
+                each.web, web.target = web, each.port
+            yield scrapes
+            scrapes.check(len(self.failed), len(self.inbox.requests))
 
     def check_repeats(self, most: int) -> None:
         """Expect one id for each failure, and at most so many repeats, with the same bytes."""
@@ -208,5 +214,5 @@ def pair(
             replica.set_password(PASSWORD)
             stack.callback(replica.close)
             running.replicas.append(replica)
-            replica.start()
+            replica.launch()
         yield running

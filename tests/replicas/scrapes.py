@@ -27,12 +27,19 @@ DOUBLED = (
 """Queries with a value while two replicas serve the series of an account, or own the same."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scrapes:
-    """Queries of what was scraped since ``start``, in Unix seconds."""
+    """Queries of what was scraped from so many replicas since ``start``, in Unix seconds."""
 
     prometheus: Prometheus
-    start: float
+    number: int
+    start: float = 0.0
+
+    def begin(self) -> None:
+        """Wait until all are scraped: Prometheus finds its targets 5 s after its start."""
+        until(lambda: self.prometheus.value("count(up == 1)") == self.number)
+        until(lambda: self.prometheus.value(f"count({FAILURES})"))
+        self.start = time.time()
 
     def check(self, failures: int, requests: int) -> None:
         """Expect sums and increases over replicas to be the true numbers."""
@@ -67,6 +74,4 @@ def scraped(folder: Path, ports: Sequence[int]) -> Iterator[Scrapes]:
     times: dict[str, Any] = {"scrape_interval": interval, "scrape_timeout": interval}
     targets = [f"127.0.0.1:{port}" for port in ports]
     with prometheus(folder, targets, **times) as server:
-        until(lambda: server.value("count(up == 1)") == len(targets))
-        until(lambda: server.value(f"count({FAILURES})"))
-        yield Scrapes(server, time.time())
+        yield Scrapes(server, len(targets))

@@ -15,7 +15,7 @@ import pytest
 
 from exporter.simulator.world import Population, World
 from tests.postgres_server import PostgresServer, postgres_server
-from tests.process.agent_process import Agent, get, until, url_of
+from tests.process.agent_process import Agent, get, injected, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
 from tests.replicas.pair import Replica
 
@@ -141,7 +141,7 @@ def test_what_was_lost_is_found_again_under_the_same_ids(tmp_path, server):
             each.kill()
         running.restore()
         for each in running.replicas:
-            each.start()
+            each.launch()
         running.fail()
         running.wait()
 
@@ -151,7 +151,11 @@ def test_a_database_without_the_store_ends_the_agent(tmp_path, server):
         database = server.new_database()
         config = agent_config(api, webhook(inbox))
         config["storage"] = {"url": server.url(database), "lease": "5s"}
-        with Agent(tmp_path, **config).process() as process:
+        # It shows for a time that its state is lost, before it ends.
+        shown = injected(
+            tmp_path, "from exporter.agent import store_guard as g; g._SHOWN_SECONDS = 1"
+        )
+        with Agent(tmp_path, **config).process(**shown) as process:
             process.wait_for_line("baseline taken")
             server.execute("UPDATE meta SET value = 'other' WHERE name = 'store_id'", database)
             process.wait_for_line("state lost, the agent ends")

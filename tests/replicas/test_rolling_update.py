@@ -9,7 +9,7 @@ from tests.process.agent_process import Agent, until
 from tests.process.fake_api import agent_config, fake_api, webhook
 from tests.replicas.pair import Replica
 
-LEASE = 15.0
+LEASE = 10.0
 
 
 def test_a_replica_with_a_new_configuration_replaces_an_old_one(tmp_path, postgres):

@@ -14,11 +14,13 @@ from tests.replicas.pair import Replica
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-def check_shares(folder: Path, postgres: PostgresServer, number: int, lease: float) -> None:
+def check_shares(
+    folder: Path, postgres: PostgresServer, number: int, lease: float, interval: str
+) -> None:
     names = {f"account-{n}" for n in range(number)}
     with fake_api() as (api, _), ExitStack() as stack:
         [account] = agent_config(api)["accounts"]
-        config = agent_config(api, interval="30s") | {
+        config = agent_config(api, interval=interval) | {
             "accounts": [{**account, "name": name} for name in sorted(names)],
             "storage": {"url": postgres.url(postgres.new_database()), "lease": f"{lease:g}s"},
         }
@@ -27,7 +29,7 @@ def check_shares(folder: Path, postgres: PostgresServer, number: int, lease: flo
             (folder / name).mkdir()
             replica = Replica(Agent(folder / name, **config))
             stack.callback(replica.close)
-            replica.start()
+            replica.launch()
             replicas.append(replica)
         first, second = replicas
 
@@ -55,10 +57,10 @@ def polled_of(replica: Replica) -> set[str]:
 
 
 def test_accounts_are_shared_and_taken_over(tmp_path, postgres):
-    check_shares(tmp_path, postgres, 40, 5.0)
+    check_shares(tmp_path, postgres, 40, lease=5.0, interval="2s")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_a_thousand_accounts_are_shared_and_taken_over(tmp_path, postgres):
-    check_shares(tmp_path, postgres, 1000, 15.0)
+    check_shares(tmp_path, postgres, 1000, lease=15.0, interval="30s")

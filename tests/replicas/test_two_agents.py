@@ -106,13 +106,17 @@ FAULTS = (
 def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
     world = World(Population(fine_tunes=1))
     world.add(status="completed", model_id=MODEL)  # its series begin at 0
-    with fake_api(world=world) as (api, inbox), pair(tmp_path, postgres, api, inbox) as running:
+    with (
+        fake_api(world=world) as (api, inbox),
+        pair(tmp_path, postgres, api, inbox) as running,
+        running.scraped(tmp_path) as scrapes,
+    ):
         owner = running.owner
         owner.process.wait_for_line("baseline taken")
         check_standby(owner, running.standby)
-        with running.scraped(tmp_path):
-            for fault in FAULTS:
-                fault(running)
+        scrapes.begin()
+        for fault in FAULTS:
+            fault(running)
         running.owner  # noqa: B018 - waits until there is one
         # At most one message of each receiver was under way, or not marked, at each fault.
         running.check_repeats(len(FAULTS))
