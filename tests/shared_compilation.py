@@ -21,7 +21,7 @@ def share() -> Iterator[None]:
         patch.setattr(DefaultDialect, "__eq__", lambda self, other: type(self) is type(other))
         patch.setattr(DefaultDialect, "__hash__", lambda self: hash(type(self)))
         statements = LRUCache[Any, Any](5_000)
-        shared = property(lambda _: statements, lambda _, own: None)  # noqa: ARG005
+        shared = property(lambda _: statements, lambda _, own: None)
         patch.setattr(Engine, "_compiled_cache", shared, raising=False)
         patch.setattr(migrations, "create_tables", _RecordedTables().create)
         yield

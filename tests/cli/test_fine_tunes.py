@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -144,23 +145,29 @@ def mixed(two_accounts, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_accounts_that_cannot_be_read_are_named_and_the_others_are_printed(
-    two_accounts, mixed, tmp_path, output
+    two_accounts, mixed, tmp_path
 ):
-    done = run(tmp_path, "list", f"--config.file={mixed}", f"--output={output}", WRONG="not_a_key")
-    assert done.returncode == 1
-    for fine_tune in two_accounts[1]:
-        assert fine_tune.id in done.stdout
-    first, second, third = done.stderr.splitlines()
-    prefix = "cartesia-exporter: cannot list the fine-tunes of account"
-    assert first.startswith(f"{prefix} wrong: 127.0.0.1:")
-    assert "401" in first
-    assert "$WRONG" in first
-    assert second.startswith(f"{prefix} nobody: no connection to 127.0.0.1:1")
-    assert third.startswith(f"{prefix} elsewhere: 127.0.0.1:")
-    assert "404" in third
-    assert API_KEY not in done.stdout + done.stderr
+    def read(output: str) -> "subprocess.CompletedProcess[str]":
+        flags = (f"--config.file={mixed}", f"--output={output}")
+        return run(tmp_path, "list", *flags, WRONG="not_a_key")
+
+    # At once: each retries the account without a connection for 10 s.
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(read, ("table", "json", "csv")))
+    for done in results:
+        assert done.returncode == 1
+        for fine_tune in two_accounts[1]:
+            assert fine_tune.id in done.stdout
+        first, second, third = done.stderr.splitlines()
+        prefix = "cartesia-exporter: cannot list the fine-tunes of account"
+        assert first.startswith(f"{prefix} wrong: 127.0.0.1:")
+        assert "401" in first
+        assert "$WRONG" in first
+        assert second.startswith(f"{prefix} nobody: no connection to 127.0.0.1:1")
+        assert third.startswith(f"{prefix} elsewhere: 127.0.0.1:")
+        assert "404" in third
+        assert API_KEY not in done.stdout + done.stderr
 
 
 def invoke_list(path, *arguments):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.process.forked import AFTER_IMPORTS, ForkedProcess, is_forkable
 
 ROOT = Path(__file__).parents[2]
 API_KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
@@ -47,22 +50,17 @@ class Process:
     def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
         self.output_lines: list[str] = []
         self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="surrogateescape",
-        )
+        readable, output = os.pipe()
+        self._stdout = os.fdopen(readable, errors="surrogateescape", encoding="utf-8")
+        try:
+            self._process = _start(command, folder, env, output, output)
+        finally:
+            os.close(output)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._stdout:
             with self._changed:
                 self.output_lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
@@ -117,8 +115,7 @@ class Process:
         self._process.kill()
         self._process.wait(10)
         self._reader.join(5)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._stdout.close()
 
 
 @contextlib.contextmanager
@@ -137,15 +134,27 @@ def run(
     folder: Path, *arguments: str, command: Sequence[str] = MODULE, **env: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command that ends by itself."""
-    return subprocess.run(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment(folder, **env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    whole = [*command, *arguments]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        files = output.fileno(), errors.fileno()
+        process = _start(whole, folder, environment(folder, **env), *files)
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(whole, status, output.read(), errors.read())
+
+
+def _start(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], output: int, errors: int
+) -> "subprocess.Popen[bytes] | ForkedProcess":
+    """Start a command; one of MODULE without the imports, if nothing else is to be expected."""
+    if tuple(command[: len(MODULE)]) == MODULE and is_forkable(env, environment(ROOT)):
+        return ForkedProcess(command[len(MODULE) :], folder, env, output, errors)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
     )
 
 
@@ -169,12 +178,17 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def injected(folder: Path, code: str) -> dict[str, str]:
-    """Return the environment of a process that runs ``code`` before its own."""
+def injected(folder: Path, code: str, *, after_imports: bool = False) -> dict[str, str]:
+    """Return the environment of a process that runs ``code`` before its own.
+
+    With ``after_imports`` it may also run when the command is imported already.
+    """
     injected_folder = folder / "injected"
     injected_folder.mkdir(exist_ok=True)
-    (injected_folder / "sitecustomize.py").write_text(code, encoding="utf-8")
-    return {"PYTHONPATH": str(injected_folder)}
+    file = injected_folder / "sitecustomize.py"
+    file.write_text(code, encoding="utf-8")
+    late = {AFTER_IMPORTS: str(file)} if after_imports else {}
+    return {"PYTHONPATH": str(injected_folder), **late}
 
 
 def url_of(process: Process) -> str:

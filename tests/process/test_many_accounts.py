@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from tests.process.agent_process import Agent, Process, get, until, url_of
+from tests.process.agent_process import INSTALLED, Agent, Process, get, until, url_of
 from tests.process.fake_api import Api, agent_config, fake_api
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -29,6 +29,8 @@ FAILURE_REASONS = {
 }
 FINE_TUNES = 7
 POLLS = 4
+REFUSED_INTERVAL = 10.0
+"""Seconds between two polls with a refused key: ten intervals."""
 
 
 def key(name: str) -> str:
@@ -103,7 +105,9 @@ def test_failing_accounts_neither_delay_nor_hide_the_others(tmp_path):
         api.answer = counts.count
         hold(api)
         settings = {**agent_config(api), "accounts": accounts(api.url, key_file)}
-        with Agent(tmp_path, **settings).process() as process:
+        started = time.monotonic()
+        # A new interpreter: one that was forked takes a third more time for the same polls.
+        with Agent(tmp_path, **settings).process(command=INSTALLED) as process:
             url = url_of(process)
             key_file.unlink()
             durations, files = measure(url, process, counts)
@@ -113,7 +117,10 @@ def test_failing_accounts_neither_delay_nor_hide_the_others(tmp_path):
             assert statistics.mean(after) >= 0.6 * statistics.mean(before), (
                 "accounts after those that hang would be behind"
             )
-            assert counts.of("refused") == [1], "a refused key is retried after ten intervals"
+            elapsed = time.monotonic() - started
+            assert counts.of("refused")[0] <= 1 + elapsed / REFUSED_INTERVAL, (
+                "a refused key is retried after ten intervals"
+            )
             assert statistics.median(durations) < 0.4, "the event loop is blocked"
             until(lambda: failing_accounts(url) == FAILURE_REASONS.keys())
             failures = samples_of(url, "cartesia_exporter_poll_failures_total")

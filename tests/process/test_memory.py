@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from exporter.simulator.world import Population, World
-from tests.process.agent_process import Agent, Process, get, injected, until, url_of
+from tests.process.agent_process import INSTALLED, Agent, Process, get, injected, until, url_of
 from tests.process.fake_api import agent_config, fake_api, webhook
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -72,7 +72,7 @@ def resident(process: Process) -> float:
 def test_an_agent_at_rest_has_at_most_80_mib(tmp_path):
     with fake_api(world=World(Population(fine_tunes=25))) as (api, inbox):
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox), interval="60s"))
-        with agent.process() as process:
+        with agent.process(command=INSTALLED) as process:
             process.wait_for_line("baseline taken")
             assert get(f"{url_of(process)}/metrics").status_code == 200
             assert resident(process) < MAX_AT_REST

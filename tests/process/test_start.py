@@ -11,6 +11,7 @@ import pytest
 from exporter.store.database import Database
 from tests.process.agent_process import (
     API_KEY,
+    INSTALLED,
     MODULE,
     Agent,
     get,
@@ -88,7 +89,7 @@ def test_an_unusable_state_is_refused_and_left_unchanged(tmp_path, create, words
         agent = Agent(tmp_path, **agent_config(api))
         create(agent)
         before = agent.state.read_bytes()
-        with agent.process() as process:
+        with agent.process(command=INSTALLED) as process:
             assert process.wait(20) == 2
             assert words in process.wait_for_line("level=error", seconds=0).string
             assert "Traceback" not in process.output
@@ -134,7 +135,9 @@ def test_the_environment_is_enough(tmp_path):
             "CARTESIA_EXPORTER_WEBHOOK_URL": f"{inbox.url}/hook",
             "CARTESIA_EXPORTER_STORAGE_PATH": str(tmp_path / "here" / "state.db"),
         }
-        with started(tmp_path, "--web.listen-address=127.0.0.1:0", **environment) as process:
+        with started(
+            tmp_path, "--web.listen-address=127.0.0.1:0", command=INSTALLED, **environment
+        ) as process:
             page = f"{url_of(process)}/metrics"
             until(lambda: 'status="completed"} 1.0' in get(page).text)
             assert "agent.baseline" in inbox.wait_for(1)[0].body.decode()

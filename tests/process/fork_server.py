@@ -1,0 +1,105 @@
+"""A process that has imported the command and forks for each start of it.
+
+Imports take most of a start: 1 s of processor time on a slow machine, in hundreds of tests of what
+an agent does afterwards. The start itself is tested with new interpreters.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from tests.process.forked import AFTER_IMPORTS
+
+_LARGEST_REQUEST = 100_000
+_SAVED_DESCRIPTORS = 3
+"""Standard input, output and error."""
+
+
+def serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request: in the new process, return the request.
+
+    A request is a JSON object with ``arguments``, ``folder`` and ``environment``, and comes with
+    the descriptors of standard output, of standard error and of a socket, which is sent the id of
+    the process and, when it has ended, its exit status. Returns None at the end of ``requests``.
+    """
+    ended, on_signal = os.pipe()
+    for descriptor in (ended, on_signal):
+        os.set_blocking(descriptor, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(on_signal)
+    watchers: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([requests.fileno(), ended], [], [])
+        if ended in ready:
+            os.read(ended, 1000)
+            _report_ended(watchers)
+        if requests.fileno() in ready:
+            text, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 3)
+            if not text:
+                return None
+            output, errors, watcher = descriptors
+            if (process := os.fork()) == 0:
+                requests.detach()
+                request: dict[str, Any] = json.loads(text)
+                _become(request, output, errors)
+                return request
+            watchers[process] = watcher
+            os.close(output)
+            os.close(errors)
+            _tell(watcher, process)
+
+
+def _report_ended(watchers: dict[int, int]) -> None:
+    while watchers:
+        process, status = os.waitpid(-1, os.WNOHANG)
+        if not process:
+            return
+        watcher = watchers.pop(process)
+        _tell(watcher, os.waitstatus_to_exitcode(status))
+        os.close(watcher)
+
+
+def _tell(watcher: int, number: int) -> None:
+    with suppress(OSError):  # nobody waits for the process
+        os.write(watcher, str(number).encode())
+
+
+def _become(request: dict[str, Any], output: int, errors: int) -> None:
+    """Take over what a new interpreter would have found."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.closerange(_SAVED_DESCRIPTORS, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv[1:] = request["arguments"]
+    if AFTER_IMPORTS in os.environ:
+        runpy.run_path(os.environ[AFTER_IMPORTS])
+
+
+def _run() -> None:
+    from exporter.cli import commands, run  # noqa: F401 - the parent has few modules
+    from exporter.cli.main import main
+
+    run._import_without_rich()
+    from exporter.agent import agent, reload  # noqa: F401
+    from exporter.cli import process  # noqa: F401
+
+    gc.freeze()  # what is imported is shared with the processes
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        if serve(requests) is None:
+            return
+    main(prog_name="cartesia-exporter")
+
+
+if __name__ == "__main__":
+    _run()

@@ -1,0 +1,110 @@
+"""Starts of the command by a server that has imported it and forks."""
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+AFTER_IMPORTS = "TESTS_INJECTED_AFTER_IMPORTS"
+"""The variable with the path of code that a process runs before it runs the command."""
+
+_LONGEST_ANSWER = 20
+
+
+class ForkedProcess:
+    """A process of the command; it has the methods of Popen that tests use.
+
+    ``output`` and ``errors`` are descriptors, which the caller may close.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str],
+        output: int,
+        errors: int,
+    ) -> None:
+        request = {"arguments": arguments, "folder": str(folder), "environment": dict(env)}
+        self._watched, watcher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with watcher:
+            socket.send_fds(
+                _server(), [json.dumps(request).encode()], [output, errors, watcher.fileno()]
+            )
+        self.pid = self._answer()
+        self._status: int | None = None
+        self._lock = threading.Lock()
+
+    def _answer(self) -> int:
+        answer = self._watched.recv(_LONGEST_ANSWER)
+        assert answer, "the server of processes has ended"
+        return int(answer)
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit status; negative for a signal. Raises subprocess.TimeoutExpired."""
+        with self._lock:
+            if self._status is None:
+                self._watched.settimeout(timeout)
+                try:
+                    self._status = self._answer()
+                except (TimeoutError, BlockingIOError):
+                    raise subprocess.TimeoutExpired("cartesia-exporter", timeout) from None
+                self._watched.close()
+            return self._status
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while the process runs."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless the process has ended."""
+        self.send_signal(signal.SIGKILL)
+
+
+def is_forkable(env: Mapping[str, str], fresh: Mapping[str, str]) -> bool:
+    """Return whether ``env`` changes nothing that an interpreter reads only when it begins.
+
+    ``fresh`` is the environment of the server.
+    """
+    names = {name for name in env if name.startswith(("PYTHON", "LD_", "LANG", "COVERAGE_"))}
+    if AFTER_IMPORTS in env:
+        names -= {"PYTHONPATH"}
+    return all(env[name] == fresh.get(name) for name in names)
+
+
+@cache
+def _server() -> socket.socket:
+    """Start the server of this process; it ends with it. Returns the socket for requests."""
+    from tests.process.agent_process import ROOT, environment
+
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.process.fork_server", str(its.fileno())],
+            cwd=ROOT,
+            env=environment(ROOT),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[its.fileno()],
+        )
+
+    @atexit.register
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    return ours
