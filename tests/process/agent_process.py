@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 API_KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
 MODULE = (sys.executable, "-m", "exporter")
 INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
+
+_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of HTTP only: to load the authorities of the system takes 40 ms for each client."""
 
 
 class Agent:
@@ -196,7 +200,7 @@ def url_of(process: Process) -> str:
 
 
 def get(url: str, **headers: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(verify=_NO_AUTHORITIES, trust_env=False, timeout=10) as client:
         return client.get(url, headers=headers)
 
 
