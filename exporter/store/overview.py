@@ -144,13 +144,16 @@ def receiver_records(
     connection: Connection, configured: Sequence[ReceiverSummary], now: float
 ) -> list[ReceiverRecord]:
     """Return the configured receivers in their order, then those with unfinished deliveries."""
-    counts = {row.receiver: row for row in connection.execute(_counts_query(now))}
+    rows = connection.execute(_counts_query(now)).all()
+    pending = [row.receiver for row in rows if row.pending]
+    unsent = {row.receiver: row.unsent for row in connection.execute(_unsent_query(pending))}
+    counts = {row.receiver: (row, unsent.get(row.receiver, 0)) for row in rows}
     circuits = {row.name: row for row in connection.execute(select(receivers))}
     owners = owner_names(connection)
     known = {each.name for each in configured}
     others = (
         ReceiverSummary(name, "")
-        for name, row in sorted(counts.items())
+        for name, (row, _) in sorted(counts.items())
         if name not in known and (row.pending or row.muted or row.dead)
     )
     records = (
@@ -167,13 +170,12 @@ def receiver_records(
 
 def _counts_query(now: float) -> Select[Any]:
     state = deliveries.c.state
-    is_unsent = and_(state == PENDING, deliveries.c.groupable, deliveries.c.message.is_(None))
+    # Of columns of one index only: the table may have tens of thousands of delivered rows.
     lately = and_(state == DELIVERED, deliveries.c.settled_at >= now - WEEK_SECONDS)
     last_success = func.max(deliveries.c.settled_at).filter(state == DELIVERED)
     return select(
         deliveries.c.receiver,
         func.count().filter(state == PENDING).label("pending"),
-        func.count().filter(is_unsent).label("unsent"),
         func.count().filter(state == MUTED).label("muted"),
         func.count().filter(state == DEAD).label("dead"),
         func.count().filter(lately).label("delivered"),
@@ -181,18 +183,31 @@ def _counts_query(now: float) -> Select[Any]:
     ).group_by(deliveries.c.receiver)
 
 
+def _unsent_query(names: Sequence[str]) -> Select[Any]:
+    """Select the numbers of deliveries of these receivers that no message carries yet."""
+    is_unsent = and_(
+        deliveries.c.state == PENDING, deliveries.c.groupable, deliveries.c.message.is_(None)
+    )
+    return (
+        select(deliveries.c.receiver, func.count().label("unsent"))
+        .where(deliveries.c.receiver.in_(names), is_unsent)
+        .group_by(deliveries.c.receiver)
+    )
+
+
 def _receiver_record(
     summary: ReceiverSummary,
-    row: Row[Any] | None,
+    counts: tuple[Row[Any], int] | None,
     circuit: Row[Any] | None,
     now: float,
     *,
     known: bool,
 ) -> ReceiverRecord:
+    row, unsent = (None, 0) if counts is None else counts
     failures = 0 if circuit is None else circuit.failures
     pending = 0 if row is None else row.pending
     held_until = None
-    if row is not None and row.unsent and circuit is not None and circuit.grouped_at is not None:
+    if unsent and circuit is not None and circuit.grouped_at is not None:
         until = circuit.grouped_at + summary.group_interval
         held_until = at(until) if until > now else None
     return ReceiverRecord(
@@ -201,7 +216,7 @@ def _receiver_record(
         state=_condition(circuit, used=row is not None),
         configured=known,
         pending=pending,
-        held=0 if row is None or held_until is None else row.unsent,
+        held=0 if held_until is None else unsent,
         held_until=held_until,
         group_interval=summary.group_interval,
         muted=0 if row is None else row.muted,
