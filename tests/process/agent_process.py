@@ -154,9 +154,9 @@ def run(
 def _start(
     command: Sequence[str], folder: Path, env: Mapping[str, str], output: int, errors: int
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
-    """Start a command; one of MODULE without the imports, if nothing else is to be expected."""
-    if tuple(command[: len(MODULE)]) == MODULE and is_forkable(env, environment(ROOT)):
-        return ForkedProcess(command[len(MODULE) :], folder, env, output, errors)
+    """Start a command; fork it, if that makes no difference to it."""
+    if is_forkable(command, env, environment(ROOT)):
+        return ForkedProcess(command, folder, env, output, errors)
     return subprocess.Popen(
         command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
     )

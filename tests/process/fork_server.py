@@ -25,9 +25,10 @@ _SAVED_DESCRIPTORS = 3
 def serve(requests: socket.socket) -> dict[str, Any] | None:
     """Fork for each request: in the new process, return the request.
 
-    A request is a JSON object with ``arguments``, ``folder`` and ``environment``, and comes with
-    the descriptors of standard output, of standard error and of a socket, which is sent the id of
-    the process and, when it has ended, its exit status. Returns None at the end of ``requests``.
+    A request is a JSON object with ``module``, ``arguments``, ``folder`` and ``environment``. It
+    comes with the descriptors of standard output, of standard error and of a socket, which is sent
+    the id of the process and, when it has ended, its exit status. Returns None at the end of
+    ``requests``.
     """
     ended, on_signal = os.pipe()
     for descriptor in (ended, on_signal):
@@ -88,7 +89,6 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
 
 def _run() -> None:
     from exporter.cli import commands, run  # noqa: F401 - the parent has few modules
-    from exporter.cli.main import main
 
     run._import_without_rich()
     from exporter.agent import agent, reload  # noqa: F401
@@ -96,9 +96,9 @@ def _run() -> None:
 
     gc.freeze()  # what is imported is shared with the processes
     with socket.socket(fileno=int(sys.argv[1])) as requests:
-        if serve(requests) is None:
-            return
-    main(prog_name="cartesia-exporter")
+        request = serve(requests)
+    if request is not None:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -20,20 +20,26 @@ _LONGEST_ANSWER = 20
 
 
 class ForkedProcess:
-    """A process of the command; it has the methods of Popen that tests use.
+    """A process of a command `python -m …`; it has the methods of Popen that tests use.
 
     ``output`` and ``errors`` are descriptors, which the caller may close.
     """
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        command: Sequence[str],
         folder: Path,
         env: Mapping[str, str],
         output: int,
         errors: int,
     ) -> None:
-        request = {"arguments": arguments, "folder": str(folder), "environment": dict(env)}
+        _, _, module, *arguments = command
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": dict(env),
+        }
         self._watched, watcher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with watcher:
             socket.send_fds(
@@ -76,15 +82,16 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def is_forkable(env: Mapping[str, str], fresh: Mapping[str, str]) -> bool:
-    """Return whether ``env`` changes nothing that an interpreter reads only when it begins.
+def is_forkable(command: Sequence[str], env: Mapping[str, str], fresh: Mapping[str, str]) -> bool:
+    """Return whether a command needs no interpreter that starts with ``env``.
 
-    ``fresh`` is the environment of the server.
+    ``fresh`` is the environment in which that of the server started.
     """
     names = {name for name in env if name.startswith(("PYTHON", "LD_", "LANG", "COVERAGE_"))}
     if AFTER_IMPORTS in env:
         names -= {"PYTHONPATH"}
-    return all(env[name] == fresh.get(name) for name in names)
+    same = all(env[name] == fresh.get(name) for name in names)
+    return same and list(command[:2]) == [sys.executable, "-m"]
 
 
 @cache

@@ -33,11 +33,13 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 INJECTED = """
 import pathlib, time
 import exporter.core.retry as retry
+from exporter.agent.build import SYSTEM_CLOCK
 from exporter.core.retry import BackOff
 
 retry.DELIVERIES = retry.DELIVERIES_LATER = BackOff(0.5, 1.0)
 offset, real = pathlib.Path({offset!r}), time.time
 time.time = lambda: real() + int(offset.read_text())
+object.__setattr__(SYSTEM_CLOCK, "now", time.time)
 """
 DAY = 86_400
 
@@ -48,7 +50,8 @@ class WallClock:
     def __init__(self, folder: Path) -> None:
         self._offset = folder / "wall-clock-offset"
         self.set(0)
-        self.env = injected(folder, INJECTED.format(offset=str(self._offset)))
+        code = INJECTED.format(offset=str(self._offset))
+        self.env = injected(folder, code, after_imports=True)
 
     def set(self, days: int) -> None:
         """Set the clock ``days`` after the true time."""

@@ -23,8 +23,10 @@ MODEL = "sonic-3-2026-01-12"
 
 _CLOCK = """
 import time
+from exporter.agent.build import SYSTEM_CLOCK
 real = time.time
 time.time = lambda: real() + {offset}
+object.__setattr__(SYSTEM_CLOCK, "now", time.time)
 """
 
 
@@ -36,7 +38,7 @@ class Replica:
         self.is_suspended = False
         self.web: Relay | None = None
         self._network = network
-        self._env = injected(agent.folder, _CLOCK.format(offset=clock))
+        self._env = injected(agent.folder, _CLOCK.format(offset=clock), after_imports=True)
         self._stack = ExitStack()
         self.process: Process
 

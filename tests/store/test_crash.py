@@ -1,7 +1,6 @@
 """A crash while a poll is stored leaves all of it or nothing."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from exporter.store.database import Database
 from exporter.store.location import StoreLocation
 from exporter.store.outbox import Outbox
 from tests.engines import POSTGRES, SQLITE
+from tests.process.agent_process import ROOT, run
 from tests.store.crashing_commit import BASELINE, COMMITTED, POINTS, last_poll
 from tests.store.sample_polls import KEY, NOW, commit_snapshot, snapshot_of
 
@@ -28,8 +28,8 @@ async def create(location: StoreLocation) -> AccountState:
 
 def crash(location: StoreLocation, point: str) -> None:
     place = str(location) if isinstance(location, Path) else location.url()
-    command = [sys.executable, "-m", "tests.store.crashing_commit", place, point]
-    assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
+    command = (sys.executable, "-m", "tests.store.crashing_commit")
+    assert run(ROOT, place, point, command=command).returncode == -signal.SIGKILL
 
 
 async def stored(location: StoreLocation) -> tuple[AccountState | None, list[str], list[str]]:
