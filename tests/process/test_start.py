@@ -37,7 +37,7 @@ def test_a_second_agent_on_the_same_state_is_refused_and_the_first_continues(tmp
             assert str(agent.state) in error
             count = api.request_count
             until(lambda: api.request_count > count)
-            assert get(f"{url}/-/ready").status_code == 200
+            until(lambda: get(f"{url}/-/ready").status_code == 200)
 
 
 def test_a_port_in_use_is_named(tmp_path):
