@@ -29,8 +29,8 @@ _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers for each processor: many tests wait for processes and timers."""
-    return 2 * (os.cpu_count() or 1)
+    """Three workers for each processor: many tests wait for processes and timers."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_collection_finish() -> None:

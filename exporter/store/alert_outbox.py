@@ -1,6 +1,7 @@
 """Outbox of one Alertmanager: its alerts matter for a while after they are delivered."""
 
 from collections.abc import Collection, Hashable
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -72,7 +73,7 @@ class AlertOutbox(ReceiverOutbox):
 
     def _lasting(self, since: float) -> Select[Any]:
         """Select the numbers of troubles that last, or lasted until after ``since``."""
-        left = self._left()
+        left = _left()
         return select(events.c.number).where(
             events.c.type.in_(LASTING), or_(left.is_(None), left > since)
         )
@@ -137,7 +138,7 @@ class AlertOutbox(ReceiverOutbox):
         is_lasting = and_(events.c.type.in_(LASTING), is_watched)
         lasting = case((is_lasting, literal(value=True)), else_=literal(value=False))
         times = events.c.observed_at, events.c.observed_awake, deliveries.c.settled_awake
-        query = select(events.c.number, *times, self._left(), lasting).join(deliveries)
+        query = select(events.c.number, *times, _left(), lasting).join(deliveries)
         if numbers is None:
             return query.where(self._mine(state))
         # Not by state: an index on it would lead through everything that was ever delivered.
@@ -145,22 +146,24 @@ class AlertOutbox(ReceiverOutbox):
         is_mine = deliveries.c.receiver == self.receiver
         return query.where(deliveries.c.event.in_(numbers), is_mine, is_state)
 
-    def _left(self) -> ColumnElement[float | None]:
-        """Return when an event's trouble ended: at the next event that ends it, NULL without one.
 
-        An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
-        """
-        ended = later_end()
-        # The account was removed from the configuration before it could be read again.
-        is_forgotten = and_(
-            events.c.type == "agent.poll_failing",
-            ~select(poll_outages.c.name)
-            .where(poll_outages.c.name == events.c.account)
-            .correlate(events)
-            .exists(),
-        )
-        return case(
-            (is_forgotten, func.coalesce(ended, events.c.observed_awake)),
-            (events.c.type.in_(TROUBLES), ended),
-            else_=events.c.observed_awake,
-        )
+@cache
+def _left() -> ColumnElement[float | None]:
+    """Return when an event's trouble ended: at the next event that ends it, NULL without one.
+
+    An event that is no trouble ends when it begins; it can be reassigned to an Alertmanager.
+    """
+    ended = later_end()
+    # The account was removed from the configuration before it could be read again.
+    is_forgotten = and_(
+        events.c.type == "agent.poll_failing",
+        ~select(poll_outages.c.name)
+        .where(poll_outages.c.name == events.c.account)
+        .correlate(events)
+        .exists(),
+    )
+    return case(
+        (is_forgotten, func.coalesce(ended, events.c.observed_awake)),
+        (events.c.type.in_(TROUBLES), ended),
+        else_=events.c.observed_awake,
+    )

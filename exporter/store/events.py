@@ -1,6 +1,7 @@
 """Events in the store, and the deliveries queued with them."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -117,6 +118,7 @@ def _notified(connection: Connection, following: Sequence[Event]) -> frozenset[_
     return frozenset(tuple(row) for row in connection.execute(query))
 
 
+@cache
 def later_end() -> ColumnElement[float | None]:
     """Return when the next event ended what a row of ``events`` began, in awake seconds.
 

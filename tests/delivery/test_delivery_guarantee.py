@@ -222,7 +222,7 @@ def check(new_state: Callable[[], StoreLocation], examples: int, steps: int) -> 
 
 @on_sqlite
 def test_no_failure_is_lost(new_state):
-    check(new_state, examples=8, steps=25)
+    check(new_state, examples=5, steps=25)
 
 
 @on_postgres

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -167,10 +168,16 @@ def bulk_insert(
 ) -> tuple[Insert, Any]:
     """Return the dialect's fastest INSERT of rows with the same keys, and its parameters."""
     if connection.dialect.name == "sqlite":
-        return insert(table), rows
+        return _sqlite_insert(table), rows
     from exporter.store.engines.postgres_bulk import insert_arrays  # noqa: PLC0415 - as above
 
     return insert_arrays(table, rows)  # type: ignore[return-value]  # the same methods
+
+
+@cache
+def _sqlite_insert(table: Table) -> Insert:
+    """Return the INSERT of a table; its columns for `ON CONFLICT` are built once."""
+    return insert(table)
 
 
 def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
