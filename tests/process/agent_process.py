@@ -155,7 +155,7 @@ def _start(
     command: Sequence[str], folder: Path, env: Mapping[str, str], output: int, errors: int
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
     """Start a command; fork it, if that makes no difference to it."""
-    if is_forkable(command, env, environment(ROOT)):
+    if is_forkable(command, env):
         return ForkedProcess(command, folder, env, output, errors)
     return subprocess.Popen(
         command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
@@ -202,6 +202,24 @@ def url_of(process: Process) -> str:
 def get(url: str, **headers: str) -> httpx.Response:
     with httpx.Client(verify=_NO_AUTHORITIES, trust_env=False, timeout=10) as client:
         return client.get(url, headers=headers)
+
+
+@contextlib.contextmanager
+def repeated(work: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call ``work`` with pauses of so many seconds, in a thread, until the context ends."""
+    end = threading.Event()
+
+    def call() -> None:
+        while not end.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def until(condition: Callable[[], object], seconds: float = 45) -> None:

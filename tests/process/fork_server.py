@@ -18,8 +18,6 @@ from typing import Any
 from tests.process.forked import AFTER_IMPORTS
 
 _LARGEST_REQUEST = 100_000
-_SAVED_DESCRIPTORS = 3
-"""Standard input, output and error."""
 
 
 def serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -78,7 +76,7 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(output, 1)
     os.dup2(errors, 2)
-    os.closerange(_SAVED_DESCRIPTORS, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # all but standard input, output and error
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -16,6 +16,7 @@ from pathlib import Path
 AFTER_IMPORTS = "TESTS_INJECTED_AFTER_IMPORTS"
 """The variable with the path of code that a process runs before it runs the command."""
 
+_COVERAGE = "COVERAGE_"
 _LONGEST_ANSWER = 20
 
 
@@ -82,29 +83,35 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def is_forkable(command: Sequence[str], env: Mapping[str, str], fresh: Mapping[str, str]) -> bool:
-    """Return whether a command needs no interpreter that starts with ``env``.
-
-    ``fresh`` is the environment in which that of the server started.
-    """
-    names = {name for name in env if name.startswith(("PYTHON", "LD_", "LANG", "COVERAGE_"))}
+def is_forkable(command: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Return whether a command needs no interpreter that starts with ``env``."""
+    expected = _environment()
+    names = {name for name in env if name.startswith(("PYTHON", "LD_", "LANG", _COVERAGE))}
     if AFTER_IMPORTS in env:
         names -= {"PYTHONPATH"}
-    same = all(env[name] == fresh.get(name) for name in names)
+    same = all(env[name] == expected.get(name) for name in names)
     return same and list(command[:2]) == [sys.executable, "-m"]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the server.
+
+    Without coverage, which begins with an interpreter: a process to be measured is not forked.
+    """
+    from tests.process.agent_process import ROOT, environment
+
+    whole = environment(ROOT).items()
+    return {name: text for name, text in whole if not name.startswith(_COVERAGE)}
 
 
 @cache
 def _server() -> socket.socket:
     """Start the server of this process; it ends with it. Returns the socket for requests."""
-    from tests.process.agent_process import ROOT, environment
-
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.process.fork_server", str(its.fileno())],
-            cwd=ROOT,
-            env=environment(ROOT),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             pass_fds=[its.fileno()],
         )

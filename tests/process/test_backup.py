@@ -3,9 +3,7 @@
 import re
 import shutil
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,16 @@ from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 
 from exporter.cli.commands import main
-from tests.process.agent_process import MODULE, Agent, get, injected, started, until, url_of
+from tests.process.agent_process import (
+    MODULE,
+    Agent,
+    get,
+    injected,
+    repeated,
+    started,
+    until,
+    url_of,
+)
 from tests.process.delivery_scenario import all_delivered, failed_events
 from tests.process.fake_api import Api, agent_config, fake_api, webhook
 
@@ -36,22 +43,9 @@ retry.DELIVERIES = BackOff(0.1, 0.2)
 """
 
 
-@contextmanager
-def failing(api: Api) -> Iterator[None]:
+def failing(api: Api) -> AbstractContextManager[None]:
     """Let a fine-tune fail every few milliseconds."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(0.005):
-            api.world.add(status="failed")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return repeated(lambda: api.world.add(status="failed"), 0.005)
 
 
 def invoke(*arguments: str) -> str:

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,7 @@ import pytest
 
 from exporter.simulator.world import Population, World
 from tests.postgres_server import PostgresServer, postgres_server
-from tests.process.agent_process import Agent, get, injected, until, url_of
+from tests.process.agent_process import Agent, get, injected, repeated, until, url_of
 from tests.process.fake_api import Api, Inbox, agent_config, fake_api, webhook
 from tests.replicas.pair import Replica
 
@@ -89,21 +88,15 @@ class Restored:
     @contextmanager
     def sampled(self) -> Iterator[None]:
         """Sample what each process counts all the time; expect that it does not fall."""
-        samples, end = defaultdict[Replica, list[float]](lambda: [0.0]), threading.Event()
+        samples = defaultdict[Replica, list[float]](lambda: [0.0])
 
         def sample() -> None:
-            while not end.wait(0.2):
-                for replica in list(self.replicas):
-                    values = samples[replica]
-                    values.append(counted(replica) or values[-1])
+            for replica in list(self.replicas):
+                values = samples[replica]
+                values.append(counted(replica) or values[-1])
 
-        thread = threading.Thread(target=sample)
-        thread.start()
-        try:
+        with repeated(sample, 0.2):
             yield
-        finally:
-            end.set()
-            thread.join()
         for values in samples.values():
             assert values == sorted(values), "counters fell"
 
