@@ -134,7 +134,7 @@ class AgentFixture:
         """Wait until both receivers have received exactly these messages."""
         types = ("slack", "webhook")
         with suppress(TimeoutError):
-            await until(lambda: all(self.received(each) == expected for each in types), 10)
+            await until(lambda: all(self.received(each) == expected for each in types), 30)
         assert {each: self.received(each) for each in types} == dict.fromkeys(types, expected)
 
 

@@ -113,12 +113,12 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         agent = Agent(config, options, database, reader, supervisor)
         reloading = options.reloading or Reloading(lambda: config)
         reloader = Reloader(reloading, agent.reload, agent.registry, SYSTEM_CLOCK)
-        await agent.prepare()
-        resources.push_async_callback(agent.leave)
         tls = None if options.web is None else options.web.listening_tls
+        urls = [http_server.base_url(each, tls=tls is not None) for each in listeners]
+        await agent.prepare(urls[0])
+        resources.push_async_callback(agent.leave)
         web = agent.application(reloader.reload if reloading.over_http else None)
         server = Server(web, listeners, tls)
-        urls = [http_server.base_url(each, tls=tls is not None) for each in listeners]
         log.info("listening", addresses=" ".join(urls), version=__version__)
         options.on_listening(urls)
         async with supervisor:
@@ -203,13 +203,13 @@ class Agent:
         self._routes = [route_of(section, config) for section in config.receivers]
         self._match_errors: set[tuple[str, str]] = set()
 
-    async def prepare(self) -> None:
+    async def prepare(self, url: str) -> None:
         """Build the services and load their state.
 
-        Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
+        ``url`` is of the pages, as this machine sees it. Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
         """
         if self._ownership is not None:
-            await self._ownership.join()
+            await self._ownership.join(url)
         await self._delete_outages()
         await self._services.prepare()
 

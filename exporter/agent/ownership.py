@@ -41,6 +41,9 @@ _ACT_LEASES: Final = 4
 """Lengths of a lease after which a replica that neither starts nor stops services is as good as
 dead: it must not keep what it cannot run."""
 
+_END_MARGIN: Final = 0.05
+"""Seconds after the end of another replica's lease at which this one looks what is free."""
+
 _END_SECONDS: Final = 1.0
 """How long the end of the agent waits for the database."""
 
@@ -160,8 +163,12 @@ class Ownership(Service):
             failing_since=poll.failing_since or 0.0,
         )
 
-    async def join(self) -> None:
-        """Take what has no owner, before the services start. Raises StoreError."""
+    async def join(self, url: str) -> None:
+        """Take what has no owner, before the services start.
+
+        ``url`` is of the pages of this replica, as its machine sees it. Raises StoreError.
+        """
+        self._lease.url = url
         await self._renew()
         await self._take_and_release()
 
@@ -208,7 +215,8 @@ class Ownership(Service):
             began = self.wakeup_deadline = self._clock.monotonic()
             wait, replica = interval, self._lease.replica
             try:
-                await self._renew()
+                renewal = await self._renew()
+                wait = min(wait, renewal.next_end + _END_MARGIN)
                 if self._lease.replica != replica:
                     wait = 0.0  # another id, which has no lease yet
             except StoreError as error:
@@ -221,7 +229,7 @@ class Ownership(Service):
         self.wakeup_deadline = inf  # the guard of the store ends the agent
         self._set_claims({})
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> "Renewal":
         started, last = self._clock.monotonic(), self._renewed
         digest = configuration_digest(self._services.items)
         renewal = await self._lease.renew(digest, self.claims.get(AGENT))
@@ -239,6 +247,7 @@ class Ownership(Service):
         if last is not None and last.renewal.changes != renewal.changes:
             self._observers.wake()
         self._changed.set()
+        return renewal
 
     async def _watch(self) -> None:
         """Stop the services by itself when the lease is not renewed in time."""

@@ -26,11 +26,15 @@ _RENEWALS_PER_LEASE: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ownership of an item: the replica that holds it, and the number of its takeover."""
+    """Ownership of an item: the replica that holds it, and the number of its takeover.
+
+    ``moves`` counts only the takeovers from a replica at another address.
+    """
 
     item: Item
     holder: str
     term: int
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)

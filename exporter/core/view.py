@@ -47,7 +47,8 @@ class AccountStatus:
     the first fine-tune in a status is in it, as observed. ``failure`` is the reason of the last
     poll's failure, empty if it succeeded. From ``stale_at`` on, in monotonic seconds, the data is
     too old to be exported: a change of the wall clock does not make it older. ``failing_since`` is
-    the first of the polls that failed in a row.
+    the first of the polls that failed in a row. ``moves`` counts the takeovers of the account from
+    a replica at another address.
     """
 
     account: str
@@ -67,6 +68,7 @@ class AccountStatus:
     stale_at: float = math.inf
     next_poll_at: float = 0.0
     failing_since: float = 0.0
+    moves: int = 0
 
     def is_stale(self, monotonic: float) -> bool:
         """Whether the data is too old at this monotonic time in seconds."""

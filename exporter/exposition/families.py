@@ -92,7 +92,11 @@ def poll_families(statuses: Sequence[AccountStatus], monotonic: float) -> Iterat
 
 
 def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
-    """Yield the stored counters of accounts, which survive restarts."""
+    """Yield the stored counters of accounts, which survive restarts.
+
+    After a takeover from another replica they are new series. A replica that had the account before
+    would otherwise continue its own, and `increase()` would add what another one counted meanwhile.
+    """
     yield Family(
         "cartesia_fine_tune_transitions",
         "counter",
@@ -106,7 +110,7 @@ def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
         "Fine-tunes that were removed from the list, by their last confirmed status.",
         [
             Block(
-                {"account": status.account},
+                _counted_of(status),
                 ("status",),
                 [((name,), status.counters.removed.get(name, 0)) for name in STATUSES],
                 "_total",
@@ -121,6 +125,11 @@ def history_families(statuses: Sequence[AccountStatus]) -> Iterator[Family]:
         "without those whose start was not observed.",
         [block for status in statuses for name in STATUSES for block in _durations(status, name)],
     )
+
+
+def _counted_of(status: AccountStatus) -> dict[str, str]:
+    takeover = {"takeover": str(status.moves)} if status.moves else {}
+    return {"account": status.account, **takeover}
 
 
 def _gauge(name: str, help_text: str, blocks: list[Block]) -> Family:
@@ -159,12 +168,12 @@ def _transitions(status: AccountStatus) -> Block:
         key[start:]: Exemplar({"fine_tune_id": example.fine_tune_id}, 1.0, example.at)
         for key, example in examples
     }
-    return Block({"account": status.account}, names, rows, "_total", exemplars)
+    return Block(_counted_of(status), names, rows, "_total", exemplars)
 
 
 def _durations(status: AccountStatus, name: str) -> Iterator[Block]:
     """Yield the histogram of the time in the status ``name``."""
-    fixed = {"account": status.account, "status": name}
+    fixed = {**_counted_of(status), "status": name}
     stored = {
         bound: bucket for (of, bound), bucket in status.counters.durations.items() if of == name
     }

@@ -223,7 +223,10 @@ class TextCache:
 def render_history(statuses: Sequence[AccountStatus], cache: TextCache) -> ExpositionText:
     """Return the text of the accounts' counters, rendered per account when they change."""
     by_account = {status.account: status for status in statuses}
-    inputs = {s.account: (s.options, s.labels, s.counts, s.counters, s.examples) for s in statuses}
+    inputs = {
+        s.account: (s.options, s.labels, s.counts, s.counters, s.examples, s.moves)
+        for s in statuses
+    }
     accounts = cache.render(
         inputs, lambda account: list(map(render_samples, history_families([by_account[account]])))
     )

@@ -121,7 +121,9 @@ class Poller(Service):
         self._empty_with_key: str | None = None
         self._must_load = True
         stale_at = clock.monotonic() + settings.stale_after
-        self._status = AccountStatus(self.account, options=settings.options, stale_at=stale_at)
+        self._status = AccountStatus(
+            self.account, options=settings.options, stale_at=stale_at, moves=accounts.moves
+        )
         self._folded: frozenset[tuple[str, str]] = frozenset()
         self._resume_at = 0.0
         self._intervals_to_skip = 0
@@ -158,7 +160,7 @@ class Poller(Service):
         self._empty_with_key = previous._empty_with_key  # noqa: SLF001
         if _series_rules(new) == _series_rules(old):
             stale_at = status.stale_at + new.stale_after - old.stale_after
-            self._status = replace(status, stale_at=stale_at)
+            self._status = replace(status, stale_at=stale_at, moves=self._accounts.moves)
             self._folded = previous._folded  # noqa: SLF001
 
     async def _load(self) -> None:
@@ -289,6 +291,7 @@ class Poller(Service):
             examples=examples,
             next_poll_at=next_poll_at,
             counters=self._accounts.largest(rules.key, result.status.counters),
+            moves=self._accounts.moves,
         )
         self._intervals_to_skip = self._refused_polls = 0
         self._settings.publish(self._status)

@@ -58,6 +58,11 @@ class Accounts:
         self._database = database
         self._claim = claim
 
+    @property
+    def moves(self) -> int:
+        """How often the account was taken over from a replica at another address."""
+        return 0 if self._claim is None else self._claim.moves
+
     @in_store_thread
     def load(self, account: AccountKey) -> AccountState | None:
         """Return the state of an account without removed fine-tunes; None before its baseline."""

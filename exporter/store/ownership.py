@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
@@ -20,6 +21,7 @@ from exporter.store.engines.postgres_ownership import (
     advance_awake_clock,
     expire_lease,
     renew_lease,
+    to_claim,
 )
 from exporter.store.errors import StoreError, StoreLostError
 from exporter.store.schema import accounts, poll_outages
@@ -45,21 +47,26 @@ class Renewal:
 
     ``server`` is another value after the database was restarted or replaced by another server: what
     was read before may not be stored any more. ``changes`` is another value after another process
-    wrote. ``polls`` are those of all accounts with a baseline.
+    wrote. ``polls`` are those of all accounts with a baseline. The first lease of another replica
+    ends in ``next_end`` seconds unless it is renewed.
     """
 
     owners: Owners
     server: Hashable
     changes: Hashable
     polls: dict[AccountKey, StoredPoll]
+    next_end: float = inf
 
 
 class Lease:
     """The lease of this process in a database that replicas share. Methods raise StoreError.
 
     Everything runs in one thread and on one connection, in the order of the calls. ``replica`` is a
-    random id: a name may be used again while the lease of its last user has not ended.
+    random id: a name may be used again while the lease of its last user has not ended. The process
+    runs on the machine ``name`` and has its pages at ``url`` there.
     """
+
+    url = ""
 
     def __init__(self, database: Database, name: str, version: str) -> None:
         assert isinstance(database.engine, PostgresEngine), "a state file has one agent"
@@ -104,13 +111,12 @@ class Lease:
 
     async def take(self, items: Collection[Item]) -> dict[Item, Claim]:
         """Take what has no live owner; return the claims that were taken."""
-        replica = self.replica
+        replica, address = self.replica, f"{self._values['name']} {self.url}"
 
         def take() -> dict[Item, Claim]:
             with self._engine.leasing(changes_owners=True) as connection:
-                rows = postgres_ownership.take(connection, replica, items)
-            claims = (Claim(Item(row.kind, row.name), replica, row.term) for row in rows)
-            return {claim.item: claim for claim in claims}
+                taken = postgres_ownership.take(connection, replica, address, items)
+            return {claim.item: claim for claim in taken}
 
         return await self._run(take)
 
@@ -146,15 +152,17 @@ class Lease:
             if agent is not None:
                 advance_awake_clock(connection, agent, self.seconds)
             state = connection.execute(STATE).one()
-            live = {row.id: row.configuration for row in connection.execute(LIVE_REPLICAS)}
-            claims = [Claim(Item(*row[:2]), *row[2:]) for row in connection.execute(CLAIMS)]
+            live = connection.execute(LIVE_REPLICAS).all()
+            claims = list(map(to_claim, connection.execute(CLAIMS)))
             changes = self._engine.external_changes(connection)
             polls = _stored_polls(connection)
             if state.store_id != self._database.store_id or state.awake is None:
                 how = "emptied" if state.store_id is None else "replaced by another state"
                 raise StoreLostError(f"{self._engine.description} was {how} while in use")
-        owners = Owners(live, {claim.item: claim for claim in claims})
-        return Renewal(owners, state.server, changes, polls), state.awake
+        configurations = {each.id: each.configuration for each in live}
+        owners = Owners(configurations, {claim.item: claim for claim in claims})
+        ends = (float(each.seconds_left) for each in live if each.id != values["id"])
+        return Renewal(owners, state.server, changes, polls, min(ends, default=inf)), state.awake
 
     async def _run(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

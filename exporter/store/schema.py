@@ -340,6 +340,9 @@ ownership: Final = sa.Table(
     sa.Column("name", TEXT, primary_key=True),
     sa.Column("holder", TEXT, nullable=False),
     sa.Column("term", sa.BigInteger, nullable=False),
+    # Of the last holder, and how often it was another one than before.
+    sa.Column("address", TEXT, nullable=False),
+    sa.Column("moves", sa.BigInteger, nullable=False),
 )
 """Which replica owns an account, a receiver or the work of one agent. Written at takeovers only;
 the term only grows. Only PostgreSQL has rows here: a state file has one agent."""

@@ -1,6 +1,7 @@
 """When a replica renews its lease."""
 
 import asyncio
+from math import inf
 from typing import cast
 from unittest.mock import AsyncMock, Mock
 
@@ -19,19 +20,27 @@ def anyio_backend():
 
 
 class FakeLease:
-    """The lease of the only replica of a server, which is restarted when ``server`` changes."""
+    """The lease of a replica of a server, which is restarted when ``server`` changes.
+
+    The lease of another replica ends ``other_ends`` seconds after the first renewal.
+    """
 
     seconds = 15.0
     is_lost = False
+    url = ""
 
-    def __init__(self) -> None:
+    def __init__(self, other_ends: float = inf) -> None:
         self.server = "first"
         self.replica = "0"
+        self.other_ends = other_ends
         self.renewals: list[tuple[str, float]] = []
 
     async def renew(self, configuration: str, _: Claim | None) -> Renewal:
-        self.renewals.append((self.replica, asyncio.get_running_loop().time()))
-        return Renewal(Owners({self.replica: configuration}, {}), self.server, 0, {})
+        now = asyncio.get_running_loop().time()
+        self.renewals.append((self.replica, now))
+        left = self.other_ends - (now - self.renewals[0][1])
+        owners = Owners({self.replica: configuration}, {})
+        return Renewal(owners, self.server, 0, {}, left if left > 0 else inf)
 
     async def take(self, items: list[Item]) -> dict[Item, Claim]:
         return {item: Claim(item, self.replica, 1) for item in items}
@@ -40,17 +49,26 @@ class FakeLease:
         self.replica = str(int(self.replica) + 1)
 
 
-async def test_after_a_restart_of_the_database_the_new_lease_begins_at_once():
-    lease, services = FakeLease(), Mock(Services, items=frozenset({AGENT}), replace=AsyncMock())
+async def renewals_of(lease: FakeLease, server: str = "first") -> list[tuple[str, float]]:
+    """The renewals within 10 s, by replica and seconds; it is another server after the first."""
+    services = Mock(Services, items=frozenset({AGENT}), replace=AsyncMock())
     observers = ReplicaObservers(Mock(), AsyncMock())
     ownership = Ownership(cast("Lease", lease), services, loop_clock(), observers)
-    await ownership.join()
-    lease.server = "second"
+    await ownership.join("http://localhost:1")
+    lease.server = server
     stop = asyncio.Event()
     task = asyncio.create_task(ownership.run(stop))
     await asyncio.sleep(10)
     stop.set()
     await task
-    times = [round(at - lease.renewals[0][1], 3) for _, at in lease.renewals]
-    assert times == [0, 0, 0, 3, 6, 9]
-    assert [replica for replica, _ in lease.renewals] == ["0", "0", "1", "1", "1", "1"]
+    return [(replica, round(at - lease.renewals[0][1], 3)) for replica, at in lease.renewals]
+
+
+async def test_after_a_restart_of_the_database_the_new_lease_begins_at_once():
+    renewals = await renewals_of(FakeLease(), "second")
+    assert renewals == [("0", 0), ("0", 0), ("1", 0), ("1", 3), ("1", 6), ("1", 9)]
+
+
+async def test_a_lease_that_ends_between_two_renewals_is_noticed_at_once():
+    renewals = await renewals_of(FakeLease(other_ends=7))
+    assert [at for _, at in renewals] == [0, 0, 3, 6, 7.05]

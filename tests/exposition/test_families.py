@@ -1,6 +1,7 @@
 """The text of account families: golden files, and round trips through parsers."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,26 @@ def account_status(
         counts=count(fine_tunes, labels),
         counters=counters or Counters(),
     )
+
+
+def test_counters_are_other_series_after_a_takeover():
+    counters = Counters({("sonic-3", "training", "failed"): 2}, {"failed": 1})
+    status = replace(account_status(counters=counters), moves=3)
+    samples = [
+        sample
+        for family in parse_text(text(status))
+        for sample in family.samples
+        if sample.labels.get("takeover") == "3"
+    ]
+    assert {sample.name for sample in samples} == {
+        "cartesia_fine_tune_transitions_total",
+        "cartesia_fine_tunes_removed_total",
+        "cartesia_fine_tune_status_duration_seconds_bucket",
+        "cartesia_fine_tune_status_duration_seconds_count",
+        "cartesia_fine_tune_status_duration_seconds_sum",
+    }
+    without = text(replace(status, moves=0))
+    assert text(status).replace('takeover="3",', "").replace(',takeover="3"', "") == without
 
 
 SMALL = account_status(

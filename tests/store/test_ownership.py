@@ -93,6 +93,20 @@ async def test_a_lease_that_was_ended_or_released_is_free_at_once(replicas):
     assert taken.term == ended.term + 1, "the term only grows"
 
 
+async def test_a_takeover_from_another_address_is_a_move_and_a_restart_is_none(replicas):
+    first, second = replicas
+    first.lease.url, second.lease.url = "http://localhost:1", "http://localhost:2"
+    moves = []
+    for owner in (first, first, second, first):
+        owner.lease.begin_again()
+        await owner.renew()
+        [claim] = await owner.claims(ITEM)
+        assert (await owner.renew())[ITEM] == claim
+        moves.append(claim.moves)
+        await owner.lease.release([claim])
+    assert moves == [0, 0, 1, 2]
+
+
 async def test_the_owner_that_begins_again_is_another_replica(replicas):
     first, _ = replicas
     await first.renew()

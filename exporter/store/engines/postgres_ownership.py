@@ -7,9 +7,11 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     Interval,
     Row,
     and_,
+    cast,
     delete,
     exists,
     extract,
@@ -52,9 +54,14 @@ STATE: Final = select(
     AWAKE_SECONDS.scalar_subquery().label("awake"),
 )
 
-LIVE_REPLICAS: Final = select(replicas.c.id, replicas.c.configuration).where(_IS_LIVE)
+LIVE_REPLICAS: Final = select(
+    replicas.c.id,
+    replicas.c.configuration,
+    extract("epoch", replicas.c.until - _NOW).label("seconds_left"),
+).where(_IS_LIVE)
 LIVE_NAMES: Final = select(replicas.c.name).where(_IS_LIVE)
-CLAIMS: Final = select(ownership.c.kind, ownership.c.name, ownership.c.holder, ownership.c.term)
+_CLAIM: Final = tuple(ownership.c[n] for n in ("kind", "name", "holder", "term", "moves"))
+CLAIMS: Final = select(*_CLAIM)
 
 
 def renew_lease(connection: Connection, values: dict[str, str], lease: float) -> None:
@@ -101,17 +108,33 @@ def holds(connection: Connection, claim: Claim) -> bool:
     return connection.scalar(query) is not None
 
 
-def take(connection: Connection, replica: str, items: Collection[Item]) -> list[Row[Any]]:
+def to_claim(row: Row[Any]) -> Claim:
+    """Return the claim of a row of CLAIMS."""
+    return Claim(Item(row.kind, row.name), row.holder, row.term, row.moves)
+
+
+def take(
+    connection: Connection, replica: str, address: str, items: Collection[Item]
+) -> list[Claim]:
     """Make a live replica the owner of those items that have no live owner, or it as owner.
 
-    Returns kind, name and the new term of each. Items whose owner is in a transaction are left out.
+    ``address`` is where it is scraped. Returns the new claims. Items whose owner is in a
+    transaction are left out.
     """
     connection.execute(delete(replicas).where(replicas.c.until < _NOW - literal(_KEPT, Interval)))
     live = select(replicas.c.id).where(_IS_LIVE)
     is_free = or_(ownership.c.holder == replica, ownership.c.holder.not_in(live))
-    taken: list[Row[Any]] = []
+    moved = ownership.c.address.not_in((address, _NOBODY))
+    new = {
+        "holder": replica,
+        "term": ownership.c.term + 1,
+        "address": address,
+        "moves": ownership.c.moves + cast(moved, Integer),
+    }
+    taken: list[Claim] = []
     for batch in batches(sorted(items)):
-        rows = [{"kind": k, "name": n, "holder": _NOBODY, "term": 0} for k, n in batch]
+        unowned = {"holder": _NOBODY, "term": 0, "address": _NOBODY, "moves": 0}
+        rows = [{**each._asdict(), **unowned} for each in batch]
         connection.execute(insert(ownership).values(rows).on_conflict_do_nothing())
         free = (
             select(ownership.c.kind, ownership.c.name)
@@ -121,10 +144,8 @@ def take(connection: Connection, replica: str, items: Collection[Item]) -> list[
         )
         found = [Item(*row) for row in connection.execute(free)]
         if found:
-            new = {"holder": replica, "term": ownership.c.term + 1}
-            returned = ownership.c.kind, ownership.c.name, ownership.c.term
-            taking = update(ownership).where(_is_one_of(found)).values(**new).returning(*returned)
-            taken += connection.execute(taking)
+            taking = update(ownership).where(_is_one_of(found)).values(**new).returning(*_CLAIM)
+            taken += map(to_claim, connection.execute(taking))
     return taken
 
 

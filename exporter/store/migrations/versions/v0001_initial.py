@@ -258,4 +258,6 @@ def _create_replicas() -> None:
         *_columns(_TEXT, "kind", "name", primary_key=True),
         *_columns(_TEXT, "holder"),
         *_columns(sa.BigInteger, "term"),
+        *_columns(_TEXT, "address"),
+        *_columns(sa.BigInteger, "moves"),
     )
