@@ -206,7 +206,8 @@ class Agent:
     async def prepare(self, url: str) -> None:
         """Build the services and load their state.
 
-        ``url`` is of the pages, as this machine sees it. Raises OSError when a certificate file cannot be used, StoreError when the store cannot.
+        ``url`` is of the pages, as this machine sees it. Raises OSError when a certificate file
+        cannot be used, StoreError when the store cannot.
         """
         if self._ownership is not None:
             await self._ownership.join(url)
