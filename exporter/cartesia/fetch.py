@@ -218,7 +218,7 @@ class PageFetcher:
         finally:
             elapsed = self.clock.monotonic() - started
             self.metrics.duration.labels(self.api.account).observe(elapsed)
-        self.metrics.requests.labels(self.api.account, str(response.status)).inc()
+        self.metrics.record_answer(self.api.account, response.status)
         if response.status not in _SUCCESSES:
             await self.http_client.aclose()
         elif response.error is not None:

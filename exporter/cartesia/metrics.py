@@ -1,8 +1,12 @@
 """Metrics of the requests to the API."""
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from exporter.cartesia.errors import REASONS
+
+_OK: Final = "200"
 
 
 class ClientMetrics:
@@ -10,7 +14,8 @@ class ClientMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         label = ("account",)
-        self.requests = Counter(
+        self._codes = {_OK}
+        self._requests = Counter(
             "cartesia_exporter_api_requests_total",
             "Requests to the Cartesia API that were answered, by HTTP status.",
             (*label, "code"),
@@ -38,13 +43,24 @@ class ClientMetrics:
 
     def initialise(self, account: str) -> None:
         """Create an account's series with the value zero."""
-        self.requests.labels(account, "200")
+        self._requests.labels(account, _OK)
         for reason in REASONS:
             self.failures.labels(account, reason)
         self.retries.labels(account)
         self.duration.labels(account)
 
+    def record_answer(self, account: str, status: int) -> None:
+        """Count an answered request by its HTTP status."""
+        code = str(status)
+        self._codes.add(code)
+        self._requests.labels(account, code).inc()
+
     def forget(self, account: str) -> None:
         """Remove an account's series."""
-        for metric in (self.requests, self.failures, self.retries, self.duration):
-            metric.remove_by_labels({"account": account})
+        # One by one: remove_by_labels() looks at the series of all accounts.
+        for code in self._codes:
+            self._requests.remove(account, code)
+        for reason in REASONS:
+            self.failures.remove(account, reason)
+        self.retries.remove(account)
+        self.duration.remove(account)

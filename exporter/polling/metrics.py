@@ -1,8 +1,12 @@
 """Metrics of the pollers."""
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter
 
 from exporter.cartesia.errors import REASONS
+
+_REASONS: Final = (*REASONS, "storage")
 
 
 class PollMetrics:
@@ -34,11 +38,14 @@ class PollMetrics:
     def initialise(self, account: str) -> None:
         """Create an account's series with the value 0."""
         self.polls.labels(account)
-        for reason in (*REASONS, "storage"):
+        for reason in _REASONS:
             self.failures.labels(account, reason)
         self.skipped.labels(account)
 
     def forget(self, account: str) -> None:
         """Remove an account's series."""
-        for metric in (self.polls, self.failures, self.skipped):
-            metric.remove_by_labels({"account": account})
+        # One by one: remove_by_labels() looks at the series of all accounts.
+        self.polls.remove(account)
+        for reason in _REASONS:
+            self.failures.remove(account, reason)
+        self.skipped.remove(account)

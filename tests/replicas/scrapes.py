@@ -49,8 +49,8 @@ class Scrapes:
                 assert all(gap > 1.5 * SCRAPE_SECONDS for gap in gaps), (query, times)
         [shown] = self._times("sum(cartesia_fine_tunes)")
         assert len(shown) > 10
-        # increase() extrapolates to the limits of its range. It misses what changed before the first
-        # scrape of a new owner, unless those of all owners become one series before.
+        # increase() extrapolates to the limits of its range. It misses what changed before the
+        # first scrape of a new owner, unless those of all owners become one series before.
         assert 0 < self._increase(f"{FAILURES}[{self._seconds}s]") <= 1.05 * failures
         until(lambda: self._increase_over_owners() > 0.95 * failures)
         assert self._increase_over_owners() <= 1.05 * failures
