@@ -222,12 +222,12 @@ def repeated(work: Callable[[], object], seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def until(condition: Callable[[], object], seconds: float = 45) -> None:
+def until(condition: Callable[[], object], seconds: float = 45, pause: float = 0.02) -> None:
     """Wait until the condition holds; a transport error of httpx counts as false."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             if condition():
                 return
-        time.sleep(0.02)
+        time.sleep(pause)
     raise AssertionError(f"the condition did not hold within {seconds} s")
