@@ -170,6 +170,10 @@ class Mute:
             return self.until_awake
         return awake + max(self.until_at - max(now, self.created_at), 0.0)
 
+    def seconds_left(self, now: float, awake: float) -> float:
+        """Return the seconds until the mute ends by time."""
+        return min(self.until_at - now, self.last_awake(now, awake) - awake)
+
     def note(self) -> str:
         """Return a sentence for the message with what is still in force at the mute's end."""
         reason = f" ({self.reason})" if self.reason else ""

@@ -1,6 +1,7 @@
 """Delivers to one receiver: groups queued events into messages and sends each until it settles."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -65,8 +66,9 @@ class Deliverer(DeliveryLoop, Service):
         """Attempt one message; while the outbox cannot be written, each is sent only once."""
         state = await self._outbox.receiver_state()
         self.schedule.apply(state)
+        muted = math.inf
         with self.log_store_error():
-            await self._apply_mutes()
+            muted = await self._apply_mutes()
         with self.log_store_error():
             for message, result in list(self._unstored.values()):
                 await self._store_result(message, result)
@@ -75,10 +77,13 @@ class Deliverer(DeliveryLoop, Service):
         held_until = state.held_until(self._settings.group_interval)
         wait = await self._attempt_due(held_until)
         await self._update_metrics()
-        return wait
+        return min(wait, muted)
 
-    async def _apply_mutes(self) -> None:
-        """Mute queued events, and create messages of those whose mute has ended."""
+    async def _apply_mutes(self) -> float:
+        """Mute queued events, and create messages of those whose mute has ended.
+
+        Returns the seconds until the next mute ends.
+        """
         now = self._clock.now()
         changes = await self._outbox.apply_mutes(self._settings.account_labels(), now)
         if changes.muted:
@@ -91,6 +96,7 @@ class Deliverer(DeliveryLoop, Service):
             new = await self._new_messages(self._grouping.digests(carried), mute.note())
             await self._outbox.create_messages(new, now, muted=True)
             self._log.info("muted deliveries released", mute=mute.id, events=len(carried))
+        return changes.first_end
 
     async def _attempt_due(self, held_until: float) -> float:
         if (paused := self.schedule.wait()) > 0:

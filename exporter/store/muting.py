@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, or_, select, update
@@ -23,7 +24,7 @@ class MuteChanges:
     ``until_awake`` are the ends of those that are seen for the first time; both by number. Events
     are given by number: ``muted`` with the number of the mute that covers them, ``settled`` with
     the id of the mute that held them. ``released`` are the events to send, by the mute that held
-    them.
+    them. The first of the mutes that are active ends in ``first_end`` seconds.
     """
 
     ended: Mapping[int, str]
@@ -31,6 +32,7 @@ class MuteChanges:
     muted: Mapping[int, int]
     settled: Mapping[int, str]
     released: Sequence[tuple[Mute, Sequence[QueuedEvent]]]
+    first_end: float
 
     @property
     def must_be_stored(self) -> bool:
@@ -69,6 +71,7 @@ def find_changes(
         muted,
         settled,
         [(over[number], carried) for number, carried in released.items()],
+        min((each.seconds_left(now, awake) for each in active), default=inf),
     )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from exporter.core.message import Message
 from exporter.core.mutes import MuteRequest
 from exporter.core.text import timestamp
+from exporter.delivery.loop import LOOK_SECONDS
 from exporter.store.accounts import Accounts
 from exporter.store.mutes import UnknownMuteError, add_mute, end_mute
 from exporter.store.schema import deliveries, events
@@ -93,6 +94,15 @@ async def test_a_mute_of_an_hour_holds_ten_failures_and_releases_the_rest_as_one
         assert [found[name] for name in names[:3]] == [f"discarded by {mute_id}"] * 3
         assert {found[name] for name in names[3:]} == {"delivered"}
         assert delivery.metric(MUTED) == 0
+
+
+async def test_the_end_of_a_mute_is_not_noticed_at_the_next_look_only(tmp_path):
+    async with open_delivery(tmp_path) as delivery:
+        await mute(delivery)
+        await poll(delivery, ft_1="failed")
+        assert await delivery.deliverer.deliver_due() == LOOK_SECONDS
+        await delivery.clock.sleep(HOUR - 3)
+        assert await delivery.deliverer.deliver_due() == pytest.approx(3)
 
 
 async def test_what_is_queued_and_held_back_is_muted_too(tmp_path):

@@ -45,7 +45,7 @@ SETTINGS = MessageSettings(
     subscriptions=("failed", "stuck", "agent"),
 )
 SLACK = Slack("team-slack", Endpoint(HttpClient(), FakeSecret("https://hooks.slack.com/x"), 15))
-MENTIONS = Mentions(mentioning_types(["failed"]), "<!subteam^S1|@voices>")
+MENTIONS = Mentions(mentioning_types(["failed", "stuck", "agent"]), "<!subteam^S1|@voices>")
 MAIL = Apprise("mail", FakeSecret("mailto://user:password@example.com"), 15)
 
 NAMES = (

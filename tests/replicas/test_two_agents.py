@@ -129,11 +129,15 @@ def test_600_failures_are_notified_with_random_faults_at_the_default_lease(tmp_p
     """A takeover after a kill takes less than 20 s."""
     chosen = random.Random(7)
     rounds, lease = 24, 15.0
+    world = World(Population(fine_tunes=1))
+    world.add(status="completed", model_id=MODEL)  # its series begin at 0
     with (
-        fake_api() as (api, inbox),
+        fake_api(world=world) as (api, inbox),
         pair(tmp_path, postgres, api, inbox, storage={"lease": f"{lease:g}s"}) as running,
+        running.scraped(tmp_path) as scrapes,
     ):
         running.owner.process.wait_for_line("baseline taken")
+        scrapes.begin()
         for number in range(rounds):
             fault = chosen.choice(FAULTS) if number else kill_owner
             running.fail(600 // rounds)
