@@ -20,8 +20,8 @@ def copy_state(source: StoreEngine, target: StoreEngine) -> dict[str, int]:
     """Copy all rows of ``source`` to ``target``, a new database; return their numbers by table.
 
     The target is complete when this returns, and unchanged if anything fails. Raises
-    StoreRefusedError if an agent uses the source, its schema is an older one, or the target is not
-    empty; FileExistsError, OSError, StoreError.
+    StoreRefusedError if an agent uses the source or starts to meanwhile, its schema is an older
+    one, or the target is not empty; FileExistsError, OSError, StoreError.
     """
     counts: dict[str, int] = {}
 
@@ -31,6 +31,7 @@ def copy_state(source: StoreEngine, target: StoreEngine) -> dict[str, int]:
             if table.name not in _OF_ONE_PLACE:
                 insert_rows(connection, table, _rows(reading, table))
                 counts[table.name] = _checked_count(connection, table, _count(reading, table))
+        source.check_unused()
 
     try:
         source.open_unused()

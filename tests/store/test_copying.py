@@ -1,5 +1,6 @@
 """Copies of a state between the engines: complete or not made, and continued where it was."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from exporter.store.engines import insert_rows
 from exporter.store.errors import StoreError, StoreRefusedError
 from exporter.store.events import DEAD, DELIVERED
 from exporter.store.location import StoreLocation
+from exporter.store.migrations import create_tables
 from exporter.store.mutes import add_mute
 from exporter.store.outbox import Outbox
 from exporter.store.ownership import Lease
@@ -146,6 +148,23 @@ async def test_a_database_that_a_replica_uses_is_refused(location, unused):
             copy_state(open_engine(location), open_engine(unused(SQLITE)))
         await lease.end()
     copy_state(open_engine(location), open_engine(unused(SQLITE)))
+
+
+@on_postgres
+async def test_a_replica_that_starts_during_the_copy_is_noticed(location, unused, monkeypatch):
+    await fill(location)
+    async with Database(location) as database:
+        lease, target = Lease(database, "pod-1", "1.0"), unused(SQLITE)
+
+        def start(connection: Connection) -> None:
+            create_tables(connection)
+            asyncio.run_coroutine_threadsafe(lease.renew("digest", None), loop).result(10)
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr("exporter.store.copying.create_tables", start)
+        with pytest.raises(StoreRefusedError, match="is in use by pod-1"):
+            await asyncio.to_thread(copy_state, open_engine(location), open_engine(target))
+        assert not target.exists()
 
 
 @on_sqlite

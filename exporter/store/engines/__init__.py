@@ -46,6 +46,9 @@ class StoreEngine(Protocol):
         Raises StoreRefusedError beside an agent, StoreError.
         """
 
+    def check_unused(self) -> None:
+        """Check that no agent has started to use the database since. Raises StoreError."""
+
     def create(self, fill: Callable[[Connection], None]) -> None:
         """Create the database by ``fill`` in one transaction: complete, or not at all.
 

@@ -96,6 +96,10 @@ class PostgresEngine:
     def open_unused(self) -> None:
         """Check an existing database. Later agents are not kept from using it."""
         self.open(exclusive=False)
+        self.check_unused()
+
+    def check_unused(self) -> None:
+        """Check that no replica has a lease."""
         with self.begin() as connection:
             exists = connection.scalar(select(func.to_regclass(replicas.name))) is not None
             names = sorted(connection.scalars(LIVE_NAMES)) if exists else []

@@ -88,6 +88,9 @@ class SQLiteEngine:
         self._lock.acquire()
         self.open(exclusive=False)
 
+    def check_unused(self) -> None:
+        """Check nothing: the lock keeps agents from using the file."""
+
     def create(self, fill: Callable[[Connection], None]) -> None:
         """Create the file; one that is not complete never has its name."""
 
