@@ -59,7 +59,9 @@ from exporter.web.pages import PagesContext
 _OWNERSHIP: Final = "ownership"
 
 _FIRST_POLLS_SECONDS: Final = 5.0
-"""The first polls of all accounts are spread over this time, or over the interval if shorter."""
+_FIRST_POLLS_PER_SECOND: Final = 50.0
+"""The first polls of all accounts are spread over this time, or longer if they are more than so
+many per second, at most over the interval: hundreds at once would delay the renewal of a lease."""
 
 _STORAGE_MOVED: Final = (
     "storage: only retention can change while the agent runs; restart it, or undo the change"
@@ -282,7 +284,7 @@ class Agent:
                 self._statuses.newest,
                 reload,
                 self._watchdog.liveness,
-                owned=lambda: None if self._ownership is None else len(self._ownership.claims),
+                owned=lambda: None if self._ownership is None else self._ownership.claims,
             )
         )
         return pages if options.web is None else AuthMiddleware(pages, options.web)
@@ -377,7 +379,8 @@ def first_poll_delays(config: Config, built: Collection[str]) -> dict[str, float
     Spread out, so that the accounts are not all polled at the same moment of each interval.
     """
     pollers = [name for name in map(poll_service, config.accounts) if name in built]
-    spread = min(config.poll.interval, _FIRST_POLLS_SECONDS)
+    spread = max(_FIRST_POLLS_SECONDS, len(pollers) / _FIRST_POLLS_PER_SECOND)
+    spread = min(config.poll.interval, spread)
     return {name: n * spread / len(pollers) for n, name in enumerate(pollers)}
 
 

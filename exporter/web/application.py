@@ -1,7 +1,7 @@
 """The web application: metrics, health, reload and the pages."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.core.health import Liveness, Readiness
+from exporter.core.ownership import AGENT, Item
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
 from exporter.web.api import Api
@@ -45,7 +46,7 @@ class WebContext:
         statuses: returns the newest status of each account.
         reload: reloads the configuration; None if HTTP requests must not do that.
         liveness: returns which services are late.
-        owned: returns how many accounts and receivers this replica owns; None without replicas.
+        owned: returns what this replica owns; None without replicas.
         monotonic: the clock by which data becomes stale, in seconds.
     """
 
@@ -57,7 +58,7 @@ class WebContext:
     reload: Reload | None = None
     liveness: Callable[[], Liveness] = lambda: Liveness(0)
     monotonic: Callable[[], float] = time.monotonic
-    owned: Callable[[], int | None] = lambda: None
+    owned: Callable[[], Collection[Item] | None] = lambda: None
 
 
 def application(context: WebContext) -> Starlette:
@@ -81,9 +82,12 @@ def application(context: WebContext) -> Starlette:
         return _health_response("ready", counts, details, ok=readiness.ready)
 
     async def active(_: Request) -> Response:
-        owned = context.owned()
-        counts = "the only agent" if owned is None else f"owns {owned} accounts and receivers"
-        return _health_response("active", counts, "", ok=owned != 0)
+        owned, counts = context.owned(), "the only agent"
+        if owned is not None:
+            number = len([each for each in owned if each != AGENT])
+            work = ", does the work of one agent" if AGENT in owned else ""
+            counts = f"owns {number} accounts and receivers{work}"
+        return _health_response("active", counts, "", ok=owned is None or bool(owned))
 
     metrics = metrics_endpoint(context.page)
     pages = Starlette(

@@ -156,18 +156,21 @@ def test_labels_of_an_account_have_at_most_200_bytes(tmp_path):
 
 
 def test_first_polls_of_new_pollers_are_spread():
+    many = [f"account-{each}" for each in range(500)]
     for accounts, new, interval, delays in (
         ("a", "a", 60, [0]),
         ("ab", "ab", 60, [0, 2.5]),
         ("abcde", "abcde", 60, [0, 1, 2, 3, 4]),
         ("abcd", "abcd", 1, [0, 0.25, 0.5, 0.75]),
         ("abcd", "bd", 60, [0, 2.5]),
+        (many, many, 60, [each * 0.02 for each in range(500)]),
+        (many, many, 8, [each * 0.016 for each in range(500)]),
     ):
-        sections = [{"name": name, "api_key": "k"} for name in accounts]
+        sections = [{"name": each, "api_key": "k"} for each in accounts]
         config = Config.model_validate({"accounts": sections, "poll": {"interval": f"{interval}s"}})
         built = [f"poll {name}" for name in new]
         expected = dict(zip(built, delays, strict=True))
-        assert first_poll_delays(config, ["deliver ops", *built]) == expected
+        assert first_poll_delays(config, ["deliver ops", *built]) == pytest.approx(expected)
 
 
 async def test_if_a_service_cannot_be_built_the_others_are_closed():

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter import __version__
 from exporter.core.health import Liveness, Readiness
+from exporter.core.ownership import AGENT, Item
 from exporter.web.application import WebContext, application
 from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
 from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
@@ -108,8 +109,14 @@ async def test_healthy_depends_on_the_services_only():
 async def test_active_is_200_for_an_agent_or_a_replica_that_owns_something():
     for owned, status, text in (
         (None, 200, "active: the only agent"),
-        (3, 200, "active: owns 3 accounts and receivers"),
-        (0, 503, "not active: owns 0 accounts and receivers"),
+        ([Item("account", "a")], 200, "active: owns 1 accounts and receivers"),
+        (
+            [AGENT, Item("account", "a"), Item("receiver", "a")],
+            200,
+            "active: owns 2 accounts and receivers, does the work of one agent",
+        ),
+        ([AGENT], 200, "active: owns 0 accounts and receivers, does the work of one agent"),
+        ([], 503, "not active: owns 0 accounts and receivers"),
     ):
         answer = await request("GET", "/-/active", web_context(owned=lambda: owned))  # noqa: B023 - called at once
         assert answer.status_code == status
