@@ -1,16 +1,13 @@
 """`list`: the output for people and for programs, also of hostile names."""
 
-import contextlib
 import csv
 import io
 import json
 import os
-import pty
 import re
-import select
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +16,15 @@ from exporter.cli.commands import main
 from exporter.cli.fine_tunes import _LAYOUT
 from exporter.cli.output import write
 from exporter.simulator.world import HOSTILE_TEXTS, Population, World
-from tests.process.agent_process import API_KEY, MODULE, environment, run
+from tests.process.agent_process import (
+    API_KEY,
+    MODULE,
+    NO_INPUT,
+    environment,
+    run,
+    run_in_terminal,
+    start,
+)
 from tests.process.fake_api import agent_config, fake_api
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")')
@@ -91,22 +96,10 @@ def test_csv_without_unicode_is_escaped():
     assert stream.read().splitlines()[1] == r"\u05e9" + r",\u05e9" * len(_LAYOUT.columns)
 
 
-def run_in_terminal(two_accounts, tmp_path, *arguments: str, columns: int = 200) -> str:
-    """Run `list` in a terminal of its own, and return all that the terminal got."""
-    master, slave = pty.openpty()
-    env = environment(tmp_path, TERM="xterm-256color", COLUMNS=str(columns))
-    command = [*MODULE, "list", f"--config.file={two_accounts[0]}", *arguments]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env) as process:
-        os.close(slave)
-        output = b""
-        deadline = time.monotonic() + 30
-        with contextlib.suppress(OSError):  # raised when the process has ended
-            while time.monotonic() < deadline:
-                if select.select([master], [], [], 1)[0]:
-                    output += os.read(master, 65536)
-        os.close(master)
-        assert process.wait(10) == 0
-    return output.decode()
+def list_in_terminal(two_accounts, tmp_path, *arguments: str, columns: int = 200) -> str:
+    """Run `list` in a terminal, and return all that the terminal got."""
+    flag = f"--config.file={two_accounts[0]}"
+    return run_in_terminal(tmp_path, columns, "list", flag, *arguments)
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -114,7 +107,7 @@ def run_in_terminal(two_accounts, tmp_path, *arguments: str, columns: int = 200)
 def test_a_terminal_gets_progress_and_no_control_characters_of_names(
     two_accounts, tmp_path, output
 ):
-    text = run_in_terminal(two_accounts, tmp_path, f"--output={output}")
+    text = list_in_terminal(two_accounts, tmp_path, f"--output={output}")
     assert "Reading main" in text
     # rich's own escape sequences: colours, and cursor moves that redraw the progress.
     of_rich = re.compile(r"\x1b\[[\d;]*m|\x1b\[\?25[lh]|\x1b\[\d?[AK]|\r")
@@ -124,7 +117,7 @@ def test_a_terminal_gets_progress_and_no_control_characters_of_names(
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_narrow_terminal_gets_whole_ids(two_accounts, tmp_path):
-    text = run_in_terminal(two_accounts, tmp_path, columns=80)
+    text = list_in_terminal(two_accounts, tmp_path, columns=80)
     for fine_tune in two_accounts[1]:
         assert fine_tune.id in text
         assert fine_tune.model_id in text
@@ -214,19 +207,14 @@ def test_only_the_chosen_statuses_are_printed(tmp_path, wanted, found):
     assert {row["status"] for row in json.loads(done.stdout)} == found
 
 
-def run_in_shell(
-    two_accounts, tmp_path, output: str, rest: str
-) -> subprocess.CompletedProcess[str]:
-    """Run `list` in a shell, with ``rest`` at the end of the command line."""
-    command = f'"$@" --output={output} {rest}'
-    return subprocess.run(
-        ["sh", "-c", command, "sh", *MODULE, "list", f"--config.file={two_accounts[0]}"],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def list_into(descriptor: int, two_accounts, folder, output: str) -> tuple[int, str]:
+    """Run `list` with a descriptor as standard output; return its status and its errors."""
+    command = [*MODULE, "list", f"--config.file={two_accounts[0]}", f"--output={output}"]
+    with (folder / "errors").open("w+") as errors:
+        streams = NO_INPUT, descriptor, errors.fileno()
+        status = start(command, folder, environment(folder), streams).wait(60)
+        errors.seek(0)
+        return status, errors.read()
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -234,23 +222,36 @@ def run_in_shell(
     ("output", "reader"), [("table", "head -1"), ("json", "head -1"), ("csv", "true")]
 )
 def test_a_closed_pipe_ends_the_command_quietly(two_accounts, tmp_path, output, reader):
-    done = run_in_shell(two_accounts, tmp_path, output, f"| {reader}")
-    assert done.stderr == ""
-    assert done.stdout.count("\n") == (reader != "true")
+    reading, writing = os.pipe()
+    with subprocess.Popen(reader.split(), stdin=reading, stdout=subprocess.PIPE) as process:
+        os.close(reading)
+        _, errors = list_into(writing, two_accounts, tmp_path, output)
+        os.close(writing)
+        text, _ = process.communicate()
+    assert errors == ""
+    assert text.count(b"\n") == (reader != "true")
 
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_a_full_disk_is_an_error_of_one_line(two_accounts, tmp_path, output):
-    done = run_in_shell(two_accounts, tmp_path, output, ">/dev/full")
-    error = "Error: cannot write the output: No space left on device\n"
-    assert (done.returncode, done.stderr) == (1, error)
+    with Path("/dev/full").open("wb") as full:
+        done = list_into(full.fileno(), two_accounts, tmp_path, output)
+    assert done == (1, "Error: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_closed_standard_output_is_an_error_before_the_api_is_asked(two_accounts, tmp_path):
     count = two_accounts[2].request_count
-    done = run_in_shell(two_accounts, tmp_path, "table", ">&-")
+    command = [*MODULE, "list", f"--config.file={two_accounts[0]}"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     error = "cartesia-exporter: cannot list the fine-tunes: standard output is closed\n"
     assert (done.returncode, done.stderr) == (1, error)
     assert two_accounts[2].request_count == count

@@ -224,6 +224,7 @@ def test_an_unusable_ca_file_is_named(tmp_path, content, why):
 
 
 def test_the_process_ends_with_the_timeout(tmp_path):
+    run(tmp_path, "--version")  # starts what forks the processes
     with Server(silence) as server:
         started_at = time.monotonic()
         done = run(tmp_path, "health", f"--url={server.base_url}")

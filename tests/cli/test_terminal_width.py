@@ -1,15 +1,7 @@
 """The lists in a terminal of 80 columns: what they are for is readable beside long names."""
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
-import select
-import struct
-import subprocess
-import termios
 import time
 from dataclasses import replace
 
@@ -21,7 +13,7 @@ from exporter.store.events import DEAD, DELIVERED
 from exporter.store.mutes import add_mute
 from exporter.store.outbox import NewMessage, Outbox
 from tests.cli.stored_state import StoredState
-from tests.process.agent_process import MODULE, environment
+from tests.process.agent_process import run_in_terminal
 from tests.store.sample_outbox import attempt, create_messages, failure, queue_events
 from tests.store.sample_polls import commit_snapshot, fine_tune, snapshot_of
 
@@ -51,21 +43,8 @@ def state(tmp_path) -> StoredState:
 
 def in_terminal(folder, columns: int, *arguments: str) -> list[str]:
     """Return the lines that a terminal with this width shows, without styles."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    env = environment(folder, TERM="xterm-256color")
-    command = [*MODULE, *arguments]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env) as process:
-        os.close(slave)
-        output = b""
-        deadline = time.monotonic() + 30
-        with contextlib.suppress(OSError):  # raised when the process has ended
-            while time.monotonic() < deadline:
-                if select.select([master], [], [], 1)[0]:
-                    output += os.read(master, 65536)
-        os.close(master)
-        assert process.wait(10) == 0
-    return re.sub(r"\x1b\[[0-9;]*m", "", output.decode()).splitlines()
+    text = run_in_terminal(folder, columns, *arguments)
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
 def test_events_show_name_age_and_receivers(state, tmp_path):

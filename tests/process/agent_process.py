@@ -1,14 +1,19 @@
 """Runs the command as a process and reads its output."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import signal
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 API_KEY = "sk_car_test.Zq7wKeyThatMustNotLeak"
 MODULE = (sys.executable, "-m", "exporter")
 INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
+NO_INPUT = os.open(os.devnull, os.O_RDONLY)
 
 _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of HTTP only: to load the authorities of the system takes 40 ms for each client."""
@@ -57,7 +63,7 @@ class Process:
         readable, output = os.pipe()
         self._stdout = os.fdopen(readable, errors="surrogateescape", encoding="utf-8")
         try:
-            self._process = _start(command, folder, env, output, output)
+            self._process = start(command, folder, env, (NO_INPUT, output, output))
         finally:
             os.close(output)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -140,8 +146,8 @@ def run(
     """Run a command that ends by itself."""
     whole = [*command, *arguments]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        files = output.fileno(), errors.fileno()
-        process = _start(whole, folder, environment(folder, **env), *files)
+        streams = NO_INPUT, output.fileno(), errors.fileno()
+        process = start(whole, folder, environment(folder, **env), streams)
         try:
             status = process.wait(60)
         finally:
@@ -151,15 +157,35 @@ def run(
         return subprocess.CompletedProcess(whole, status, output.read(), errors.read())
 
 
-def _start(
-    command: Sequence[str], folder: Path, env: Mapping[str, str], output: int, errors: int
+def start(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], streams: Sequence[int]
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
-    """Start a command; fork it, if that makes no difference to it."""
+    """Start a command; fork it, if that makes no difference to it.
+
+    ``streams`` are descriptors of standard input, output and error.
+    """
     if is_forkable(command, env):
-        return ForkedProcess(command, folder, env, output, errors)
-    return subprocess.Popen(
-        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
-    )
+        return ForkedProcess(command, folder, env, streams)
+    given, output, errors = streams
+    return subprocess.Popen(command, cwd=folder, env=env, stdin=given, stdout=output, stderr=errors)
+
+
+def run_in_terminal(folder: Path, columns: int, *arguments: str) -> str:
+    """Run a command that ends by itself; return all that a terminal of this width gets."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = environment(folder, TERM="xterm-256color")
+    process = start([*MODULE, *arguments], folder, env, [slave] * 3)
+    os.close(slave)
+    output = b""
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(OSError):  # raised when the process has ended
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 1)[0]:
+                output += os.read(master, 65536)
+    os.close(master)
+    assert process.wait(10) == 0
+    return output.decode()
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
@@ -182,17 +208,16 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def injected(folder: Path, code: str, *, after_imports: bool = False) -> dict[str, str]:
+def injected(folder: Path, code: str) -> dict[str, str]:
     """Return the environment of a process that runs ``code`` before its own.
 
-    With ``after_imports`` it may also run when the command is imported already.
+    In a process that is forked, the command is imported already.
     """
     injected_folder = folder / "injected"
     injected_folder.mkdir(exist_ok=True)
     file = injected_folder / "sitecustomize.py"
     file.write_text(code, encoding="utf-8")
-    late = {AFTER_IMPORTS: str(file)} if after_imports else {}
-    return {"PYTHONPATH": str(injected_folder), **late}
+    return {"PYTHONPATH": str(injected_folder), AFTER_IMPORTS: str(file)}
 
 
 def url_of(process: Process) -> str:

@@ -75,7 +75,7 @@ class Failpoints:
 
     def __init__(self, folder: Path) -> None:
         self._armed = folder / "armed-failpoint"
-        self.env = injected(folder, _CODE.format(armed=str(self._armed)), after_imports=True)
+        self.env = injected(folder, _CODE.format(armed=str(self._armed)))
 
     def arm(self, failpoint: str) -> None:
         """Kill the next process that reaches ``failpoint``; its restart is not killed."""

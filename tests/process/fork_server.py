@@ -13,18 +13,28 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from tests.process.forked import AFTER_IMPORTS
 
 _LARGEST_REQUEST = 100_000
+_IMPORTED_LATE = (
+    "anyio._backends._asyncio",
+    "httpcore",
+    "psycopg",
+    "rich.progress",
+    "rich.table",
+    "uvicorn.lifespan.off",
+)
+"""Modules that libraries and commands import when they first need them."""
 
 
 def serve(requests: socket.socket) -> dict[str, Any] | None:
     """Fork for each request: in the new process, return the request.
 
     A request is a JSON object with ``module``, ``arguments``, ``folder`` and ``environment``. It
-    comes with the descriptors of standard output, of standard error and of a socket, which is sent
+    comes with the descriptors of standard input, output and error and of a socket, which is sent
     the id of the process and, when it has ended, its exit status. Returns None at the end of
     ``requests``.
     """
@@ -40,18 +50,18 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
             os.read(ended, 1000)
             _report_ended(watchers)
         if requests.fileno() in ready:
-            text, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 3)
+            text, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 4)
             if not text:
                 return None
-            output, errors, watcher = descriptors
+            *streams, watcher = descriptors
             if (process := os.fork()) == 0:
                 requests.detach()
                 request: dict[str, Any] = json.loads(text)
-                _become(request, output, errors)
+                _become(request, streams)
                 return request
             watchers[process] = watcher
-            os.close(output)
-            os.close(errors)
+            for stream in streams:
+                os.close(stream)
             _tell(watcher, process)
 
 
@@ -70,12 +80,14 @@ def _tell(watcher: int, number: int) -> None:
         os.write(watcher, str(number).encode())
 
 
-def _become(request: dict[str, Any], output: int, errors: int) -> None:
+def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Take over what a new interpreter would have found."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    # The server's own may be a file: it seeks, and does not flush lines to a terminal.
+    sys.stdout = os.fdopen(1, "w", errors=sys.stdout.errors, closefd=False)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # all but standard input, output and error
     os.chdir(request["folder"])
     os.environ.clear()
@@ -90,8 +102,12 @@ def _run() -> None:
 
     run._import_without_rich()
     from exporter.agent import agent, reload  # noqa: F401
-    from exporter.cli import process  # noqa: F401
+    from exporter.cli import main, process  # noqa: F401
+    from exporter.http_client import HttpClient
 
+    for name in _IMPORTED_LATE:
+        import_module(name)
+    HttpClient()  # reads the certificates of the authorities
     gc.freeze()  # what is imported is shared with the processes
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = serve(requests)

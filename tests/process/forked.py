@@ -23,7 +23,7 @@ _LONGEST_ANSWER = 20
 class ForkedProcess:
     """A process of a command `python -m …`; it has the methods of Popen that tests use.
 
-    ``output`` and ``errors`` are descriptors, which the caller may close.
+    ``streams`` are descriptors of standard input, output and error, which the caller may close.
     """
 
     def __init__(
@@ -31,8 +31,7 @@ class ForkedProcess:
         command: Sequence[str],
         folder: Path,
         env: Mapping[str, str],
-        output: int,
-        errors: int,
+        streams: Sequence[int],
     ) -> None:
         _, _, module, *arguments = command
         request = {
@@ -43,9 +42,7 @@ class ForkedProcess:
         }
         self._watched, watcher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with watcher:
-            socket.send_fds(
-                _server(), [json.dumps(request).encode()], [output, errors, watcher.fileno()]
-            )
+            socket.send_fds(_server(), [json.dumps(request).encode()], [*streams, watcher.fileno()])
         self.pid = self._answer()
         self._status: int | None = None
         self._lock = threading.Lock()

@@ -51,7 +51,7 @@ class WallClock:
         self._offset = folder / "wall-clock-offset"
         self.set(0)
         code = INJECTED.format(offset=str(self._offset))
-        self.env = injected(folder, code, after_imports=True)
+        self.env = injected(folder, code)
 
     def set(self, days: int) -> None:
         """Set the clock ``days`` after the true time."""

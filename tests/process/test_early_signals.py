@@ -62,7 +62,7 @@ def test_sighup_during_the_start_reloads_once_after_it(tmp_path, held):
     """It may be sent because the file changed after it was read."""
     with fake_api() as (api, _):
         agent = Agent(tmp_path, **agent_config(api))
-        with agent.process(**held) as process:
+        with agent.process(command=INSTALLED, **held) as process:
             until((tmp_path / "held").exists)
             for _ in range(3):
                 process.send_signal(signal.SIGHUP)

@@ -62,7 +62,7 @@ def kill_repeatedly(
 
 
 def check_kills(folder: Path, kills: int, failures: int) -> None:
-    env = injected(folder, SHORT_DELAYS, after_imports=True)
+    env = injected(folder, SHORT_DELAYS)
     with fake_api() as (api, inbox):
         accepted = reject_each_third(inbox)
         config = agent_config(api, webhook(inbox))

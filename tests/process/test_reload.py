@@ -5,7 +5,7 @@ import signal
 
 import httpx
 
-from tests.process.agent_process import Agent, get, injected, until, url_of
+from tests.process.agent_process import INSTALLED, Agent, get, injected, until, url_of
 from tests.process.fake_api import agent_config, fake_api
 
 
@@ -47,7 +47,8 @@ process.exit_on_signal = exit_on_signal
 def test_sighup_during_the_start_reloads_after_it(tmp_path):
     with fake_api() as (api, _):
         agent = Agent(tmp_path, **agent_config(api))
-        with agent.process(**injected(tmp_path, SIGHUP_AT_START)) as process:
+        early = injected(tmp_path, SIGHUP_AT_START)
+        with agent.process(command=INSTALLED, **early) as process:
             url_of(process)
             process.wait_for_line("configuration reloaded.*started=none")
             assert process.stop() == 0

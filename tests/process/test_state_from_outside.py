@@ -25,7 +25,7 @@ NO_LOCKS = "import fcntl; fcntl.flock = lambda *_: None\n"
 
 
 def fast(folder: Path, shown: float = 0.0, more: str = "") -> dict[str, str]:
-    return injected(folder, more + FAST.format(shown=shown), after_imports=True)
+    return injected(folder, more + FAST.format(shown=shown))
 
 
 def folder_of(agent: Agent) -> Path:

@@ -14,8 +14,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.process.agent_process import MODULE, Agent, environment, get, injected, until
+from tests.process.agent_process import (
+    MODULE,
+    NO_INPUT,
+    Agent,
+    environment,
+    get,
+    injected,
+    start,
+    until,
+)
 from tests.process.fake_api import agent_config, fake_api, webhook
+from tests.process.forked import ForkedProcess
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -57,16 +67,13 @@ def log() -> Iterator[Log]:
 @contextlib.contextmanager
 def logging_to(
     descriptor: int, folder: Path, agent: Agent, **env: str
-) -> Iterator["subprocess.Popen[bytes]"]:
+) -> Iterator["subprocess.Popen[bytes] | ForkedProcess"]:
     flags = [f"--config.file={agent.file}", "--web.listen-address=127.0.0.1:0"]
-    process = subprocess.Popen(
-        [*MODULE, *flags, "--web.enable-lifecycle"],
-        cwd=folder,
-        env=environment(folder, **env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=descriptor,
-    )
+    command = [*MODULE, *flags, "--web.enable-lifecycle"]
+    with (folder / "output").open("wb") as output:
+        process = start(
+            command, folder, environment(folder, **env), (NO_INPUT, output.fileno(), descriptor)
+        )
     os.close(descriptor)
     try:
         yield process

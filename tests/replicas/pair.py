@@ -38,7 +38,7 @@ class Replica:
         self.is_suspended = False
         self.web: Relay | None = None
         self._network = network
-        self._env = injected(agent.folder, _CLOCK.format(offset=clock), after_imports=True)
+        self._env = injected(agent.folder, _CLOCK.format(offset=clock))
         self._stack = ExitStack()
         self.process: Process
 
