@@ -23,6 +23,7 @@ from exporter.simulator.receiver import Inbox, Message, create_receiver
 from exporter.simulator.serve import serving
 from exporter.simulator.world import Population, World
 from tests.delivery.delivery_fixture import until
+from tests.process.agent_process import NO_AUTHORITIES
 
 KEY = "sk_car_test.the_key"
 
@@ -43,7 +44,7 @@ class RunningAgent:
         await until(lambda: len(self.polls(up=up)) >= number)
 
     async def reload(self, method: str = "POST") -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, timeout=20) as http:
             return await http.request(method, f"{self.url}/-/reload")
 
     async def shows(self, name: str, expected: Mapping[tuple[str, ...], float]) -> None:
@@ -58,7 +59,7 @@ class RunningAgent:
         return {line.partition('account="')[2].partition('"')[0] for line in lines} - {""}
 
     async def page(self) -> str:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as http:
             answer = await http.get(f"{self.url}/metrics")
         assert answer.status_code == 200
         return answer.text

@@ -31,12 +31,13 @@ def restored_logging():
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     hooks = sys.unraisablehook, threading.excepthook
+    configured = structlog.get_config()
     yield
     sys.unraisablehook, threading.excepthook = hooks
     root.handlers = handlers
     root.setLevel(level)
     logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def fail(text: str) -> None:

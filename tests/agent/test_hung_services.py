@@ -19,6 +19,7 @@ from exporter.store.database import Database
 from tests.delivery.delivery_fixture import until
 from tests.fakes.answers import answer, as_json, silence
 from tests.fakes.server import Peer, Server
+from tests.process.agent_process import NO_AUTHORITIES
 
 LATE = 4.0
 FAILED = {"id": "ft", "name": "Ada", "model_id": "sonic", "status": "failed"}
@@ -89,7 +90,7 @@ async def agent(tmp_path, config: str, api: Server, inbox: Server) -> AsyncItera
 
 
 async def get_health(url: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as http:
         return await http.get(f"{url}/-/healthy")
 
 

@@ -9,6 +9,7 @@ from exporter.agent.services import Services
 from tests.agent_fixture import RunningAgent, agent_fixture
 from tests.delivery.delivery_fixture import until
 from tests.fakes.relay import relay
+from tests.process.agent_process import NO_AUTHORITIES
 
 
 async def owns(agent: RunningAgent) -> set[str]:
@@ -17,7 +18,7 @@ async def owns(agent: RunningAgent) -> set[str]:
 
 
 async def answer(agent: RunningAgent, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as http:
         return await http.get(f"{agent.url}{path}")
 
 

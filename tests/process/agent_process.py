@@ -30,7 +30,7 @@ MODULE = (sys.executable, "-m", "exporter")
 INSTALLED = (str(Path(sys.executable).with_name("cartesia-exporter")),)
 NO_INPUT = os.open(os.devnull, os.O_RDONLY)
 
-_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of HTTP only: to load the authorities of the system takes 40 ms for each client."""
 
 
@@ -225,7 +225,7 @@ def url_of(process: Process) -> str:
 
 
 def get(url: str, **headers: str) -> httpx.Response:
-    with httpx.Client(verify=_NO_AUTHORITIES, trust_env=False, timeout=10) as client:
+    with httpx.Client(verify=NO_AUTHORITIES, trust_env=False, timeout=10) as client:
         return client.get(url, headers=headers)
 
 

@@ -65,8 +65,7 @@ class WebConfigFixture:
 
     def client(self, cert: trustme.LeafCert | None = None, **versions: Any) -> ssl.SSLContext:
         """Return a client's context, with an optional certificate of its own."""
-        context = ssl.create_default_context()
-        self.ca.configure_trust(context)
+        context = ssl.create_default_context(cadata=self.ca.cert_pem.bytes().decode())
         if cert is not None:
             cert.configure_cert(context)
         for name, value in versions.items():
