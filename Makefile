@@ -16,7 +16,15 @@ demo: .venv/runtime
 run: .venv/runtime
 	@$(BIN)/python -m exporter $(ARGS)
 
-test: lint types imports unit
+# The first three use one processor each; meanwhile the modules of the tests are compiled once, not
+# by each worker.
+test: .venv/dev
+	@$(MAKE) --no-print-directory --jobs=2 types lint imports .venv/tests
+	@$(MAKE) --no-print-directory unit
+
+.venv/tests: $(wildcard exporter/*.py exporter/*/*.py tests/*.py tests/*/*.py) | .venv/dev
+	@$(BIN)/pytest --quiet --collect-only >/dev/null || true
+	@touch $@
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -95,13 +103,14 @@ dist: .venv/dev
 # The packages of an installation from the lock, with versions and licences, in CycloneDX. The
 # version of the project is passed separately: the tool looks for it in pyproject.toml.
 INSTALLED ?= build/installed
+VALIDATION ?= --validate
 sbom: dist
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(INSTALLED)/bin/python --no-deps $(DIST)/*.whl
 	version=$$($(INSTALLED)/bin/cartesia-exporter --version | cut -d' ' -f2) && \
 		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >$(INSTALLED)/pyproject.toml
-	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject $(INSTALLED)/pyproject.toml \
+	$(BIN)/cyclonedx-py environment $(VALIDATION) --output-reproducible --pyproject $(INSTALLED)/pyproject.toml \
 		--output-file $(DIST)/cartesia-exporter.cdx.json $(INSTALLED)/bin/python
 
 .venv/bin/python:

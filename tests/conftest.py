@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,20 @@ _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 def pytest_xdist_auto_num_workers() -> int:
     """Three workers for each processor: many tests wait for processes and timers."""
     return 3 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(trylast=True)  # after the selection
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each worker begin with some of the long tests: else all wait for the last one."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = iter([item for item in items if not item.get_closest_marker("long")])
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        begin = long[number::workers]
+        size = (len(items) - len(ordered)) // (workers - number)  # as worksteal divides them
+        ordered += [*begin, *islice(others, max(0, size - len(begin)))]
+    items[:] = ordered
 
 
 def pytest_collection_finish() -> None:

@@ -46,6 +46,8 @@ def one_line(text: str, most: int = LONGEST) -> str:
     """
     # Cut before the loop too: a description may be megabytes.
     spaced = " ".join(text[: 4 * most].split())
+    if spaced.isprintable():
+        return "" if _BLANK.issuperset(spaced) else cut(spaced, most)
     shown = (c for c in spaced if c in _KEPT or unicodedata.category(c) not in _HIDDEN)
     # Again: a removed character may have been between two spaces.
     line = " ".join("".join(shown).split())

@@ -220,11 +220,13 @@ def check(new_state: Callable[[], StoreLocation], examples: int, steps: int) -> 
     )
 
 
+@pytest.mark.long
 @on_sqlite
 def test_no_failure_is_lost(new_state):
     check(new_state, examples=5, steps=25)
 
 
+@pytest.mark.long
 @on_postgres
 def test_no_failure_is_lost_in_postgresql(new_state):
     check(new_state, examples=2, steps=20)

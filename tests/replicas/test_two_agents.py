@@ -103,6 +103,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.long
 def test_every_failure_is_notified_whatever_happens(tmp_path, postgres):
     world = World(Population(fine_tunes=1))
     world.add(status="completed", model_id=MODEL)  # its series begin at 0
