@@ -226,7 +226,6 @@ def test_no_failure_is_lost(new_state):
     check(new_state, examples=5, steps=25)
 
 
-@pytest.mark.long
 @on_postgres
 def test_no_failure_is_lost_in_postgresql(new_state):
     check(new_state, examples=2, steps=20)

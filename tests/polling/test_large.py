@@ -24,7 +24,6 @@ def _frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.mark.long
 @pytest.mark.no_cover  # three times as long, of lines that other tests run
 @pytest.mark.usefixtures("_frozen")
 async def test_a_large_account_does_not_block_the_event_loop(tmp_path, monkeypatch):

@@ -97,7 +97,6 @@ def measure(url: str, process: Process, counts: RequestCounts) -> tuple[list[flo
     return durations, max(files)
 
 
-@pytest.mark.long
 def test_failing_accounts_neither_delay_nor_hide_the_others(tmp_path):
     counts, key_file = RequestCounts(), tmp_path / "key"
     key_file.write_text(key("keyless"), encoding="utf-8")
