@@ -34,6 +34,10 @@ from exporter.threads import start_executor
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
+_TAKE_OVERS = 5
+"""Attempts of a start while another agent creates or upgrades the tables. Each waits for a part of
+a lease."""
+
 _CLOSE_SECONDS = 2.0
 
 
@@ -225,10 +229,13 @@ class Database:
         with self.read() as connection:
             revision = read_revision(connection, self.engine, init=self._init)
         if self._exclusive:
-            try:
-                self._take_over()
-            except StoreConflictError:  # another agent has created the tables meanwhile
-                self._take_over()
+            for left in reversed(range(_TAKE_OVERS)):
+                try:
+                    self._take_over()
+                    break
+                except StoreConflictError:
+                    if not left:
+                        raise
         elif revision != REVISIONS[-1]:
             raise StoreRefusedError(
                 f"{self.engine.description} has schema version {revision or 'none'}, this program "

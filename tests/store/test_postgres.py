@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import select, text
 
@@ -172,6 +173,20 @@ async def test_an_emptied_database_is_refused_unless_a_new_state_is_asked_for(lo
     assert "--storage.init" in await refusal(location, StoreRefusedError)
     assert await open_briefly(location, init=True) != before
     await open_briefly(location)
+
+
+async def test_an_agent_waits_while_another_creates_the_tables(postgres):
+    database = postgres.new_database()
+    with psycopg.connect(postgres.url(database)) as connection:
+        connection.execute("CREATE TABLE meta (name text)")
+        opening = asyncio.create_task(open_briefly(location_of(postgres.url(database), lease=1.0)))
+        waiting = "SELECT xact_start FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        attempts = set[Any]()
+        while len(attempts) < 2:  # the first one was ended by its timeout
+            attempts |= set(await asyncio.to_thread(postgres.execute, waiting, database))
+            assert not opening.done()
+        connection.rollback()
+        assert await opening
 
 
 async def test_agents_that_create_the_tables_at_the_same_time_have_one_state(new_location):

@@ -58,7 +58,7 @@ _REMEDIES: Final[tuple[tuple[type[psycopg.Error], type[StoreError], str], ...]] 
         StoreError,
         "an id of the API is too long for PostgreSQL; a state file has no such limit",
     ),
-    (errors.LockNotAvailable, StoreError, "another process holds it; try again"),
+    (errors.LockNotAvailable, StoreConflictError, "another process holds it; try again"),
     (errors.QueryCanceled, StoreError, "the server is too slow or blocked; try again"),
 )
 _DAMAGED: Final = (errors.DataCorrupted, errors.IndexCorrupted)
