@@ -8,6 +8,7 @@ of its own, with limits of memory and time: `exporter.receivers.apprise_child`.
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -132,8 +133,10 @@ async def _run(request: bytes) -> bytes:
         # The pipe stays open meanwhile: its end tells the process that the agent is gone.
         return await process.stdout.read(_LONGEST_RESULT)
     finally:
+        # Not process.kill(): it reaps a process that ends by itself just now, which asyncio reports
+        # as an unknown process in the log.
         with suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         process.stdin.close()
         await process.wait()
 
