@@ -1,23 +1,46 @@
 """The command group `cartesia-exporter`."""
 
 import errno
-from typing import Any
+from collections import UserDict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem
 
-from exporter.cli.deliveries import deliveries
-from exporter.cli.demo import demo, simulate
 from exporter.cli.early_signals import runs_agent
-from exporter.cli.events import events
-from exporter.cli.fine_tunes import list_command
-from exporter.cli.health import health
-from exporter.cli.maintenance import state
-from exporter.cli.mutes import mutes
 from exporter.cli.options import version_option
-from exporter.cli.run import check_config, run
-from exporter.cli.send_test import send_test
 from exporter.core.text import os_error_text
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# docs/flags.md lists the commands in this order.
+_PLACES: Final = {
+    "run": "run:run",
+    "deliveries": "deliveries:deliveries",
+    "events": "events:events",
+    "mutes": "mutes:mutes",
+    "state": "maintenance:state",
+    "health": "health:health",
+    "check-config": "run:check_config",
+    "list": "fine_tunes:list_command",
+    "send-test": "send_test:send_test",
+    "simulate": "demo:simulate",
+    "demo": "demo:demo",
+}
+"""Module in this package, and object there, of each command."""
+
+
+class _Commands(UserDict[str, Any]):
+    """Commands by name; the module of a command is imported when the command is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        place = super().__getitem__(name)
+        if isinstance(place, str):
+            module, _, attribute = place.partition(":")
+            self[name] = getattr(import_module(f"exporter.cli.{module}"), attribute)
+        command: click.Command = super().__getitem__(name)
+        return command
 
 
 class _RunByDefault(click.Group):
@@ -32,9 +55,10 @@ class _RunByDefault(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Return the commands and flags that begin with ``incomplete``, those of `run` included."""
         found = super().shell_complete(ctx, incomplete)
+        run = self.commands["run"]
         with run.make_context("run", [], ctx, resilient_parsing=True) as context:
             of_run = run.shell_complete(context, incomplete)
         names = {item.value for item in found}
@@ -53,18 +77,14 @@ class _RunByDefault(click.Group):
             raise click.ClickException(f"cannot write the output: {os_error_text(error)}") from None
 
 
-@click.group(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_RunByDefault,
+    commands=_Commands(_PLACES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @version_option
 def main() -> None:
     """Export the status of Cartesia fine-tunes to Prometheus, and notify when one fails.
 
     Without a command, `run` is executed; see `cartesia-exporter run --help` for its flags.
     """
-
-
-# docs/flags.md lists the commands in this order.
-for _command in (
-    *(run, deliveries, events, mutes, state, health, check_config, list_command),
-    *(send_test, simulate, demo),
-):
-    main.add_command(_command)
