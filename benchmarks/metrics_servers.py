@@ -19,7 +19,7 @@ from exporter.agent.registry import new_registry
 from exporter.core.health import Readiness
 from exporter.core.view import AccountStatus, SeriesOptions
 from exporter.exposition.page import Page, Renderer, StatusRegistry
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 
 STATUSES = ("created", "training", "completed", "failed")
 
@@ -62,7 +62,7 @@ async def ours(number: int) -> None:
     listener = await http_server.listen("127.0.0.1", 0)
     stop = asyncio.Event()
     print(listener.getsockname()[1], flush=True)
-    app = application(WebContext(page, lambda: Readiness(1, 1)))
+    app = Application(WebContext(page, lambda: Readiness(1, 1)))
     await asyncio.gather(http_server.serve(app, [listener], stop), page.run(stop))
 
 

@@ -25,7 +25,7 @@ from exporter.store.accounts import Accounts
 from exporter.store.database import Database
 from exporter.store.overview import ReceiverSummary
 from exporter.store.schema import deliveries, meta
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 from exporter.web.pages import PagesContext
 from exporter.web.view import ViewSettings, WatchedAccount
 
@@ -111,7 +111,7 @@ async def main() -> None:
                 reader, lambda: settings, lambda: [result.status], str, time.time, time.monotonic
             )
             page = Page(Renderer(CollectorRegistry(), tuple, time.monotonic))
-            app = application(WebContext(page, lambda: Readiness(1, 1), pages))
+            app = Application(WebContext(page, lambda: Readiness(1, 1), lambda: pages))
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
                 await measure(client, database)

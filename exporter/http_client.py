@@ -4,6 +4,9 @@ Each call has a wall-clock deadline and a body limit. Redirects are not followed
 not kept, and no error contains a secret. httpx's own time-outs are per read: a server that sends a
 byte a second never exceeds them. Only httpx's transport is used: its client's cookies, redirects
 and sessions, which are not needed here, take a fifth of the CPU time of a call.
+
+httpx takes a tenth of the time of a start. The first request imports it, or `load`, by which an
+agent does so while it serves its metrics already.
 """
 
 import asyncio
@@ -18,30 +21,34 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment
 
-import httpx
 import structlog
 
 from exporter import __version__
 from exporter.core.no_proxy import bypasses_proxy
 from exporter.core.text import os_error_text
+from exporter.imports import without_rich
 from exporter.transport_errors import (
-    EXCEPTIONS,
     HttpClientError,
     Route,
+    exceptions,
     is_connection_lost,
     to_error,
 )
 
-__all__ = ["Bounds", "HttpClient", "HttpClientError", "Request", "Response"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Bounds", "HttpClient", "HttpClientError", "Request", "Response", "load"]
 
 USER_AGENT: Final = f"cartesia-exporter/{__version__}"
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
 _CLOSE_TIMEOUT_SECONDS: Final = 0.5
+
+_CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 # httpx logs every URL at level info, and a receiver's URL is its secret.
 for _library in ("httpx", "httpcore"):
@@ -70,7 +77,7 @@ class Response:
 
     host: str
     status: int
-    headers: httpx.Headers
+    headers: "httpx.Headers"
     body: bytes = b""
     truncated: bool = False
     error: HttpClientError | None = None
@@ -99,7 +106,11 @@ class HttpClient:
         """
         self._ca_file = ca_file
         self._ca_version = file_version(_authorities(ca_file))
-        self._tls = _tls_context(ca_file, self._ca_version)
+        # The default authorities are read by the first request: only what the operator chose can be
+        # wrong.
+        self._tls: ssl.SSLContext | None = None
+        if ca_file is not None or any(os.environ.get(name) for name in _CA_VARIABLES):
+            self._tls = _tls_context(ca_file, self._ca_version)
         self._proxy = proxy
         self._transports: dict[tuple[str | None, ssl.SSLContext], httpx.AsyncHTTPTransport] = {}
 
@@ -120,7 +131,7 @@ class HttpClient:
         transports, self._transports = self._transports, {}
         for transport in transports.values():
             # A peer that does not complete the TLS shutdown must not block the agent.
-            with suppress(*EXCEPTIONS):
+            with suppress(*exceptions()):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                     await transport.aclose()
 
@@ -137,7 +148,7 @@ class HttpClient:
             async with asyncio.timeout(bounds.seconds):
                 try:
                     return await self._send_once(request, bounds, progress)
-                except EXCEPTIONS as exception:
+                except exceptions() as exception:
                     is_stale = progress.connection_was_reused and is_connection_lost(exception)
                     if request.method != "GET" or not is_stale:
                         raise
@@ -148,13 +159,15 @@ class HttpClient:
         except zlib.error as exception:
             detail = f"the answer of {progress.route} cannot be decoded: {exception}"
             error = HttpClientError("protocol", detail, sent=True)
-        except EXCEPTIONS as exception:
+        except exceptions() as exception:
             error = to_error(exception, progress.route, sent=progress.sent)
         if progress.response is None:
             raise error
         return replace(progress.response, error=error)
 
     async def _send_once(self, request: Request, bounds: Bounds, progress: "_Progress") -> Response:
+        import httpx  # noqa: PLC0415 - see above
+
         try:
             proxy = self._proxy() if self._proxy is not None else _environment_proxy(request.url)
             prepared = _prepare(request, bounds.seconds, progress)
@@ -169,14 +182,17 @@ class HttpClient:
             body, truncated = await _read_body(answer, bounds.body)
             return replace(response, body=body, truncated=truncated)
 
-    def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+    def _transport(self, proxy: str | None) -> "httpx.AsyncHTTPTransport":
+        import httpx  # noqa: PLC0415 - see above
+
         self._read_changed_authorities()
-        key = proxy, self._tls
+        tls = self._tls or _tls_context(None, None)
+        key = proxy, tls
         if key not in self._transports:
             try:
                 _ = urlsplit(proxy or "").port  # as in _prepare
                 self._transports[key] = httpx.AsyncHTTPTransport(
-                    verify=self._tls,
+                    verify=tls,
                     proxy=proxy,
                     trust_env=False,
                     limits=httpx.Limits(max_connections=16, keepalive_expiry=90),
@@ -207,6 +223,8 @@ def _environment_proxy(url: str) -> str | None:
     parts = urlsplit(url)
     if parts.scheme != "https":
         return None
+    from urllib.request import getproxies_environment  # noqa: PLC0415 - httpx imports it, too
+
     proxies = getproxies_environment()
     if bypasses_proxy(proxies.get("no", ""), parts.hostname or "", parts.port or 443):
         return None
@@ -215,8 +233,10 @@ def _environment_proxy(url: str) -> str | None:
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
-def _prepare(request: Request, seconds: float, progress: "_Progress") -> httpx.Request:
+def _prepare(request: Request, seconds: float, progress: "_Progress") -> "httpx.Request":
     """Return the request for the transport; raise ValueError or httpx.InvalidURL."""
+    import httpx  # noqa: PLC0415 - see above
+
     parts = urlsplit(request.url)
     _ = parts.port  # raises ValueError for a port that httpx accepts and no socket does
     if not parts.hostname:
@@ -270,7 +290,7 @@ class _Progress:
             raise HttpClientError("protocol", detail, sent=True)
 
 
-async def _read_body(answer: httpx.Response, limit: int) -> tuple[bytes, bool]:
+async def _read_body(answer: "httpx.Response", limit: int) -> tuple[bytes, bool]:
     """Return at most ``limit`` bytes of the decoded body, and whether it is longer.
 
     Inflates ``limit`` bytes at a time; httpx would inflate a whole chunk at once, which can be
@@ -338,5 +358,21 @@ def _authorities(ca_file: Path | None) -> Path | None:
 def _tls_context(ca_file: Path | None, _: tuple[int, ...] | None) -> ssl.SSLContext:
     if ca_file is not None:
         return ssl.create_default_context(cafile=str(ca_file))
-    # As in httpx: SSL_CERT_FILE, SSL_CERT_DIR, then certifi's bundle.
+    import httpx  # noqa: PLC0415 - see above
+
+    # SSL_CERT_FILE, SSL_CERT_DIR, then certifi's bundle.
     return httpx.create_ssl_context()
+
+
+def load() -> None:
+    """Import and read what the first request needs. Call it in a thread: it takes 0.1 s.
+
+    Raises OSError if the default authorities cannot be read.
+    """
+    import anyio  # noqa: PLC0415 - see above
+
+    with without_rich():
+        import httpx  # noqa: PLC0415
+    # A transport imports httpcore, and an event loop anyio's modules for asyncio.
+    httpx.AsyncHTTPTransport(verify=_tls_context(None, file_version(_authorities(None))))
+    anyio.run(anyio.sleep, 0)

@@ -1,13 +1,17 @@
-"""Errors of an HTTP exchange that got no complete answer, as one class with a reason."""
+"""Errors of an HTTP exchange that got no complete answer, as one class with a reason.
+
+httpx is imported by the first request: see http_client.
+"""
 
 import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal
 
-import anyio
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 FailureReason = Literal["connect", "dns", "tls", "timeout", "protocol"]
 
@@ -41,52 +45,71 @@ class Route:
     proxy: str | None = None
 
     @classmethod
-    def of(cls, url: httpx.URL, proxy: str | None) -> "Route":
+    def of(cls, url: "httpx.URL", proxy: str | None) -> "Route":
         """Return the route to a URL; raise httpx.InvalidURL for that of an invalid proxy."""
+        import httpx  # noqa: PLC0415
+
         return cls(_host_of(url), None if proxy is None else _host_of(httpx.URL(proxy)))
 
     def __str__(self) -> str:
         return self.host if self.proxy is None else f"{self.host} through the proxy {self.proxy}"
 
 
-def _host_of(url: httpx.URL) -> str:
+def _host_of(url: "httpx.URL") -> str:
     return url.netloc.decode("ascii")
 
 
-EXCEPTIONS: Final = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    OSError,
-)
-"""What an exchange may raise. anyio's errors, and those of TLS in an open connection, pass through
-httpx unchanged."""
+@cache
+def exceptions() -> tuple[type[Exception], ...]:
+    """Return what an exchange may raise.
 
-_CONNECTION_LOST: Final = (httpx.NetworkError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+    anyio's errors, and those of TLS in an open connection, pass through httpx unchanged.
+    """
+    import anyio  # noqa: PLC0415 - as httpx
+    import httpx  # noqa: PLC0415
+
+    return (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        anyio.BrokenResourceError,
+        anyio.ClosedResourceError,
+        OSError,
+    )
 
 
 def is_connection_lost(exception: Exception) -> bool:
     """Return whether the connection ended before the first line of an answer arrived."""
+    import anyio  # noqa: PLC0415 - as httpx
+    import httpx  # noqa: PLC0415
+
     # httpcore has no class of its own for it.
     ended = isinstance(exception, httpx.RemoteProtocolError) and "disconnected" in str(exception)
-    return ended or isinstance(exception, _CONNECTION_LOST)
+    lost = (httpx.NetworkError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+    return ended or isinstance(exception, lost)
 
 
-_REASONS: Final[tuple[tuple[type[Exception], FailureReason, str], ...]] = (
-    (httpx.TimeoutException, "timeout", "no connection to {} in time"),
-    (httpx.ConnectError, "connect", "no connection to {}"),
-    (httpx.NetworkError, "connect", "the connection to {} broke"),
-    (httpx.RemoteProtocolError, "protocol", "{} closed the connection or did not answer with HTTP"),
-    (OSError, "connect", "the connection to {} broke"),
-)
+@cache
+def _reasons() -> tuple[tuple[type[Exception], FailureReason, str], ...]:
+    import httpx  # noqa: PLC0415
+
+    protocol = "{} closed the connection or did not answer with HTTP"
+    return (
+        (httpx.TimeoutException, "timeout", "no connection to {} in time"),
+        (httpx.ConnectError, "connect", "no connection to {}"),
+        (httpx.NetworkError, "connect", "the connection to {} broke"),
+        (httpx.RemoteProtocolError, "protocol", protocol),
+        (OSError, "connect", "the connection to {} broke"),
+    )
+
 
 _OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 
 
 def to_error(exception: Exception, route: Route, *, sent: bool) -> HttpClientError:
     """Return the HttpClientError for an exception of the libraries or the system."""
+    import httpx  # noqa: PLC0415
+
     causes = _causes(exception)
     for cause in causes:
         if isinstance(cause, socket.gaierror):
@@ -115,14 +138,14 @@ def to_error(exception: Exception, route: Route, *, sent: bool) -> HttpClientErr
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno
     ]
     system_error = f": {os.strerror(numbers[-1])}" if numbers else ""
-    for error_class, reason, detail in _REASONS:
+    for error_class, reason, detail in _reasons():
         if isinstance(exception, error_class):
             return HttpClientError(reason, detail.format(route) + system_error, sent=sent)
     detail = f"the exchange with {route} failed ({type(exception).__name__})"
     return HttpClientError("protocol", detail, sent=sent)
 
 
-def _proxy_refusal(exception: httpx.ProxyError, route: Route, *, sent: bool) -> HttpClientError:
+def _proxy_refusal(exception: Exception, route: Route, *, sent: bool) -> HttpClientError:
     """Return the error for a CONNECT that was refused; its text begins with the status."""
     detail = f"the proxy {route.proxy} refused the connection to {route.host}"
     status = str(exception)[:3]

@@ -6,13 +6,13 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import disable_created_metrics
 from starlette.types import ASGIApp
 
-from exporter import __version__, http_server
+from exporter import __version__, http_client, http_server
 from exporter.agent.build import (
     SYSTEM_CLOCK,
     AgentContext,
@@ -33,7 +33,6 @@ from exporter.agent.systemd import Notifier
 from exporter.agent.watchdog import Watchdog
 from exporter.config import Config, ConfigError
 from exporter.config.errors import unexpected_error_text
-from exporter.config.masked import render_masked
 from exporter.config.secrets import file_error_text
 from exporter.core.health import Readiness, readiness
 from exporter.core.model import AccountKey
@@ -50,11 +49,12 @@ from exporter.store.outbox import Outbox
 from exporter.store.reader import Reader
 from exporter.store.retention import Retention
 from exporter.supervisor import Service, Supervisor
-from exporter.web.actions import Actions
-from exporter.web.application import Reload, WebContext, application
+from exporter.web.application import Application, Reload, WebContext
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig
-from exporter.web.pages import PagesContext
+
+if TYPE_CHECKING:
+    from exporter.web.pages import PagesContext
 
 _OWNERSHIP: Final = "ownership"
 
@@ -76,8 +76,8 @@ class RunOptions:
 
     The agent listens at ``addresses``, pairs of host and port, or on the sockets ``passed``.
     Users reach its pages at ``external_url``. ``on_listening`` is called once with the URLs of the
-    pages, ``on_status`` with each published account status. If ``init``, a database that was
-    emptied becomes a new state.
+    pages, ``on_loaded`` when everything is imported, ``on_status`` with each published account
+    status. If ``init``, a database that was emptied becomes a new state.
     """
 
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
@@ -86,6 +86,7 @@ class RunOptions:
     web: ReloadingWebConfig | None = None
     reloading: Reloading | None = None
     on_listening: Callable[[Sequence[str]], object] = lambda _: None
+    on_loaded: Callable[[], object] = lambda: None
     on_status: Callable[[AccountStatus], None] = lambda _: None
     passed: Sequence[socket.socket] = ()
     manager: Notifier = field(default_factory=Notifier)
@@ -124,8 +125,11 @@ async def run(config: Config, options: RunOptions, stop: asyncio.Event) -> None:
         log.info("listening", addresses=" ".join(urls), version=__version__)
         options.on_listening(urls)
         async with supervisor:
-            agent.start()
             supervisor.start("web", server)
+            agent.start_page()
+            await agent.load()
+            options.on_loaded()
+            agent.start()
             supervisor.start("reload", reloader)
             supervisor.start("store", guard)
             options.manager.ready("running")
@@ -216,10 +220,23 @@ class Agent:
         await self._delete_outages()
         await self._services.prepare()
 
+    def start_page(self) -> None:
+        """Start the service that renders the metrics."""
+        self._supervisor.start("page", self._page)
+
+    async def load(self) -> None:
+        """Import what the first /metrics does not need, in a thread.
+
+        From then on nothing is imported for a poll, an alert or a page: an upgrade of the package
+        under a running agent cannot break them. Raises OSError if the trusted CA certificates
+        cannot be read.
+        """
+        await asyncio.to_thread(http_client.load)
+        await self._web.load()
+
     def start(self) -> None:
         """Start the prepared services and those that every agent has."""
         self._services.start()
-        self._supervisor.start("page", self._page)
         self._supervisor.start("housekeeping", self._housekeeper)
         self._supervisor.start("health", self._watchdog)
         if self._ownership is not None:
@@ -275,11 +292,11 @@ class Agent:
     def application(self, reload: Reload | None) -> ASGIApp:
         """Return the web application; without ``reload`` requests cannot ask for a reload."""
         options = self._options
-        pages = application(
+        self._web = Application(
             WebContext(
                 self._page,
                 self._readiness,
-                self._pages_context(),
+                self._pages_context,
                 options.telemetry_path,
                 self._statuses.newest,
                 reload,
@@ -287,9 +304,13 @@ class Agent:
                 owned=lambda: None if self._ownership is None else self._ownership.claims,
             )
         )
-        return pages if options.web is None else AuthMiddleware(pages, options.web)
+        return self._web if options.web is None else AuthMiddleware(self._web, options.web)
 
-    def _pages_context(self) -> PagesContext:
+    def _pages_context(self) -> "PagesContext":
+        from exporter.config.masked import render_masked  # noqa: PLC0415 - see web.application
+        from exporter.web.actions import Actions  # noqa: PLC0415
+        from exporter.web.pages import PagesContext  # noqa: PLC0415
+
         clock, options = SYSTEM_CLOCK, self._options
         actions = None
         if options.reloading is not None and options.reloading.over_http:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -49,15 +49,15 @@ from exporter.receivers.apprise import Apprise
 from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
 from exporter.receivers.slack import Slack
-from exporter.receivers.template import Template, TemplateBody
 from exporter.receivers.webhook import Webhook, basic, bearer
 from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
 from exporter.store.outbox import Outbox
-from exporter.store.overview import ReceiverSummary
 from exporter.supervisor import Service
-from exporter.web.view import ViewSettings, WatchedAccount
+
+if TYPE_CHECKING:
+    from exporter.web.view import ViewSettings
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
 
@@ -222,8 +222,11 @@ class SpecFactory:
         return ServiceSpec(AGENT, (url, accounts, interval), build)
 
 
-def view_settings(config: Config) -> ViewSettings:
+def view_settings(config: Config) -> "ViewSettings":
     """Return what the pages need of a configuration."""
+    from exporter.store.overview import ReceiverSummary  # noqa: PLC0415 - see web.application
+    from exporter.web.view import ViewSettings, WatchedAccount  # noqa: PLC0415
+
     return ViewSettings(
         tuple(
             WatchedAccount(each.name, each.base_url, tuple(each.labels.items()))
@@ -338,7 +341,11 @@ async def open_receiver(
     endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
     if isinstance(section, WebhookReceiver):
         return _webhook(section, endpoint, labels)
-    text = None if section.text is None else Template(section.text)
+    text = None
+    if section.text is not None:
+        from exporter.receivers.template import Template  # noqa: PLC0415 - imports Jinja
+
+        text = Template(section.text)
     mentions = Mentions(
         mentioning_types(section.mention_events),
         section.mention or "",
@@ -353,6 +360,8 @@ def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) 
     if section.format == "alertmanager":
         body = AlertmanagerBody(section.name, labels)
     elif section.template is not None:
+        from exporter.receivers.template import TemplateBody  # noqa: PLC0415 - imports Jinja
+
         body = TemplateBody(section.template, tuple(section.template_secrets))
     headers: dict[str, Callable[[], str]] = {
         name: value.secrets["text"] for name, value in section.headers.items()

@@ -33,11 +33,17 @@ class RateLimiter:
         self._next_start = 0.0
         self._resume_at = 0.0
         self._rejection: CartesiaError | None = None
-        self.start_poll()
+        self._slots: CapacityLimiter | None = None
 
     def start_poll(self) -> None:
         """Restore the full concurrency. A wait that the API asked for stays in force."""
-        self._slots = CapacityLimiter(self._limits.concurrency)
+        self._slots = None
+
+    def _current_slots(self) -> CapacityLimiter:
+        # Not before the first request: the first one of a process imports modules of anyio.
+        if self._slots is None:
+            self._slots = CapacityLimiter(self._limits.concurrency)
+        return self._slots
 
     @asynccontextmanager
     async def request(self, deadline: float) -> AsyncIterator[None]:
@@ -47,9 +53,10 @@ class RateLimiter:
         the 429 if that is the cause.
         """
         while True:
-            async with self._slots:
+            async with self._current_slots():
                 may_start = await self._wait(deadline)
-                if may_start and self._slots.borrowed_tokens <= self._slots.total_tokens:
+                slots = self._current_slots()
+                if may_start and slots.borrowed_tokens <= slots.total_tokens:
                     yield
                     return
             # A 429 arrived while several requests held slots. Each queues again, for one slot.
@@ -82,6 +89,6 @@ class RateLimiter:
 
     def slow_down(self, error: CartesiaError, seconds: float) -> None:
         """Apply a 429: start nothing for ``seconds``, then send one request at a time."""
-        self._slots.total_tokens = 1
+        self._current_slots().total_tokens = 1
         self._rejection = error
         self._resume_at = max(self._resume_at, self._clock.monotonic() + seconds)

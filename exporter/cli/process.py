@@ -157,11 +157,12 @@ def return_freed_memory() -> None:
 
 
 def keep_loop_responsive() -> None:
-    """Shorten the time for which other threads block the event loop; call it after all imports.
-
-    Enables the garbage collector, which the start of an agent disables.
-    """
+    """Shorten the time for which other threads block the event loop."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+def enable_collector() -> None:
+    """Enable the garbage collector, which the start of an agent disables, after all imports."""
     # A full collection of the imported modules takes 100 ms, in which all threads wait.
     gc.freeze()
     gc.enable()

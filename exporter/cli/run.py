@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from exporter.cli.options import (
     version_option,
     web_config_file_option,
 )
+from exporter.imports import without_rich
 
 if TYPE_CHECKING:
     from exporter.agent.agent import RunOptions
@@ -95,8 +95,8 @@ def run(
     config_file: Path | None, level: str, style: Any, *, init: bool, check: bool, **web: Any
 ) -> None:
     """Poll the accounts, serve metrics and pages, and send alerts, until SIGTERM or SIGINT."""
-    _import_without_rich()
-    from exporter import logs
+    with without_rich():
+        from exporter import logs
     from exporter.cli import process
 
     hangup = asyncio.Event()
@@ -122,20 +122,6 @@ def run(
     reloading = Reloading(read, hangup, lifecycle, options.manager)
     options = replace(options, reloading=reloading, init=init)
     process.run_until_signal(partial(_run, config_file, config, options), hangup)
-
-
-def _import_without_rich() -> None:
-    """Import httpx and structlog, but not rich, which they import for output of their own.
-
-    An agent has no such output: it saves 0.3 s at the start and 4 MiB.
-    """
-    unused = ("httpx._main", "rich")
-    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # None: cannot be imported
-    import httpx  # noqa: F401
-    import structlog  # noqa: F401
-
-    for name in unused:
-        del sys.modules[name]
 
 
 @click.command("check-config")
@@ -221,7 +207,7 @@ async def _run(
     process.return_freed_memory()
     process.keep_loop_responsive()
     try:
-        await agent.run(config, options, stop)
+        await agent.run(config, replace(options, on_loaded=process.enable_collector), stop)
     except StoreLostError:
         return RUNTIME_ERROR  # the agent has logged it
     except (StoreError, OSError) as error:

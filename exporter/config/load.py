@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from exporter.config.document import Document, parse_yaml
 from exporter.config.environment import (
     ACCOUNT_VARIABLES,
     API_KEY,
@@ -53,8 +52,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = 
     Raises:
         ConfigError: with a text for every mistake, none of which contains a secret.
     """
-    document = parse_yaml(path, read_file(path)) if path else Document()
-    raw = _RawConfig(document.values, environ)
+    values, line_of = _read_document(path)
+    raw = _RawConfig(values, environ)
     _add_account(raw)
     _add_receivers(raw)
     _add_storage(raw)
@@ -65,12 +64,22 @@ def load(path: Path | None, environ: Mapping[str, str], *, read_secrets: bool = 
     except ValidationError as error:
         raw.problems += problems_of(error)
     if raw.problems:
-        places = Places(raw.values, document.line_of, raw.names)
+        places = Places(raw.values, line_of, raw.names)
         raise ConfigError(problem_texts(raw.problems, places)) from None
     config.set_secret_sources()
     if read_secrets:
         config.set_warnings(find_warnings(config, environ, frozenset(raw.names.values())))
     return config
+
+
+def _read_document(path: Path | None) -> tuple[dict[Any, Any], Callable[[Location], int | None]]:
+    """Return the values of a file, and the function that returns their lines."""
+    if path is None:
+        return {}, lambda _: None
+    from exporter.config.document import parse_yaml  # noqa: PLC0415 - imports PyYAML
+
+    document = parse_yaml(path, read_file(path))
+    return document.values, document.line_of
 
 
 def _add_account(raw: _RawConfig) -> None:

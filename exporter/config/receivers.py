@@ -43,8 +43,6 @@ from exporter.config.types import (
     without_repeats,
 )
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Subscription
-from exporter.receivers import slack
-from exporter.receivers.template_check import body_faults, line_fault
 
 TROUBLE_SUBSCRIPTIONS = tuple(word for word, types in SUBSCRIPTIONS.items() if types & TROUBLES)
 """The words of ``events`` that include an event type which is a trouble."""
@@ -71,7 +69,10 @@ def _header_value(value: object) -> object:
 
 
 def _check_first_line(text: str) -> None:
-    if fault := line_fault(text, slack.escape_text):
+    from exporter.receivers.slack import escape_text  # noqa: PLC0415 - the next one imports Jinja
+    from exporter.receivers.template_check import line_fault  # noqa: PLC0415
+
+    if fault := line_fault(text, escape_text):
         raise ValueError(fault)
 
 
@@ -224,9 +225,12 @@ class WebhookReceiver(_UrlReceiver):
             raise ValueError("missing; format: template needs a map")
         if template is not None and not is_used and "format" in info.data:
             raise ValueError("must be left out, or format must be template")
-        secrets = info.data.get("template_secrets", {})
-        if template and (faults := body_faults(template, tuple(secrets))):
-            raise validation_error("template", faults)
+        if template:
+            from exporter.receivers.template_check import body_faults  # noqa: PLC0415 - as above
+
+            secrets = info.data.get("template_secrets", {})
+            if faults := body_faults(template, tuple(secrets)):
+                raise validation_error("template", faults)
         return template
 
     @field_validator("basic_auth")

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from exporter.core.mentions import Mentions
 from exporter.core.message import Line, Message
@@ -20,7 +20,9 @@ from exporter.core.text import LONGEST, one_line
 from exporter.receivers.payload import variables
 from exporter.receivers.receiver import REPEAT, Endpoint, encoded, left_out
 from exporter.receivers.slack_answer import slack_attempt
-from exporter.receivers.template import Template
+
+if TYPE_CHECKING:
+    from exporter.receivers.template import Template
 
 # Characters.
 _MESSAGE: Final = 10_000
@@ -51,7 +53,7 @@ class Slack:
     name: str
     endpoint: Endpoint
     mentions: Mentions = field(default_factory=Mentions)
-    text: Template | None = None
+    text: "Template | None" = None
 
     spacing: ClassVar[float] = 1.2  # Slack accepts one message a second per channel
     most_events: ClassVar[int] = 1_000_000_000  # one message, whatever its size

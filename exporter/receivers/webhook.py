@@ -13,7 +13,6 @@ from exporter.core.retry import Attempt, Outcome
 from exporter.core.secret import Secret, SecretError
 from exporter.receivers.payload import MOST_EVENTS, Body, standard_body
 from exporter.receivers.receiver import Endpoint
-from exporter.receivers.template import with_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,12 @@ class Webhook:
     async def send(self, delivery: OutboxMessage, now: float) -> Attempt:
         """Send the bytes once, signed with ``now`` (Unix seconds), and return the outcome."""
         try:
-            delivery = replace(delivery, body=with_secrets(delivery.body, self.template_secrets))
+            if self.template_secrets:
+                # Imported already: its template was compiled.
+                from exporter.receivers.template import with_secrets  # noqa: PLC0415
+
+                body = with_secrets(delivery.body, self.template_secrets)
+                delivery = replace(delivery, body=body)
             headers = {name: value() for name, value in self.headers.items()}
             headers |= {"webhook-id": delivery.id, "webhook-timestamp": str(int(now))}
             if self.secret is not None:

@@ -99,15 +99,16 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 def _run() -> None:
     from exporter.cli import commands, run  # noqa: F401 - the parent has few modules
+    from exporter.imports import without_rich
 
-    run._import_without_rich()
-    from exporter.agent import agent, reload  # noqa: F401
-    from exporter.cli import main, process  # noqa: F401
-    from exporter.http_client import HttpClient
+    with without_rich():
+        from exporter import http_client
+        from exporter.agent import agent, reload  # noqa: F401
+        from exporter.cli import main, process  # noqa: F401
 
     for name in _IMPORTED_LATE:
         import_module(name)
-    HttpClient()  # reads the certificates of the authorities
+    http_client.load()
     gc.freeze()  # what is imported is shared with the processes
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = serve(requests)

@@ -8,7 +8,7 @@ from exporter.core.health import Readiness
 from exporter.core.labels import Labels
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page, Renderer, StatusRegistry
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 
 HOSTILE = "<script>alert(1)</script>&\"'\\\n\u2028"
 
@@ -40,7 +40,7 @@ def web_context(*statuses: AccountStatus, **fields) -> WebContext:
 
 async def request(method: str, path: str, context: WebContext, *accept: str) -> httpx.Response:
     """Send a request with these Accept headers to the application."""
-    transport = httpx.ASGITransport(application(context))
+    transport = httpx.ASGITransport(Application(context))
     async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
         client.headers.pop("accept")
         headers = [("Accept", value) for value in accept]

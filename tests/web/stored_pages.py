@@ -25,7 +25,7 @@ from exporter.store.overview import ReceiverSummary
 from exporter.store.reader import Reader
 from exporter.store.receiver_outbox import AttemptResult
 from exporter.web.actions import Actions
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 from exporter.web.pages import PagesContext
 from exporter.web.view import ViewSettings, WatchedAccount
 
@@ -145,7 +145,7 @@ class StoredPages:
             actions=actions if self.with_actions else None,
         )
         page = Page(Renderer(CollectorRegistry(), tuple, lambda: 0.0))
-        return WebContext(page, lambda: Readiness(1, 1), pages)
+        return WebContext(page, lambda: Readiness(1, 1), lambda: pages)
 
     def time(self) -> float:
         return self.now
@@ -155,7 +155,7 @@ class StoredPages:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request to the application."""
-        transport = httpx.ASGITransport(application(self.context()))
+        transport = httpx.ASGITransport(Application(self.context()))
         async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
             return await client.request(method, path, **options)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, seed, settings
 
 from exporter.core.retry import Outcome
-from exporter.web.application import application
+from exporter.web.application import Application
 from exporter.web.openapi import document
 from tests.simulator.served_app import served
 from tests.web.stored_pages import NOW, after_a_failure, fine_tune, stored_pages
@@ -274,7 +274,7 @@ async def test_answers_conform_to_the_document_whatever_is_asked(tmp_path):
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     async with after_a_failure(tmp_path, with_actions=True) as pages:
-        app = application(pages.context())
+        app = Application(pages.context())
         with served(app) as url:
             schema = schemathesis.openapi.from_dict(document())
             schema.config.update(base_url=f"{url}/api/v1")

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter import __version__
 from exporter.core.health import Liveness, Readiness
 from exporter.core.ownership import AGENT, Item
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 from tests.web.application_fixture import HOSTILE, request, sample_status, web_context
 from tests.web.authenticated_server import PASSWORD, USER, WebConfigFixture, ask, hash_of
 from tests.web.stored_pages import StoredPages, after_a_failure, stored_pages
@@ -148,7 +148,7 @@ async def test_healthy_is_503_and_names_the_late_services():
 
 def test_late_services_are_named_only_with_a_password(tmp_path):
     file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
-    with file.served(application(web_context(liveness=lambda: LATE))) as [url]:
+    with file.served(Application(web_context(liveness=lambda: LATE))) as [url]:
         answer = ask(f"{url}/-/healthy")
         assert answer.status_code == 503
         assert answer.text == "cartesia-exporter is not healthy: 2 of 4 parts are on time.\n"
@@ -184,8 +184,8 @@ async def test_metrics_are_served_at_the_telemetry_path(tmp_path):
     async with stored_pages(tmp_path) as pages:
         context, path = pages.context(), "/probe/metrics"
         assert context.pages is not None
-        shown = replace(context.pages, telemetry_path=path)
-        context = replace(context, telemetry_path=path, pages=shown)
+        shown = replace(context.pages(), telemetry_path=path)
+        context = replace(context, telemetry_path=path, pages=lambda: shown)
         assert (await request("GET", path, context)).status_code == 200
         assert (await request("GET", "/metrics", context)).status_code == 404
         assert f'href="{path}"' in (await request("GET", "/", context)).text
@@ -217,7 +217,8 @@ def configured(pages: StoredPages, text: str) -> WebContext:
     """Return the context of the pages with this configuration in force."""
     context = pages.context()
     assert context.pages is not None
-    return replace(context, pages=replace(context.pages, configuration=lambda: text))
+    changed = replace(context.pages(), configuration=lambda: text)
+    return replace(context, pages=lambda: changed)
 
 
 async def test_the_links_of_the_overview_lead_to_pages(tmp_path):
@@ -274,7 +275,7 @@ async def test_a_page_of_another_site_cannot_reload(method, headers):
         reloads.append(1)
         return []
 
-    transport = httpx.ASGITransport(application(web_context(reload=reload)))
+    transport = httpx.ASGITransport(Application(web_context(reload=reload)))
     async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
         answer = await client.request(method, "/-/reload", headers=headers)
     own = headers in OWN_SITE

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.health import Readiness
-from exporter.web.application import application
+from exporter.web.application import Application
 from exporter.web.auth import TokenBucket, parse_basic_auth
 from exporter.web.live_config import RateLimit
 from exporter.web.passwords import BusyError, PasswordChecker
@@ -223,7 +223,7 @@ def test_without_users_every_client_sees_details(tmp_path):
 def test_ready_gives_details_only_with_a_password(file):
     broken = sample_status(account="acme", up=False, failure="unauthorized")
     readiness = Readiness(1, 2, "no room in /var/lib")
-    app = application(web_context(broken, sample_status(), readiness=readiness))
+    app = Application(web_context(broken, sample_status(), readiness=readiness))
     with file.served(app) as [url]:
         answer = ask(f"{url}/-/ready")
         assert answer.status_code == 503

@@ -16,7 +16,7 @@ import pytest
 from exporter.core.links import fine_tune_path
 from exporter.store import reader as reading
 from exporter.store.errors import StoreError
-from exporter.web.application import application
+from exporter.web.application import Application
 from tests.simulator.served_app import served
 from tests.web.stored_pages import NOW, StoredPages, after_a_failure, fine_tune, stored_pages
 
@@ -162,7 +162,7 @@ async def test_every_fine_tune_is_reached_by_the_links_of_the_pages(tmp_path):
             *(fine_tune(each, "training", name=f"n{at}") for at, each in enumerate(IDS)),
             at=NOW - 50,
         )
-        with served(application(pages.context())) as url:
+        with served(Application(pages.context())) as url:
             found: dict[str, str] = {}
             path, pages_read = "/fine-tunes?sort=name", 0
             while path:
@@ -194,7 +194,7 @@ async def test_kept_pages_are_not_mixed_up_and_bounded(tmp_path):
     ids = ["a#b", "a%23b", "a?b", "a%3Fb", *(f"x{n}" for n in range(40))]
     async with stored_pages(tmp_path) as pages:
         await pages.poll(*(fine_tune(each, "training") for each in ids), at=NOW - 50)
-        app = application(pages.context())
+        app = Application(pages.context())
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
             for each in ids * 2:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.core.health import Readiness
-from exporter.web.application import WebContext, application
+from exporter.web.application import Application, WebContext
 from tests.core.sample_account import ODD
 from tests.exposition.page_fixture import PageFixture
 from tests.programs import required
@@ -30,7 +30,7 @@ def large_page(page):
 
 @contextmanager
 def serving(page: PageFixture) -> Iterator[str]:
-    with served(application(WebContext(page.page, lambda: Readiness(1, 1)))) as url:
+    with served(Application(WebContext(page.page, lambda: Readiness(1, 1)))) as url:
         yield f"{url}/metrics"
 
 
