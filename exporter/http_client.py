@@ -18,13 +18,15 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter import __version__
 from exporter.core.no_proxy import bypasses_proxy
@@ -67,8 +69,7 @@ class Request:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """The answer of ``host``, with its decoded body.
 
     ``truncated`` says that the body was longer than the limit. If the body is incomplete or does
@@ -83,8 +84,7 @@ class Response:
     error: HttpClientError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The limits of one call: its total time, and the decoded body in bytes."""
 
     seconds: float
@@ -375,4 +375,4 @@ def load() -> None:
         import httpx  # noqa: PLC0415
     # A transport imports httpcore, and an event loop anyio's modules for asyncio.
     httpx.AsyncHTTPTransport(verify=_tls_context(None, file_version(_authorities(None))))
-    anyio.run(anyio.sleep, 0)
+    asyncio.run(anyio.lowlevel.checkpoint())

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     import httpx
 
@@ -34,8 +36,7 @@ class HttpClientError(Exception):
         return self.detail
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Host and port of the server, and of the proxy on the way to it, if there is one.
 
     Without path, query, user name and password: those are secret.

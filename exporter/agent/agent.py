@@ -5,10 +5,11 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec import Struct, field
 from prometheus_client import disable_created_metrics
 from starlette.types import ASGIApp
 
@@ -70,8 +71,7 @@ _STORAGE_MOVED: Final = (
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True):
     """How the agent is run, apart from its configuration.
 
     The agent listens at ``addresses``, pairs of host and port, or on the sockets ``passed``.

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from exporter.agent.heartbeat import Heartbeat
@@ -78,8 +79,7 @@ class ServiceSpec:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AgentContext:
+class AgentContext(Struct, frozen=True):
     """What the services of an agent share. It does not change on reload.
 
     Users reach the agent's pages at ``external_url``. ``publish`` publishes the status of an

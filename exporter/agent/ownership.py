@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec import Struct
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -79,16 +79,14 @@ class OwnerMetrics(Collector):
         yield owner
 
 
-@dataclass(frozen=True, slots=True)
-class _Renewed:
+class _Renewed(Struct, frozen=True):
     """A renewal, and when it was requested, in monotonic seconds."""
 
     renewal: "Renewal"
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaObservers:
+class ReplicaObservers(Struct, frozen=True):
     """What a replica calls after a renewal.
 
     ``wake`` wakes the deliverers: another process wrote. ``store_reads`` stores when accounts were

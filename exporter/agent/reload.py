@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 import structlog
+from msgspec import Struct, field
 from prometheus_client import CollectorRegistry, Gauge
 
 from exporter.agent.systemd import Notifier
@@ -21,8 +21,7 @@ _READ_TIMEOUT_SECONDS: Final = 30.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Reloading:
+class Reloading(Struct, frozen=True):
     """How the configuration is reloaded.
 
     ``read`` returns the configuration; it may block, and any exception that it raises refuses the

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.fetch import ApiKey, ApiSettings, PageFetcher

@@ -10,6 +10,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from msgspec import Struct
+
 from exporter.cartesia.errors import POLL_TIMEOUT, CartesiaError, Reason
 from exporter.cartesia.metrics import ClientMetrics
 from exporter.cartesia.pages import Page, PageCache, Problem, read_problem
@@ -56,8 +58,7 @@ _FIRST_JSON_ERRORS: Final = "2026-03-01"  # earlier API versions answer errors a
 _REASONS_BY_CLASS: Final[dict[int, Reason]] = {3: "redirect", 4: "client_error", 5: "server_error"}
 
 
-@dataclass(frozen=True, slots=True)
-class ApiSettings:
+class ApiSettings(Struct, frozen=True):
     """The API of one account: its base URL, version and key, and the account's label.
 
     ``store_id`` is what the fingerprint of the key is keyed by; without it there is none.

@@ -4,10 +4,11 @@ A partial list would look like a mass deletion.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, inf
 from typing import Final
 
+from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from exporter.cartesia.errors import CartesiaError
@@ -30,8 +31,7 @@ _PAGE_BY_PAGE_POLLS: Final = 1000
 may have been one bulk change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """A complete list by id, in the API's order, and the number of its pages.
 
     ``cursors`` are where the pages start, for the prefetch of the next listing.
@@ -44,8 +44,7 @@ class Listing:
     key_fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSettings:
+class ReadSettings(Struct, frozen=True):
     """How one list is read. ``deadline`` is in monotonic seconds.
 
     If a page that is needed gets no connection for ``stall_timeout`` seconds, because pages that
@@ -74,7 +73,7 @@ class Lister:
     async def read(
         self,
         connections: Sequence[FetchPage],
-        settings: ReadSettings = ReadSettings(),
+        settings: ReadSettings = ReadSettings(),  # noqa: B008 - it is frozen
     ) -> Listing:
         """Follow the cursors to the end of the list and prefetch pages over all connections.
 

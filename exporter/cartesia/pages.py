@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from exporter.cartesia.errors import CartesiaError
@@ -155,8 +156,7 @@ def _item(raw: Any, position: int) -> _Item:
     return _Item(**texts)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """The body of an error answer, since API version 2026-03-01. Missing fields are empty.
 
     ``is_complete``: it has the fields that every error of the API has, so the API wrote it.

@@ -4,16 +4,18 @@ import asyncio
 from asyncio import sleep
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter
+from msgspec import Struct
 
 from exporter.cartesia.errors import POLL_TIMEOUT, CartesiaError
 from exporter.core.clock import Clock
 
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
 
-@dataclass(frozen=True, slots=True)
-class RateLimits:
+
+class RateLimits(Struct, frozen=True):
     """Limits of one account: requests in flight, and requests started per second (0: no limit)."""
 
     concurrency: int = 8
@@ -39,8 +41,9 @@ class RateLimiter:
         """Restore the full concurrency. A wait that the API asked for stays in force."""
         self._slots = None
 
-    def _current_slots(self) -> CapacityLimiter:
-        # Not before the first request: the first one of a process imports modules of anyio.
+    def _current_slots(self) -> "CapacityLimiter":
+        from anyio import CapacityLimiter  # noqa: PLC0415 - see http_client
+
         if self._slots is None:
             self._slots = CapacityLimiter(self._limits.concurrency)
         return self._slots

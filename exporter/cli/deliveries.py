@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
+from msgspec.structs import replace
 
 from exporter.cli.exits import RUNTIME_ERROR, fail, standard_output
 from exporter.cli.options import (

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
+from msgspec.structs import replace
 
 from exporter import __version__
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason

@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
+from msgspec.structs import replace
 
 from exporter.cli.exits import CONFIGURATION_ERROR, RUNTIME_ERROR, fail, reason, standard_output
 from exporter.cli.options import (

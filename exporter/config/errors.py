@@ -7,9 +7,9 @@ import difflib
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, ValidationError
 
 Location = tuple[int | str, ...]
@@ -98,8 +98,7 @@ def choice(options: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where the values of a configuration come from.
 
     ``values`` are the values as they were read; ``line_of`` returns the line of a location, None

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
+from msgspec import Struct
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,8 +29,7 @@ from exporter.config.types import Check, looks_like_secret
 from exporter.core.secret import Secret, SecretError
 
 
-@dataclass(frozen=True, slots=True)
-class SecretKey:
+class SecretKey(Struct, frozen=True):
     """The keys of a secret, one for each of its three forms, and the check of its value.
 
     Attributes:

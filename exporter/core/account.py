@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporter.core.counters import Counters, examples
 from exporter.core.diff import Tracked, after_clock_jump, baseline, diff, newly_stuck
@@ -47,8 +49,7 @@ MAX_UNKNOWN_STATUSES: Final = 20
 """Unknown statuses that are reported per account: an API could invent one per fine-tune."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+class AccountState(Struct, frozen=True):
     """State of an account between polls and across restarts.
 
     ``tracked`` is keyed by id. A removed fine-tune may be left out until a snapshot lists it.
@@ -75,8 +76,7 @@ class AccountState:
         return [key for key in snapshot.fine_tunes if key not in self.tracked]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Identity of an account, and how its snapshots are evaluated.
 
     ``stuck_after`` is in seconds. Of each of the labels ``names`` the first ``max_models`` values
@@ -92,8 +92,7 @@ class Rules:
     failed_statuses: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
+class PollResult(Struct, frozen=True):
     """Everything that follows from one complete poll; it is stored in one transaction.
 
     ``before`` is None at the account's first baseline. ``changed`` are the rows to store, by id.

@@ -1,11 +1,11 @@
 """Clock and random source, passed in so that tests control them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(Struct, frozen=True):
     """Wall time (Unix seconds), monotonic time (seconds) and a random number in [0, 1)."""
 
     now: Callable[[], float]

@@ -1,9 +1,10 @@
 """Builds the messages of events: about a fine-tune, about the agent, or a digest."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
+
+from msgspec.structs import replace
 
 from exporter.core.digest import complete_digest
 from exporter.core.event_context import (

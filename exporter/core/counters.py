@@ -5,8 +5,9 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
+
+from msgspec import Struct, field
 
 from exporter.core.labels import MODEL, Labels, Naming
 from exporter.core.model import (
@@ -44,16 +45,14 @@ DurationKey = tuple[str, float]
 """A status as a label value, and the upper bound of the bucket in seconds; the last is infinite."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DurationBucket:
+class DurationBucket(Struct, frozen=True, order=True):
     """Number of observations in one bucket, and the sum of their seconds."""
 
     total: int = 0
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     """An account's counters, and its histogram of the time in a status."""
 
     transitions: Mapping[TransitionKey, int] = field(default_factory=dict)
@@ -105,8 +104,7 @@ def _add_duration(
     durations[key] = DurationBucket(before.total + 1, before.seconds + seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """Fine-tune of the last transition that a series counted, and its time (Unix seconds)."""
 
     fine_tune_id: str

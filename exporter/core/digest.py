@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from exporter.core.event_context import agent_phrase, recovery_phrase, training_phrase
 from exporter.core.events import EVENT_TYPES, Event, EventType

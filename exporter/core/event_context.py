@@ -1,7 +1,8 @@
 """What the store knows about an event beyond the event itself, and how messages say it."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from exporter.core.events import Event
 from exporter.core.model import COMPLETED, STATUSES, TRAINING
@@ -12,8 +13,7 @@ _LONGEST_NAME: Final = 100
 _LONGEST_REASON: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class EventContext:
+class EventContext(Struct, frozen=True):
     """Facts about the fine-tune of an event; None where the store does not know one.
 
     ``trained_seconds`` is the length of the training that ended with the event; of a fine-tune

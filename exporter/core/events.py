@@ -1,9 +1,10 @@
 """Event types, and the constructors and ids of all events."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, get_args
+
+from msgspec import Struct, field
 
 from exporter.core.model import (
     COMPLETED,
@@ -46,8 +47,7 @@ Subscription = Literal["failed", "completed", "removed", "stuck", "created", "re
 AppriseType = Literal["failure", "warning", "success", "info"]
 
 
-@dataclass(frozen=True, slots=True)
-class EventTraits:
+class EventTraits(Struct, frozen=True):
     """Everything that depends on an event's type alone.
 
     ``title`` is a message's title; ``{account}`` and ``{subject}`` are replaced. ``counted`` is
@@ -208,8 +208,7 @@ _RECOVERED: Final = frozenset({CREATED, TRAINING, COMPLETED})
 _LONGEST_ERROR: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """A transition of a fine-tune, or a report of the agent about itself.
 
     ``id`` is the same whenever the same thing is detected again. ``account`` is empty when the

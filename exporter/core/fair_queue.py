@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 _REMEMBERED = 4096
 """Keys whose last turn is known. An older one counts as never served."""
@@ -13,8 +14,7 @@ Key = tuple[Hashable, ...]
 """Who waits, from the general to the particular: client address, user, connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Item]):
+class _Waiting(Struct, Generic[Item], frozen=True):
     key: Key
     item: Item
     since: float

@@ -1,13 +1,13 @@
 """Grouping of the queued events of one receiver into messages."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporter.core.events import Event
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedEvent:
+class QueuedEvent(Struct, frozen=True):
     """An event queued for a receiver, which may be sent since ``age`` awake seconds.
 
     ``number`` is that of the stored event.
@@ -18,8 +18,7 @@ class QueuedEvent:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
+class Grouping(Struct, frozen=True):
     """How the events of a receiver are grouped; times are in seconds.
 
     Events wait for ``group_wait``, so that those that follow join them. With a ``group_interval``,

@@ -1,15 +1,15 @@
 """Readiness of the data and liveness of the services."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import inf
 from typing import Final
+
+from msgspec import Struct, field
 
 from exporter.core.view import AccountStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Struct, frozen=True):
     """Number of accounts with a fresh snapshot, number of accounts, and the store's error.
 
     ``trouble`` is empty while the state can be stored. A ``standby`` is a replica that owns no
@@ -46,8 +46,7 @@ LATE_SECONDS: Final = 60.0
 """A service is late this long after its wake-up deadline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Liveness:
+class Liveness(Struct, frozen=True):
     """Number of services, and the seconds by which the late ones are late, by name."""
 
     services: int

@@ -1,10 +1,12 @@
 """Label values: of API texts a bounded number keep their name, the others become ``other``."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
 from heapq import nsmallest
 from operator import attrgetter
 from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.core.model import FineTune
 from exporter.core.text import cut_bytes
@@ -20,8 +22,7 @@ OTHER: Final = "other"
 _MAX_BYTES: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(Struct, frozen=True):
     """The values that have series, per label, in the order first seen.
 
     These are the values that keep their name and, once a value was folded, ``other``.
@@ -71,8 +72,7 @@ _FIELDS: Final[dict[LabelName, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Naming:
+class Naming(Struct, frozen=True):
     """Lookup of label values: the value itself if it has series, else ``other``."""
 
     named: tuple[tuple[LabelName, frozenset[str]], ...]

@@ -1,9 +1,10 @@
 """Links of messages: to a fine-tune, to a dashboard and to the status page."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from exporter.core.events import Event
 from exporter.core.text import cut
@@ -23,8 +24,7 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 _HALF_HOUR: Final = 1800.0
 
 
-@dataclass(frozen=True, slots=True)
-class LinkTemplates:
+class LinkTemplates(Struct, frozen=True):
     """URLs that messages link to.
 
     ``playground`` has ``{id}``; ``status_page`` is where users reach the agent's pages; ``grafana``
@@ -36,8 +36,7 @@ class LinkTemplates:
     grafana: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A link; ``name`` is its key in JSON, ``text`` its label."""
 
     name: str

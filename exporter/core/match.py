@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Self
+
+from msgspec import Struct, field
 
 from exporter.core.model import FineTune
 from exporter.core.pattern import Pattern, compile_pattern
@@ -33,8 +34,7 @@ def match_values(
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """Patterns by key, each of which must match the whole value.
 
     The keys are ACCOUNT, FINE_TUNE_KEYS and those of labels, LABEL_KEY.

@@ -1,8 +1,9 @@
 """Who is mentioned in a message."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from exporter.core.events import SUBSCRIPTIONS, TROUBLES, Event, EventType, Subscription
 from exporter.core.match import AccountLabels, Match, match_values
@@ -21,8 +22,7 @@ def mentioning_types(words: Collection[Subscription]) -> frozenset[EventType]:
     return types
 
 
-@dataclass(frozen=True, slots=True)
-class Mentions:
+class Mentions(Struct, frozen=True):
     """Whom messages mention, as texts of the operator.
 
     ``types`` are those of the events for which someone is mentioned: by the first of the ``rules``

@@ -1,7 +1,8 @@
 """Content of notifications, independent of the receiver's format."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporter.core.event_context import NO_CONTEXT, EventContext
 from exporter.core.events import DEFAULT_SEVERITIES, Event, MessageType, Subscription
@@ -10,8 +11,7 @@ from exporter.core.model import FineTune
 from exporter.core.text import LONGEST, one_line
 
 
-@dataclass(frozen=True, slots=True)
-class MessageSettings:
+class MessageSettings(Struct, frozen=True):
     """What the configuration says about the messages of a receiver.
 
     ``severities`` are by subscription. ``subscriptions`` are the words of the receiver's events,
@@ -24,8 +24,7 @@ class MessageSettings:
     has_match: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """A named value. ``at`` is the same in Unix seconds if it is a time."""
 
     name: str
@@ -36,8 +35,7 @@ class Fact:
         return f"{self.name}: {self.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One event of several: its name, the id of its fine-tune, more about it, and a link."""
 
     name: str
@@ -49,8 +47,7 @@ class Line:
         return " · ".join(filter(None, (self.name, self.id, *self.details)))
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """Content of a notification, most important first, without a receiver's format and limits.
 
     ``sign`` is a character for the severity, ``url`` is what the title leads to. ``note`` says why

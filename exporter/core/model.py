@@ -6,7 +6,6 @@ value per fine-tune are msgspec structs without garbage collector tracking: a th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
@@ -46,16 +45,14 @@ class FineTune(Struct, frozen=True, gc=False):
     status: str = UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class AccountKey:
+class AccountKey(Struct, frozen=True):
     """Identity of an account: its configured name and its base URL, not its key."""
 
     name: str
     base_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """One complete list of one account's fine-tunes. A list with a missing page is no Snapshot.
 
     ``read_at`` is Unix time in seconds, ``duration`` is in seconds, ``fine_tunes`` is keyed by id.
@@ -127,8 +124,7 @@ class Transition(Struct, frozen=True, gc=False):
         return self.removal > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(Struct, frozen=True):
     """Consecutive failed polls of one account.
 
     ``since`` is when the first of them failed in Unix seconds, ``since_awake`` the same on the
@@ -150,8 +146,7 @@ class Outage:
         return not self.reported and 0 < after <= awake - self.since_awake
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxMessage:
+class OutboxMessage(Struct, frozen=True):
     """One request to one receiver: its events and bytes are fixed before the first attempt.
 
     ``id`` lets a receiver recognise a repeat. ``attempts`` counts the attempts before this one;

@@ -1,8 +1,9 @@
 """Mutes: which events a mute covers, and when it ends."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from exporter.core.events import Event
 from exporter.core.match import (
@@ -73,8 +74,7 @@ def selects(
     return Match.of(selection.match).matches(values, lambda *_: False)
 
 
-@dataclass(frozen=True, slots=True)
-class MuteRequest:
+class MuteRequest(Struct, frozen=True):
     """A mute to add.
 
     It covers one fine-tune, given by ``account`` and ``fine_tune``, or every fine-tune whose values
@@ -128,8 +128,7 @@ def _check_matcher(key: str, pattern: str) -> None:
         raise InvalidMuteError(f"{key}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Mute:
+class Mute(Struct, frozen=True):
     """A mute as stored; times are Unix seconds.
 
     ``until_awake`` is its end on the awake clock, in seconds, so that a wall clock that is set back

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 ACCOUNT: Final = "account"
 RECEIVER: Final = "receiver"
@@ -24,8 +25,7 @@ _TRUSTED_SHARE: Final = 0.8
 _RENEWALS_PER_LEASE: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """Ownership of an item: the replica that holds it, and the number of its takeover.
 
     ``moves`` counts only the takeovers from a replica at another address.
@@ -37,8 +37,7 @@ class Claim:
     moves: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Owners:
+class Owners(Struct, frozen=True):
     """Owners as stored at one moment.
 
     ``live`` has the digest of the configuration of each replica whose lease has not ended, by its
@@ -49,8 +48,7 @@ class Owners:
     claims: Mapping[Item, Claim]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a replica takes, and what it releases once its services have stopped."""
 
     take: tuple[Item, ...] = ()

@@ -3,11 +3,13 @@
 import email.utils
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Outcome(StrEnum):
@@ -20,8 +22,7 @@ class Outcome(StrEnum):
     PAYLOAD = "payload"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """Outcome of one attempt, the reason in words, and the requested wait in seconds.
 
     ``ambiguous``: the message may have arrived, because its answer was lost.
@@ -70,8 +71,7 @@ def classify(status: int) -> Outcome:
     return Outcome.TRANSIENT
 
 
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(Struct, frozen=True):
     """Exponential back-off with full jitter; all in seconds."""
 
     first: float
@@ -132,8 +132,7 @@ _RETRY_AFTER_LEAST: Final = 1.0
 _HOUR: Final = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitState:
+class CircuitState(Struct, frozen=True):
     """Consecutive failures of a receiver that were not the message's fault, and its circuit.
 
     ``since`` is Unix time in seconds of the first of them, or of the one that opened the circuit,

@@ -1,8 +1,10 @@
 """Routing of events to receivers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporter.core.events import EVENT_TYPES, TROUBLES, Event, EventType
 from exporter.core.match import AccountLabels, Match, match_values
@@ -17,8 +19,7 @@ OnMatchError = Callable[[str, str, Exception], None]
 def _ignore(receiver: str, key: str, error: Exception) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """The events that one receiver gets: those of its types that match.
 
     ``otherwise``: only those of them that no other receiver gets.

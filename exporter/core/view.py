@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from heapq import heapify, heappop
 from operator import attrgetter
+
+from msgspec import Struct, field
 
 from exporter.core.counters import Counters, Examples
 from exporter.core.diff import Tracked
@@ -26,8 +27,7 @@ Series = tuple[str, str, str]
 """Label values of a fine-tune with its own series: id, model_id and status."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesOptions:
+class SeriesOptions(Struct, frozen=True):
     """Series that an account exports.
 
     ``names`` are the labels of ``cartesia_fine_tunes``, ``constant`` the account's own labels on
@@ -39,8 +39,7 @@ class SeriesOptions:
     most_fine_tunes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AccountStatus:
+class AccountStatus(Struct, frozen=True):
     """Published status of one account. Times are Unix seconds, 0 for never.
 
     ``counts`` is None before this process's first complete poll. ``oldest`` is the time since when

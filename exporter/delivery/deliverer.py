@@ -3,8 +3,9 @@
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from exporter.core.clock import Clock
 from exporter.core.compose import build_message

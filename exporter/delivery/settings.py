@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from exporter.core.account import RoutedEvents, Router
 from exporter.core.events import circuit_event
@@ -13,8 +13,7 @@ from exporter.core.message import MessageSettings
 from exporter.core.retry import CircuitState
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverySettings:
+class DeliverySettings(Struct, frozen=True):
     """How events are delivered to one receiver; times are in seconds.
 
     ``wake`` is called after a commit that queued events for other receivers. ``account_labels``

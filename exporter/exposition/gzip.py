@@ -5,8 +5,9 @@ first one.
 """
 
 import zlib
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 _LEVEL: Final = 5
 """Output as small as at level 9 for this kind of text, in a quarter of the time."""
@@ -15,8 +16,7 @@ _LEVEL: Final = 5
 _HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class GzipPrefix:
+class GzipPrefix(Struct, frozen=True):
     """A text, and the start of a gzip member that contains it."""
 
     plain: bytes
@@ -24,8 +24,7 @@ class GzipPrefix:
     crc: int
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """A response body in two chunks: as plain text, and as one gzip member."""
 
     plain: tuple[bytes, bytes]

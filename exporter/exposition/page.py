@@ -4,10 +4,10 @@ import asyncio
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from msgspec import Struct
 from prometheus_client.core import CollectorRegistry, Metric
 
 from exporter.core.view import AccountStatus
@@ -57,8 +57,7 @@ class StatusRegistry:
         return list(self._statuses.values())
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedPage:
+class RenderedPage(Struct, frozen=True):
     """The page in both formats, and the statuses that it shows.
 
     At ``valid_until`` (monotonic seconds) the data of another account becomes stale.

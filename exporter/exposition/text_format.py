@@ -5,11 +5,12 @@ tenth of that time, and formats a line once where both formats agree.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, groupby
 from typing import Final
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from prometheus_client.core import Exemplar, Metric, Sample
 from prometheus_client.utils import floatToGoString
 
@@ -19,8 +20,7 @@ _CACHE_SIZE: Final = 10_000
 """Formatted label values and numbers to cache: models and statuses repeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """Samples that share the labels ``fixed`` and differ in the values of the labels ``names``.
 
     ``suffix`` is appended to the name of the family. ``exemplars`` are keyed by label values.
@@ -33,8 +33,7 @@ class Block:
     exemplars: Mapping[LabelValues, Exemplar] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """A metric family: its TYPE (gauge, counter or histogram), its HELP text and its samples."""
 
     name: str
@@ -49,8 +48,7 @@ class Family:
         return replace(self, blocks=[b for b in self.blocks if self.name + b.suffix in names])
 
 
-@dataclass(frozen=True, slots=True)
-class ExpositionText:
+class ExpositionText(Struct, frozen=True):
     """The same families in the text format and in OpenMetrics, without the final ``# EOF``."""
 
     text: str

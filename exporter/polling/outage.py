@@ -1,9 +1,9 @@
 """Detection of a long outage of one account, and its events."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from exporter.core.account import RoutedEvents, Router, Rules
 from exporter.core.clock import Clock

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Protocol
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.cartesia.errors import CartesiaError
 from exporter.cartesia.listing import Listing
@@ -65,8 +66,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PollSettings:
+class PollSettings(Struct, frozen=True):
     """How an account is polled. Times are in seconds.
 
     A poll starts ``interval`` after the start of the last one and may take ``timeout``. An outage

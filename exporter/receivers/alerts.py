@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from exporter.core.compose import build_message
 from exporter.core.events import DEFAULT_SEVERITIES, EVENT_TYPES, Event
@@ -30,8 +31,7 @@ _NO_END: Final = "0001-01-01T00:00:00Z"
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
-@dataclass(frozen=True, slots=True)
-class AlertLabels:
+class AlertLabels(Struct, frozen=True):
     """What the configuration adds to the labels of alerts.
 
     ``severities`` are by the subscription of a trouble; ``account_labels`` by account.
@@ -60,8 +60,7 @@ class AlertLabels:
         return _cleaned(found, LONGEST_LABEL)
 
 
-@dataclass(frozen=True, slots=True)
-class AlertmanagerBody:
+class AlertmanagerBody(Struct, frozen=True):
     """Body of a webhook as Alertmanager sends it (version 4): an alert per event, oldest first."""
 
     receiver: str

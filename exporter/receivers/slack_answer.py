@@ -7,9 +7,10 @@ webhooks", "webhooks in workflows"), Mattermost and Discord's /slack ``ok``, Roc
 """
 
 import json
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from exporter.core.retry import Attempt, Outcome
 from exporter.http_client import Response

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import (
     ColumnElement,
@@ -42,8 +42,7 @@ _UNIQUE_FIELDS: Final = 3
 _Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredOutage:
+class StoredOutage(Struct, frozen=True):
     """Start of an outage, in Unix seconds and on the awake clock, and whether it was reported."""
 
     since: float

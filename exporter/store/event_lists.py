@@ -1,10 +1,10 @@
 """Lists of events and of their deliveries, newest first."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, func, or_, select
 
 from exporter.core.events import Event
@@ -19,8 +19,7 @@ from exporter.store.schema import attempts, deliveries, events, messages, mutes,
 _Row = Row[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
+class EventFilter(Struct, frozen=True):
     """Criteria for events and their deliveries; all must match, None and empty match all.
 
     ``fine_tune`` is an id, or the beginning of ids if there is no such id. ``statuses`` are those

@@ -1,10 +1,10 @@
 """Lists of fine-tunes, their trainings, and the usual training time of a model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, Literal, get_args
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
 from exporter.core.match import FINE_TUNE_KEYS, AccountLabels
@@ -45,8 +45,7 @@ _Row = Row[Any]
 _Key = tuple[int, str]  # the number of an account, and the id of a fine-tune
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuneFilter:
+class FineTuneFilter(Struct, frozen=True):
     """Criteria for fine-tunes; all must match. None and empty match all.
 
     ``statuses`` are labels, texts of the API, STUCK or REMOVED; without one, removed fine-tunes

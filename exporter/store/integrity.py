@@ -1,12 +1,12 @@
 """Backup of a state, and the check of a state or of its backup."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import sqlalchemy as sa
+from msgspec import Struct
 
 from exporter.store.engines import StoreEngine
 from exporter.store.errors import StoreRefusedError
@@ -17,8 +17,7 @@ from exporter.store.schema import accounts, deliveries, events, fine_tunes, meta
 _ROWS_PER_FETCH: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(Struct, frozen=True):
     """What a sound state contains; ``read_at`` is the last poll in Unix seconds, None without."""
 
     revision: str

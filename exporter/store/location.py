@@ -1,13 +1,13 @@
 """Where the state is: a file, or a database of PostgreSQL."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from exporter.core.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresLocation:
+class PostgresLocation(Struct, frozen=True):
     """A database of PostgreSQL, and how it is used.
 
     ``url`` is a connection URI of libpq. ``password`` is read at each new connection and replaces

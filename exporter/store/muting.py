@@ -1,10 +1,10 @@
 """Application of mutes to the deliveries of one receiver."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, or_, select, update
 
 from exporter.core.events import TROUBLES
@@ -16,8 +16,7 @@ from exporter.store.mutes import load_mutes
 from exporter.store.schema import deliveries, events, mutes
 
 
-@dataclass(frozen=True, slots=True)
-class MuteChanges:
+class MuteChanges(Struct, frozen=True):
     """What the mutes change for a receiver at one moment.
 
     ``ended`` are the mutes that are over but not marked as such, with what ended them;

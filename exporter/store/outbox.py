@@ -1,10 +1,10 @@
 """Outbox of one receiver: its deliveries, and the messages that carry them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -49,8 +49,7 @@ from exporter.store.schema import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(Struct, frozen=True):
     """A message to create: its bytes, and the numbers of the events that it carries.
 
     ``starts_interval``: the receiver's group interval begins with it.

@@ -1,11 +1,11 @@
 """Queries for an overview: receivers, hourly counts, outages and the failures of datasets."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from exporter.core.model import STATUSES
@@ -37,8 +37,7 @@ from exporter.store.schema import (
 WEEK_SECONDS = 7 * 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverSummary:
+class ReceiverSummary(Struct, frozen=True):
     """What the configuration says of a receiver: name, type and the words of its events.
 
     ``group_interval`` is in seconds.
@@ -50,8 +49,7 @@ class ReceiverSummary:
     group_interval: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAccount:
+class StoredAccount(Struct, frozen=True):
     """What is stored of an account; times are Unix seconds.
 
     ``read_at`` is its last complete poll, at most a minute behind. ``failing_since`` is the first

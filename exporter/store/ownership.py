@@ -3,10 +3,10 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import Connection, select
 
 from exporter.core.model import AccountKey
@@ -32,8 +32,7 @@ _Result = TypeVar("_Result")
 _ID_BYTES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPoll:
+class StoredPoll(Struct, frozen=True):
     """When an account was last read completely, and its outage: Unix seconds and the reason."""
 
     read_at: float
@@ -41,8 +40,7 @@ class StoredPoll:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True):
     """What a renewal of the lease found.
 
     ``server`` is another value after the database was restarted or replaced by another server: what

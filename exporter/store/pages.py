@@ -1,9 +1,9 @@
 """Pages of lists: a limit, and the element after which a page begins."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, literal, or_
 
 _Element = TypeVar("_Element")
@@ -17,8 +17,7 @@ class AmbiguousCursorError(Exception):
     """``starting_after`` names elements of several accounts."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(Struct, frozen=True):
     """At most ``limit`` elements after the one with the id ``starting_after``.
 
     ``account`` tells apart two elements of different accounts with the same id.
@@ -29,8 +28,7 @@ class PageRequest:
     account: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[_Element]):
+class Page(Struct, Generic[_Element], frozen=True):
     """Elements of one page, and whether more follow."""
 
     elements: list[_Element]

@@ -1,9 +1,9 @@
 """Lists of deliveries and events for people who look into the store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -40,8 +40,7 @@ class UnknownIdError(Exception):
     """No delivery has the given id, or the ids of several begin with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryFilter:
+class DeliveryFilter(Struct, frozen=True):
     """Criteria for deliveries; all must match.
 
     ``configured`` are the names of the receivers in the configuration. ``ids`` are ids of messages,
@@ -55,8 +54,7 @@ class DeliveryFilter:
     states: tuple[str, ...] = STATES
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverySummary:
+class DeliverySummary(Struct, frozen=True):
     """A message of one receiver, or an event queued for it that no message carries yet.
 
     The message of a single event has that event's id. ``state`` is one of STATES. Times are Unix
@@ -76,8 +74,7 @@ class DeliverySummary:
     in_flight: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryDetails:
+class DeliveryDetails(Struct, frozen=True):
     """A delivery with its body (None before there is a message) and its events."""
 
     summary: DeliverySummary

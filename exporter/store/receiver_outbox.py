@@ -1,8 +1,9 @@
 """State of one receiver: its circuit, its backlog, and the age of its deliveries."""
 
-from dataclasses import asdict, dataclass
 from math import inf
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select, update
 
 from exporter.core.account import RoutedEvents
@@ -15,8 +16,7 @@ from exporter.store.events import DEAD, MUTED, PENDING, record_events
 from exporter.store.schema import CARRIES, deliveries, messages, receivers
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverState:
+class ReceiverState(Struct, frozen=True):
     """What is stored of a receiver: its circuit, and when it may be tried again (Unix seconds).
 
     ``retry_requests`` counts the requests to try it at once. ``grouped_awake`` is when its group
@@ -33,8 +33,7 @@ class ReceiverState:
         return -inf if self.grouped_awake is None else self.grouped_awake + group_interval
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
+class AttemptResult(Struct, frozen=True):
     """Result of an attempt: to a message, or to the events of a request to an Alertmanager.
 
     ``state`` is their state from ``at`` (Unix seconds), which is ``awake`` on the awake clock. The
@@ -82,8 +81,7 @@ def lock_receivers(connection: Connection) -> None:
     connection.execute(select(receivers.c.name).order_by(receivers.c.name).with_for_update())
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """Numbers of deliveries of a receiver by state.
 
     ``held`` counts the pending ones that the group interval holds back. ``oldest_age`` is for how

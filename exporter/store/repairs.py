@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Update, and_, bindparam, case, delete, or_, select, update
 
 from exporter.store.awake import read_awake
@@ -28,8 +29,7 @@ _UNFINISHED_MESSAGE: Final = and_(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReassignCounts:
+class ReassignCounts(Struct, frozen=True):
     """Number of events queued for the other receiver, and of those it has already."""
 
     moved: int

@@ -3,11 +3,11 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from exporter.core.mutes import LONGEST_AUTHOR, MuteRequest
 from exporter.core.text import one_line
@@ -26,8 +26,7 @@ class ActionError(Exception):
     """A change was not made; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Actions:
+class Actions(Struct, frozen=True):
     """Retry and discard of deliveries, and mutes; each is logged with its user.
 
     ``key`` signs the tokens of forms. It is kept in the store, so that any replica accepts them.

@@ -6,10 +6,10 @@ The pages and their templates take a tenth of the time of a start.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -38,8 +38,7 @@ _CROSS_SITE: Final = "Refused: a page of another site sent this request.\n"
 _RELOAD_USAGE: Final = "Use POST or PUT: curl -X POST http://ADDRESS/-/reload\n"
 
 
-@dataclass(frozen=True, slots=True)
-class WebContext:
+class WebContext(Struct, frozen=True):
     """What the endpoints read.
 
     Attributes:

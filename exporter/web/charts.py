@@ -1,9 +1,10 @@
 """Geometry of the charts: x in percent of the width, y in pixels."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct, field
 
 from exporter.core.records import (
     DeliveryRecord,
@@ -32,8 +33,7 @@ _STEPS: Final = (
 _MOST_TICKS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A mark at ``x`` with a title in words."""
 
     x: float
@@ -41,8 +41,7 @@ class Mark:
     kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True):
     """A box from ``x`` on; ``text`` is shown inside if there is room."""
 
     x: float
@@ -57,16 +56,14 @@ class Box:
         return self.x + self.width / 2
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """A line at ``x`` with its text."""
 
     x: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class StripRow:
+class StripRow(Struct, frozen=True):
     """One account's row of the strip: areas, failures, outages and the time before its baseline.
 
     ``training`` and ``created`` are SVG paths in a box of one unit per hour and AREA_HEIGHT.
@@ -83,8 +80,7 @@ class StripRow:
     unknown_width: float
 
 
-@dataclass(frozen=True, slots=True)
-class TimeRange:
+class TimeRange(Struct, frozen=True):
     """The times of a chart, from ``begin`` to ``end``."""
 
     begin: datetime
@@ -117,8 +113,7 @@ def _tick_text(time: datetime, step: int) -> str:
     return f"{time:%H:%M}" if step % 60 == 0 else f"{time:%H:%M:%S}"
 
 
-@dataclass(frozen=True, slots=True)
-class AccountHistory:
+class AccountHistory(Struct, frozen=True):
     """What a row of the strip shows of one account; failures are pairs of time and name."""
 
     name: str
@@ -200,8 +195,7 @@ def _y(height: float) -> str:
     return f"{AREA_HEIGHT - height:.4g}"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverRow:
+class ReceiverRow(Struct, frozen=True):
     """One receiver's row of a timeline."""
 
     name: str
@@ -209,8 +203,7 @@ class ReceiverRow:
     marks: Sequence[Mark]
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """The statuses of a fine-tune to scale, and its notifications."""
 
     shown: TimeRange

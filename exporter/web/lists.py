@@ -1,7 +1,8 @@
 """Content of the pages with lists: fine-tunes and notifications."""
 
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from exporter.core.model import STATUSES
 from exporter.core.text import format_duration

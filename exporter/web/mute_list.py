@@ -1,8 +1,9 @@
 """Content of the pages about mutes: the active ones, the one just added, and the form."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+
+from msgspec import Struct
 
 from exporter.core.match import ACCOUNT, LABEL_PREFIX
 from exporter.core.records import MuteRecord
@@ -25,16 +26,14 @@ DURATIONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ShownMute:
+class ShownMute(Struct, frozen=True):
     """A mute, and the name of the one fine-tune that it covers; empty if it is not known."""
 
     mute: MuteRecord
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddedMute:
+class AddedMute(Struct, frozen=True):
     """The mute that was added just now, and how many of the present fine-tunes it matches."""
 
     mute: MuteRecord

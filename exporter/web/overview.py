@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
 from typing import Any, Final
 
 from markupsafe import Markup
+from msgspec import Struct
 from sqlalchemy import func, select
 
 from exporter.core.model import COMPLETED, STATUSES
@@ -39,8 +39,7 @@ _SHOWN_COUNTS: Final = 30
 _SHOWN_ACCOUNTS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A failure in the list: its event, the training that ended, and a remark."""
 
     event: EventRecord

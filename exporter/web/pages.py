@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from msgspec import Struct
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -66,8 +66,7 @@ class NotFoundError(Exception):
     """There is no such page; the text says what was looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class PagesContext:
+class PagesContext(Struct, frozen=True):
     """What the pages read.
 
     ``settings``, ``statuses`` and ``configuration`` return what is current: the settings, the

@@ -1,10 +1,11 @@
 """Query parameters of the pages and of the JSON API."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.datastructures import QueryParams
 
 from exporter.core.events import EVENT_TYPES
@@ -43,8 +44,7 @@ class QueryError(Exception):
     """A query parameter has an invalid value; the text names it and says what is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """The parameters that lists take; None and empty match all.
 
     ``since`` is a length of time in seconds, ending now. ``after_account`` is the account of the

@@ -1,8 +1,9 @@
 """Whether the data and the receivers can be trusted, in words."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from exporter.core.records import AccountRecord, ReceiverRecord
 
@@ -11,8 +12,7 @@ _SHOWN_BAD: Final = 3
 """Accounts, and receivers, with a line of their own; the others share one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """Whether the data and the receivers can be trusted, in words and by account and receiver.
 
     ``title`` is the trouble in a few words, empty without one. ``stale_at`` is the time from which

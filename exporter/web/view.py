@@ -1,11 +1,11 @@
 """What the pages and the JSON API show: settings, account records and the state of trust."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import cast
 
+from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
@@ -42,8 +42,7 @@ from exporter.store.schema import deliveries
 from exporter.web.trust import Trust
 
 
-@dataclass(frozen=True, slots=True)
-class WatchedAccount:
+class WatchedAccount(Struct, frozen=True):
     """An account of the configuration, with its own labels."""
 
     name: str
@@ -51,8 +50,7 @@ class WatchedAccount:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ViewSettings:
+class ViewSettings(Struct, frozen=True):
     """What the pages need of the configuration. Times are in seconds.
 
     ``playground`` is the URL of a fine-tune in the Playground, with ``{id}``.

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from exporter.agent import build

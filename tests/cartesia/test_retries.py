@@ -157,12 +157,11 @@ async def test_the_timeout_of_a_request_is_30_seconds_or_the_rest_of_the_poll(
 ):
     bounds = []
 
-    class Recorded(Bounds):
-        def __init__(self, seconds, body):
-            bounds.append((seconds, body))
-            super().__init__(seconds, body)
+    def recorded(seconds, body):
+        bounds.append((seconds, body))
+        return Bounds(seconds, body)
 
-    monkeypatch.setattr(fetch, "Bounds", Recorded)
+    monkeypatch.setattr(fetch, "Bounds", recorded)
     api.get(LIST_URL).respond(503, headers={"Retry-After": "15"})
     await ClientFixture(clock).poll_error(seconds=50)
     assert bounds == [(30, 8 * 2**20), (30, 8 * 2**20), (20, 8 * 2**20), (5, 8 * 2**20)]

@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.events import Event
 from exporter.core.records import DeliveryRecord, EventRecord

@@ -3,9 +3,9 @@
 import json
 import re
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.mutes import MuteRequest
 from exporter.store.database import Database

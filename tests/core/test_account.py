@@ -1,10 +1,10 @@
 """Any sequence of polls against a model that recomputes everything from the lists."""
 
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporter.core.account import PollResult
 from exporter.core.events import Event

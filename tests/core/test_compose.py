@@ -2,13 +2,13 @@
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.core.compose import ALARM, INFORMATION, SUCCESS, WARNING, build_message
 from exporter.core.event_context import EventContext

@@ -1,11 +1,10 @@
 """Digests of several events, before a receiver formats them."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.core.compose import ALARM, WARNING, build_message
 from exporter.core.event_context import EventContext

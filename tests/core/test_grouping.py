@@ -1,10 +1,9 @@
 """Grouping of queued events into messages."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporter.core.events import Event
 from exporter.core.grouping import Grouping, QueuedEvent, due_groups

@@ -1,10 +1,9 @@
 """Which receivers get an event: subscribed types and patterns."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporter.core.events import SUBSCRIPTIONS, Event
 from exporter.core.match import Match

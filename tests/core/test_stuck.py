@@ -1,11 +1,10 @@
 """A fine-tune that is too long in created or training has one stuck event."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.core.account import AccountState, PollResult
 from exporter.core.counters import DurationBucket, DurationKey

@@ -1,10 +1,9 @@
 """Statuses that nobody knows are reported once; configured ones are failures."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporter.core.account import MAX_UNKNOWN_STATUSES, AccountState, PollResult
 from exporter.core.status import CanonicalStatuses, canonical_status

@@ -1,9 +1,9 @@
 """When queued events are sent, in how many messages, and that a message never changes."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.message import Message
 from exporter.store.outbox import Outbox

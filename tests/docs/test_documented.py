@@ -1,8 +1,8 @@
 """README.md and docs/metrics.md agree with the program."""
 
 import re
-from dataclasses import replace
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from exporter.agent.housekeeping import Housekeeper

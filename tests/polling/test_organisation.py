@@ -1,7 +1,6 @@
 """API keys and empty lists, from the poll to the store: restarts, reloads, failed commits."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError

@@ -1,8 +1,7 @@
 """Events of a long outage and of its end, over restarts too."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError

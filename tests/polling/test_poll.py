@@ -1,10 +1,10 @@
 """A poll: commit, publish and wake, in this order. A failed poll changes nothing."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.cartesia.errors import REASONS, CartesiaError
 from exporter.cartesia.listing import Listing

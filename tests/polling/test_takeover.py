@@ -1,8 +1,7 @@
 """What a poller takes over from the one that it replaces on reload."""
 
-from dataclasses import replace
-
 from msgspec import structs
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from exporter.cartesia.errors import CartesiaError

@@ -20,8 +20,7 @@ from tests.process.forked import AFTER_IMPORTS
 
 _LARGEST_REQUEST = 100_000
 _IMPORTED_LATE = (
-    "anyio._backends._asyncio",
-    "httpcore",
+    "exporter.web.site",
     "psycopg",
     "rich.progress",
     "rich.table",

@@ -20,13 +20,13 @@ POLLS = 10_000
 WARM_UP = 1_000
 
 SHORT_INTERVAL = """
-import dataclasses
 import exporter.polling.poller as poller
+from msgspec.structs import replace
 
 create = poller.Poller.__init__
 
 def initialise(self, source, accounts, settings, *others):
-    settings = dataclasses.replace(settings, interval=0.01, timeout=5.0)
+    settings = replace(settings, interval=0.01, timeout=5.0)
     create(self, source, accounts, settings, *others)
 
 poller.Poller.__init__ = initialise

@@ -3,13 +3,15 @@
 ``python -m tests.receivers.message_forms FOLDER`` writes messages.html and pictures of it there.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Any
+
+from msgspec.structs import replace
 
 from exporter.core.compose import build_message
 from exporter.core.event_context import EventContext
@@ -228,7 +230,7 @@ def forms() -> Mapping[str, Message]:
 
 def page() -> str:
     """Return a page with every form as Slack shows it, as plain ``text``, and as mail."""
-    rows, mentioning = [], replace(SLACK, mentions=MENTIONS)
+    rows, mentioning = [], dataclasses.replace(SLACK, mentions=MENTIONS)
     for name, message in forms().items():
         slack, mail = json.loads(mentioning.render(message)), json.loads(MAIL.render(message))
         text = _escaped(slack["text"])

@@ -1,12 +1,12 @@
 """Secrets of a template are filled in when a message is sent; its stored body has placeholders."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 from standardwebhooks import Webhook as Verifier
 

@@ -1,11 +1,11 @@
 """The body of webhooks in Alertmanager's format."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporter.core.compose import build_message
 from exporter.core.events import Event

@@ -1,11 +1,11 @@
 """The standard body of webhooks, literally."""
 
 import json
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.core.compose import build_message
 from exporter.core.event_context import EventContext

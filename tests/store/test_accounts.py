@@ -1,12 +1,12 @@
 """The state of an account is loaded as it was stored, and written only where it changed."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from exporter.core.account import AccountState
 from exporter.core.counters import Counters, DurationBucket

@@ -1,8 +1,7 @@
 """The cursors of an account's list: stored with the poll that found them, and only a hint."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts

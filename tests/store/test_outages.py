@@ -1,8 +1,7 @@
 """Outages: stored when they are reported, ended by a poll that succeeds."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import select
 
 from exporter.core.events import Event

@@ -1,9 +1,9 @@
 """Outbox of one receiver: order of messages, their contents, and what is counted."""
 
 import sqlite3
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from exporter.core.model import OutboxMessage

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.model import AccountKey
 from exporter.store.accounts import Accounts

@@ -1,8 +1,7 @@
 """Lists of deliveries and events: each message once, each event without a message once."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from exporter.store.events import DEAD, DELIVERED, DISCARDED, PENDING
 from exporter.store.outbox import Outbox

@@ -1,9 +1,9 @@
 """A recovery is queued for the receivers that were notified of the failure, and for no other."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.account import AccountState
 from exporter.store.accounts import Accounts

@@ -1,12 +1,12 @@
 """The endpoints: content types, health, readiness and configuration."""
 
 import re
-from dataclasses import replace
 from html import unescape
 
 import httpx
 import pytest
 from markupsafe import escape
+from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 

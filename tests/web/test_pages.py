@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import threading
-from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from subprocess import run
@@ -12,6 +11,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.links import fine_tune_path
 from exporter.store import reader as reading

@@ -2,10 +2,10 @@
 
 import re
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.core.retry import Outcome
 from exporter.core.view import AccountStatus
