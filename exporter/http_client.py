@@ -369,10 +369,10 @@ def load() -> None:
 
     Raises OSError if the default authorities cannot be read.
     """
-    import anyio  # noqa: PLC0415 - see above
+    from anyio import lowlevel  # noqa: PLC0415 - see above
 
     with without_rich():
         import httpx  # noqa: PLC0415
     # A transport imports httpcore, and an event loop anyio's modules for asyncio.
     httpx.AsyncHTTPTransport(verify=_tls_context(None, file_version(_authorities(None))))
-    asyncio.run(anyio.lowlevel.checkpoint())
+    asyncio.run(lowlevel.checkpoint())

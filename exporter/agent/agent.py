@@ -51,10 +51,9 @@ from exporter.store.reader import Reader
 from exporter.store.retention import Retention
 from exporter.supervisor import Service, Supervisor
 from exporter.web.application import Application, Reload, WebContext
-from exporter.web.auth import AuthMiddleware
-from exporter.web.live_config import ReloadingWebConfig
 
 if TYPE_CHECKING:
+    from exporter.web.live_config import ReloadingWebConfig
     from exporter.web.pages import PagesContext
 
 _OWNERSHIP: Final = "ownership"
@@ -83,7 +82,7 @@ class RunOptions(Struct, frozen=True):
     addresses: tuple[tuple[str, int], ...] = (("", 10060),)
     telemetry_path: str = "/metrics"
     external_url: str | None = None
-    web: ReloadingWebConfig | None = None
+    web: "ReloadingWebConfig | None" = None
     reloading: Reloading | None = None
     on_listening: Callable[[Sequence[str]], object] = lambda _: None
     on_loaded: Callable[[], object] = lambda: None
@@ -304,7 +303,11 @@ class Agent:
                 owned=lambda: None if self._ownership is None else self._ownership.claims,
             )
         )
-        return self._web if options.web is None else AuthMiddleware(self._web, options.web)
+        if options.web is None:
+            return self._web
+        from exporter.web.auth import AuthMiddleware  # noqa: PLC0415 - imports bcrypt
+
+        return AuthMiddleware(self._web, options.web)
 
     def _pages_context(self) -> "PagesContext":
         from exporter.config.masked import render_masked  # noqa: PLC0415 - see web.application

@@ -37,20 +37,13 @@ from exporter.core.routing import Route
 from exporter.core.secret import Secret
 from exporter.core.status import canonical_status
 from exporter.core.view import AccountStatus, SeriesOptions
-from exporter.delivery.alertmanager import AlertDeliverer
 from exporter.delivery.deliverer import Deliverer
 from exporter.delivery.metrics import DeliveryMetrics
 from exporter.delivery.settings import DeliverySettings
 from exporter.http_client import HttpClient, file_version
 from exporter.polling.metrics import PollMetrics
 from exporter.polling.poller import Poller, PollSettings
-from exporter.receivers.alertmanager import ALERTS_PATH, Alertmanager, Member
-from exporter.receivers.alerts import AlertLabels, AlertmanagerBody
-from exporter.receivers.apprise import Apprise
-from exporter.receivers.payload import Body, standard_body
 from exporter.receivers.receiver import Endpoint, Receiver
-from exporter.receivers.slack import Slack
-from exporter.receivers.webhook import Webhook, basic, bearer
 from exporter.store.accounts import Accounts
 from exporter.store.alert_outbox import AlertOutbox
 from exporter.store.database import Database
@@ -58,6 +51,11 @@ from exporter.store.outbox import Outbox
 from exporter.supervisor import Service
 
 if TYPE_CHECKING:
+    from exporter.receivers.alertmanager import Alertmanager
+    from exporter.receivers.alerts import AlertLabels
+    from exporter.receivers.payload import Body
+    from exporter.receivers.slack import Slack
+    from exporter.receivers.webhook import Webhook
     from exporter.web.view import ViewSettings
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic, random.random)
@@ -147,11 +145,14 @@ class SpecFactory:
             depends_on = (labels.account_labels,)
 
         async def build(resources: AsyncExitStack, claim: Claim | None) -> Service:
-            receiver = await open_receiver(section, labels, resources)
             database, metrics = context.database, self._delivery_metrics
-            if isinstance(receiver, Alertmanager):
+            if isinstance(section, AlertmanagerReceiver):
+                from exporter.delivery.alertmanager import AlertDeliverer  # noqa: PLC0415 - its type
+
+                cluster = await _open_alertmanager(section, labels, resources)
                 alert_outbox = AlertOutbox(database, section.name, names, claim)
-                return AlertDeliverer(receiver, alert_outbox, settings, metrics, SYSTEM_CLOCK)
+                return AlertDeliverer(cluster, alert_outbox, settings, metrics, SYSTEM_CLOCK)
+            receiver = await open_receiver(section, labels, resources)
             outbox = Outbox(database, section.name, claim)
             return Deliverer(receiver, outbox, settings, metrics, SYSTEM_CLOCK)
 
@@ -313,34 +314,57 @@ def message_settings(
     )
 
 
-def alert_labels(config: Config) -> AlertLabels:
+def alert_labels(config: Config) -> "AlertLabels":
     """Return what the configuration adds to the labels of alerts."""
+    from exporter.receivers.alerts import AlertLabels  # noqa: PLC0415 - as in open_receiver
+
     return AlertLabels(config.alerts.severities.model_dump(), account_labels(config))
 
 
 async def open_receiver(
-    section: ReceiverSection, labels: AlertLabels, resources: AsyncExitStack
+    section: ReceiverSection, labels: "AlertLabels", resources: AsyncExitStack
 ) -> Receiver:
     """Return the receiver of a section; ``resources`` closes its connections.
 
-    Raises OSError when the ca_file cannot be used.
+    Imports the module of its type, so that a start imports no other. Raises OSError when the
+    ca_file cannot be used.
     """
     if isinstance(section, AlertmanagerReceiver):
-        members = []
-        for url in section.urls:
-            # One client per member: each post closes the connections that it used.
-            http_client = await resources.enter_async_context(_http_client(section))
-            address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
-            secret = TextSecret(address, "urls", check_web_url)
-            members.append(Member(http_client, secret, section.timeout))
-        return Alertmanager(section.name, members, section.hold, labels)
+        return await _open_alertmanager(section, labels, resources)
     # Also for Apprise: this checks its ca_file.
     http_client = await resources.enter_async_context(_http_client(section))
     if isinstance(section, AppriseReceiver):
+        from exporter.receivers.apprise import Apprise  # noqa: PLC0415
+
         return Apprise(section.name, section.secrets["url"], section.timeout, section.ca_file)
     endpoint = Endpoint(http_client, section.secrets["url"], section.timeout)
     if isinstance(section, WebhookReceiver):
         return _webhook(section, endpoint, labels)
+    return _slack(section, endpoint, labels)
+
+
+async def _open_alertmanager(
+    section: AlertmanagerReceiver, labels: "AlertLabels", resources: AsyncExitStack
+) -> "Alertmanager":
+    from exporter.receivers.alertmanager import (  # noqa: PLC0415 - as in open_receiver
+        ALERTS_PATH,
+        Alertmanager,
+        Member,
+    )
+
+    members = []
+    for url in section.urls:
+        # One client per member: each post closes the connections that it used.
+        http_client = await resources.enter_async_context(_http_client(section))
+        address = url.get_secret_value().strip().rstrip("/") + ALERTS_PATH
+        secret = TextSecret(address, "urls", check_web_url)
+        members.append(Member(http_client, secret, section.timeout))
+    return Alertmanager(section.name, members, section.hold, labels)
+
+
+def _slack(section: SlackReceiver, endpoint: Endpoint, labels: "AlertLabels") -> "Slack":
+    from exporter.receivers.slack import Slack  # noqa: PLC0415 - as in open_receiver
+
     text = None
     if section.text is not None:
         from exporter.receivers.template import Template  # noqa: PLC0415 - imports Jinja
@@ -355,7 +379,11 @@ async def open_receiver(
     return Slack(section.name, endpoint, mentions, text)
 
 
-def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: AlertLabels) -> Webhook:
+def _webhook(section: WebhookReceiver, endpoint: Endpoint, labels: "AlertLabels") -> "Webhook":
+    from exporter.receivers.alerts import AlertmanagerBody  # noqa: PLC0415 - as in open_receiver
+    from exporter.receivers.payload import standard_body  # noqa: PLC0415
+    from exporter.receivers.webhook import Webhook, basic, bearer  # noqa: PLC0415
+
     body: Body = standard_body
     if section.format == "alertmanager":
         body = AlertmanagerBody(section.name, labels)

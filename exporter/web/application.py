@@ -20,8 +20,8 @@ from exporter.core.health import Liveness, Readiness
 from exporter.core.ownership import AGENT, Item
 from exporter.core.view import AccountStatus
 from exporter.exposition.page import Page
-from exporter.web.auth import may_see_details
 from exporter.web.cross_site import is_cross_site
+from exporter.web.details import may_see_details
 from exporter.web.scrape import NO_SNIFF, metrics_endpoint
 
 if TYPE_CHECKING:

@@ -8,21 +8,14 @@ from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from exporter.web.details import TRUSTED
 from exporter.web.live_config import RateLimit, ReloadingWebConfig, WebSettings
 from exporter.web.passwords import BusyError, PasswordChecker
 
 EXEMPT_PATHS: Final = frozenset({"/-/active", "/-/healthy", "/-/ready"})
-
-_TRUSTED: Final = "trusted"
-
-
-def may_see_details(request: HTTPConnection) -> bool:
-    """Whether the client gave a valid password, or none is needed."""
-    return bool(getattr(request.state, _TRUSTED, True))
 
 
 class AuthMiddleware:
@@ -47,7 +40,7 @@ class AuthMiddleware:
             send = _with_headers(send, settings.headers)
         refusal = await self._refuse(scope, settings)
         if refusal is None or scope["path"] in EXEMPT_PATHS:
-            state = {**scope.get("state", {}), _TRUSTED: refusal is None}
+            state = {**scope.get("state", {}), TRUSTED: refusal is None}
             await self._app({**scope, "state": state}, receive, send)
         else:
             await refusal(scope, receive, send)

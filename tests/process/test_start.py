@@ -193,7 +193,8 @@ def freed_memory_is_returned():
     del large
     return before - resident() > 2**23
 
-async def run(*_):
+async def run(_config, options, _stop):
+    options.on_loaded()
     many_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
     frozen = gc.get_freeze_count() > 0
     raise OSError(f"{many_files} {frozen} {sys.getswitchinterval()} {freed_memory_is_returned()}")
