@@ -33,13 +33,14 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 INJECTED = """
 import pathlib, time
 import exporter.core.retry as retry
+from msgspec.structs import force_setattr
 from exporter.agent.build import SYSTEM_CLOCK
 from exporter.core.retry import BackOff
 
 retry.DELIVERIES = retry.DELIVERIES_LATER = BackOff(0.5, 1.0)
 offset, real = pathlib.Path({offset!r}), time.time
 time.time = lambda: real() + int(offset.read_text())
-object.__setattr__(SYSTEM_CLOCK, "now", time.time)
+force_setattr(SYSTEM_CLOCK, "now", time.time)
 """
 DAY = 86_400
 

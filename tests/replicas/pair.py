@@ -23,10 +23,11 @@ MODEL = "sonic-3-2026-01-12"
 
 _CLOCK = """
 import time
+from msgspec.structs import force_setattr
 from exporter.agent.build import SYSTEM_CLOCK
 real = time.time
 time.time = lambda: real() + {offset}
-object.__setattr__(SYSTEM_CLOCK, "now", time.time)
+force_setattr(SYSTEM_CLOCK, "now", time.time)
 """
 
 
