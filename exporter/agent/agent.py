@@ -227,8 +227,8 @@ class Agent:
         """Import what the first /metrics does not need, in a thread.
 
         From then on nothing is imported for a poll, an alert or a page: an upgrade of the package
-        under a running agent cannot break them. Raises OSError if the trusted CA certificates
-        cannot be read.
+        under a running agent cannot break them. A part of the installation that is missing ends the
+        process.
         """
         await asyncio.to_thread(http_client.load)
         await self._web.load()
