@@ -107,17 +107,18 @@ class AgentFixture:
     @asynccontextmanager
     async def run(self, read: Callable[..., Config] = load) -> AsyncIterator[RunningAgent]:
         """Run an agent; ``read`` reads the configuration on reload."""
-        running, stop = RunningAgent(), asyncio.Event()
+        running, stop, loaded = RunningAgent(), asyncio.Event(), asyncio.Event()
         urls: list[str] = []
         options = RunOptions(
             addresses=(("127.0.0.1", 0),),
             reloading=Reloading(partial(read, self.config, {}), over_http=True),
             on_listening=urls.extend,
+            on_loaded=loaded.set,
             on_status=running.statuses.append,
         )
         task = asyncio.create_task(agent.run(load(self.config, {}), options, stop))
         try:
-            await until(lambda: bool(urls) or task.done())
+            await until(lambda: loaded.is_set() or task.done())
             if not task.done():
                 running.url = urls[0]
                 yield running
