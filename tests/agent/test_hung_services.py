@@ -77,11 +77,13 @@ async def agent(tmp_path, config: str, api: Server, inbox: Server) -> AsyncItera
     text = config.format(api=api.base_url, inbox=inbox.base_url, state=state)
     path.write_text(text, encoding="utf-8")
     urls: list[str] = []
-    options = RunOptions(addresses=(("127.0.0.1", 0),), on_listening=urls.extend)
-    stop = asyncio.Event()
+    stop, loaded = asyncio.Event(), asyncio.Event()
+    options = RunOptions(
+        addresses=(("127.0.0.1", 0),), on_listening=urls.extend, on_loaded=loaded.set
+    )
     running = asyncio.create_task(agent_module.run(load(path, {}), options, stop))
     try:
-        await until(lambda: bool(urls) or running.done())
+        await until(lambda: loaded.is_set() or running.done())
         yield urls[0]
     finally:
         stop.set()

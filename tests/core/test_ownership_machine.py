@@ -193,6 +193,7 @@ def test_without_fence_or_its_lock_two_owners_commit(machine):
         take_over_beside_a_paused_write(machine())
 
 
+@pytest.mark.soak
 def test_the_machine_finds_that_the_fence_is_missing():
     # Found is enough: a shorter example takes a minute, and other bugs are looked for for 10 s.
     many = settings(
