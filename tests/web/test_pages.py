@@ -17,6 +17,7 @@ from exporter.core.links import fine_tune_path
 from exporter.store import reader as reading
 from exporter.store.errors import StoreError
 from exporter.web.application import Application
+from tests.programs import required
 from tests.simulator.served_app import served
 from tests.web.stored_pages import NOW, StoredPages, after_a_failure, fine_tune, stored_pages
 
@@ -184,7 +185,8 @@ async def test_every_fine_tune_is_reached_by_the_links_of_the_pages(tmp_path):
 
 async def fetched(url: str) -> str:
     """Return what curl gets: it resolves dots in a path as a browser does."""
-    command = ["curl", "-sf", "--noproxy", "*", "--globoff", "--max-time", "20", url]
+    curl = required("curl", package="curl")
+    command = [curl, "-sf", "--noproxy", "*", "--globoff", "--max-time", "20", url]
     done = await asyncio.to_thread(run, command, capture_output=True, check=False)
     assert done.returncode == 0, url[:200]
     return done.stdout.decode()
