@@ -3,8 +3,7 @@
 import gc
 import os
 from collections.abc import Callable, Iterator
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,31 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each worker begin with some of the long tests: else all wait for the last one."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("long")]
-    others = iter(_mixed([item for item in items if not item.get_closest_marker("long")]))
+    others = iter([item for item in items if not item.get_closest_marker("long")])
     ordered: list[pytest.Item] = []
     for number in range(workers):
         begin = long[number::workers]
         size = (len(items) - len(ordered)) // (workers - number)  # as worksteal divides them
         ordered += [*begin, *islice(others, max(0, size - len(begin)))]
     items[:] = ordered
-
-
-def _mixed(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Spread the modules of tests/process over the others.
-
-    Their tests wait for processes and timers. All workers would run them at the end, and leave the
-    processors idle.
-    """
-    placed: list[tuple[float, list[pytest.Item]]] = []
-    for is_waiting in (True, False):
-        some = [item for item in items if ("process" in item.path.parts) is is_waiting]
-        number = 0
-        for _, module in groupby(some, lambda item: item.path):
-            tests = list(module)
-            placed.append((number / len(some), tests))
-            number += len(tests)
-    placed.sort(key=itemgetter(0))
-    return [item for _, tests in placed for item in tests]
 
 
 def pytest_collection_finish() -> None:
