@@ -41,7 +41,7 @@ _ACT_LEASES: Final = 4
 """Lengths of a lease after which a replica that neither starts nor stops services is as good as
 dead: it must not keep what it cannot run."""
 
-_END_MARGIN: Final = 0.05
+_LEASE_END_MARGIN: Final = 0.05
 """Seconds after the end of another replica's lease at which this one looks what is free."""
 
 _END_SECONDS: Final = 1.0
@@ -214,7 +214,7 @@ class Ownership(Service):
             wait, replica = interval, self._lease.replica
             try:
                 renewal = await self._renew()
-                wait = min(wait, renewal.next_end + _END_MARGIN)
+                wait = min(wait, renewal.next_end + _LEASE_END_MARGIN)
                 if self._lease.replica != replica:
                     wait = 0.0  # another id, which has no lease yet
             except StoreError as error:

@@ -67,9 +67,9 @@ class Deliverer(DeliveryLoop, Service):
         """Attempt one message; while the outbox cannot be written, each is sent only once."""
         state = await self._outbox.receiver_state()
         self.schedule.apply(state)
-        muted = math.inf
+        mute_ends_in = math.inf
         with self.log_store_error():
-            muted = await self._apply_mutes()
+            mute_ends_in = await self._apply_mutes()
         with self.log_store_error():
             for message, result in list(self._unstored.values()):
                 await self._store_result(message, result)
@@ -78,7 +78,7 @@ class Deliverer(DeliveryLoop, Service):
         held_until = state.held_until(self._settings.group_interval)
         wait = await self._attempt_due(held_until)
         await self._update_metrics()
-        return min(wait, muted)
+        return min(wait, mute_ends_in)
 
     async def _apply_mutes(self) -> float:
         """Mute queued events, and create messages of those whose mute has ended.

@@ -135,8 +135,9 @@ async def _run(request: bytes) -> bytes:
     finally:
         # Not process.kill(): it reaps a process that ends by itself just now, which asyncio reports
         # as an unknown process in the log.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.stdin.close()
         await process.wait()
 

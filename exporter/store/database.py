@@ -34,7 +34,7 @@ from exporter.threads import start_executor
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-_TAKE_OVERS = 5
+_OPEN_ATTEMPTS = 5
 """Attempts of a start while another agent creates or upgrades the tables. Each waits for a part of
 a lease."""
 
@@ -229,7 +229,7 @@ class Database:
         with self.read() as connection:
             revision = read_revision(connection, self.engine, init=self._init)
         if self._exclusive:
-            for left in reversed(range(_TAKE_OVERS)):
+            for left in reversed(range(_OPEN_ATTEMPTS)):
                 try:
                     self._take_over()
                     break
