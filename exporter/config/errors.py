@@ -154,9 +154,6 @@ def _item_name(values: Mapping[Any, Any], location: Location) -> object:
 
 
 def _location_in_file(location: Location) -> Location:
-    # Pydantic adds the type of a receiver, except to the problems of the list as a whole.
-    if location[:1] == ("receivers",) and len(location) > len(("receivers", 0, "name")):
-        location = location[:2] + location[3:]
     # In the file, the text of a header is the value of its name.
     if location[2:3] == ("headers",) and location[4:] == ("text",):
         location = location[:4]

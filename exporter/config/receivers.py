@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -16,6 +17,8 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import with_info_plain_validator_function
 
 from exporter.config.errors import Problem, choice, suggest, validation_error
 from exporter.config.match import Match, Mention, MentionRule
@@ -142,6 +145,7 @@ class BasicAuth(Section):
 class CommonReceiver(Section):
     """The keys of every type of receiver; durations in seconds."""
 
+    model_config = ConfigDict(defer_build=True)  # until there is a receiver of the type
     TROUBLES_ONLY: ClassVar[bool] = False
     """Whether the receiver gets problems only."""
 
@@ -302,21 +306,38 @@ class AppriseReceiver(_UrlReceiver):
 
 
 AnyReceiver = SlackReceiver | WebhookReceiver | AlertmanagerReceiver | AppriseReceiver
-_TYPES = sorted(get_args(each.model_fields["type"].annotation)[0] for each in get_args(AnyReceiver))
+_CLASSES: dict[str, type[CommonReceiver]] = {
+    get_args(each.model_fields["type"].annotation)[0]: each for each in get_args(AnyReceiver)
+}
+_TYPES = sorted(_CLASSES)
 
 
-def _check_type(receiver: object) -> object:
-    if isinstance(receiver, dict) and receiver.get("type", "") not in _TYPES:
-        given = receiver.get("type")
-        hint = service_hint(given) or suggest(given, _TYPES)
+class _ByType:
+    """Pydantic's schema of a receiver: validates it with the class of its type.
+
+    Pydantic's own discriminator would build the validators of all types at each start, which takes
+    as long as those of the rest of the configuration.
+    """
+
+    @staticmethod
+    def __get_pydantic_core_schema__(*_: object) -> CoreSchema:
+        return with_info_plain_validator_function(_read_receiver)
+
+
+def _read_receiver(given: object, info: ValidationInfo) -> CommonReceiver:
+    if not isinstance(given, dict):
+        raise ValueError("must be a mapping of keys to values")  # noqa: TRY004 - for pydantic
+    receiver_type = given.get("type")
+    if receiver_type not in _TYPES:
+        hint = service_hint(receiver_type) or suggest(receiver_type, _TYPES)
         text = f"must be {choice(_TYPES)}{hint}"
-        if "type" not in receiver:
+        if "type" not in given:
             text = f"missing; it must be {choice(_TYPES)}"
         raise validation_error("Receiver", [(("type",), text)])
-    return receiver
+    return _CLASSES[receiver_type].model_validate(given, context=info.context)
 
 
-Receiver = Annotated[AnyReceiver, Field(discriminator="type"), BeforeValidator(_check_type)]
+Receiver = Annotated[AnyReceiver, _ByType]
 
 
 def _authorization_keys(data: Mapping[str, Any]) -> list[str]:

@@ -45,8 +45,7 @@ def _labels_of(given: Mapping[Any, Any]) -> Iterator[str]:
 def _label_keys(receivers: list[tuple[int, dict[Any, Any]]]) -> Iterator[Location]:
     """Yield the locations of the labels in each ``match``."""
     for index, receiver in receivers:
-        # As pydantic's locations, with the type of the receiver.
-        path: Location = ("receivers", index, str(receiver.get("type")))
+        path = ("receivers", index)
         yield from _label_keys_in(receiver, path)
         for number, rule in _maps_of(receiver, "mentions"):
             yield from _label_keys_in(rule, (*path, "mentions", number))
