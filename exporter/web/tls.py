@@ -157,7 +157,8 @@ def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
         try:
             context.set_ecdh_curve(settings.curve)
         except (ssl.SSLError, ValueError):
-            raise TlsError("curve", "must name a curve that this OpenSSL has") from None
+            # Python 3.11.2, for example, cannot set X25519, which its OpenSSL has.
+            raise TlsError("curve", "must be another curve; this Python cannot set it") from None
 
 
 @contextlib.contextmanager

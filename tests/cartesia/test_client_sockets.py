@@ -257,7 +257,7 @@ async def test_the_timeout_of_a_retry_at_the_deadline_does_not_hide_the_error(fa
 
 
 async def test_one_hung_request_leaves_time_for_another(fake_api, monkeypatch):
-    monkeypatch.setattr(fetch, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(fetch, "_REQUEST_SECONDS", 1.0)
     fake_api.then(drips(head(200, content_length=10**6)))
     fixture = ClientFixture(REAL_CLOCK, fake_api.base_url)
     assert await fixture.poll_ids(seconds=30) == ["a"]

@@ -42,7 +42,10 @@ def run_checked(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str
 
 def size(folder: Path) -> int:
     """Return the size of all files in a folder in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    # Not rglob(): in Python 3.11.2 it follows lib64, a link to lib.
+    return sum(
+        Path(parent, name).lstat().st_size for parent, _, names in os.walk(folder) for name in names
+    )
 
 
 def installed(environment: Path) -> Sequence[str]:

@@ -9,10 +9,13 @@ import httpx
 import pytest
 import trustme
 
+from exporter.config.errors import ConfigError
+from exporter.config.web_file import WebFile
 from exporter.web.tls import CURVES, SUITES, TlsError, TlsSettings, server_context
 from tests.programs import required
 from tests.web.authenticated_server import WebConfigFixture, ask
 
+CANNOT_SET = "must be another curve; this Python cannot set it"
 MAX_VERSIONS = [
     {"maximum_version": each} for each in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 ]
@@ -173,15 +176,25 @@ def test_renegotiation_is_disabled(file):
 
 
 def test_an_error_names_the_setting_that_openssl_lacks(file):
-    for setting, value in (("ciphers", ("NONE-SUCH",)), ("curve", "none")):
-        with pytest.raises(TlsError, match=r"must name a .* that this OpenSSL has") as caught:
+    for setting, value, text in (
+        ("ciphers", ("NONE-SUCH",), "must name a suite that this OpenSSL has"),
+        ("curve", "none", CANNOT_SET),
+    ):
+        with pytest.raises(TlsError, match=text) as caught:
             server_context(settings_of(file, **{setting: value}))
         assert caught.value.setting == setting
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_only_the_configured_curve_is_served(file, name):
-    with with_tls(file, curve_preferences=[name]).served() as [url]:
+    configured = with_tls(file, curve_preferences=[name])
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(CURVES[name])
+    except ssl.SSLError:
+        with pytest.raises(ConfigError, match=f"curve_preferences: {CANNOT_SET}"):
+            WebFile(configured.path).read()
+        return
+    with configured.served() as [url]:
         for other in CURVES:
             output = openssl_client(url, "-curves", CURVES[other])
             assert ("BEGIN CERTIFICATE" in output) is (other == name), output
