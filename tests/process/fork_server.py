@@ -4,19 +4,27 @@ Imports take most of a start: 1 s of processor time on a slow machine, in hundre
 an agent does afterwards. The start itself is tested with new interpreters.
 """
 
+import asyncio
 import gc
 import json
+import logging
 import os
 import runpy
 import select
 import signal
 import socket
 import sys
+import tempfile
+import threading
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from tests.fakes.answers import answer
+from tests.fakes.api import FakeApi, fine_tune
+from tests.fakes.server import Peer, Server
 from tests.process.forked import AFTER_IMPORTS
+from tests.shared_compilation import share
 
 _LARGEST_REQUEST = 100_000
 _IMPORTED_LATE = (
@@ -96,6 +104,46 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
         runpy.run_path(os.environ[AFTER_IMPORTS])
 
 
+def _warm_up() -> None:
+    """Run an agent until it has notified of a failure: SQLAlchemy compiles its statements once."""
+    import structlog
+
+    from exporter.agent import agent
+    from exporter.config.models import Config
+
+    async def run() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def notified(peer: Peer) -> None:
+            answer()(peer)
+            loop.call_soon_threadsafe(stop.set)
+
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            FakeApi([fine_tune("a", status="failed")]) as api,
+            Server(notified) as server,
+        ):
+            config = Config.model_validate(
+                {
+                    "accounts": [{"api_key": "sk_car_warm", "base_url": api.base_url}],
+                    "alerts": {"first_run": "alert", "group_wait": "0s"},
+                    "receivers": [{"name": "hook", "type": "webhook", "url": server.base_url}],
+                    "storage": {"path": f"{folder}/state.db"},
+                }
+            )
+            config.set_secret_sources()
+            await agent.run(config, agent.RunOptions((("127.0.0.1", 0),)), stop)
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    asyncio.run(run())
+    structlog.reset_defaults()
+    gc.collect()  # a thread ends with the executor that it belongs to
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(10)
+    assert threading.active_count() == 1  # a fork with several could have a lock that none holds
+
+
 def _run() -> None:
     from exporter.cli import commands, run  # noqa: F401 - the parent has few modules
     from exporter.imports import without_rich
@@ -108,6 +156,9 @@ def _run() -> None:
     for name in _IMPORTED_LATE:
         import_module(name)
     http_client.load()
+    sharing = share()
+    next(sharing)
+    _warm_up()
     gc.freeze()  # what is imported is shared with the processes
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = serve(requests)
