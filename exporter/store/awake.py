@@ -1,9 +1,10 @@
 """Clock that ages of deliveries, alerts and outages are measured on."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, Update, bindparam, select, update
 
 from exporter.store.engines import dialect_insert
 from exporter.store.schema import awake_clock
@@ -57,9 +58,7 @@ class AwakeClock:
     def advance(self, connection: Connection) -> None:
         """Store the counter, if this process advances it, within the caller's transaction."""
         if self.advances:
-            connection.execute(
-                update(awake_clock).where(awake_clock.c.name == _NAME).values(seconds=self.now())
-            )
+            connection.execute(_advance(), {"now": self.now()})
 
 
 def read_awake(connection: Connection) -> float:
@@ -72,6 +71,15 @@ def read_awake(connection: Connection) -> float:
         from exporter.store.engines.postgres_ownership import AWAKE_SECONDS  # noqa: PLC0415
 
         return float(connection.execute(AWAKE_SECONDS).scalar_one())
-    stored = select(awake_clock.c.seconds).where(awake_clock.c.name == _NAME)
-    seconds: float = connection.execute(stored).scalar_one()
-    return seconds
+    return connection.execute(_stored()).scalar_one()
+
+
+@cache
+def _advance() -> Update:
+    is_clock = awake_clock.c.name == _NAME
+    return update(awake_clock).where(is_clock).values(seconds=bindparam("now"))
+
+
+@cache
+def _stored() -> Select[float]:
+    return select(awake_clock.c.seconds).where(awake_clock.c.name == _NAME)

@@ -1,10 +1,22 @@
 """Mutes in the store: how they are added, ended and listed."""
 
 import secrets
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from exporter.core.events import ENDS
 from exporter.core.mutes import LONGEST_SECONDS, InvalidMuteError, Mute, MuteRequest
@@ -80,22 +92,12 @@ def delete_ended(connection: Connection, before: float) -> None:
     )
 
 
-def load_mutes(connection: Connection, condition: ColumnElement[bool]) -> list[Mute]:
-    """Return the mutes that meet a condition on the table, oldest first."""
-    later = events.alias("later")
-    recovered = (
-        select(later.c.number)
-        .where(
-            later.c.account == mutes.c.account,
-            later.c.subject == mutes.c.fine_tune,
-            later.c.number > mutes.c.after_event,
-            later.c.type.in_(ENDS),
-        )
-        .correlate(mutes)
-        .exists()
-    )
-    has_recovered = and_(mutes.c.until_recovered, recovered).label("recovered")
-    query = select(mutes, has_recovered).where(condition).order_by(mutes.c.number)
+def load_mutes(connection: Connection, *, of_receiver: str | None = None) -> list[Mute]:
+    """Return the mutes, oldest first: all, or those that concern a receiver.
+
+    These have not ended, or still hold deliveries of the receiver.
+    """
+    query = _all_mutes() if of_receiver is None else _mutes_of_receiver()
     return [
         Mute(
             row.number,
@@ -113,8 +115,33 @@ def load_mutes(connection: Connection, condition: ColumnElement[bool]) -> list[M
             row.ended_at,
             row.ended_by,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(query, {"receiver": of_receiver})
     ]
+
+
+@cache
+def _all_mutes() -> Select[Any]:
+    later = events.alias("later")
+    recovered = (
+        select(later.c.number)
+        .where(
+            later.c.account == mutes.c.account,
+            later.c.subject == mutes.c.fine_tune,
+            later.c.number > mutes.c.after_event,
+            later.c.type.in_(ENDS),
+        )
+        .correlate(mutes)
+        .exists()
+    )
+    has_recovered = and_(mutes.c.until_recovered, recovered).label("recovered")
+    return select(mutes, has_recovered).order_by(mutes.c.number)
+
+
+@cache
+def _mutes_of_receiver() -> Select[Any]:
+    mine = deliveries.c.receiver == bindparam("receiver")
+    holding = select(deliveries.c.mute).where(mine, deliveries.c.state == MUTED)
+    return _all_mutes().where(or_(mutes.c.ended_at.is_(None), mutes.c.number.in_(holding)))
 
 
 def mute_records(connection: Connection, now: float) -> list[MuteRecord]:
@@ -142,5 +169,5 @@ def mute_records(connection: Connection, now: float) -> list[MuteRecord]:
             ended_by=mute.ended_by,
             deliveries=numbers.get(mute.number, 0),
         )
-        for mute in reversed(load_mutes(connection, true()))
+        for mute in reversed(load_mutes(connection))
     ]

@@ -48,9 +48,7 @@ def find_changes(
     carries are muted. When a mute ends, another mute that covers its event takes it over; else the
     event is released if the trouble that it reports is still in force, and settled if not.
     """
-    held = and_(deliveries.c.receiver == receiver, deliveries.c.state == MUTED)
-    holding = select(deliveries.c.mute).where(held)
-    found = load_mutes(connection, or_(mutes.c.ended_at.is_(None), mutes.c.number.in_(holding)))
+    found = load_mutes(connection, of_receiver=receiver)
     ends = {mute.number: mute.end(now, awake) for mute in found}
     active = [mute for mute in found if not ends[mute.number]]
     over = {mute.number: mute for mute in found if ends[mute.number]}

@@ -1,10 +1,24 @@
 """State of one receiver: its circuit, its backlog, and the age of its deliveries."""
 
+from functools import cache
 from math import inf
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from exporter.core.account import RoutedEvents
 from exporter.core.ownership import Claim
@@ -123,9 +137,8 @@ class ReceiverOutbox:
     @in_store_thread
     def receiver_state(self) -> ReceiverState:
         """Return the stored state of the receiver; the default if there is none."""
-        query = select(receivers).where(receivers.c.name == self.receiver)
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_state_query(), {"receiver": self.receiver}).first()
         if row is None:
             return ReceiverState()
         circuit = CircuitState(row.failures, row.since, row.open, row.reason, row.since_awake)
@@ -160,24 +173,10 @@ class ReceiverOutbox:
     @in_store_thread
     def backlog(self, group_interval: float = 0.0) -> Backlog:
         """Return the numbers of deliveries, and for how long the oldest may have been sent."""
-        grouped = select(receivers.c.grouped_awake).where(receivers.c.name == self.receiver)
         awake = self.awake_now()
+        values = {"receiver": self.receiver, "interval": group_interval, "now": awake}
         with self._database.read() as connection:
-            began = connection.scalar(grouped)
-            held_until = -inf if began is None else began + group_interval
-            pending, due = self._mine(PENDING), due_awake(held_until)
-            row = connection.execute(
-                select(
-                    func.count().filter(pending).label("pending"),
-                    func.count().filter(self._mine(DEAD)).label("dead"),
-                    func.count().filter(pending, due > awake).label("held"),
-                    func.count().filter(self._mine(MUTED)).label("muted"),
-                    func.min(due).filter(pending, due <= awake).label("oldest"),
-                ).where(
-                    deliveries.c.receiver == self.receiver,
-                    deliveries.c.state.in_([PENDING, DEAD, MUTED]),
-                )
-            ).one()
+            row = connection.execute(_backlog_query(), values).one()
         age = None if row.oldest is None else awake - row.oldest
         return Backlog(row.pending, row.dead, age, row.held, row.muted)
 
@@ -188,16 +187,41 @@ class ReceiverOutbox:
         return messages.c.receiver == self.receiver
 
 
+# To build a statement takes several times longer than to run it: those of each turn are built once.
+@cache
+def _state_query() -> Select[Any]:
+    return select(receivers).where(receivers.c.name == bindparam("receiver"))
+
+
+@cache
+def _backlog_query() -> Select[int, int, int, int, float]:
+    mine = receivers.c.name == bindparam("receiver")
+    began = select(receivers.c.grouped_awake).where(mine).scalar_subquery()
+    due = _due_awake(began + bindparam("interval", type_=Float))
+    now = bindparam("now", type_=Float)
+    state = deliveries.c.state
+    return select(
+        func.count().filter(state == PENDING).label("pending"),
+        func.count().filter(state == DEAD).label("dead"),
+        func.count().filter(state == PENDING, due > now).label("held"),
+        func.count().filter(state == MUTED).label("muted"),
+        func.min(due).filter(state == PENDING, due <= now).label("oldest"),
+    ).where(deliveries.c.receiver == bindparam("receiver"), state.in_([PENDING, DEAD, MUTED]))
+
+
 def due_awake(held_until: float) -> ColumnElement[float]:
     """Return from when a pending delivery may be sent, on the awake clock.
 
     Those of fine-tunes that no message carries are held back until ``held_until``.
     """
-    if held_until == -inf:
-        return deliveries.c.due_awake
+    return deliveries.c.due_awake if held_until == -inf else _due_awake(literal(held_until))
+
+
+def _due_awake(held_until: ColumnElement[float]) -> ColumnElement[float]:
+    # Nothing is held back until NULL.
     is_held = and_(
         deliveries.c.groupable,
         deliveries.c.message.is_(None),
         deliveries.c.due_awake < held_until,
     )
-    return case((is_held, literal(held_until)), else_=deliveries.c.due_awake)
+    return case((is_held, held_until), else_=deliveries.c.due_awake)

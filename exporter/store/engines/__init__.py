@@ -191,10 +191,20 @@ def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str
 
 def upsert(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert rows; where a primary key exists, update the other columns that the rows have."""
-    keys = [column.name for column in table.primary_key]
     for batch in batches(rows):
-        statement, parameters = bulk_insert(connection, table, batch)
-        changed = {name: statement.excluded[name] for name in batch[0] if name not in keys}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=keys, set_=changed), parameters
-        )
+        if connection.dialect.name == "sqlite":
+            connection.execute(_sqlite_upsert(table, tuple(batch[0])), batch)
+        else:
+            statement, parameters = bulk_insert(connection, table, batch)
+            connection.execute(_updating(statement, table, batch[0]), parameters)
+
+
+@cache
+def _sqlite_upsert(table: Table, names: tuple[str, ...]) -> Insert:
+    return _updating(_sqlite_insert(table), table, names)
+
+
+def _updating(statement: Insert, table: Table, names: Iterable[str]) -> Insert:
+    keys = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in names if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)

@@ -5,13 +5,14 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -154,8 +155,7 @@ class SQLiteEngine:
 
         The lock has no effect on some network file systems, and none on a file that was deleted.
         """
-        query = select(meta.c.value).where(meta.c.name == _OWNER)
-        if self._token and connection.scalar(query) != self._token:
+        if self._token and connection.scalar(_owner()) != self._token:
             raise self._taken("opened it")
 
     def verify(self) -> None:
@@ -407,6 +407,11 @@ class SQLiteReader:
         connection.set_progress_handler(
             lambda: monotonic() >= self._deadline, _INSTRUCTIONS_PER_LOOK
         )
+
+
+@cache
+def _owner() -> Select[str]:
+    return select(meta.c.value).where(meta.c.name == _OWNER)
 
 
 def _create_engine(path: Path) -> Engine:
