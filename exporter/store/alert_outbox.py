@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Float,
     Select,
     and_,
     bindparam,
@@ -58,25 +59,19 @@ class AlertOutbox(ReceiverOutbox):
     @in_store_thread
     def alert_rows(self, since: float) -> list[AlertRow]:
         """Return the events that are pending, or were delivered after ``since`` (awake seconds)."""
-        # Several queries: with an OR, SQLite would read everything that was ever delivered.
-        pending = self._of_state(PENDING)
-        # Of the time when the receiver had another type: an Alertmanager is not muted here.
-        muted = self._of_state(MUTED)
-        delivered = self._of_state(DELIVERED).where(deliveries.c.settled_awake > since)
+        values = {
+            "receiver": self.receiver,
+            "configured": sorted(self._receivers),
+            "since": since,
+        }
+        # Several queries: with an OR, SQLite would read everything that was ever delivered. Muted
+        # ones are of the time when the receiver had another type.
+        queries = _of_state(PENDING), _of_state(MUTED), _delivered_since()
         with self._database.read() as connection:
-            rows = [
-                row for query in (pending, muted, delivered) for row in connection.execute(query)
-            ]
-            if lasting := [*connection.scalars(self._lasting(since))]:
-                rows += connection.execute(self._of_state(DELIVERED, lasting))
+            rows = [row for query in queries for row in connection.execute(query, values)]
+            if numbers := [*connection.scalars(_lasting(), values)]:
+                rows += connection.execute(_delivered(), {**values, "numbers": numbers})
             return [AlertRow(*row) for row in dict.fromkeys(rows)]
-
-    def _lasting(self, since: float) -> Select[Any]:
-        """Select the numbers of troubles that last, or lasted until after ``since``."""
-        left = _left()
-        return select(events.c.number).where(
-            events.c.type.in_(LASTING), or_(left.is_(None), left > since)
-        )
 
     @in_store_thread
     def events(self, numbers: Collection[int]) -> dict[int, Event]:
@@ -128,23 +123,46 @@ class AlertOutbox(ReceiverOutbox):
                 )
         return [result.awake - awake for awake in found.values() if result.state == DELIVERED]
 
-    def _of_state(self, state: str, numbers: Collection[int] | None = None) -> Select[Any]:
-        """Select the fields of AlertRow, of the events with these numbers only if they are given.
 
-        The trouble of a receiver that is not configured does not last: nothing would end it.
-        """
-        is_receiver = events.c.type == "agent.receiver_unhealthy"
-        is_watched = or_(~is_receiver, events.c.subject.in_(sorted(self._receivers)))
-        is_lasting = and_(events.c.type.in_(LASTING), is_watched)
-        lasting = case((is_lasting, literal(value=True)), else_=literal(value=False))
-        times = events.c.observed_at, events.c.observed_awake, deliveries.c.settled_awake
-        query = select(events.c.number, *times, _left(), lasting).join(deliveries)
-        if numbers is None:
-            return query.where(self._mine(state))
-        # Not by state: an index on it would lead through everything that was ever delivered.
-        is_state = func.coalesce(deliveries.c.state, "") == state
-        is_mine = deliveries.c.receiver == self.receiver
-        return query.where(deliveries.c.event.in_(numbers), is_mine, is_state)
+@cache
+def _alert_rows() -> Select[Any]:
+    """Select the fields of AlertRow.
+
+    The trouble of a receiver that is not configured does not last: nothing would end it.
+    """
+    is_receiver = events.c.type == "agent.receiver_unhealthy"
+    is_configured = events.c.subject.in_(bindparam("configured", expanding=True))
+    is_lasting = and_(events.c.type.in_(LASTING), or_(~is_receiver, is_configured))
+    lasting = case((is_lasting, literal(value=True)), else_=literal(value=False))
+    times = events.c.observed_at, events.c.observed_awake, deliveries.c.settled_awake
+    query = select(events.c.number, *times, _left(), lasting).join(deliveries)
+    return query.where(deliveries.c.receiver == bindparam("receiver"))
+
+
+@cache
+def _of_state(state: str) -> Select[Any]:
+    return _alert_rows().where(deliveries.c.state == state)
+
+
+@cache
+def _delivered_since() -> Select[Any]:
+    return _of_state(DELIVERED).where(deliveries.c.settled_awake > bindparam("since"))
+
+
+@cache
+def _delivered() -> Select[Any]:
+    # Not by state: an index on it would lead through everything that was ever delivered.
+    is_delivered = func.coalesce(deliveries.c.state, "") == DELIVERED
+    is_named = deliveries.c.event.in_(bindparam("numbers", expanding=True))
+    return _alert_rows().where(is_named, is_delivered)
+
+
+@cache
+def _lasting() -> Select[int]:
+    """Select the numbers of troubles that last, or lasted until after ``since``."""
+    left, since = _left(), bindparam("since", type_=Float)
+    is_late = or_(left.is_(None), left > since)
+    return select(events.c.number).where(events.c.type.in_(LASTING), is_late)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Outbox of one receiver: its deliveries, and the messages that carry them."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from math import inf
 from typing import Any
 
@@ -8,6 +9,8 @@ from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
+    Update,
     and_,
     bindparam,
     case,
@@ -127,14 +130,9 @@ class Outbox(ReceiverOutbox):
 
         Those never tried come first, then the one tried least recently. ``skipping`` are ids.
         """
-        query = (
-            select(messages)
-            .where(self._messages(), messages.c.state == PENDING, messages.c.id.not_in(skipping))
-            .order_by(messages.c.attempts > 0, messages.c.turn)
-            .limit(1)
-        )
+        values = {"receiver": self.receiver, "skipping": list(skipping)}
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_next_query(), values).first()
         if row is None:
             return None
         return OutboxMessage(
@@ -152,7 +150,7 @@ class Outbox(ReceiverOutbox):
     def claim(self, message: OutboxMessage) -> None:
         """Mark a message as in flight: if the agent crashes now, it may have arrived."""
         with self._database.write(self._claim) as connection:
-            connection.execute(update(messages).where(self._is(message)).values(in_flight=True))
+            connection.execute(_mark_in_flight(), {"of": self.receiver, "message": message.id})
 
     @in_store_thread
     def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
@@ -248,29 +246,23 @@ class Outbox(ReceiverOutbox):
         self, connection: Connection, message: OutboxMessage, result: AttemptResult
     ) -> None:
         store_result(connection, self.receiver, result)
-        connection.execute(
-            update(messages)
-            .where(self._is(message))
-            .values(
-                state=_unless_discarded(messages.c.state, result.state),
-                attempts=messages.c.attempts + 1,
-                turn=self._next_turn().scalar_subquery(),
-                in_flight=False,
-                unanswered=message.repeat or result.attempt.ambiguous,
-                last_attempt_at=result.at,
-                last_result=result.attempt.reason,
-            )
-        )
-        connection.execute(
-            insert(attempts).values(
-                receiver=self.receiver,
-                message=message.id,
-                at=result.at,
-                seconds=result.seconds,
-                outcome=result.attempt.outcome.value,
-                answer=result.attempt.reason,
-            )
-        )
+        values = {
+            "of": self.receiver,
+            "message": message.id,
+            "ambiguous": message.repeat or result.attempt.ambiguous,
+            "now": result.at,
+            "reason": result.attempt.reason,
+        }
+        connection.execute(_after_attempt(result.state), values)
+        attempt = {
+            "receiver": self.receiver,
+            "message": message.id,
+            "at": result.at,
+            "seconds": result.seconds,
+            "outcome": result.attempt.outcome.value,
+            "answer": result.attempt.reason,
+        }
+        connection.execute(insert(attempts), attempt)
 
     def _create(
         self,
@@ -282,7 +274,7 @@ class Outbox(ReceiverOutbox):
     ) -> None:
         """Create messages of those of their events whose deliveries meet ``source``."""
         mine = deliveries.c.receiver == self.receiver
-        turn = connection.execute(self._next_turn()).scalar_one()
+        turn = connection.execute(_next_turn(), {"of": self.receiver}).scalar_one()
         for number, message in enumerate(new):
             assigned = connection.execute(
                 update(deliveries)
@@ -296,15 +288,52 @@ class Outbox(ReceiverOutbox):
                 row |= {"id": message.id, "body": message.body, "minimal": message.minimal}
                 connection.execute(insert(messages).values(row | {"events": assigned, **values}))
 
-    def _next_turn(self) -> Any:
-        # Turns, not times: a wall clock that is set back must not delay messages tried before.
-        return select(func.coalesce(func.max(messages.c.turn), 0) + 1).where(self._messages())
-
     def _carried_by(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(deliveries.c.receiver == self.receiver, deliveries.c.message == message.id)
 
     def _is(self, message: OutboxMessage) -> ColumnElement[bool]:
         return and_(self._messages(), messages.c.id == message.id)
+
+
+@cache
+def _next_query() -> Select[Any]:
+    mine = messages.c.receiver == bindparam("receiver")
+    skipped = messages.c.id.in_(bindparam("skipping", expanding=True))
+    query = select(messages).where(mine, messages.c.state == PENDING, ~skipped)
+    return query.order_by(messages.c.attempts > 0, messages.c.turn).limit(1)
+
+
+# In an UPDATE, a parameter may not have the name of a column.
+@cache
+def _of_message() -> Update:
+    is_mine = messages.c.receiver == bindparam("of")
+    return update(messages).where(is_mine, messages.c.id == bindparam("message"))
+
+
+@cache
+def _mark_in_flight() -> Update:
+    return _of_message().values(in_flight=True)
+
+
+@cache
+def _after_attempt(state: str) -> Update:
+    """Return the UPDATE of a message after an attempt that sets this state."""
+    return _of_message().values(
+        state=_unless_discarded(messages.c.state, state),
+        attempts=messages.c.attempts + 1,
+        turn=_next_turn().scalar_subquery(),
+        in_flight=False,
+        unanswered=bindparam("ambiguous"),
+        last_attempt_at=bindparam("now"),
+        last_result=bindparam("reason"),
+    )
+
+
+@cache
+def _next_turn() -> Select[int]:
+    # Turns, not times: a wall clock that is set back must not delay messages tried before.
+    newest = func.coalesce(func.max(messages.c.turn), 0)
+    return select(newest + 1).where(messages.c.receiver == bindparam("of"))
 
 
 def _unless_discarded(column: ColumnElement[str], state: str) -> Any:
