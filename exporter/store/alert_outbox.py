@@ -50,11 +50,9 @@ class AlertOutbox(ReceiverOutbox):
 
         Results stored by this object do not change it. Retention does not either.
         """
-        # The id, not the number: SQLite gives the number of a deleted event to a new one.
-        newest = select(events.c.id).order_by(events.c.number.desc()).limit(1)
         with self._database.read() as connection:
             changes = self._database.engine.external_changes(connection)
-            return changes, connection.scalar(newest)
+            return changes, connection.scalar(_newest_event())
 
     @in_store_thread
     def alert_rows(self, since: float) -> list[AlertRow]:
@@ -122,6 +120,12 @@ class AlertOutbox(ReceiverOutbox):
                     [{"number": number} for number in found],
                 )
         return [result.awake - awake for awake in found.values() if result.state == DELIVERED]
+
+
+@cache
+def _newest_event() -> Select[str]:
+    # The id, not the number: SQLite gives the number of a deleted event to a new one.
+    return select(events.c.id).order_by(events.c.number.desc()).limit(1)
 
 
 @cache

@@ -1,11 +1,25 @@
 """Lists of fine-tunes, their trainings, and the usual training time of a model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from math import inf
 from statistics import median
 from typing import Any, Final, Literal, get_args
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+)
 
 from exporter.core.match import FINE_TUNE_KEYS, AccountLabels
 from exporter.core.model import COMPLETED, FAILED, TRAINING, FineTune
@@ -315,14 +329,20 @@ def usual_seconds(
 
     Only those count that ended ``before`` a time in Unix seconds, if it is given.
     """
-    query = (
+    values = {"model": model_id, "before": inf if before is None else before}
+    seconds = connection.scalars(_usual_query(), values).all()
+    return median(seconds) if seconds else None
+
+
+@cache
+def _usual_query() -> Select[Any]:
+    is_completed = and_(
+        trainings.c.model_id == bindparam("model"), trainings.c.ended_as == COMPLETED
+    )
+    return (
         select(trainings.c.seconds)
-        .where(trainings.c.model_id == model_id, trainings.c.ended_as == COMPLETED)
+        .where(is_completed, trainings.c.ended_at < bindparam("before"))
         .where(trainings.c.seconds.is_not(None))
         .order_by(trainings.c.ended_at.desc())
         .limit(USUAL_OF)
     )
-    if before is not None:
-        query = query.where(trainings.c.ended_at < before)
-    seconds = connection.scalars(query).all()
-    return median(seconds) if seconds else None

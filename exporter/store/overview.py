@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Row, Select, and_, func, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select
 
 from exporter.core.model import STATUSES
 from exporter.core.ownership import ACCOUNT, AGENT, RECEIVER, Item
@@ -90,10 +91,14 @@ def replica_records(connection: Connection) -> list[ReplicaRecord]:
 
 def owner_names(connection: Connection) -> dict[Item, str]:
     """Return the name of the replica that owns each account and receiver."""
-    query = select(ownership.c.kind, ownership.c.name, replicas.c.name.label("owner")).join(
-        replicas, replicas.c.id == ownership.c.holder
-    )
-    return {Item(row.kind, row.name): row.owner for row in connection.execute(query)}
+    return {Item(row.kind, row.name): row.owner for row in connection.execute(_owners_query())}
+
+
+# Each page runs these statements: they are built once.
+@cache
+def _owners_query() -> Select[Any]:
+    columns = ownership.c.kind, ownership.c.name, replicas.c.name.label("owner")
+    return select(*columns).join(replicas, replicas.c.id == ownership.c.holder)
 
 
 _OWNED: Final = select(ownership.c.holder, ownership.c.kind, func.count().label("items")).group_by(
@@ -120,10 +125,15 @@ def stored_counts(connection: Connection) -> dict[int, StatusCounts]:
 
 def stored_accounts(connection: Connection) -> list[StoredAccount]:
     """Return all accounts with a baseline, by name."""
+    return [StoredAccount(*row) for row in connection.execute(_accounts_query())]
+
+
+@cache
+def _accounts_query() -> Select[Any]:
     outage = (poll_outages.c.name == accounts.c.name) & (
         poll_outages.c.base_url == accounts.c.base_url
     )
-    query = (
+    return (
         select(
             accounts.c.number,
             accounts.c.name,
@@ -135,16 +145,15 @@ def stored_accounts(connection: Connection) -> list[StoredAccount]:
         .select_from(accounts.outerjoin(poll_outages, outage))
         .order_by(accounts.c.name, accounts.c.number)
     )
-    return [StoredAccount(*row) for row in connection.execute(query)]
 
 
 def receiver_records(
     connection: Connection, configured: Sequence[ReceiverSummary], now: float
 ) -> list[ReceiverRecord]:
     """Return the configured receivers in their order, then those with unfinished deliveries."""
-    rows = connection.execute(_counts_query(now)).all()
-    pending = [row.receiver for row in rows if row.pending]
-    unsent = {row.receiver: row.unsent for row in connection.execute(_unsent_query(pending))}
+    rows = connection.execute(_counts_query(), {"since": now - WEEK_SECONDS}).all()
+    pending = {"names": [row.receiver for row in rows if row.pending]}
+    unsent = {row.receiver: row.unsent for row in connection.execute(_unsent_query(), pending)}
     counts = {row.receiver: (row, unsent.get(row.receiver, 0)) for row in rows}
     circuits = {row.name: row for row in connection.execute(select(receivers))}
     owners = owner_names(connection)
@@ -166,10 +175,11 @@ def receiver_records(
     ]
 
 
-def _counts_query(now: float) -> Select[Any]:
+@cache
+def _counts_query() -> Select[Any]:
     state = deliveries.c.state
     # Of columns of one index only: the table may have tens of thousands of delivered rows.
-    lately = and_(state == DELIVERED, deliveries.c.settled_at >= now - WEEK_SECONDS)
+    lately = and_(state == DELIVERED, deliveries.c.settled_at >= bindparam("since"))
     last_success = func.max(deliveries.c.settled_at).filter(state == DELIVERED)
     return select(
         deliveries.c.receiver,
@@ -181,14 +191,16 @@ def _counts_query(now: float) -> Select[Any]:
     ).group_by(deliveries.c.receiver)
 
 
-def _unsent_query(names: Sequence[str]) -> Select[Any]:
-    """Select the numbers of deliveries of these receivers that no message carries yet."""
+@cache
+def _unsent_query() -> Select[Any]:
+    """Select the numbers of deliveries of the receivers ``names`` that no message carries yet."""
+    is_named = deliveries.c.receiver.in_(bindparam("names", expanding=True))
     is_unsent = and_(
         deliveries.c.state == PENDING, deliveries.c.groupable, deliveries.c.message.is_(None)
     )
     return (
         select(deliveries.c.receiver, func.count().label("unsent"))
-        .where(deliveries.c.receiver.in_(names), is_unsent)
+        .where(is_named, is_unsent)
         .group_by(deliveries.c.receiver)
     )
 
