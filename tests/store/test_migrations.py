@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, text
 
 from exporter.core.account import AccountState
@@ -81,7 +77,11 @@ def describe(connection: Connection) -> dict[str, Any]:
     }
 
 
+# Alembic is imported in its tests: each worker imports all modules, and it takes 0.3 s.
 async def test_created_tables_equal_those_of_the_revisions(new_databases):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     to_create, to_migrate = new_databases
     async with Database(to_create):
         pass
@@ -150,6 +150,9 @@ WRONG_STATE: dict[str, dict[str, Any]] = {
 
 
 def test_the_list_of_revisions_is_that_of_the_folder():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(migrations._SCRIPTS))
     found = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
