@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +29,7 @@ for _profile, _examples in {"soak": 500, "quick": 25}.items():
     )
 settings.load_profile("quick")
 
+_WAITING = ("agent", "process", "replicas", "system")
 _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -41,13 +43,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each worker begin with some of the long tests: else all wait for the last one."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("long")]
-    others = iter([item for item in items if not item.get_closest_marker("long")])
+    others = iter(_mixed([item for item in items if not item.get_closest_marker("long")]))
     ordered: list[pytest.Item] = []
     for number in range(workers):
         begin = long[number::workers]
         size = (len(items) - len(ordered)) // (workers - number)  # as worksteal divides them
         ordered += [*begin, *islice(others, max(0, size - len(begin)))]
     items[:] = ordered
+
+
+def _mixed(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Spread the modules whose tests wait for processes over the others, which compute."""
+    groups: list[list[pytest.Item]] = [[], []]
+    for item in items:
+        groups[item.path.parent.name in _WAITING].append(item)
+    places: dict[Path, float] = {}
+    for group in groups:
+        for number, item in enumerate(group):
+            places.setdefault(item.path, number / len(group))
+    return sorted(items, key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
