@@ -313,10 +313,10 @@ _TYPES = sorted(_CLASSES)
 
 
 class _ByType:
-    """Pydantic's schema of a receiver: validates it with the class of its type.
+    """Has pydantic validate a receiver by the class of its type.
 
-    Pydantic's own discriminator would build the validators of all types at each start, which takes
-    as long as those of the rest of the configuration.
+    Its own discriminator would build the validators of all types at each start, which takes as long
+    as those of the rest of the configuration.
     """
 
     @staticmethod

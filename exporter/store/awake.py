@@ -58,7 +58,7 @@ class AwakeClock:
     def advance(self, connection: Connection) -> None:
         """Store the counter, if this process advances it, within the caller's transaction."""
         if self.advances:
-            connection.execute(_advance(), {"now": self.now()})
+            connection.execute(_advance_statement(), {"now": self.now()})
 
 
 def read_awake(connection: Connection) -> float:
@@ -71,15 +71,15 @@ def read_awake(connection: Connection) -> float:
         from exporter.store.engines.postgres_ownership import AWAKE_SECONDS  # noqa: PLC0415
 
         return float(connection.execute(AWAKE_SECONDS).scalar_one())
-    return connection.execute(_stored()).scalar_one()
+    return connection.execute(_stored_query()).scalar_one()
 
 
 @cache
-def _advance() -> Update:
+def _advance_statement() -> Update:
     is_clock = awake_clock.c.name == _NAME
     return update(awake_clock).where(is_clock).values(seconds=bindparam("now"))
 
 
 @cache
-def _stored() -> Select[float]:
+def _stored_query() -> Select[float]:
     return select(awake_clock.c.seconds).where(awake_clock.c.name == _NAME)

@@ -150,7 +150,9 @@ class Outbox(ReceiverOutbox):
     def claim(self, message: OutboxMessage) -> None:
         """Mark a message as in flight: if the agent crashes now, it may have arrived."""
         with self._database.write(self._claim) as connection:
-            connection.execute(_mark_in_flight(), {"of": self.receiver, "message": message.id})
+            connection.execute(
+                _mark_in_flight(), {"receiver_name": self.receiver, "message_id": message.id}
+            )
 
     @in_store_thread
     def record(self, message: OutboxMessage, result: AttemptResult) -> list[float]:
@@ -247,8 +249,8 @@ class Outbox(ReceiverOutbox):
     ) -> None:
         store_result(connection, self.receiver, result)
         values = {
-            "of": self.receiver,
-            "message": message.id,
+            "receiver_name": self.receiver,
+            "message_id": message.id,
             "ambiguous": message.repeat or result.attempt.ambiguous,
             "now": result.at,
             "reason": result.attempt.reason,
@@ -274,7 +276,7 @@ class Outbox(ReceiverOutbox):
     ) -> None:
         """Create messages of those of their events whose deliveries meet ``source``."""
         mine = deliveries.c.receiver == self.receiver
-        turn = connection.execute(_next_turn(), {"of": self.receiver}).scalar_one()
+        turn = connection.execute(_next_turn(), {"receiver_name": self.receiver}).scalar_one()
         for number, message in enumerate(new):
             assigned = connection.execute(
                 update(deliveries)
@@ -306,8 +308,8 @@ def _next_query() -> Select[Any]:
 # In an UPDATE, a parameter may not have the name of a column.
 @cache
 def _of_message() -> Update:
-    is_mine = messages.c.receiver == bindparam("of")
-    return update(messages).where(is_mine, messages.c.id == bindparam("message"))
+    is_mine = messages.c.receiver == bindparam("receiver_name")
+    return update(messages).where(is_mine, messages.c.id == bindparam("message_id"))
 
 
 @cache
@@ -333,7 +335,7 @@ def _after_attempt(state: str) -> Update:
 def _next_turn() -> Select[int]:
     # Turns, not times: a wall clock that is set back must not delay messages tried before.
     newest = func.coalesce(func.max(messages.c.turn), 0)
-    return select(newest + 1).where(messages.c.receiver == bindparam("of"))
+    return select(newest + 1).where(messages.c.receiver == bindparam("receiver_name"))
 
 
 def _unless_discarded(column: ColumnElement[str], state: str) -> Any:

@@ -187,7 +187,7 @@ class ReceiverOutbox:
         return messages.c.receiver == self.receiver
 
 
-# To build a statement takes several times longer than to run it: those of each turn are built once.
+# To build a statement takes longer than to run it: those that each turn runs are built once.
 @cache
 def _state_query() -> Select[Any]:
     return select(receivers).where(receivers.c.name == bindparam("receiver"))

@@ -155,7 +155,7 @@ class SQLiteEngine:
 
         The lock has no effect on some network file systems, and none on a file that was deleted.
         """
-        if self._token and connection.scalar(_owner()) != self._token:
+        if self._token and connection.scalar(_owner_query()) != self._token:
             raise self._taken("opened it")
 
     def verify(self) -> None:
@@ -410,7 +410,7 @@ class SQLiteReader:
 
 
 @cache
-def _owner() -> Select[str]:
+def _owner_query() -> Select[str]:
     return select(meta.c.value).where(meta.c.name == _OWNER)
 
 
