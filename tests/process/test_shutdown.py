@@ -127,7 +127,8 @@ def test_an_agent_with_closed_output_delivers_and_stops(tmp_path):
         agent = Agent(tmp_path, **agent_config(api, webhook(inbox)))
         shell = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *MODULE)
         with agent.process(command=shell) as process:
-            until(lambda: api.request_count >= 2)
+            # The third follows the baseline: the second confirms that the list is empty.
+            until(lambda: api.request_count >= 3)
             api.world.add(status="failed")
             inbox.wait_for(1)
             assert process.stop() == 0
