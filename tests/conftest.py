@@ -29,7 +29,7 @@ for _profile, _examples in {"soak": 500, "quick": 25}.items():
     )
 settings.load_profile("quick")
 
-_WAITING = ("agent", "process", "replicas", "system")
+_WAITING_FOLDERS = ("agent", "process", "replicas", "system")
 _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -54,11 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _mixed(items: list[pytest.Item]) -> list[pytest.Item]:
     """Spread the modules whose tests wait for processes over the others, which compute."""
-    groups: list[list[pytest.Item]] = [[], []]
-    for item in items:
-        groups[item.path.parent.name in _WAITING].append(item)
+    waiting = [item for item in items if item.path.parent.name in _WAITING_FOLDERS]
+    others = [item for item in items if item.path.parent.name not in _WAITING_FOLDERS]
     places: dict[Path, float] = {}
-    for group in groups:
+    for group in (waiting, others):
         for number, item in enumerate(group):
             places.setdefault(item.path, number / len(group))
     return sorted(items, key=lambda item: places[item.path])
@@ -84,11 +83,12 @@ def clean_environment(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_compilation() -> Iterator[None]:
+def compiled_once() -> Iterator[None]:
     """Compile statements and tables once for all stores."""
-    from tests.shared_compilation import share
+    from tests.shared_compilation import shared_compilation
 
-    yield from share()
+    with shared_compilation():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ and compiles tables each time. Both took a third of the time of the tests that o
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from sqlalchemy.util import LRUCache
 from exporter.store import migrations
 
 
-def share() -> Iterator[None]:
-    """Share until the generator is closed."""
+@contextmanager
+def shared_compilation() -> Iterator[None]:
+    """Share what is compiled within the context."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DefaultDialect, "__eq__", lambda self, other: type(self) is type(other))
         patch.setattr(DefaultDialect, "__hash__", lambda self: hash(type(self)))

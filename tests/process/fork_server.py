@@ -24,7 +24,7 @@ from tests.fakes.answers import answer
 from tests.fakes.api import FakeApi, fine_tune
 from tests.fakes.server import Peer, Server
 from tests.process.forked import AFTER_IMPORTS
-from tests.shared_compilation import share
+from tests.shared_compilation import shared_compilation
 
 _LARGEST_REQUEST = 100_000
 _IMPORTED_LATE = (
@@ -132,7 +132,8 @@ def _warm_up() -> None:
                 }
             )
             config.set_secret_sources()
-            await agent.run(config, agent.RunOptions((("127.0.0.1", 0),)), stop)
+            async with asyncio.timeout(60):
+                await agent.run(config, agent.RunOptions((("127.0.0.1", 0),)), stop)
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     asyncio.run(run())
@@ -141,7 +142,8 @@ def _warm_up() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(10)
-    assert threading.active_count() == 1  # a fork with several could have a lock that none holds
+    # A lock that another thread holds during a fork is never released in the new process.
+    assert threading.active_count() == 1
 
 
 def _run() -> None:
@@ -156,14 +158,13 @@ def _run() -> None:
     for name in _IMPORTED_LATE:
         import_module(name)
     http_client.load()
-    sharing = share()
-    next(sharing)
-    _warm_up()
-    gc.freeze()  # what is imported is shared with the processes
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        request = serve(requests)
-    if request is not None:
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    with shared_compilation():
+        _warm_up()
+        gc.freeze()  # what is imported is shared with the processes
+        with socket.socket(fileno=int(sys.argv[1])) as requests:
+            request = serve(requests)
+        if request is not None:
+            runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
