@@ -34,8 +34,8 @@ _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for each processor: many tests wait for processes and timers."""
-    return 3 * (os.cpu_count() or 1)
+    """Five workers for two processors: many tests wait for processes and timers."""
+    return max(1, 5 * (os.cpu_count() or 1) // 2)
 
 
 @pytest.hookimpl(trylast=True)  # after the selection
@@ -63,9 +63,15 @@ def _mixed(items: list[pytest.Item]) -> list[pytest.Item]:
     return sorted(items, key=lambda item: places[item.path])
 
 
+def pytest_configure() -> None:
+    """Collect the tests without searching them for garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Do not search the collected tests for garbage: that took a twentieth of all time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

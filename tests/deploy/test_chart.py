@@ -9,6 +9,7 @@ import yaml
 
 from exporter import __version__
 from tests.deploy.chart import CHART, OPERATOR, VALUES, RenderedChart, helm
+from tests.deploy.schemas import assert_is_valid_for_kubernetes
 from tests.deploy.tools import DEPLOY
 
 FILES = [pytest.param(path, id=path.name.removesuffix("-values.yaml")) for path in VALUES]
@@ -41,12 +42,10 @@ def test_the_chart_passes_helm_lint(home, values):
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_every_field_is_in_the_schemas_of_kubernetes(rendered, version):
-    import kubernetes_validate  # it takes 2 s, which every worker would spend
-
     documents = [document for document in rendered.documents if document["kind"] not in OPERATOR]
     assert len(documents) >= 3
     for document in documents:
-        kubernetes_validate.validate(document, version, strict=True)
+        assert_is_valid_for_kubernetes(document, version)
 
 
 def test_every_field_is_in_the_schemas_of_the_prometheus_operator(home, everything):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from exporter.cli.commands import main
 from exporter.config import load
+from tests.deploy.schemas import assert_files_conform
 from tests.deploy.tools import DEPLOY, amtool, assert_tool_passes, parse_flags
 
 COMPOSE = DEPLOY / "compose"
@@ -32,7 +33,7 @@ MOUNTS = [
 
 
 def test_the_files_match_the_compose_specification():
-    assert_tool_passes("check-jsonschema", "--builtin-schema=vendor.compose-spec", *FILES)
+    assert_files_conform("compose-spec", *FILES)
 
 
 def test_mounted_files_exist_and_are_read_only():

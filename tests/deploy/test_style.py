@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+from tests.deploy.schemas import assert_files_conform
 from tests.deploy.tools import ROOT, assert_tool_passes
 
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -37,10 +38,8 @@ def test_yaml_files_pass_yamllint():
 
 
 def test_the_workflows_are_valid_and_secure():
-    schema = "--builtin-schema=vendor.github-workflows"
-    assert_tool_passes("check-jsonschema", schema, *WORKFLOWS.iterdir())
-    updates = WORKFLOWS.parent / "renovate.json"
-    assert_tool_passes("check-jsonschema", "--builtin-schema=vendor.renovate", updates)
+    assert_files_conform("github-workflows", *WORKFLOWS.iterdir())
+    assert_files_conform("renovate", WORKFLOWS.parent / "renovate.json")
     assert_tool_passes(
         "zizmor", "--offline", "--pedantic", "--no-progress", "--quiet", WORKFLOWS.parent
     )

@@ -15,6 +15,7 @@ from exporter import __version__
 from exporter.cli.commands import main
 from exporter.store.database import Database
 from tests.cli.stored_state import StoredState
+from tests.deploy.schemas import assert_is_valid_for_kubernetes
 from tests.docs.documents import ROOT, code_blocks
 from tests.process.agent_process import environment
 from tests.programs import required
@@ -100,11 +101,9 @@ def test_the_daily_backup_runs_and_deletes_old_copies(state, tmp_path):
 
 
 def test_the_pod_for_a_restore_is_valid_and_mounts_what_the_chart_does():
-    import kubernetes_validate  # takes a second, in each worker
-
     [text] = [block.text for block in FENCED if block.language == "yaml"]
     pod = yaml.safe_load(text)
-    kubernetes_validate.validate(pod, "1.25", strict=True)
+    assert_is_valid_for_kubernetes(pod, "1.25")
     values = yaml.safe_load((ROOT / "deploy/helm/cartesia-exporter/values.yaml").read_text())
     context = pod["spec"]["securityContext"]
     expected = values["podSecurityContext"]
