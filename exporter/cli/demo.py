@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,8 @@ from exporter.cli.exits import RUNTIME_ERROR, reason
 from exporter.cli.options import Address, Duration, Number
 
 if TYPE_CHECKING:
+    import socket
+
     from exporter.simulator.receiver import Message
     from exporter.simulator.world import World
 
@@ -132,6 +134,7 @@ async def _run_demo(stop: asyncio.Event) -> None:
     from exporter.agent.build import SYSTEM_CLOCK
     from exporter.config import load
     from exporter.core.model import AccountKey
+    from exporter.http_server import base_url
     from exporter.simulator.api import Simulation, create_app
     from exporter.simulator.past import write_past
     from exporter.simulator.receiver import Inbox, Message, create_receiver
@@ -155,10 +158,10 @@ async def _run_demo(stop: asyncio.Event) -> None:
         past = write_past(state, AccountKey("demo", api), world, SYSTEM_CLOCK.now())
         if not await _finished(past, stop):
             return
-        port = await _free_port()
+        listener = stack.enter_context(await _listen())
         options = RunOptions(
-            addresses=(("127.0.0.1", port),),
-            external_url=f"http://127.0.0.1:{port}",
+            passed=(listener,),
+            external_url=base_url(listener),
             on_listening=partial(_print_addresses, output),
         )
         async with asyncio.TaskGroup() as group:
@@ -186,18 +189,13 @@ async def _finished(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> boo
     return False
 
 
-async def _free_port() -> int:
-    """Return the default port, or another free port if a program uses it."""
+async def _listen() -> "socket.socket":
+    """Listen on the default port, or on any free one if another program uses it."""
     from exporter import http_server
 
-    for port in (_PORT, 0):
-        try:
-            listener = await http_server.listen("127.0.0.1", port)
-        except OSError:
-            continue
-        with listener:
-            return port or int(listener.getsockname()[1])
-    return 0
+    with suppress(OSError):
+        return await http_server.listen("127.0.0.1", _PORT)
+    return await http_server.listen("127.0.0.1", 0)
 
 
 async def _fail_one(world: "World", stop: asyncio.Event) -> None:

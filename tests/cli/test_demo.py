@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter import http_server
 from exporter.cli import demo
 from tests.process.agent_process import MODULE, environment, get, started, until
 
@@ -60,16 +59,13 @@ def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
 
 
-async def test_the_demo_prefers_the_default_port(monkeypatch):
-    addresses = []
-
-    async def listen(host, port):
-        addresses.append((host, port))
-        return socket.socket()
-
-    monkeypatch.setattr(http_server, "listen", listen)
-    assert await demo._free_port() == 10060
-    assert addresses == [("127.0.0.1", 10060)]
+async def test_of_demos_that_start_together_one_has_the_default_port(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(demo, "_PORT", port)
+    with await demo._listen() as first, await demo._listen() as second:
+        assert first.getsockname() == ("127.0.0.1", port)
+        assert second.getsockname()[1] not in (0, port)
 
 
 def test_a_closed_pipe_ends_the_demo_quietly(tmp_path):
