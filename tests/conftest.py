@@ -34,8 +34,8 @@ _REMOVED_PREFIXES = ("CARTESIA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Five workers for two processors: many tests wait for processes and timers."""
-    return max(1, 5 * (os.cpu_count() or 1) // 2)
+    """Three workers for each processor: many tests wait for processes and timers."""
+    return 3 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(trylast=True)  # after the selection

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from exporter.core.events import Event, severity_of
-from exporter.core.links import details_url, grafana_url, links
+from exporter.core.links import grafana_url, links
 from exporter.core.message import Message
 from exporter.core.model import STATUSES
 from exporter.core.text import LONGEST, cut, timestamp
@@ -72,7 +72,7 @@ def variables(
         "events": events,
         "count": len(message.events),
     }
-    return found if clean is None else _cleaned(found, clean)
+    return found if clean is None else cleaned(found, clean)
 
 
 def event_body(event: Event, message: Message, *, minimal: bool = False) -> dict[str, Any]:
@@ -97,10 +97,10 @@ def event_body(event: Event, message: Message, *, minimal: bool = False) -> dict
         for name, fact in event.facts.items()
         if not (minimal and isinstance(fact, list))
     }
-    data["details_url"] = details_url(event, templates)
+    urls = {"details": None, "playground": None, "status_page": None} | links(event, templates)
+    data["details_url"] = urls["details"]
     data["grafana_url"] = grafana_url(event, templates, context.trained_seconds)
-    absent = {"details": None, "playground": None, "status_page": None}
-    data["links"] = absent | links(event, templates)
+    data["links"] = urls
     return {"type": event.type, "timestamp": observed, "data": data}
 
 
@@ -128,9 +128,10 @@ def _short(url: str | None) -> str | None:
     return url if url and len(url) <= LONGEST else None
 
 
-def _cleaned(value: Any, clean: Clean) -> Any:
+def cleaned(value: Any, clean: Clean) -> Any:
+    """Return a value in JSON's types with ``clean`` applied to each text in it."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
-        return {name: _cleaned(item, clean) for name, item in value.items()}
-    return [_cleaned(item, clean) for item in value] if isinstance(value, list) else value
+        return {name: cleaned(item, clean) for name, item in value.items()}
+    return [cleaned(item, clean) for item in value] if isinstance(value, list) else value

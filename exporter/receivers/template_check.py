@@ -1,7 +1,7 @@
 """Check of configured templates: each is rendered once with extreme sample messages."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -13,13 +13,13 @@ from exporter.core.links import LinkTemplates
 from exporter.core.message import Message, MessageSettings
 from exporter.core.model import FAILED, FineTune, Snapshot
 from exporter.core.text import LONGEST, timestamp
-from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, variables
+from exporter.receivers.payload import ABSENT, MOST_EVENTS, Clean, cleaned, variables
 from exporter.receivers.template import Path, Template, TemplateBody, TemplateError
 
 Fault = tuple[Path, str]
 """A place in a template, and what is wrong there: it starts with a line or with a verb."""
 
-_Samples = list[tuple[str, dict[str, Any]]]
+_Samples = Sequence[tuple[str, Mapping[str, Any]]]
 
 _MOST_VALUES: Final = 500
 _DEEPEST: Final = 20
@@ -32,7 +32,7 @@ def body_faults(template: Mapping[str, Any], secrets: Collection[str] = ()) -> l
     if len(values) > _MOST_VALUES or any(len(path) > _DEEPEST for path, _ in values):
         return [((), f"must have at most {_MOST_VALUES} values, at most {_DEEPEST} levels deep")]
     placeholders = {"secrets": dict.fromkeys(secrets, "")}
-    samples = [(name, variables(message) | placeholders) for name, message in sample_messages()]
+    samples = [(name, sample | placeholders) for name, sample in _samples()]
     compile_text = partial(Template, secrets=secrets)
     compile_body = partial(TemplateBody, secrets=secrets)
     faults = [
@@ -45,7 +45,7 @@ def body_faults(template: Mapping[str, Any], secrets: Collection[str] = ()) -> l
 
 def line_fault(text: str, clean: Clean) -> str | None:
     """Return what is wrong with a single text, or None; ``clean`` is that of its receiver."""
-    samples = [(name, variables(message, clean)) for name, message in sample_messages()]
+    samples = [(name, cleaned(sample, clean)) for name, sample in _samples()]
     return _fault(text, samples, Template)
 
 
@@ -120,7 +120,13 @@ _EMPTY: Final = FineTune("x", model_id="", status="")
 _FULL: Final = FineTune(*[_LONG_TEXT] * 7)
 
 
-def sample_messages() -> Iterator[tuple[str, Message]]:
+@cache  # 0.5 MiB; building them takes longer than all else of a check
+def _samples() -> Sequence[tuple[str, dict[str, Any]]]:
+    """Return a name and the variables of each sample message."""
+    return tuple((name, variables(message)) for name, message in _sample_messages())
+
+
+def _sample_messages() -> Iterator[tuple[str, Message]]:
     """Yield a name and a message; no real message has longer texts, or fewer values."""
     for event_type in EVENT_TYPES:
         short, long = _event(event_type, _EMPTY, ""), _event(event_type, _FULL, _LONG_TEXT)

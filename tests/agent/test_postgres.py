@@ -5,6 +5,7 @@ import httpx
 from tests.agent_fixture import AgentFixture, agent_fixture
 from tests.delivery.delivery_fixture import until
 from tests.fakes.relay import Cut, relay
+from tests.process.agent_process import NO_AUTHORITIES
 
 
 def event_ids(fixture: AgentFixture) -> dict[str, set[str]]:
@@ -44,7 +45,10 @@ async def test_an_agent_outlives_a_restart_of_the_server(tmp_path, postgres):
     async with agent_fixture(tmp_path) as fixture:
         fixture.settings["storage"] = {"url": postgres.url(postgres.emptied_database())}
         fixture.write()
-        async with fixture.run() as agent, httpx.AsyncClient(trust_env=False) as http:
+        async with (
+            fixture.run() as agent,
+            httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as http,
+        ):
             await fixture.notified({"agent.baseline": 1})
             postgres.stop()
             try:

@@ -13,7 +13,15 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from tests.process.agent_process import INSTALLED, Agent, Process, get, until, url_of
+from tests.process.agent_process import (
+    INSTALLED,
+    NO_AUTHORITIES,
+    Agent,
+    Process,
+    get,
+    until,
+    url_of,
+)
 from tests.process.fake_api import Api, agent_config, fake_api
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -84,7 +92,7 @@ def failing_accounts(url: str) -> set[str]:
 def measure(url: str, process: Process, counts: RequestCounts) -> tuple[list[float], int]:
     """Wait for some polls; return the response times and the largest number of open files."""
     durations, files, folder = [], [], Path(f"/proc/{process.pid}/fd")
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(verify=NO_AUTHORITIES, trust_env=False, timeout=10) as client:
 
         def polled() -> bool:
             started = time.monotonic()

@@ -5,7 +5,15 @@ import signal
 
 import httpx
 
-from tests.process.agent_process import INSTALLED, Agent, get, injected, until, url_of
+from tests.process.agent_process import (
+    INSTALLED,
+    NO_AUTHORITIES,
+    Agent,
+    get,
+    injected,
+    until,
+    url_of,
+)
 from tests.process.fake_api import agent_config, fake_api
 
 
@@ -25,7 +33,7 @@ def test_sighup_reloads_and_a_request_without_the_flag_does_not(tmp_path):
             process.wait_for_line(r'configuration reloaded.*started="poll second"')
             until(lambda: 'cartesia_up{account="second"} 1' in get(f"{url}/metrics").text)
             assert "  - name: second\n" in get(f"{url}/config").text
-            answer = httpx.post(f"{url}/-/reload", trust_env=False)
+            answer = httpx.post(f"{url}/-/reload", verify=NO_AUTHORITIES, trust_env=False)
             assert (answer.status_code, "SIGHUP" in answer.text) == (403, True)
             assert process.stop() == 0
 

@@ -10,6 +10,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from exporter.simulator.serve import serving
+from tests.process.agent_process import NO_AUTHORITIES
 
 KEY = "sk_car_test.secret"
 HEADERS = {"Authorization": f"Bearer {KEY}", "Cartesia-Version": "2026-03-01"}
@@ -37,4 +38,6 @@ def served(app: ASGIApp) -> Iterator[str]:
 
 def client(base_url: str) -> httpx.Client:
     """Return a client that sends a key and a version, and uses no proxy."""
-    return httpx.Client(base_url=base_url, headers=HEADERS, trust_env=False, timeout=10)
+    return httpx.Client(
+        base_url=base_url, headers=HEADERS, verify=NO_AUTHORITIES, trust_env=False, timeout=10
+    )

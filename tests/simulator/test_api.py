@@ -8,6 +8,7 @@ import pytest
 
 from exporter.simulator.api import Faults, Simulation, _TokenBucket, create_app
 from exporter.simulator.world import Population, World
+from tests.process.agent_process import NO_AUTHORITIES
 from tests.simulator.served_app import KEY, client, served
 
 KEY_HEADER = ("Authorization", f"Bearer {KEY}")
@@ -29,7 +30,7 @@ def http(base_url):
 
 def get_with_headers(base_url: str, path: str, headers: list[tuple[str, str]]) -> httpx.Response:
     """Send one request with these headers only."""
-    with httpx.Client(base_url=base_url, trust_env=False) as bare:
+    with httpx.Client(base_url=base_url, verify=NO_AUTHORITIES, trust_env=False) as bare:
         return bare.get(path, headers=headers)
 
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from exporter.simulator.receiver import Inbox, Message, create_receiver, describe, slack_text
+from tests.process.agent_process import NO_AUTHORITIES
 from tests.simulator.served_app import served
 
 SECTION = {"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}
@@ -37,7 +38,7 @@ class ServedReceiver:
 
     def post(self, path: str, body: bytes) -> httpx.Response:
         headers = {"content-type": "application/json", "webhook-id": "msg_1"}
-        with httpx.Client(trust_env=False) as http:
+        with httpx.Client(verify=NO_AUTHORITIES, trust_env=False) as http:
             return http.post(self.base_url + path, content=body, headers=headers)
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.types import NullType
 PORTABLE_FUNCTIONS = frozenset({"coalesce", "count", "max", "min", "substr", "sum"})
 
 _DIALECT = postgresql.dialect()
-_checked: set[Any] = set()
+_has_limit: dict[Any, bool] = {}
+"""Whether a statement has a LIMIT, by the cache key of each form that was checked."""
 
 
 def check_statement(
@@ -26,17 +27,19 @@ def check_statement(
     """Raise AssertionError for a statement that PostgreSQL would refuse; a listener of engines."""
     if not isinstance(statement, ClauseElement):
         return
-    for element in iterate(statement):
-        if isinstance(element, Select | CompoundSelect) and element._limit_clause is not None:
-            limit = element._limit_clause
-            assert isinstance(limit, BindParameter), statement
-            assert limit.value is not None, f"no limit is no LIMIT: {statement}"
-            assert limit.value >= 0, f"negative limit: {statement}"
     key = statement._generate_cache_key()
-    if key is None or key.key not in _checked:
+    if key is not None and _has_limit.get(key.key) is False:
+        return
+    selects = [each for each in iterate(statement) if isinstance(each, Select | CompoundSelect)]
+    limits = [each._limit_clause for each in selects if each._limit_clause is not None]
+    for limit in limits:
+        assert isinstance(limit, BindParameter), statement
+        assert limit.value is not None, f"no limit is no LIMIT: {statement}"
+        assert limit.value >= 0, f"negative limit: {statement}"
+    if key is None or key.key not in _has_limit:
         _check_form(statement)
         if key is not None:
-            _checked.add(key.key)
+            _has_limit[key.key] = bool(limits)
 
 
 def _check_form(statement: ClauseElement) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.process.agent_process import NO_AUTHORITIES
 from tests.programs import required
 from tests.system.listening import listening
 
@@ -110,6 +111,6 @@ def prometheus(
     # One client for all queries: creating one takes ten times as long as a query.
     with (
         listening(folder, *command) as url,
-        httpx.Client(base_url=url, trust_env=False, timeout=10) as client,
+        httpx.Client(base_url=url, verify=NO_AUTHORITIES, trust_env=False, timeout=10) as client,
     ):
         yield Prometheus(client)

@@ -19,6 +19,7 @@ from exporter.config.web_file import WebFile
 from exporter.web import live_config
 from exporter.web.auth import AuthMiddleware
 from exporter.web.live_config import ReloadingWebConfig, WebSettings
+from tests.process.agent_process import NO_AUTHORITIES
 from tests.web.authenticated_server import (
     PASSWORD,
     USER,
@@ -63,7 +64,7 @@ def connect(
 
 def test_a_password_is_rotated_without_a_restart(tmp_path):
     file = WebConfigFixture(tmp_path, basic_auth_users={USER: hash_of(PASSWORD)})
-    with file.served() as [url], httpx.Client(trust_env=False) as client:
+    with file.served() as [url], httpx.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
         old, new = (httpx.BasicAuth(USER.encode(), p.encode()) for p in (PASSWORD, "new"))
         assert client.get(url, auth=old).status_code == 200
         file.write(basic_auth_users={USER: hash_of("new")})

@@ -13,6 +13,7 @@ from exporter.core.health import Readiness
 from exporter.web.application import Application, WebContext
 from tests.core.sample_account import ODD
 from tests.exposition.page_fixture import PageFixture
+from tests.process.agent_process import NO_AUTHORITIES
 from tests.programs import required
 from tests.simulator.served_app import served
 
@@ -40,7 +41,7 @@ def plain_text(page: PageFixture) -> bytes:
 
 def test_httpx_decodes_the_whole_page(large_page):
     with serving(large_page) as url:
-        answer = httpx.get(url, trust_env=False)
+        answer = httpx.get(url, verify=NO_AUTHORITIES, trust_env=False)
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.content == plain_text(large_page)
 
@@ -69,7 +70,7 @@ def test_a_browser_decodes_the_whole_page(large_page, tmp_path):
 
 def test_gzip_is_used_only_if_accepted_and_not_less_preferred(page):
     page.publish()
-    with serving(page) as url, httpx.Client(trust_env=False) as client:
+    with serving(page) as url, httpx.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
         for accepted, encoding in (
             ("gzip", "gzip"),
             ("deflate, GZIP;q=0.5", "gzip"),
@@ -99,7 +100,7 @@ DURATION = "cartesia_fine_tune_status_duration_seconds"
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
 def test_name_parameters_select_samples_and_families(page, accept):
     page.publish()
-    with serving(page) as url, httpx.Client(trust_env=False) as client:
+    with serving(page) as url, httpx.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
         for names, expected in (
             (["cartesia_up"], {"cartesia_up"}),
             (
@@ -125,5 +126,7 @@ def test_name_parameters_select_samples_and_families(page, accept):
 def test_selected_samples_are_never_stale(page):
     page.publish(stale_at=page.now)
     with serving(page) as url:
-        answer = httpx.get(url, params={"name[]": "cartesia_fine_tunes"}, trust_env=False)
+        answer = httpx.get(
+            url, params={"name[]": "cartesia_fine_tunes"}, verify=NO_AUTHORITIES, trust_env=False
+        )
     assert answer.text == ""
