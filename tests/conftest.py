@@ -40,27 +40,32 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)  # after the selection
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have each worker begin with some of the long tests: else all wait for the last one."""
+    """Have each worker begin with some of the long tests and end with short ones.
+
+    Else all wait for the last one.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("long")]
-    others = iter(_mixed([item for item in items if not item.get_closest_marker("long")]))
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    waiting = [item for item in rest if item.path.parent.name in _WAITING_FOLDERS]
+    others = iter(item for item in rest if item.path.parent.name not in _WAITING_FOLDERS)
     ordered: list[pytest.Item] = []
     for number in range(workers):
         begin = long[number::workers]
+        some = waiting[len(waiting) * number // workers : len(waiting) * (number + 1) // workers]
         size = (len(items) - len(ordered)) // (workers - number)  # as worksteal divides them
-        ordered += [*begin, *islice(others, max(0, size - len(begin)))]
+        more = islice(others, max(0, size - len(begin) - len(some)))
+        ordered += [*begin, *_mixed(some, list(more))]
     items[:] = ordered
 
 
-def _mixed(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Spread the modules whose tests wait for processes over the others, which compute."""
-    waiting = [item for item in items if item.path.parent.name in _WAITING_FOLDERS]
-    others = [item for item in items if item.path.parent.name not in _WAITING_FOLDERS]
+def _mixed(waiting: list[pytest.Item], others: list[pytest.Item]) -> list[pytest.Item]:
+    """Spread the modules whose tests wait for processes over the others, except the last ones."""
     places: dict[Path, float] = {}
-    for group in (waiting, others):
+    for group, end in ((waiting, 0.8), (others, 1.0)):
         for number, item in enumerate(group):
-            places.setdefault(item.path, number / len(group))
-    return sorted(items, key=lambda item: places[item.path])
+            places.setdefault(item.path, end * number / len(group))
+    return sorted([*waiting, *others], key=lambda item: places[item.path])
 
 
 def pytest_configure() -> None:

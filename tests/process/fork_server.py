@@ -37,13 +37,13 @@ _IMPORTED_LATE = (
 """Modules that libraries and commands import when they first need them."""
 
 
-def serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request: in the new process, return the request.
+def serve(listener: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request of a client: in the new process, return the request.
 
     A request is a JSON object with ``module``, ``arguments``, ``folder`` and ``environment``. It
     comes with the descriptors of standard input, output and error and of a socket, which is sent
-    the id of the process and, when it has ended, its exit status. Returns None at the end of
-    ``requests``.
+    the id of the process and, when it has ended, its exit status. Returns None when the last client
+    has closed its connection.
     """
     ended, on_signal = os.pipe()
     for descriptor in (ended, on_signal):
@@ -51,25 +51,32 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(on_signal)
     watchers: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([requests.fileno(), ended], [], [])
+    clients = [listener.accept()[0]]
+    while clients:
+        sources: list[int | socket.socket] = [ended, listener, *clients]
+        ready, _, _ = select.select(sources, [], [])
         if ended in ready:
             os.read(ended, 1000)
             _report_ended(watchers)
-        if requests.fileno() in ready:
-            text, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 4)
+        if listener in ready:
+            clients.append(listener.accept()[0])
+        for client in [each for each in clients if each in ready]:
+            text, descriptors, _, _ = socket.recv_fds(client, _LARGEST_REQUEST, 4)
             if not text:
-                return None
-            *streams, watcher = descriptors
-            if (process := os.fork()) == 0:
-                requests.detach()
+                clients.remove(client)
+                client.close()
+            elif (process := os.fork()) == 0:
+                for each in (listener, *clients):
+                    each.detach()
                 request: dict[str, Any] = json.loads(text)
-                _become(request, streams)
+                _become(request, descriptors[:3])
                 return request
-            watchers[process] = watcher
-            for stream in streams:
-                os.close(stream)
-            _tell(watcher, process)
+            else:
+                *streams, watchers[process] = descriptors
+                for stream in streams:
+                    os.close(stream)
+                _tell(watchers[process], process)
+    return None
 
 
 def _report_ended(watchers: dict[int, int]) -> None:
@@ -161,8 +168,8 @@ def _run() -> None:
     with shared_compilation():
         _warm_up()
         gc.freeze()  # what is imported is shared with the processes
-        with socket.socket(fileno=int(sys.argv[1])) as requests:
-            request = serve(requests)
+        with socket.socket(fileno=int(sys.argv[1])) as listener:
+            request = serve(listener)
         if request is not None:
             runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 

@@ -103,19 +103,33 @@ def _environment() -> dict[str, str]:
 
 @cache
 def _server() -> socket.socket:
-    """Start the server of this process; it ends with it. Returns the socket for requests."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
+    """Return a connection to the server, which this or another worker of the tests has started.
+
+    It ends when the last worker has.
+    """
+    from tests.process.agent_process import until
+
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    address = f"\0tests of cartesia-exporter {run}"  # an abstract one, which is no file
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(address)
+        except OSError:  # another worker was first, and may not listen yet
+            until(lambda: connection.connect_ex(address) == 0)
+            return connection
+        listener.listen()
+        connection.connect(address)  # the server ends without a client
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.process.fork_server", str(its.fileno())],
+            [sys.executable, "-m", "tests.process.fork_server", str(listener.fileno())],
             env=_environment(),
             stdin=subprocess.DEVNULL,
-            pass_fds=[its.fileno()],
+            pass_fds=[listener.fileno()],
         )
 
     @atexit.register
     def end() -> None:
-        ours.close()
+        connection.close()
         process.wait()
 
-    return ours
+    return connection
