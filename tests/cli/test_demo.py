@@ -17,6 +17,7 @@ from tests.process.agent_process import MODULE, environment, get, started, until
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.long
 def test_the_demo_prints_an_alert_and_removes_its_files(tmp_path):
     """Also if the default port is in use and the environment configures something else."""
     folder = tmp_path / "tmp"
@@ -68,6 +69,7 @@ async def test_of_demos_that_start_together_one_has_the_default_port(monkeypatch
         assert second.getsockname()[1] not in (0, port)
 
 
+@pytest.mark.long
 def test_a_closed_pipe_ends_the_demo_quietly(tmp_path):
     command = ["sh", "-c", '"$@" | head -2', "sh", *MODULE, "demo"]
     ended = subprocess.run(

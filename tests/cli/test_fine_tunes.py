@@ -138,6 +138,7 @@ def mixed(two_accounts, tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_accounts_that_cannot_be_read_are_named_and_the_others_are_printed(
     two_accounts, mixed, tmp_path
 ):

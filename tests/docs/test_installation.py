@@ -54,6 +54,7 @@ def lines_with(commands: str, word: str) -> str:
     return "\n".join(line for line in commands.splitlines() if word in line)
 
 
+@pytest.mark.long
 def test_uv_installs_the_command_and_runs_the_demo_without_installing(tmp_path, isolated):
     commands = section(INSTALLATION, "pipx or uv")
     assert not list(tmp_path.glob("bin/*"))

@@ -131,6 +131,7 @@ def assert_each_accepted_once(agent: Agent, inbox: Inbox, failed: Sequence[str])
     assert sorted(events[event_id] for event_id in accepted) == sorted(failed)
 
 
+@pytest.mark.long
 def test_jumps_while_messages_are_pending(tmp_path):
     clock = WallClock(tmp_path)
     with fake_api() as (api, inbox):
@@ -164,6 +165,7 @@ def test_a_jump_of_the_system_clock_while_messages_are_pending(tmp_path):
             assert process.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill", [False, True])
 def test_jumps_across_restarts(tmp_path, kill):
     clock = WallClock(tmp_path)

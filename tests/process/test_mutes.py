@@ -109,6 +109,7 @@ class Muted:
         assert ("muted" in verdict[1]) == (ops[2] + chat[2] > 0)
 
 
+@pytest.mark.long
 def test_metrics_pages_api_and_commands_agree_over_a_history_of_mutes(tmp_path):
     with fake_api() as (api, inbox):
         config = agent_config(api, webhook(inbox), webhook(inbox, "chat", group_interval="1h"))

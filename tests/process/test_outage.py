@@ -43,6 +43,7 @@ def test_an_outage_is_notified_once_and_its_end_after_a_restart(tmp_path):
     assert recovered["seconds"] >= 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.usefixtures("unmeasured")
 def test_an_outage_that_is_short_in_each_process_is_notified(tmp_path, end):

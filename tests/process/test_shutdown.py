@@ -55,6 +55,7 @@ def test_a_message_that_is_answered_in_time_is_delivered(tmp_path):
             assert len(inbox.requests) == 1
 
 
+@pytest.mark.long
 def test_hanging_work_is_cancelled_and_its_message_repeated_after_the_restart(tmp_path):
     """A page, a message and a name lookup hang at the same time."""
     with fake_api() as (api, inbox):

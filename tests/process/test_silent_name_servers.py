@@ -33,6 +33,7 @@ def tasks(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("limit", [256, 30])
 def test_silent_name_servers_stop_neither_the_agent_nor_what_is_found(tmp_path, limit):

@@ -104,6 +104,7 @@ def is_not_ready(url: str) -> bool:
     return answer.status_code == 503 and "state" in answer.text
 
 
+@pytest.mark.long
 def test_stored_messages_are_sent_and_failures_that_were_not_stored_are_seen_again(tmp_path):
     cases = ((full, "is full"), (read_only, "readonly"), (locked, "locked"))
     with fake_api() as (api, inbox):
