@@ -87,10 +87,9 @@ def test_work_in_threads_runs_one_at_a_time(tmp_path):
 
 def test_a_process_that_gets_no_thread_says_what_to_do(tmp_path):
     path = program(tmp_path, "pass")
-    refuse = "import _thread\ndef refuse(*_):\n    raise RuntimeError\n"
-    code = f"{refuse}import threading\nthreading._start_new_thread = refuse\n"
-    if sys.version_info >= (3, 13):
-        code = f"{refuse}import threading\nthreading._start_joinable_thread = refuse\n"
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    refuse = "def refuse(*_, **__):\n    raise RuntimeError\n"
+    code = f"{refuse}import threading\nthreading.{name} = refuse\n"
     done = run(tmp_path, path, command=[sys.executable], **injected(tmp_path, code))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "raise the limit of tasks" in done.stdout + done.stderr

@@ -38,6 +38,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _worked(self, _: object) -> None:
         self.working -= 1
 
+    async def shutdown_default_executor(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncio's name
+    ) -> None:
+        """Wait for the threads; since Python 3.12 with a timeout, which a jump would exceed."""
+        self.working += 1
+        await super().shutdown_default_executor()
+        self.working -= 1
+
 
 VIRTUAL_TIME = "asyncio", {"loop_factory": VirtualTimeLoop}
 
