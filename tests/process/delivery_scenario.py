@@ -8,10 +8,15 @@ from tests.process.agent_process import Agent, until
 from tests.process.fake_api import Api
 
 
-def fail_in_one_poll(api: Api, ids: Sequence[str]) -> None:
-    """Set fine-tunes to ``failed`` between two polls, so that one poll sees all of them."""
+def hold_poll(api: Api) -> None:
+    """Hold the next poll before its answer, until ``fail_in_one_poll`` releases it."""
     api.gate.close()
     until(lambda: api.gate.waiting)
+
+
+def fail_in_one_poll(api: Api, ids: Sequence[str]) -> None:
+    """Set fine-tunes to ``failed`` between two polls, so that one poll sees all of them."""
+    hold_poll(api)
     for fine_tune_id in ids:
         api.world.set_status(fine_tune_id, "failed")
     api.gate.open()

@@ -101,8 +101,16 @@ def _environment() -> dict[str, str]:
     return {name: text for name, text in whole if not name.startswith(_COVERAGE)}
 
 
-@cache
+_starting = threading.Lock()
+
+
 def _server() -> socket.socket:
+    with _starting:  # tests start processes in several threads
+        return _connection()
+
+
+@cache
+def _connection() -> socket.socket:
     """Return a connection to the server, which this or another worker of the tests has started.
 
     It ends when the last worker has.

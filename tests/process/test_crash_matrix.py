@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from exporter.simulator.receiver import slack_refusal
 from tests.process.agent_process import Agent, until
-from tests.process.delivery_scenario import all_delivered, fail_in_one_poll
+from tests.process.delivery_scenario import all_delivered, fail_in_one_poll, hold_poll
 from tests.process.failpoints import Failpoints
 from tests.process.fake_api import Api, Inbox, ReceivedRequest, agent_config, fake_api, webhook
 
@@ -58,6 +58,7 @@ def kill_at_each(
             if failpoint:
                 failed = [api.world.add(status="training").id for _ in range(2)]
                 seen = len(inbox.requests)
+                hold_poll(api)  # the last result is stored a moment before its failpoint
                 armed.arm(failpoint)
                 fail_in_one_poll(api, failed)
                 assert process.wait(20) == -signal.SIGKILL, failpoint

@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import PlainTextResponse, Response
 
 from tests.process.agent_process import Agent, until
-from tests.process.delivery_scenario import fail_in_one_poll, query_state
+from tests.process.delivery_scenario import fail_in_one_poll, hold_poll, query_state
 from tests.process.failpoints import Failpoints
 from tests.process.fake_api import ReceivedRequest, agent_config, fake_api, webhook
 
@@ -58,6 +58,7 @@ def test_a_kill_while_a_digest_is_split_loses_and_repeats_nothing(tmp_path: Path
                 process.wait_for_line("msg=listening" if number else "baseline taken")
                 failed = [api.world.add(status="training").id for _ in range(7)]
                 refused.add(failed[number])
+                hold_poll(api)  # the last result is stored a moment before its failpoint
                 armed.arm(failpoint)
                 fail_in_one_poll(api, failed)
                 if failpoint:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,7 +191,7 @@ def test_deleted_files_of_sqlite_and_a_deleted_lock_are_created_again(tmp_path, 
                 second.wait_for_line(f"in use by process {process.pid}", 0)
             assert get(f"{url_of(process)}/-/ready").status_code == 200
             assert process.stop() == 0
-        assert sqlite3.connect(agent.state).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert query_state(agent, "PRAGMA integrity_check") == [("ok",)]
         assert len(failed_events(agent)) == 2
 
 
