@@ -125,19 +125,15 @@ def _connection() -> socket.socket:
             listener.bind(address)
         except OSError:  # another worker was first, and may not listen yet
             until(lambda: connection.connect_ex(address) == 0)
-            return connection
-        listener.listen()
-        connection.connect(address)  # the server ends without a client
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.process.fork_server", str(listener.fileno())],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-        )
-
-    @atexit.register
-    def end() -> None:
-        connection.close()
-        process.wait()
-
+        else:
+            listener.listen()
+            connection.connect(address)  # the server ends without a client
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.process.fork_server", str(listener.fileno())],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+            )
+            atexit.register(process.wait)
+    atexit.register(connection.close)  # it runs before the one that was registered earlier
     return connection
