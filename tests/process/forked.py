@@ -135,5 +135,5 @@ def _connection() -> socket.socket:
                 pass_fds=[listener.fileno()],
             )
             atexit.register(process.wait)
-    atexit.register(connection.close)  # it runs before the one that was registered earlier
+    atexit.register(connection.close)  # what is registered last runs first: before the wait
     return connection

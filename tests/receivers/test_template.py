@@ -266,6 +266,11 @@ def test_cyclic_and_exponential_aliases_are_refused():
     assert body_faults(cycle) == body_faults(forest) == [((), fault)]
 
 
+def test_a_line_is_checked_with_texts_as_its_receiver_writes_them():
+    assert line_fault("{{ title[0] }}", str) is None
+    assert "has no element 0" in str(line_fault("{{ title[0] }}", lambda _: ""))
+
+
 def test_a_body_of_valid_texts_that_is_too_large_is_refused():
     text = "{% for e in events[:30] %}{{ e.data.fine_tune and e.data.fine_tune.name }}{% endfor %}"
     assert body_faults({"a": text}) == []

@@ -41,6 +41,12 @@ def test_statements_of_sqlite_alone_are_found(statement: Select[tuple[object]], 
         check(statement)
 
 
+def test_the_limit_of_a_form_that_has_passed_is_checked_again():
+    check(select(events.c.subject).limit(5))
+    with pytest.raises(AssertionError, match="negative limit"):
+        check(select(events.c.subject).limit(-1))
+
+
 def test_upserts_and_tables_pass():
     engine = create_engine("sqlite://")
     with ExitStack() as resources:
